@@ -1,0 +1,162 @@
+//! Packages: what a package manager says it installed.
+
+use std::fmt;
+
+use serde::{Deserialize, Serialize};
+
+use crate::Digest;
+
+/// The kind of a package: the type of its purl (package-url/purl-spec, "Known purl types").
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum PackageType {
+    /// Debian and derivatives.
+    Deb,
+    /// Alpine and derivatives.
+    Apk,
+    /// RPM distributions.
+    Rpm,
+    /// Python.
+    Pypi,
+    /// JavaScript.
+    Npm,
+    /// Java; the name is `group:artifact`.
+    Maven,
+    /// Go modules.
+    Golang,
+    /// Rust crates.
+    Cargo,
+    /// Ruby gems.
+    Gem,
+    /// PHP.
+    Composer,
+    /// .NET.
+    Nuget,
+    /// Anything else, and kinds that a newer writer knows.
+    #[serde(other)]
+    Generic,
+}
+
+/// Names a package inside one report: stable for the same package at the same place.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct PackageId(pub String);
+
+/// A package URL (package-url/purl-spec).
+#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct Purl(pub String);
+
+/// How sure we are that the package is there as named.
+#[derive(
+    Clone, Copy, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize,
+)]
+#[serde(rename_all = "lowercase")]
+pub enum Confidence {
+    /// A guess, by file name or signature.
+    Low,
+    /// From metadata that need not be the package manager's.
+    Medium,
+    /// From the package manager's own records.
+    #[default]
+    High,
+}
+
+/// A package of a finished image report; the fields of the report's `packages[]`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Package {
+    /// Its name inside this report.
+    pub id: PackageId,
+    /// Its kind.
+    #[serde(rename = "type")]
+    pub kind: PackageType,
+    /// The name as its package manager prints it.
+    pub name: String,
+    /// The version as its package manager prints it, with epoch.
+    pub version: String,
+    /// The package URL.
+    pub purl: Purl,
+    /// The file that proves it.
+    pub path: String,
+    /// The layer that brought it in: the blob's digest.
+    pub layer: Digest,
+    /// The architecture.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub arch: Option<String>,
+    /// The distribution, as `id-version_id`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub distro: Option<String>,
+    /// The source package.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub source_name: Option<String>,
+    /// The source package's version.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub source_version: Option<String>,
+    /// Licences as declared.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub licenses: Vec<String>,
+    /// Packages that it needs.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub depends_on: Vec<PackageId>,
+    /// Digests that the package manager recorded, as `algorithm:value`.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub digests: Vec<String>,
+    /// The operating system package that owns the file that proves it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub owned_by: Option<PackageId>,
+    /// Whether somebody asked for it, and not another package.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub direct: Option<bool>,
+    /// Whether it is needed for development only.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub dev: Option<bool>,
+    /// How sure we are.
+    pub confidence: Confidence,
+}
+
+// === impl PackageType ===
+
+impl PackageType {
+    /// The purl type.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Deb => "deb",
+            Self::Apk => "apk",
+            Self::Rpm => "rpm",
+            Self::Pypi => "pypi",
+            Self::Npm => "npm",
+            Self::Maven => "maven",
+            Self::Golang => "golang",
+            Self::Cargo => "cargo",
+            Self::Gem => "gem",
+            Self::Composer => "composer",
+            Self::Nuget => "nuget",
+            Self::Generic => "generic",
+        }
+    }
+
+    /// Whether an operating system's package manager installs it.
+    pub const fn is_os(self) -> bool {
+        matches!(self, Self::Deb | Self::Apk | Self::Rpm)
+    }
+}
+
+impl fmt::Display for PackageType {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
+
+// === impl PackageId, Purl ===
+
+impl fmt::Display for PackageId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl fmt::Display for Purl {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}

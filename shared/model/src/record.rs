@@ -1,0 +1,502 @@
+//! Records: the current state of an image, in KV. A record's write is the event that others take
+//! (architecture, section 6).
+
+use std::{collections::BTreeMap, fmt, str::FromStr};
+
+use jiff::Timestamp;
+use serde::{Deserialize, Serialize, de::DeserializeOwned};
+
+use crate::{
+    AnalyzerId, Counts, Digest, Fingerprint, Gap, Platform, Severity, Slug, Verdict, Waived,
+};
+
+/// A record's key: `<tenant>.<image digest in hex>.<what>`.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct RecordKey {
+    /// Whose image.
+    pub tenant: Slug,
+    /// The image: its manifest's digest.
+    pub image: Digest,
+    /// Which record of it.
+    pub what: What,
+}
+
+/// Which record of an image.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum What {
+    /// [`Known`].
+    Known,
+    /// [`Scanned`].
+    Scanned,
+    /// [`Assessed`].
+    Assessed,
+    /// [`Judged`], one per policy.
+    Judged(Slug),
+}
+
+/// The text is not a record key.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("`{0}` is not a record key")]
+pub struct RecordKeyError(String);
+
+/// The body of a record.
+pub trait Record: Serialize + DeserializeOwned + Send + Sync + 'static {
+    /// The `ce-type` of its writes.
+    const TYPE: &'static str;
+}
+
+/// That an image exists, and under which names. Written by the router.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Known {
+    /// Where it was seen.
+    pub references: Vec<SeenReference>,
+    /// The indexes that hold it.
+    #[serde(default)]
+    pub indexes: Vec<Digest>,
+    /// The config's digest: what runtimes call the image id.
+    pub config: Option<Digest>,
+    /// The platform.
+    pub platform: Platform,
+    /// The config's labels.
+    #[serde(default)]
+    pub labels: BTreeMap<String, String>,
+}
+
+/// A name under which an image was seen.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct SeenReference {
+    /// The source.
+    pub source: Slug,
+    /// The registry's host, as in references.
+    pub registry: String,
+    /// The repository.
+    pub repository: String,
+    /// The tag; `None` where it was named by digest only.
+    pub tag: Option<String>,
+    /// Since when.
+    pub since: Timestamp,
+    /// Since when the name leads elsewhere or is deleted.
+    #[serde(default)]
+    pub gone_at: Option<Timestamp>,
+}
+
+/// That an image's layers were read. Written by the scanner.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Scanned {
+    /// Who looked: decides whether a scan is still good.
+    pub analyzers: Vec<AnalyzerId>,
+    /// The object with the [`crate::ImageReport`]'s packages ([`ScannedPackages`]).
+    pub packages: Digest,
+    /// The object with everything else ([`ScannedFindings`]).
+    pub findings: Digest,
+    /// How many packages.
+    pub package_count: u32,
+    /// How many gaps.
+    pub gap_count: u32,
+    /// When the scan ended.
+    pub scanned_at: Timestamp,
+    /// How long it took, milliseconds.
+    pub duration_ms: u64,
+    /// How many layers were read, and not taken from a cache.
+    pub layers_read: u32,
+    /// The event that led to the scan; a job that comes again finds its own work by it.
+    #[serde(default)]
+    pub cause: String,
+}
+
+/// An object: what the matcher needs of a scan.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ScannedPackages {
+    /// The image.
+    pub image: Digest,
+    /// The operating system.
+    pub os: Option<crate::Os>,
+    /// Packages.
+    pub packages: Vec<crate::Package>,
+    /// Gaps of the scan.
+    pub gaps: Vec<Gap>,
+}
+
+/// An object: what the matcher does not need of a scan.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ScannedFindings {
+    /// The image.
+    pub image: Digest,
+    /// What was scanned.
+    pub target: crate::Target,
+    /// Findings that need no advisories.
+    pub findings: crate::Findings,
+}
+
+/// That an image was matched with advisories. Written by the matcher.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Assessed {
+    /// The scan it rests on: the KV revision of the `scanned` record.
+    pub scan: u64,
+    /// The advisory revision it rests on.
+    pub advisory: u64,
+    /// The object with the [`crate::Assessment`].
+    pub assessment: Digest,
+    /// The scan's findings object, so that policy needs no third record.
+    pub findings: Digest,
+    /// The assessment before this one, for the news that follow from the difference.
+    #[serde(default)]
+    pub previous: Option<Digest>,
+    /// How many vulnerabilities.
+    pub counts: Counts,
+    /// When.
+    pub assessed_at: Timestamp,
+}
+
+/// That an image was judged under a policy. Written by policy.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Judged {
+    /// The KV revision of the `assessed` record it rests on.
+    pub assessed: u64,
+    /// The scan under it.
+    pub scan: u64,
+    /// What policy says.
+    pub verdict: Verdict,
+    /// The decision before this one; `None` for the first verdict.
+    #[serde(default)]
+    pub previous: Option<crate::Decision>,
+    /// How many vulnerabilities count after waivers.
+    pub counts: Counts,
+    /// When the first waiver in force ends.
+    #[serde(default)]
+    pub waivers_end: Option<Timestamp>,
+    /// The greatest age of advisory data that the policy allows, seconds.
+    #[serde(default)]
+    pub data_age_s_max: Option<i64>,
+    /// The names the image had, for news and alerts; at most a few.
+    #[serde(default)]
+    pub references: Vec<String>,
+    /// The names that select the policy, as `registry/repository`.
+    #[serde(default)]
+    pub repositories: Vec<String>,
+    /// The findings that waivers accept, with what to mark them with in reports.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub waived: BTreeMap<Fingerprint, Waived>,
+}
+
+/// KV `tw_refs`: where an index digest or a config digest leads, key `<tenant>.<hex>`.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RefRecord {
+    /// What the digest names.
+    pub kind: RefKind,
+    /// The images behind it.
+    pub images: Vec<Digest>,
+}
+
+/// What a digest that is not an image's names.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum RefKind {
+    /// An index.
+    #[default]
+    Index,
+    /// An image config: what runtimes call the image id.
+    Config,
+}
+
+/// KV `tw_refs`: what became of a scan request, key `<tenant>.scan.<id>`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ScanRequestRecord {
+    /// The reference that was asked for.
+    pub reference: String,
+    /// The images it led to; empty with an `error`.
+    pub images: Vec<Digest>,
+    /// The index between, if any.
+    #[serde(default)]
+    pub index: Option<Digest>,
+    /// Why it led nowhere.
+    #[serde(default)]
+    pub error: Option<String>,
+    /// When it was resolved.
+    pub resolved_at: Timestamp,
+    /// Images that are scanned because of it: an answer must rest on a later scan than the one
+    /// that stood when the request was resolved (its KV revision; 0 for none).
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub waits_for: BTreeMap<Digest, u64>,
+}
+
+/// KV `tw_refs`: where a tag leads, key [`TagRecord::key`].
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct TagRecord {
+    /// The source that says so.
+    pub source: Slug,
+    /// `registry/repository:tag`.
+    pub reference: String,
+    /// The manifest or index that it names; `None` after the tag was deleted.
+    pub digest: Option<Digest>,
+    /// The images behind it.
+    pub images: Vec<Digest>,
+    /// When the source saw it move there; what is older is not believed.
+    pub since: Timestamp,
+}
+
+/// KV `tw_config`: a bearer token, key `tokens.<sha256 of the token in hex>`. The token itself is
+/// stored nowhere.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct TokenRecord {
+    /// Who uses it.
+    pub name: String,
+    /// What it may do.
+    pub scopes: Vec<Scope>,
+    /// Whose images.
+    pub tenant: Slug,
+    /// When it was made.
+    pub created_at: Timestamp,
+    /// Until when it holds.
+    #[serde(default)]
+    pub expires_at: Option<Timestamp>,
+}
+
+/// What a token may do.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Scope {
+    /// Read everything of its tenant.
+    Read,
+    /// Ask for scans.
+    Scan,
+    /// Change advisories, policies and tokens.
+    Admin,
+}
+
+/// KV `tw_alerts`: the state of an alert, key `<tenant>.<fingerprint>`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct AlertRecord {
+    /// Raised or resolved.
+    pub state: AlertState,
+    /// The event that led to it.
+    pub event: String,
+    /// Since when.
+    pub since: Timestamp,
+    /// How bad it was when it was raised; worse raises it again.
+    #[serde(default)]
+    pub severity: Severity,
+}
+
+/// Whether an alert stands.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum AlertState {
+    /// It stands.
+    Raised,
+    /// Its cause is gone.
+    Resolved,
+}
+
+/// KV `tw_config`: a policy document, key `policies.<name>`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PolicyRecord {
+    /// The YAML as its author wrote it.
+    pub yaml: String,
+    /// When it was put.
+    pub changed_at: Timestamp,
+}
+
+impl Record for Known {
+    const TYPE: &'static str = "io.tidewaiter.image.known.v1";
+}
+impl Record for Scanned {
+    const TYPE: &'static str = "io.tidewaiter.image.scanned.v1";
+}
+impl Record for Assessed {
+    const TYPE: &'static str = "io.tidewaiter.image.assessed.v1";
+}
+impl Record for Judged {
+    const TYPE: &'static str = "io.tidewaiter.image.verdict.v1";
+}
+
+// === impl RecordKey ===
+
+impl RecordKey {
+    /// The key of an image's record.
+    pub fn new(tenant: &Slug, image: Digest, what: What) -> Self {
+        Self {
+            tenant: tenant.clone(),
+            image,
+            what,
+        }
+    }
+
+    /// The same image's other record.
+    #[must_use]
+    pub fn sibling(&self, what: What) -> Self {
+        Self {
+            what,
+            ..self.clone()
+        }
+    }
+}
+
+impl fmt::Display for RecordKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}.{}.", self.tenant, self.image.hex())?;
+        match &self.what {
+            What::Known => f.write_str("known"),
+            What::Scanned => f.write_str("scanned"),
+            What::Assessed => f.write_str("assessed"),
+            What::Judged(policy) => write!(f, "judged.{policy}"),
+        }
+    }
+}
+
+impl FromStr for RecordKey {
+    type Err = RecordKeyError;
+
+    fn from_str(text: &str) -> Result<Self, RecordKeyError> {
+        let fail = || RecordKeyError(text.chars().take(200).collect());
+        let parts: Vec<&str> = text.split('.').collect();
+        let (tenant, image, what) = match parts.as_slice() {
+            [tenant, image, "known"] => (tenant, image, What::Known),
+            [tenant, image, "scanned"] => (tenant, image, What::Scanned),
+            [tenant, image, "assessed"] => (tenant, image, What::Assessed),
+            [tenant, image, "judged", policy] => (
+                tenant,
+                image,
+                What::Judged(policy.parse().map_err(|_| fail())?),
+            ),
+            _ => return Err(fail()),
+        };
+        let tenant = tenant.parse().map_err(|_| fail())?;
+        Ok(Self {
+            tenant,
+            image: Digest::from_hex(image).ok_or_else(fail)?,
+            what,
+        })
+    }
+}
+
+// === impl Known ===
+
+impl Known {
+    /// Adds what another sighting tells. Nothing that is known is lost, and the order of sightings
+    /// does not matter.
+    pub fn merge(&mut self, other: Self) {
+        for seen in other.references {
+            let same = |known: &&mut SeenReference| {
+                (
+                    &known.source,
+                    &known.registry,
+                    &known.repository,
+                    &known.tag,
+                ) == (&seen.source, &seen.registry, &seen.repository, &seen.tag)
+            };
+            match self.references.iter_mut().find(same) {
+                Some(known) => {
+                    known.since = known.since.min(seen.since);
+                    known.gone_at = seen.gone_at;
+                }
+                None => self.references.push(seen),
+            }
+        }
+        self.references.sort();
+        self.indexes.extend(other.indexes);
+        self.indexes.sort();
+        self.indexes.dedup();
+        self.config = self.config.or(other.config);
+        if self.platform == Platform::default() {
+            self.platform = other.platform;
+        }
+        self.labels.extend(other.labels);
+    }
+
+    /// Names that lead to the image now, as `registry/repository[:tag]`.
+    pub fn names(&self) -> impl Iterator<Item = String> {
+        self.references
+            .iter()
+            .filter(|seen| seen.gone_at.is_none())
+            .map(SeenReference::name)
+    }
+}
+
+// === impl ScanRequestRecord, RefRecord, TagRecord ===
+
+impl ScanRequestRecord {
+    /// The key of a request.
+    pub fn key(tenant: &Slug, id: &str) -> String {
+        format!("{tenant}.scan.{id}")
+    }
+}
+
+impl RefRecord {
+    /// The key of an index or config.
+    pub fn key(tenant: &Slug, digest: Digest) -> String {
+        format!("{tenant}.{}", digest.hex())
+    }
+}
+
+impl TagRecord {
+    /// The key of a tag. Names may be anything, so their fingerprints stand in it.
+    pub fn key(tenant: &Slug, registry: &str, repository: &str, tag: &str) -> String {
+        format!(
+            "{}{}",
+            Self::keys_of(tenant, registry, repository),
+            Fingerprint::of(&[tag])
+        )
+    }
+
+    /// What the keys of all tags of a repository begin with.
+    pub fn keys_of(tenant: &Slug, registry: &str, repository: &str) -> String {
+        format!("{tenant}.tag.{}.", Fingerprint::of(&[registry, repository]))
+    }
+}
+
+impl SeenReference {
+    /// `registry/repository[:tag]`.
+    pub fn name(&self) -> String {
+        let tag = self
+            .tag
+            .as_ref()
+            .map(|tag| format!(":{tag}"))
+            .unwrap_or_default();
+        format!("{}/{}{tag}", self.registry, self.repository)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn keys_round_trip() {
+        let tenant = Slug::default_tenant();
+        let image = Digest::of(b"image");
+        for what in [
+            What::Known,
+            What::Scanned,
+            What::Assessed,
+            What::Judged("default".parse().unwrap()),
+        ] {
+            let key = RecordKey::new(&tenant, image, what);
+            assert_eq!(key.to_string().parse(), Ok(key));
+        }
+        assert!("default.zz.known".parse::<RecordKey>().is_err());
+    }
+
+    #[test]
+    fn sightings_merge_in_any_order() {
+        let seen = |tag: &str, since: i64| Known {
+            references: vec![SeenReference {
+                source: "main".parse().unwrap(),
+                registry: "r.example".to_owned(),
+                repository: "app".to_owned(),
+                tag: Some(tag.to_owned()),
+                since: Timestamp::from_second(since).unwrap(),
+                gone_at: None,
+            }],
+            ..Known::default()
+        };
+        let mut one = seen("a", 2);
+        one.merge(seen("b", 1));
+        one.merge(seen("a", 1));
+        let mut two = seen("a", 1);
+        two.merge(seen("b", 1));
+        two.merge(seen("a", 2));
+        assert_eq!(one, two);
+        assert_eq!(one.references.len(), 2);
+    }
+}

@@ -1,0 +1,20 @@
+//! The one HTTP listener of a process: limits, traces, errors, authentication, health.
+//!
+//! Roles build plain `axum` routers; [`Server`] puts around them what every request needs. An
+//! `Authorization` header is read by [`require`] alone and written to no log, span or error.
+
+mod auth;
+mod error;
+mod health;
+mod layers;
+mod server;
+#[cfg(test)]
+mod tests;
+
+pub use self::{
+    auth::{Grant, Require, RequireService, Tokens, require, token_digest},
+    error::ApiError,
+    health::{health, metrics},
+    layers::body_limit,
+    server::{Limits, Server, serve},
+};

@@ -1,0 +1,168 @@
+//! Accepting connections, with limits on what a slow or greedy client can hold.
+
+use std::{pin::pin, sync::Arc, time::Duration};
+
+use axum::{Router, extract::Request};
+use hyper_util::{
+    rt::{TokioExecutor, TokioIo, TokioTimer},
+    server::conn::auto::Builder,
+    service::TowerToHyperService,
+};
+use serde::{Deserialize, Serialize};
+use tokio::{
+    net::{TcpListener, TcpStream},
+    sync::Semaphore,
+    task::JoinSet,
+};
+use tower::ServiceExt as _;
+
+use super::layers;
+use crate::Cx;
+
+const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+
+/// What a client may use.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+#[expect(
+    clippy::struct_field_names,
+    reason = "what a bound is of comes first, `max` last"
+)]
+pub struct Limits {
+    /// Bytes of a request's body, where a route has no limit of its own.
+    pub body_bytes_max: usize,
+    /// Seconds until a request's head is complete.
+    pub head_seconds_max: u32,
+    /// Seconds between two pieces of a request's body.
+    pub body_idle_seconds_max: u32,
+    /// Seconds until the answer begins; longer than the longest wait that the API offers.
+    pub request_seconds_max: u32,
+    /// Connections at the same time; further ones wait to be accepted.
+    pub connections_max: usize,
+    /// Seconds that requests may go on when the process stops.
+    pub drain_seconds_max: u32,
+}
+
+/// The server.
+#[derive(Clone, Debug, Default)]
+pub struct Server {
+    /// What a client may use.
+    pub limits: Limits,
+}
+
+/// [`Server::serve`] with the default limits.
+pub async fn serve(cx: &Cx, listener: TcpListener, router: Router) {
+    Server::default().serve(cx, listener, router).await;
+}
+
+// === impl Server ===
+
+impl Server {
+    /// Answers requests until the context stops and what is being answered has ended.
+    pub async fn serve(&self, cx: &Cx, listener: TcpListener, router: Router) {
+        let router = layers::wrap(router, &self.limits);
+        let permits = Arc::new(Semaphore::new(self.limits.connections_max.max(1)));
+        let mut connections = JoinSet::new();
+        while let Some((stream, permit)) = accept(cx, &listener, &permits).await {
+            // Ended connections are let go as new ones come, so the set stays bounded.
+            while connections.try_join_next().is_some() {}
+            let connection = connection(cx.clone(), stream, router.clone(), self.limits.clone());
+            connections.spawn(async move {
+                connection.await;
+                drop(permit);
+            });
+        }
+        drop(listener);
+        let drain = Duration::from_secs(u64::from(self.limits.drain_seconds_max));
+        let ended = tokio::time::timeout(drain, async {
+            while connections.join_next().await.is_some() {}
+        });
+        if ended.await.is_err() {
+            let left = connections.len();
+            tracing::warn!(
+                connections = left,
+                "{left} connections cut off after {drain:?}"
+            );
+        }
+    }
+}
+
+type Permit = tokio::sync::OwnedSemaphorePermit;
+
+/// The next connection; `None` when stopping.
+async fn accept(
+    cx: &Cx,
+    listener: &TcpListener,
+    permits: &Arc<Semaphore>,
+) -> Option<(TcpStream, Permit)> {
+    let next = async {
+        let permit = Arc::clone(permits).acquire_owned().await.ok()?;
+        loop {
+            match listener.accept().await {
+                Ok((stream, _)) => return Some((stream, permit)),
+                Err(error) => {
+                    // Mostly: too many open files. Others may close some meanwhile.
+                    tracing::warn!(%error, "accepting a connection: {error}");
+                    tokio::time::sleep(ACCEPT_PAUSE).await;
+                }
+            }
+        }
+    };
+    tokio::select! {
+        biased;
+        () = cx.stopped() => None,
+        accepted = next => accepted,
+    }
+}
+
+async fn connection(cx: Cx, stream: TcpStream, router: Router, limits: Limits) {
+    let service = TowerToHyperService::new(
+        router.map_request(|request: Request<_>| request.map(axum::body::Body::new)),
+    );
+    if let Err(error) = stream.set_nodelay(true) {
+        tracing::debug!(%error, "setting TCP_NODELAY: {error}");
+    }
+    let head = Duration::from_secs(u64::from(limits.head_seconds_max));
+    let mut builder = Builder::new(TokioExecutor::new());
+    builder
+        .http1()
+        .timer(TokioTimer::new())
+        .header_read_timeout(head)
+        .max_headers(100);
+    builder.http1().max_buf_size(64 * 1024);
+    builder
+        .http2()
+        .timer(TokioTimer::new())
+        .keep_alive_interval(head)
+        .keep_alive_timeout(head);
+    builder
+        .http2()
+        .max_concurrent_streams(128)
+        .max_header_list_size(32 * 1024);
+    let mut connection =
+        pin!(builder.serve_connection_with_upgrades(TokioIo::new(stream), service));
+    let result = tokio::select! {
+        result = connection.as_mut() => result,
+        () = cx.stopped() => {
+            connection.as_mut().graceful_shutdown();
+            connection.await
+        }
+    };
+    if let Err(error) = result {
+        // A client that goes away is no event.
+        tracing::debug!(%error, "connection ended: {error}");
+    }
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            body_bytes_max: 1024 * 1024,
+            head_seconds_max: 10,
+            body_idle_seconds_max: 10,
+            request_seconds_max: 330,
+            connections_max: 4096,
+            drain_seconds_max: 10,
+        }
+    }
+}

@@ -1,0 +1,87 @@
+//! Values as bytes: MessagePack with named fields, compressed with zstd, their size in front.
+
+use serde::{Serialize, de::DeserializeOwned};
+
+use crate::CacheError;
+
+/// What a value may take when it is unpacked. Sections are bounded by the scanner's limits and
+/// stay far below.
+const UNPACKED_BYTES_MAX: usize = 1 << 30;
+const LEVEL: i32 = 1;
+const SIZE_BYTES: usize = 4;
+
+/// A value as it is stored.
+pub fn encode<T: Serialize>(value: &T) -> Result<Vec<u8>, CacheError> {
+    let packed =
+        rmp_serde::to_vec_named(value).map_err(|error| CacheError::Encode(error.to_string()))?;
+    let size = u32::try_from(packed.len())
+        .ok()
+        .filter(|_| packed.len() <= UNPACKED_BYTES_MAX);
+    let size = size.ok_or_else(|| {
+        CacheError::Encode(format!(
+            "{} bytes, at most {UNPACKED_BYTES_MAX}",
+            packed.len()
+        ))
+    })?;
+    let compressed = zstd::bulk::compress(&packed, LEVEL)
+        .map_err(|error| CacheError::Encode(error.to_string()))?;
+    let mut bytes = Vec::with_capacity(SIZE_BYTES + compressed.len());
+    bytes.extend_from_slice(&size.to_be_bytes());
+    bytes.extend_from_slice(&compressed);
+    Ok(bytes)
+}
+
+/// A value from how it is stored. The size in front bounds what unpacking may take.
+pub fn decode<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, CacheError> {
+    let damaged = |why: &str| CacheError::Damaged(why.to_owned());
+    let (size, compressed) = bytes
+        .split_first_chunk::<SIZE_BYTES>()
+        .ok_or_else(|| damaged("it is too short"))?;
+    let size = u32::from_be_bytes(*size) as usize;
+    if size > UNPACKED_BYTES_MAX {
+        return Err(CacheError::Damaged(format!("it claims {size} bytes")));
+    }
+    let packed = zstd::bulk::decompress(compressed, size)
+        .map_err(|error| CacheError::Damaged(error.to_string()))?;
+    if packed.len() != size {
+        return Err(CacheError::Damaged(format!(
+            "{} bytes instead of {size}",
+            packed.len()
+        )));
+    }
+    rmp_serde::from_slice(&packed).map_err(|error| CacheError::Damaged(error.to_string()))
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    proptest! {
+        #[test]
+        fn values_round_trip(value: Vec<(String, Option<u64>)>) {
+            prop_assert_eq!(decode::<Vec<(String, Option<u64>)>>(&encode(&value).unwrap()).unwrap(), value);
+        }
+
+        #[test]
+        fn any_bytes_are_a_value_or_an_error(bytes: Vec<u8>) {
+            drop(decode::<Vec<String>>(&bytes));
+        }
+    }
+
+    #[test]
+    fn a_value_that_unpacks_to_more_than_it_says_is_damaged() {
+        let mut bytes = encode(&vec![0_u8; 10_000]).unwrap();
+        bytes[..SIZE_BYTES].copy_from_slice(&100_u32.to_be_bytes());
+        assert!(matches!(
+            decode::<Vec<u8>>(&bytes),
+            Err(CacheError::Damaged(_))
+        ));
+        bytes[..SIZE_BYTES].copy_from_slice(&u32::MAX.to_be_bytes());
+        assert!(matches!(
+            decode::<Vec<u8>>(&bytes),
+            Err(CacheError::Damaged(_))
+        ));
+    }
+}

@@ -1,0 +1,174 @@
+use proptest::prelude::*;
+use tempfile::TempDir;
+
+use super::*;
+
+const SCHEMA: Schema<'_> = Schema {
+    version: 1,
+    families: &["a", "b"],
+};
+
+fn open(folder: &TempDir) -> Database {
+    Database::open(folder.path(), &SCHEMA).unwrap()
+}
+
+#[test]
+fn what_is_written_is_there_after_opening_again() {
+    let folder = tempfile::tempdir().unwrap();
+    let database = open(&folder);
+    database.put("a", b"k", b"v").unwrap();
+    database.put_as("b", b"k", &vec!["x", "y"]).unwrap();
+    database.put("a", b"gone", b"v").unwrap();
+    database.delete("a", b"gone").unwrap();
+    drop(database);
+    let database = open(&folder);
+    assert_eq!(database.get("a", b"k").unwrap().as_deref(), Some(&b"v"[..]));
+    assert_eq!(
+        database.get_as::<Vec<String>>("b", b"k").unwrap().unwrap(),
+        ["x", "y"]
+    );
+    assert_eq!(database.get("a", b"gone").unwrap(), None);
+    assert_eq!(database.get("b", b"other").unwrap(), None);
+    assert!(matches!(
+        database.get("c", b"k"),
+        Err(CacheError::Family(_))
+    ));
+    assert!(matches!(
+        database.get_as::<u8>("a", b"k"),
+        Err(CacheError::Damaged(_))
+    ));
+    database.flush().unwrap();
+    assert_eq!(database.estimate_keys("b").unwrap(), 1);
+    assert!(database.size_bytes().unwrap() > 0);
+}
+
+#[test]
+fn another_schema_starts_empty() {
+    let check = |schema: &Schema<'_>, kept: bool| {
+        let folder = tempfile::tempdir().unwrap();
+        open(&folder).put("a", b"k", b"v").unwrap();
+        let database = Database::open(folder.path(), schema).unwrap();
+        assert_eq!(
+            database.get("a", b"k").unwrap().is_some(),
+            kept,
+            "{schema:?}"
+        );
+        drop(database);
+        assert!(Database::open_read_only(folder.path(), schema).is_some());
+    };
+    check(&SCHEMA, true);
+    check(
+        &Schema {
+            version: 1,
+            families: &["a", "b", "c"],
+        },
+        true,
+    );
+    check(
+        &Schema {
+            version: 2,
+            families: &["a", "b"],
+        },
+        false,
+    );
+    check(
+        &Schema {
+            version: 0,
+            families: &["a", "b"],
+        },
+        false,
+    );
+    check(
+        &Schema {
+            version: 1,
+            families: &["a"],
+        },
+        false,
+    );
+}
+
+#[test]
+fn a_damaged_database_starts_empty() {
+    let folder = tempfile::tempdir().unwrap();
+    open(&folder).put("a", b"k", b"v").unwrap();
+    fs::write(folder.path().join("CURRENT"), b"nonsense").unwrap();
+    assert!(Database::open_read_only(folder.path(), &SCHEMA).is_none());
+    assert_eq!(open(&folder).get("a", b"k").unwrap(), None);
+}
+
+#[test]
+fn one_writes_and_others_read_beside_it() {
+    let folder = tempfile::tempdir().unwrap();
+    assert!(Database::open_read_only(folder.path(), &SCHEMA).is_none());
+    assert!(Database::open_read_only(&folder.path().join("none"), &SCHEMA).is_none());
+    assert!(!folder.path().join("none").exists());
+    let writer = open(&folder);
+    writer.put("a", b"k", b"v").unwrap();
+    assert!(matches!(
+        Database::open(folder.path(), &SCHEMA),
+        Err(CacheError::Busy { .. })
+    ));
+    let reader = Database::open_read_only(folder.path(), &SCHEMA).unwrap();
+    assert_eq!(reader.get("a", b"k").unwrap().as_deref(), Some(&b"v"[..]));
+    assert!(reader.put("a", b"k", b"w").is_err());
+    let other = Schema {
+        version: 2,
+        ..SCHEMA
+    };
+    assert!(Database::open_read_only(folder.path(), &other).is_none());
+    assert!(!folder.path().join("LOG").exists());
+}
+
+#[test]
+fn a_batch_happens_as_a_whole_or_not_at_all() {
+    let folder = tempfile::tempdir().unwrap();
+    let database = open(&folder);
+    let failed = database.batch(|batch| {
+        batch.put("a", b"1", b"x")?;
+        batch.put("none", b"1", b"x")
+    });
+    assert!(failed.is_err());
+    assert_eq!(database.get("a", b"1").unwrap(), None);
+    let done = database.batch(|batch| {
+        batch.put("a", b"1", b"x")?;
+        batch.put("a", b"2", b"x")?;
+        batch.delete_range("a", b"2", b"3")?;
+        batch.put_as("b", b"1", &7_u8)?;
+        batch.sync();
+        Ok(())
+    });
+    done.unwrap();
+    assert_eq!(database.scan_prefix("a", b"", None, 10).unwrap().len(), 1);
+    assert_eq!(database.get_as::<u8>("b", b"1").unwrap(), Some(7));
+}
+
+#[test]
+fn pages_of_a_prefix_hold_each_key_once() {
+    let folder = tempfile::tempdir().unwrap();
+    let database = open(&folder);
+    for key in ["a", "b", "b\u{0}", "b1", "b2", "c"] {
+        database.put("a", key.as_bytes(), b"").unwrap();
+    }
+    database.put("a", b"\xff\xff", b"").unwrap();
+    let keys = |prefix: &[u8], from: Option<&[u8]>, limit| {
+        let pairs = database.scan_prefix("a", prefix, from, limit).unwrap();
+        pairs.into_iter().map(|(key, _)| key).collect::<Vec<_>>()
+    };
+    assert_eq!(keys(b"b", None, 3), [&b"b"[..], b"b\0", b"b1"]);
+    assert_eq!(keys(b"b", Some(b"b1\0"), 3), [b"b2"]);
+    assert_eq!(keys(b"b", Some(b"a"), 1), [b"b"]);
+    assert!(keys(b"b", Some(b"c"), 9).is_empty());
+    assert_eq!(keys(b"\xff", None, 9), [b"\xff\xff"]);
+    assert_eq!(keys(b"", None, 9).len(), 7);
+}
+
+proptest! {
+    #[test]
+    fn the_end_of_a_prefix_is_after_all_its_keys(prefix: Vec<u8>, rest: Vec<u8>, other: Vec<u8>) {
+        let key = [prefix.clone(), rest].concat();
+        if let Some(end) = after_prefix(&prefix) {
+            prop_assert!(key < end);
+            prop_assert!(other.starts_with(&prefix) || other < prefix || other >= end);
+        }
+    }
+}

@@ -1,0 +1,330 @@
+//! The first place to look for what is known of a layer: sections by their keys, on the local disk.
+
+mod ledger;
+mod pending;
+#[cfg(test)]
+mod tests;
+
+use std::{
+    fmt,
+    path::{Path, PathBuf},
+    sync::{Mutex, PoisonError},
+    thread,
+    time::{Duration, Instant},
+};
+
+use model::{Digest, Hasher, SectionKey};
+use serde::{Serialize, de::DeserializeOwned};
+
+use self::{ledger::Ledger, pending::Pending};
+use crate::{CacheError, Database, Schema, codec, metrics::Metrics};
+
+/// A section's key -> its place in the order of insertion, its digest, its bytes.
+const SECTIONS: &str = "sections";
+/// The order of insertion, and how many bytes there are.
+const ORDER: &str = "order";
+const SCHEMA: Schema<'_> = Schema {
+    version: 1,
+    families: &[SECTIONS, ORDER],
+};
+
+const LOCK_WAIT: Duration = Duration::from_millis(500);
+const LOCK_PAUSE: Duration = Duration::from_millis(10);
+
+/// Sections on the local disk, bounded in size; what was put in first goes first.
+pub struct SectionCache {
+    mode: Mode,
+    metrics: Metrics,
+}
+
+/// How a cache does; for health pages and people.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+pub struct Figures {
+    /// Bytes that the sections take; RocksDB may hold some more until it tidies up.
+    pub bytes: u64,
+    /// How many bytes they may take.
+    pub bytes_max: u64,
+    /// About how many sections there are.
+    pub sections: u64,
+    /// Sections found since the start.
+    pub hits: u64,
+    /// Sections not found since the start.
+    pub misses: u64,
+    /// Damaged sections deleted since the start.
+    pub corrupt: u64,
+    /// Sections deleted for room since the start.
+    pub evicted: u64,
+}
+
+enum Mode {
+    /// Of a server: one process, reads and writes.
+    Owned {
+        database: Database,
+        ledger: Mutex<Ledger>,
+    },
+    /// Of a single scan beside others: reads now, writes at the end.
+    Shared {
+        dir: PathBuf,
+        bytes_max: u64,
+        database: Option<Database>,
+        pending: Mutex<Pending>,
+    },
+}
+
+// === impl SectionCache ===
+
+impl SectionCache {
+    /// Opens the cache of a server, in a folder that no other process uses.
+    pub fn open(dir: &Path, bytes_max: u64) -> Result<Self, CacheError> {
+        let database = Database::open(dir, &SCHEMA)?;
+        let ledger = Mutex::new(Ledger::read(&database, bytes_max)?);
+        Ok(Self {
+            mode: Mode::Owned { database, ledger },
+            metrics: Metrics::new(),
+        })
+    }
+
+    /// Opens a cache that any number of processes use at the same time. It never waits and never
+    /// fails: a cache that is missing or cannot be read now is an empty one. What is put into it
+    /// is written by [`SectionCache::finish`].
+    pub fn open_shared(dir: &Path, bytes_max: u64) -> Self {
+        let database = Database::open_read_only(dir, &SCHEMA);
+        let pending = Mutex::new(Pending::default());
+        let mode = Mode::Shared {
+            dir: dir.to_owned(),
+            bytes_max,
+            database,
+            pending,
+        };
+        Self {
+            mode,
+            metrics: Metrics::new(),
+        }
+    }
+
+    /// The section, if it is here and unharmed.
+    pub fn get<T: DeserializeOwned>(&self, key: &SectionKey) -> Option<T> {
+        let key = key_bytes(key);
+        let section = match self.read(&key) {
+            Ok(Some(payload)) => codec::decode(&payload).map(Some),
+            Ok(None) => Ok(None),
+            Err(error) => Err(error),
+        };
+        match &section {
+            Ok(Some(_)) => self.metrics.hits.add(1),
+            Ok(None) => self.metrics.misses.add(1),
+            Err(error) => {
+                self.metrics.misses.add(1);
+                self.give_up(&key, error);
+            }
+        }
+        section.ok().flatten()
+    }
+
+    /// Keeps a section. One that is here already is replaced.
+    pub fn put<T: Serialize>(&self, key: &SectionKey, section: &T) -> Result<(), CacheError> {
+        let key = key_bytes(key);
+        let payload = codec::encode(section)?;
+        let value = sealed(&key, &payload);
+        match &self.mode {
+            Mode::Owned { database, ledger } => {
+                let mut ledger = ledger.lock().unwrap_or_else(PoisonError::into_inner);
+                let evicted = ledger.put(database, &key, &value)?;
+                self.metrics.evicted.add(evicted);
+                self.metrics.bytes.record(ledger.bytes(), &[]);
+            }
+            Mode::Shared { pending, .. } => {
+                pending
+                    .lock()
+                    .unwrap_or_else(PoisonError::into_inner)
+                    .put(key, value);
+            }
+        }
+        Ok(())
+    }
+
+    /// Ends a shared cache: writes what was put into it, if no other process holds the cache for
+    /// longer than half a second. Says how many sections were written. An owned cache has written
+    /// everything already.
+    pub fn finish(&self) -> Result<usize, CacheError> {
+        let Mode::Shared {
+            dir,
+            bytes_max,
+            pending,
+            ..
+        } = &self.mode
+        else {
+            return Ok(0);
+        };
+        let pending = std::mem::take(&mut *pending.lock().unwrap_or_else(PoisonError::into_inner));
+        if pending.is_empty() {
+            return Ok(0);
+        }
+        let Some(owned) = open_soon(dir, *bytes_max)? else {
+            tracing::debug!("`{}` is busy: new sections are not kept", dir.display());
+            return Ok(0);
+        };
+        let Mode::Owned { database, ledger } = &owned.mode else {
+            return Ok(0);
+        };
+        let mut ledger = ledger.lock().unwrap_or_else(PoisonError::into_inner);
+        let written = pending.write(database, &mut ledger)?;
+        database.flush()?;
+        Ok(written)
+    }
+
+    /// How the cache does.
+    pub fn figures(&self) -> Figures {
+        let (bytes, bytes_max, database) = match &self.mode {
+            Mode::Owned { database, ledger } => {
+                let ledger = ledger.lock().unwrap_or_else(PoisonError::into_inner);
+                (ledger.bytes(), ledger.bytes_max(), Some(database))
+            }
+            Mode::Shared {
+                bytes_max,
+                database,
+                ..
+            } => {
+                let ledger = database
+                    .as_ref()
+                    .and_then(|open| Ledger::read(open, *bytes_max).ok());
+                (
+                    ledger.map_or(0, |ledger| ledger.bytes()),
+                    *bytes_max,
+                    database.as_ref(),
+                )
+            }
+        };
+        let sections = database.and_then(|open| open.estimate_keys(SECTIONS).ok());
+        Figures {
+            bytes,
+            bytes_max,
+            sections: sections.unwrap_or_default(),
+            hits: self.metrics.hits.get(),
+            misses: self.metrics.misses.get(),
+            corrupt: self.metrics.corrupt.get(),
+            evicted: self.metrics.evicted.get(),
+        }
+    }
+
+    /// The verified bytes of a section.
+    fn read(&self, key: &[u8]) -> Result<Option<Vec<u8>>, CacheError> {
+        match &self.mode {
+            Mode::Owned { database, .. } => stored(database, key),
+            Mode::Shared {
+                database, pending, ..
+            } => {
+                let pending = pending.lock().unwrap_or_else(PoisonError::into_inner);
+                if let Some(value) = pending.get(key) {
+                    return opened(key, value).map(Some);
+                }
+                drop(pending);
+                database
+                    .as_ref()
+                    .map_or(Ok(None), |database| stored(database, key))
+            }
+        }
+    }
+
+    /// Deletes what is damaged; what could not be read may be there the next time.
+    fn give_up(&self, key: &[u8], error: &CacheError) {
+        if !matches!(error, CacheError::Damaged(_)) {
+            tracing::debug!(%error, "section is not read: {error}");
+            return;
+        }
+        self.metrics.corrupt.add(1);
+        tracing::warn!(%error, "a section in the cache is damaged and read again: {error}");
+        let deleted = match &self.mode {
+            Mode::Owned { database, ledger } => ledger
+                .lock()
+                .unwrap_or_else(PoisonError::into_inner)
+                .delete(database, key),
+            Mode::Shared { pending, .. } => {
+                pending
+                    .lock()
+                    .unwrap_or_else(PoisonError::into_inner)
+                    .delete(key.to_vec());
+                Ok(())
+            }
+        };
+        if let Err(error) = deleted {
+            tracing::warn!(%error, "damaged section stays: {error}");
+        }
+    }
+}
+
+impl fmt::Debug for SectionCache {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("SectionCache")
+            .field("figures", &self.figures())
+            .finish()
+    }
+}
+
+/// Opens an owned cache once nobody else has it; `None` when that takes too long.
+fn open_soon(dir: &Path, bytes_max: u64) -> Result<Option<SectionCache>, CacheError> {
+    let start = Instant::now();
+    loop {
+        match SectionCache::open(dir, bytes_max) {
+            Err(CacheError::Busy { .. }) if start.elapsed() < LOCK_WAIT => {
+                thread::sleep(LOCK_PAUSE);
+            }
+            Err(CacheError::Busy { .. }) => return Ok(None),
+            result => return result.map(Some),
+        }
+    }
+}
+
+/// The verified bytes of a section in the database.
+fn stored(database: &Database, key: &[u8]) -> Result<Option<Vec<u8>>, CacheError> {
+    let Some(row) = database.get(SECTIONS, key)? else {
+        return Ok(None);
+    };
+    let (_, value) = ledger::split(&row)?;
+    opened(key, value).map(Some)
+}
+
+/// A section's bytes with the digest that proves that they belong to the key.
+fn sealed(key: &[u8], payload: &[u8]) -> Vec<u8> {
+    [&seal(key, payload).as_bytes()[..], payload].concat()
+}
+
+/// The bytes of a sealed section.
+fn opened(key: &[u8], value: &[u8]) -> Result<Vec<u8>, CacheError> {
+    let (digest, payload) = value
+        .split_first_chunk::<32>()
+        .ok_or_else(|| CacheError::Damaged("a section is too short".to_owned()))?;
+    if Digest::from_bytes(*digest) != seal(key, payload) {
+        return Err(CacheError::Damaged(
+            "a section does not have its digest".to_owned(),
+        ));
+    }
+    Ok(payload.to_vec())
+}
+
+fn seal(key: &[u8], payload: &[u8]) -> Digest {
+    let mut hasher = Hasher::default();
+    hasher.update(key);
+    hasher.update(payload);
+    hasher.finish()
+}
+
+/// A section's key: domain, blob, analyzer. Every part has a fixed length or its length in front.
+fn key_bytes(key: &SectionKey) -> Vec<u8> {
+    let SectionKey {
+        domain,
+        blob,
+        analyzer,
+    } = key;
+    let length = |text: &str| (text.len() as u64).to_be_bytes();
+    [
+        &length(domain.as_str())[..],
+        domain.as_str().as_bytes(),
+        blob.as_bytes(),
+        &length(&analyzer.name),
+        analyzer.name.as_bytes(),
+        &analyzer.version.to_be_bytes(),
+        analyzer.config.as_bytes(),
+    ]
+    .concat()
+}

@@ -1,0 +1,63 @@
+//! What a shared cache writes at its end.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use super::ledger::Ledger;
+use crate::{CacheError, Database};
+
+/// What may wait in memory; what is beyond is not kept.
+const BYTES_MAX: usize = 256 << 20;
+
+#[derive(Default)]
+pub(super) struct Pending {
+    /// Sealed sections by their keys.
+    sections: BTreeMap<Vec<u8>, Vec<u8>>,
+    bytes: usize,
+    /// Sections that were found damaged.
+    damaged: BTreeSet<Vec<u8>>,
+}
+
+impl Pending {
+    pub(super) fn get(&self, key: &[u8]) -> Option<&[u8]> {
+        self.sections.get(key).map(Vec::as_slice)
+    }
+
+    pub(super) fn put(&mut self, key: Vec<u8>, value: Vec<u8>) {
+        let bytes = self.bytes + key.len() + value.len();
+        if bytes <= BYTES_MAX {
+            self.bytes = bytes;
+            self.sections.insert(key, value);
+        }
+    }
+
+    pub(super) fn delete(&mut self, key: Vec<u8>) {
+        self.damaged.insert(key);
+    }
+
+    pub(super) fn is_empty(&self) -> bool {
+        self.sections.is_empty() && self.damaged.is_empty()
+    }
+
+    /// Writes everything; says how many sections it wrote.
+    pub(super) fn write(
+        self,
+        database: &Database,
+        ledger: &mut Ledger,
+    ) -> Result<usize, CacheError> {
+        for key in &self.damaged {
+            // It may have been replaced since.
+            if super::stored(database, key).is_err() {
+                ledger.delete(database, key)?;
+            }
+        }
+        let mut written = 0;
+        for (key, value) in &self.sections {
+            // Another process may have read the same layer at the same time.
+            if !matches!(super::stored(database, key), Ok(Some(_))) {
+                ledger.put(database, key, value)?;
+                written += 1;
+            }
+        }
+        Ok(written)
+    }
+}

@@ -1,0 +1,89 @@
+//! Debian and Ubuntu: dpkg's order (deb-version(7)), packages by source name and source version.
+
+use model::{Os, Package, PackageType};
+
+use super::{Ecosystem, Query, query};
+use crate::{
+    os,
+    version::{Key, Version, digits, run},
+};
+
+/// Debian and derivatives.
+pub(super) struct Deb;
+
+/// Sorts before letters and after `~`: the end of a part that is not digits.
+const END: u8 = 2;
+
+// === impl Deb ===
+
+impl Ecosystem for Deb {
+    fn package_type(&self) -> PackageType {
+        PackageType::Deb
+    }
+
+    fn names(&self) -> &'static [&'static str] {
+        &["Debian", "Ubuntu"]
+    }
+
+    fn parse(&self, text: &str) -> Option<Version> {
+        let (epoch, rest) = text.split_once(':').unwrap_or(("0", text));
+        let (upstream, revision) = match rest.rsplit_once('-') {
+            Some((_, "")) => return None,
+            Some(parts) => parts,
+            None => (rest, ""),
+        };
+        let allowed = |c: char| c.is_ascii_alphanumeric() || ".+-~:_".contains(c);
+        let is_epoch = !epoch.is_empty() && epoch.bytes().all(|b| b.is_ascii_digit());
+        if !is_epoch || upstream.is_empty() || !rest.chars().all(allowed) {
+            return None;
+        }
+        let mut key = Key::default();
+        key.number(epoch);
+        part(upstream, &mut key);
+        part(revision, &mut key);
+        Some(key.finish())
+    }
+
+    /// Kernel headers for compilers: a kernel's vulnerabilities are not in them.
+    fn is_exempt(&self, package: &Package) -> bool {
+        package.name == "linux-libc-dev"
+    }
+
+    fn queries(&self, package: &Package, os: Option<&Os>) -> Vec<Query> {
+        let name = package.source_name.as_ref().unwrap_or(&package.name);
+        let version = package.source_version.as_ref().unwrap_or(&package.version);
+        let mut releases = os.map(os::deb_releases).unwrap_or_default();
+        if ["+esm", "~esm", "+fips"]
+            .iter()
+            .any(|mark| version.contains(mark))
+        {
+            releases.extend(os.and_then(os::ubuntu_pro));
+        }
+        let ask = |release: &String| query(release, name.clone(), version, "source_package");
+        releases.iter().map(ask).collect()
+    }
+}
+
+/// Pairs of (not digits, digits), compared one after the other. A missing part counts as empty and
+/// as 0; `~` sorts before the end, letters before everything else.
+fn part(text: &str, key: &mut Key) {
+    let mut rest = text;
+    loop {
+        let (other, tail) = run(rest, |c| !c.is_ascii_digit());
+        let (number, tail) = digits(tail);
+        for byte in other.bytes() {
+            key.byte(match byte {
+                b'~' => 1,
+                letter if letter.is_ascii_alphabetic() => letter,
+                sign => sign | 0x80,
+            });
+        }
+        key.byte(END);
+        key.number(number);
+        rest = tail;
+        if rest.is_empty() {
+            break;
+        }
+    }
+    key.byte(END);
+}

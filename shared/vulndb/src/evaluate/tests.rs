@@ -1,0 +1,189 @@
+//! The rules of evaluation, one by one.
+
+use super::{Evaluation, evaluate};
+use crate::{Advisory, ShardAdvisory, family};
+
+/// The part of a record with these `affected[]` fields for a package of the ecosystem.
+fn part(ecosystem: &str, fields: &str) -> Option<ShardAdvisory> {
+    let json = format!(
+        r#"{{"id": "X-1", "affected": [{{"package": {{"ecosystem": "{ecosystem}", "name": "p"}}, {fields}}}]}}"#
+    );
+    let parts = Advisory::parse(json.as_bytes())
+        .expect("a record")
+        .split("test");
+    parts.into_iter().next().map(|(_, part)| part)
+}
+
+fn check(ecosystem: &str, fields: &str, installed: &str) -> String {
+    let Some(part) = part(ecosystem, fields) else {
+        return "no verdict".to_owned();
+    };
+    match evaluate(family(ecosystem).expect("a family"), &part, installed) {
+        Evaluation::Unaffected => "unaffected".to_owned(),
+        Evaluation::Never => "never".to_owned(),
+        Evaluation::Affected(hit) => format!(
+            "affected: {}; {:?} {}",
+            hit.range,
+            hit.fix_state,
+            hit.fixed.join(" ")
+        )
+        .trim_end()
+        .to_owned(),
+        Evaluation::Undecided(why) => format!("undecided: {why}"),
+    }
+}
+
+fn range(events: &str) -> String {
+    format!(r#""ranges": [{{"type": "ECOSYSTEM", "events": [{events}]}}]"#)
+}
+
+#[test]
+fn git_ranges_are_passed_over_and_the_others_united() {
+    let fields = r#""ranges": [
+        {"type": "GIT", "events": [{"introduced": "0"}, {"fixed": "abcdef"}]},
+        {"type": "ECOSYSTEM", "events": [{"introduced": "0"}, {"fixed": "2.2.5"}]},
+        {"type": "ECOSYSTEM", "events": [{"introduced": "2.3.0"}, {"fixed": "2.3.2"}]}]"#;
+    assert_eq!(
+        check("PyPI", fields, "1.0.0"),
+        "affected: < 2.2.5; Fixed 2.2.5 2.3.2"
+    );
+    assert_eq!(
+        check("PyPI", fields, "2.3.1"),
+        "affected: >= 2.3.0, < 2.3.2; Fixed 2.3.2"
+    );
+    assert_eq!(check("PyPI", fields, "2.2.5"), "unaffected");
+}
+
+#[test]
+fn listed_versions_are_compared_by_the_ecosystem() {
+    let fields = r#""versions": ["1.0", "0.1-bulbasaur"]"#;
+    assert_eq!(
+        check("PyPI", fields, "1.0.0"),
+        "affected: its list of versions; Unknown"
+    );
+    assert_eq!(
+        check("PyPI", fields, "0.1-bulbasaur"),
+        "affected: lists `0.1-bulbasaur`; Unknown"
+    );
+    assert_eq!(check("PyPI", fields, "1.0.1"), "unaffected");
+}
+
+#[test]
+fn empty_touching_and_overlapping_windows_are_read_as_meant() {
+    let empty = range(r#"{"introduced": "0.10.0"}, {"fixed": "0.10.0"}"#);
+    assert_eq!(check("npm", &empty, "0.10.0"), "unaffected");
+    let touching = range(
+        r#"{"introduced": "3.0"}, {"fixed": "3.1.1"}, {"introduced": "3.1.1"}, {"fixed": "3.2"}"#,
+    );
+    assert_eq!(
+        check("PyPI", &touching, "3.1.1"),
+        "affected: >= 3.1.1, < 3.2; Fixed 3.2"
+    );
+    assert_eq!(
+        check("PyPI", &touching, "3.0"),
+        "affected: >= 3.0, < 3.1.1; Fixed 3.2"
+    );
+    let overlapping = range(
+        r#"{"introduced": "0"}, {"fixed": "2.11.7"}, {"introduced": "2.11"}, {"fixed": "2.12.4"}"#,
+    );
+    assert_eq!(
+        check("PyPI", &overlapping, "2.11.6"),
+        "affected: < 2.11.7; Fixed 2.12.4"
+    );
+}
+
+#[test]
+fn several_windows_name_the_fix_of_their_own_line() {
+    let fields = range(
+        r#"{"introduced": "2.9.0"}, {"fixed": "2.9.12"}, {"introduced": "2.12.0"}, {"fixed": "2.12.2"}"#,
+    );
+    assert_eq!(
+        check("npm", &fields, "2.9.3"),
+        "affected: >= 2.9.0, < 2.9.12; Fixed 2.9.12 2.12.2"
+    );
+}
+
+#[test]
+fn fixed_zero_says_never() {
+    let fields = range(r#"{"introduced": "0"}, {"fixed": "0"}"#);
+    assert_eq!(check("Alpine:v3.15", &fields, "1.0-r0"), "never");
+}
+
+#[test]
+fn an_inverted_window_is_cut_in_distributions_and_undecided_elsewhere() {
+    let fields = range(r#"{"introduced": "5.28.0"}, {"fixed": "5.26.3-r0"}"#);
+    assert_eq!(check("Alpine:v3.15", &fields, "5.30.0-r0"), "unaffected");
+    assert_eq!(
+        check("Alpine:v3.15", &fields, "5.26.2-r0"),
+        "affected: >= 5.28.0, < 5.26.3-r0; Fixed 5.26.3-r0"
+    );
+    let fields = range(r#"{"introduced": "5.28.0"}, {"fixed": "5.26.3"}"#);
+    assert_eq!(
+        check("npm", &fields, "5.30.0"),
+        "undecided: its range ends before it begins"
+    );
+    assert_eq!(check("npm", &fields, "5.27.0"), "unaffected");
+}
+
+#[test]
+fn last_affected_and_open_windows_know_no_fix() {
+    let last = range(r#"{"introduced": "1.0"}, {"last_affected": "1.5"}"#);
+    assert_eq!(
+        check("PyPI", &last, "1.5.0"),
+        "affected: >= 1.0, <= 1.5; Unknown"
+    );
+    assert_eq!(check("PyPI", &last, "1.5.1"), "unaffected");
+    let open = range(r#"{"introduced": "0"}"#);
+    assert_eq!(
+        check("Debian:12", &open, "1.2-3"),
+        "affected: all versions; NotFixed"
+    );
+}
+
+#[test]
+fn neither_ranges_nor_versions_is_no_verdict() {
+    assert_eq!(check("PyPI", r#""ranges": []"#, "1.0"), "no verdict");
+    assert_eq!(check("PyPI", r#""versions": null"#, "1.0"), "no verdict");
+}
+
+#[test]
+fn what_cannot_be_compared_is_undecided() {
+    let fields = range(r#"{"introduced": "0"}, {"fixed": "2.0"}"#);
+    assert_eq!(
+        check("PyPI", &fields, "weird"),
+        "undecided: version `weird` cannot be compared"
+    );
+    assert_eq!(
+        check("PyPI", &fields, " "),
+        "undecided: the package has no version"
+    );
+    let fields = range(r#"{"introduced": "1.0"}, {"fixed": "<end-of-life>"}"#);
+    assert_eq!(
+        check("Debian:12", &fields, "1.2-3"),
+        "undecided: version `<end-of-life>` of its range cannot be compared"
+    );
+    assert_eq!(check("Debian:12", &fields, "0.9-1"), "unaffected");
+}
+
+#[test]
+fn events_that_do_not_alternate_are_sorted() {
+    let fields = range(r#"{"fixed": "1.5"}, {"introduced": "1.0"}"#);
+    assert_eq!(
+        check("npm", &fields, "1.2.0"),
+        "affected: >= 1.0, < 1.5; Fixed 1.5"
+    );
+    assert_eq!(check("npm", &fields, "1.6.0"), "unaffected");
+}
+
+#[test]
+fn listed_versions_that_a_window_holds_are_not_kept() {
+    let fields = format!(
+        r#"{}, "versions": ["1.0", "1.9", "2.5"]"#,
+        range(r#"{"introduced": "0"}, {"fixed": "2.0"}"#)
+    );
+    assert_eq!(part("PyPI", &fields).expect("a part").versions, ["2.5"]);
+    assert_eq!(
+        check("PyPI", &fields, "2.5.0"),
+        "affected: its list of versions; Unknown"
+    );
+}

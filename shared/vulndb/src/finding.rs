@@ -1,0 +1,175 @@
+//! One finding of what several advisories say about one vulnerability of one package.
+
+use std::{cmp::Reverse, collections::BTreeSet};
+
+use model::{Cvss, Fingerprint, FixState, Match, Package, PackageType, Severity, Vulnerability};
+
+use crate::{evaluate::Hit, names, shard::ShardAdvisory};
+
+/// An advisory that says that the package is affected.
+#[derive(Debug)]
+pub(crate) struct Affecting<'a> {
+    pub(crate) advisory: &'a ShardAdvisory,
+    pub(crate) hit: Hit,
+    /// The OSV ecosystem in which it was found.
+    pub(crate) ecosystem: &'a str,
+    /// The version that was compared.
+    pub(crate) version: &'a str,
+    /// Which name was looked up.
+    pub(crate) method: &'static str,
+}
+
+/// Makes the finding. `others` are advisories about the same vulnerability that did not decide:
+/// they may still know its severity. `None` where nothing affects the package.
+pub(crate) fn finding(
+    package: &Package,
+    class: &BTreeSet<String>,
+    mut affecting: Vec<Affecting<'_>>,
+    others: &[&ShardAdvisory],
+) -> Option<Vulnerability> {
+    affecting.sort_by_key(|one| rank(one));
+    let first = affecting.first()?;
+    let records: Vec<&ShardAdvisory> = affecting
+        .iter()
+        .map(|one| one.advisory)
+        .chain(others.iter().copied())
+        .collect();
+    let id = class.iter().find(|name| names::is_cve(name)).cloned();
+    let id = id.unwrap_or_else(|| first.advisory.id.clone());
+    let mut aliases: BTreeSet<String> = class.clone();
+    let own = records.iter().filter(|record| !names::is_bulletin(record));
+    aliases.extend(own.map(|record| record.id.clone()));
+    aliases.remove(&id);
+    let (severity, cvss) = severity(&records);
+    let mut fixed_versions = Vec::new();
+    for version in affecting.iter().flat_map(|one| &one.hit.fixed) {
+        if !fixed_versions.contains(version) {
+            fixed_versions.push(version.clone());
+        }
+    }
+    let title = records
+        .iter()
+        .map(|record| &record.title)
+        .find(|title| !title.is_empty());
+    Some(Vulnerability {
+        url: url(&first.advisory.id, &id, package.kind),
+        fingerprint: fingerprint(&id, package),
+        aliases: aliases.into_iter().collect(),
+        package_id: package.id.clone(),
+        package: package.name.clone(),
+        kind: package.kind,
+        installed_version: package.version.clone(),
+        fixed_versions,
+        fix_state: first.hit.fix_state,
+        severity,
+        severity_level: severity.level(),
+        cvss,
+        epss: None,
+        kev: false,
+        title: title.cloned().unwrap_or_default(),
+        source: first.advisory.feed.clone(),
+        published: records.iter().find_map(|record| record.published),
+        modified: records.iter().find_map(|record| record.modified),
+        path: package.path.clone(),
+        layer: package.layer,
+        matched: Match {
+            method: first.method.to_owned(),
+            confidence: package.confidence,
+            evidence: affecting.iter().map(evidence).collect(),
+        },
+        vex: None,
+        waived: None,
+        id,
+    })
+}
+
+/// Orders findings by risk: worst first, those with a fix first, then by name.
+pub(crate) fn sort_by_risk(found: &mut [Vulnerability]) {
+    found.sort_by(|a, b| {
+        let key = |v: &Vulnerability| (Reverse(v.severity), Reverse(v.is_fixable()));
+        let names = |v: &Vulnerability| (v.id.clone(), v.package.clone(), v.package_id.clone());
+        key(a).cmp(&key(b)).then_with(|| names(a).cmp(&names(b)))
+    });
+}
+
+/// Which advisory speaks for the finding: a record of the vulnerability before a bulletin, one that
+/// knows a fix, reviewed databases first.
+fn rank(one: &Affecting<'_>) -> (bool, bool, u8, String) {
+    let id = &one.advisory.id;
+    let database = match id.split('-').next() {
+        Some("GHSA") => 0,
+        Some("PYSEC") => 1,
+        _ => 2,
+    };
+    let is_fixed = one.hit.fix_state == FixState::Fixed;
+    (
+        names::is_bulletin(one.advisory),
+        !is_fixed,
+        database,
+        id.clone(),
+    )
+}
+
+/// The distribution's own rating, else the first record that has one: by its newest CVSS version,
+/// else by its word. Never the maximum over sources.
+fn severity(records: &[&ShardAdvisory]) -> (Severity, Vec<Cvss>) {
+    let mut cvss: Vec<Cvss> = Vec::new();
+    for rated in records.iter().flat_map(|record| &record.cvss) {
+        if !cvss.contains(rated) {
+            cvss.push(rated.clone());
+        }
+    }
+    let newest = |record: &ShardAdvisory| {
+        let newest = record.cvss.iter().max_by(|a, b| a.version.cmp(&b.version));
+        newest
+            .map(|rated| Severity::from_score(rated.score))
+            .or(record.word)
+    };
+    let own = records.iter().find_map(|record| record.rating);
+    let rated = own.or_else(|| records.iter().find_map(|record| newest(record)));
+    (rated.unwrap_or_default(), cvss)
+}
+
+fn evidence(one: &Affecting<'_>) -> String {
+    let Affecting {
+        advisory,
+        hit,
+        ecosystem,
+        version,
+        ..
+    } = one;
+    let mut line = format!(
+        "{} ({}): {ecosystem} `{}` {version} is in {}",
+        advisory.id, advisory.feed, advisory.package, hit.range
+    );
+    for note in &advisory.notes {
+        line.push_str("; ");
+        line.push_str(note);
+    }
+    line
+}
+
+fn url(advisory: &str, id: &str, kind: PackageType) -> String {
+    let prefix = advisory.split('-').next().unwrap_or_default();
+    match (prefix, kind) {
+        ("GHSA", _) => format!("https://github.com/advisories/{advisory}"),
+        ("DEBIAN" | "DSA" | "DLA", _) => {
+            format!("https://security-tracker.debian.org/tracker/{id}")
+        }
+        ("UBUNTU" | "USN", _) => format!("https://ubuntu.com/security/{id}"),
+        ("ALPINE", _) => format!("https://security.alpinelinux.org/vuln/{id}"),
+        ("CVE", PackageType::Deb) => format!("https://security-tracker.debian.org/tracker/{id}"),
+        ("CVE", _) => format!("https://www.cve.org/CVERecord?id={id}"),
+        _ => format!("https://osv.dev/vulnerability/{advisory}"),
+    }
+}
+
+/// The same for the same vulnerability of the same package at the same place, whatever the version.
+fn fingerprint(id: &str, package: &Package) -> Fingerprint {
+    let path = if package.version.is_empty() {
+        package.path.clone()
+    } else {
+        package.path.replace(&package.version, "*")
+    };
+    Fingerprint::of(&[id, package.kind.as_str(), &package.name, &path])
+}

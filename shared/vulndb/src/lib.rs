@@ -1,0 +1,58 @@
+//! Advisories, version order, ranges and matching: which known vulnerabilities an image's packages
+//! have, and how sure that is.
+//!
+//! The decision that shapes it: every version is turned into a key of bytes, once, and versions of
+//! an ecosystem are compared as bytes. So an order is total by construction, equality is the
+//! ecosystem's and not that of texts, and what cannot be turned into a key is *undecided*, with a
+//! gap, and never silently "not affected". It costs a few bytes per version while matching.
+//!
+//! An advisory is cut at the border into one [`ShardAdvisory`] per package and ecosystem; windows
+//! are paired in file order and united (OSV's own sorted walk is wrong where windows touch or
+//! overlap). Equal shards have equal bytes, so that a shard's digest says whether it changed.
+//!
+//! Findings are per package and vulnerability. Advisories that are aliases of each other join to
+//! one finding; an advisory that *contains* several vulnerabilities (`upstream`, as in a DSA) is
+//! evidence for one finding each, and never joins them. In a distribution the record of the
+//! vulnerability itself outranks such a bulletin.
+//!
+//! It does no I/O and reads no clock; whoever calls brings the shards ([`Shards`]) and the date.
+//! Ubuntu's lists of fixed binary packages are not looked at; nor are EPSS, KEV and VEX.
+//!
+//! | ecosystem | versions | packages |
+//! |---|---|---|
+//! | `deb` | dpkg's order | by source package; `Debian:12`, `Ubuntu:22.04:LTS` |
+//! | `apk` | apk 3's order | by origin; `Alpine:v3.15` |
+//! | `pypi` | PEP 440 | by PEP 503 name |
+//! | `npm` | `SemVer` precedence, read leniently | by name |
+//!
+//! To add an ecosystem: a file in `ecosystems/` that implements [`Ecosystem`], a line in
+//! [`ECOSYSTEMS`], and its upstream's version vectors in the tests.
+#![cfg_attr(
+    not(test),
+    warn(
+        clippy::arithmetic_side_effects,
+        clippy::expect_used,
+        clippy::indexing_slicing,
+        clippy::panic,
+        clippy::string_slice
+    )
+)]
+
+mod ecosystems;
+mod evaluate;
+mod finding;
+mod matching;
+mod names;
+mod os;
+mod osv;
+mod shard;
+mod version;
+
+pub use self::{
+    ecosystems::{ECOSYSTEMS, Ecosystem, Lookup, Query, family, lookups},
+    matching::match_packages,
+    os::end_of_life,
+    osv::{Advisory, MalformedAdvisory, RECORD_BYTES_MAX},
+    shard::{MalformedShard, Shard, ShardAdvisory, ShardError, Shards, Window, WindowEnd},
+    version::{VERSION_BYTES_MAX, Version},
+};

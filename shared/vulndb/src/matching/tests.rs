@@ -1,0 +1,349 @@
+//! Matching whole packages, and every record of the real feeds.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    io::Read as _,
+    path::Path,
+    sync::Arc,
+    time::Instant,
+};
+
+use jiff::civil::date;
+use model::{
+    AdvisoryStamp, Assessment, Confidence, Digest, Os, Package, PackageId, PackageType, Purl,
+    ScannedPackages, ShardKey,
+};
+
+use super::match_packages;
+use crate::{Advisory, Shard, ShardAdvisory, ShardError, Shards, lookups};
+
+#[derive(Default)]
+struct Fake {
+    shards: BTreeMap<ShardKey, Arc<Shard>>,
+    covered: BTreeSet<String>,
+}
+
+impl Shards for Fake {
+    fn shard(&self, key: &ShardKey) -> Result<Option<Arc<Shard>>, ShardError> {
+        Ok(self.shards.get(key).cloned())
+    }
+
+    fn covers(&self, ecosystem: &str) -> bool {
+        self.covered.contains(ecosystem)
+    }
+}
+
+impl Fake {
+    fn of(records: &[&str]) -> Self {
+        let mut parts: BTreeMap<ShardKey, Vec<ShardAdvisory>> = BTreeMap::new();
+        for record in records {
+            let advisory = Advisory::parse(record.as_bytes()).expect("a record");
+            for (key, part) in advisory.split("test") {
+                parts.entry(key).or_default().push(part);
+            }
+        }
+        let covered = parts.keys().map(|key| key.ecosystem.clone()).collect();
+        let shards = parts
+            .into_iter()
+            .map(|(key, parts)| (key, Arc::new(Shard::new(parts))));
+        Self {
+            shards: shards.collect(),
+            covered,
+        }
+    }
+}
+
+fn package(kind: PackageType, name: &str, version: &str) -> Package {
+    Package {
+        id: PackageId(format!("{kind}/{name}")),
+        kind,
+        name: name.to_owned(),
+        version: version.to_owned(),
+        purl: Purl(format!("pkg:{kind}/{name}@{version}")),
+        path: format!("lib/{name}-{version}/meta"),
+        layer: Digest::of(b"layer"),
+        arch: None,
+        distro: None,
+        source_name: None,
+        source_version: None,
+        licenses: Vec::new(),
+        depends_on: Vec::new(),
+        digests: Vec::new(),
+        owned_by: None,
+        direct: None,
+        dev: None,
+        confidence: Confidence::High,
+    }
+}
+
+fn os(id: &str, version_id: &str) -> Os {
+    Os {
+        id: id.to_owned(),
+        version_id: version_id.to_owned(),
+        eol: None,
+        pretty_name: None,
+        codename: None,
+    }
+}
+
+fn assess(shards: &Fake, os: Option<Os>, packages: Vec<Package>) -> Assessment {
+    let scanned = ScannedPackages {
+        image: Digest::of(b"image"),
+        os,
+        packages,
+        gaps: Vec::new(),
+    };
+    match_packages(
+        &scanned,
+        shards,
+        &AdvisoryStamp::default(),
+        date(2026, 11, 24),
+    )
+    .expect("shards")
+}
+
+/// Findings and gaps as lines.
+fn check(shards: &Fake, os: Option<Os>, packages: Vec<Package>) -> String {
+    let assessment = assess(shards, os, packages);
+    let mut lines = Vec::new();
+    for found in &assessment.vulnerabilities {
+        lines.push(format!(
+            "{} {} {} {:?} fixed {:?} also {:?} by {}",
+            found.severity,
+            found.id,
+            found.package,
+            found.fix_state,
+            found.fixed_versions,
+            found.aliases,
+            found.matched.method,
+        ));
+        lines.extend(
+            found
+                .matched
+                .evidence
+                .iter()
+                .map(|line| format!("  {line}")),
+        );
+    }
+    lines.extend(
+        assessment
+            .gaps
+            .iter()
+            .map(|gap| format!("gap {:?}: {}", gap.code, gap.detail)),
+    );
+    lines.join("\n")
+}
+
+const GHSA: &str = r#"{"id": "GHSA-aaaa", "aliases": ["CVE-2024-1"], "summary": "title",
+    "severity": [{"type": "CVSS_V3", "score": "CVSS:3.1/AV:N/AC:L/PR:N/UI:N/S:U/C:H/I:H/A:H"},
+                 {"type": "CVSS_V3", "score": "nonsense"}],
+    "database_specific": {"severity": "MODERATE"},
+    "affected": [{"package": {"ecosystem": "PyPI", "name": "Lib.X"},
+        "ranges": [{"type": "ECOSYSTEM", "events": [{"introduced": "0"}, {"fixed": "2.0"}]}]}]}"#;
+const PYSEC: &str = r#"{"id": "PYSEC-2024-1", "aliases": ["CVE-2024-1"],
+    "affected": [{"package": {"ecosystem": "PyPI", "name": "lib-x"},
+        "ranges": [{"type": "ECOSYSTEM", "events": [{"introduced": "0"}]}]}]}"#;
+const DSA: &str = r#"{"id": "DSA-1-1", "upstream": ["DEBIAN-CVE-2024-2", "CVE-2024-2", "CVE-2024-3"],
+    "affected": [{"package": {"ecosystem": "Debian:12", "name": "src"},
+        "ranges": [{"type": "ECOSYSTEM", "events": [{"introduced": "0"}, {"fixed": "1.0-2"}]}]}]}"#;
+const DEBIAN_CVE: &str = r#"{"id": "DEBIAN-CVE-2024-2", "upstream": ["CVE-2024-2"],
+    "affected": [
+        {"package": {"ecosystem": "Debian:12", "name": "src"},
+         "ranges": [{"type": "ECOSYSTEM", "events": [{"introduced": "0"}, {"fixed": "1.0-1"}]}]},
+        {"package": {"ecosystem": "Debian:13", "name": "src"},
+         "ranges": [{"type": "ECOSYSTEM", "events": [{"introduced": "0"}]}],
+         "ecosystem_specific": {"urgency": "unimportant"}}]}"#;
+
+#[test]
+fn aliases_join_to_one_finding_with_evidence_of_each() {
+    let shards = Fake::of(&[GHSA, PYSEC]);
+    insta::assert_snapshot!(check(&shards, None, vec![package(PackageType::Pypi, "lib_x", "1.0")]), @r#"
+    critical CVE-2024-1 lib_x Fixed fixed ["2.0"] also ["GHSA-aaaa", "PYSEC-2024-1"] by package
+      GHSA-aaaa (test): PyPI `lib-x` 1.0 is in < 2.0; malformed vector `nonsense`
+      PYSEC-2024-1 (test): PyPI `lib-x` 1.0 is in all versions
+    "#);
+}
+
+#[test]
+fn a_bulletin_gives_one_finding_per_vulnerability_and_its_record_outranks_it() {
+    let shards = Fake::of(&[DSA, DEBIAN_CVE]);
+    let source = |version: &str| Package {
+        source_name: Some("src".to_owned()),
+        source_version: Some(version.to_owned()),
+        ..package(PackageType::Deb, "bin", "1.0-9+b1")
+    };
+    insta::assert_snapshot!(check(&shards, Some(os("debian", "12")), vec![source("1.0-0")]), @r#"
+    unknown CVE-2024-2 bin Fixed fixed ["1.0-1", "1.0-2"] also ["DEBIAN-CVE-2024-2"] by source_package
+      DEBIAN-CVE-2024-2 (test): Debian:12 `src` 1.0-0 is in < 1.0-1
+      DSA-1-1 (test): Debian:12 `src` 1.0-0 is in < 1.0-2
+    unknown CVE-2024-3 bin Fixed fixed ["1.0-2"] also [] by source_package
+      DSA-1-1 (test): Debian:12 `src` 1.0-0 is in < 1.0-2
+    "#);
+    insta::assert_snapshot!(check(&shards, Some(os("debian", "12")), vec![source("1.0-1")]), @r#"
+    unknown CVE-2024-3 bin Fixed fixed ["1.0-2"] also [] by source_package
+      DSA-1-1 (test): Debian:12 `src` 1.0-1 is in < 1.0-2
+    "#);
+    insta::assert_snapshot!(check(&shards, Some(os("debian", "13")), vec![source("1.0-1")]), @r#"
+    negligible CVE-2024-2 bin NotFixed fixed [] also ["DEBIAN-CVE-2024-2"] by source_package
+      DEBIAN-CVE-2024-2 (test): Debian:13 `src` 1.0-1 is in all versions
+    "#);
+}
+
+#[test]
+fn what_nobody_covers_is_a_gap() {
+    let shards = Fake::of(&[DSA]);
+    let packages = || {
+        vec![
+            package(PackageType::Deb, "bin", "1"),
+            package(PackageType::Pypi, "x", "1"),
+            package(PackageType::Golang, "x", "1"),
+        ]
+    };
+    insta::assert_snapshot!(check(&shards, None, packages()), @r#"
+    gap UnknownOs: no os-release: 1 operating system packages are not matched
+    gap NoAdvisories: no advisory feed covers `PyPI` (1 package)
+    gap NoAdvisories: no advisory feed covers `golang` (1 package)
+    "#);
+    insta::assert_snapshot!(check(&shards, Some(os("debian", "11")), packages()), @r#"
+    gap EndOfLifeOs: debian 11 gets no security updates since 2026-08-31
+    gap NoAdvisories: no advisory feed covers `Debian:11` (1 package)
+    gap NoAdvisories: no advisory feed covers `PyPI` (1 package)
+    gap NoAdvisories: no advisory feed covers `golang` (1 package)
+    "#);
+    insta::assert_snapshot!(check(&shards, Some(os("fedora", "42")), Vec::new()), @r#"
+    gap UnknownOs: no rules for operating system `fedora`, version `42`: 0 operating system packages are not matched
+    "#);
+    insta::assert_snapshot!(check(&shards, None, Vec::new()), @"");
+}
+
+#[test]
+fn an_undecided_version_is_a_gap_only_where_an_advisory_asks() {
+    let shards = Fake::of(&[GHSA]);
+    let packages = vec![
+        package(PackageType::Pypi, "lib-x", "?"),
+        package(PackageType::Pypi, "other", "?"),
+    ];
+    insta::assert_snapshot!(check(&shards, None, packages), @r#"
+    gap UndecidedVersion: pypi `lib-x`: version `?` cannot be compared; undecided: GHSA-aaaa
+    "#);
+}
+
+#[test]
+fn withdrawn_advisories_find_nothing_and_still_join() {
+    let withdrawn = GHSA.replace(
+        r#""summary""#,
+        r#""withdrawn": "2024-01-01T00:00:00Z", "summary""#,
+    );
+    let shards = Fake::of(&[&withdrawn, &PYSEC.replace("CVE-2024-1", "GHSA-aaaa")]);
+    insta::assert_snapshot!(check(&shards, None, vec![package(PackageType::Pypi, "lib-x", "1.0")]), @r#"
+    unknown CVE-2024-1 lib-x NotFixed fixed [] also ["GHSA-aaaa", "PYSEC-2024-1"] by package
+      PYSEC-2024-1 (test): PyPI `lib-x` 1.0 is in all versions
+    "#);
+}
+
+#[test]
+fn what_a_distribution_owns_is_judged_by_the_distribution() {
+    let shards = Fake::of(&[GHSA, DSA]);
+    let distribution = package(PackageType::Deb, "python3-lib-x", "1.0-1");
+    let owned = Package {
+        owned_by: Some(distribution.id.clone()),
+        ..package(PackageType::Pypi, "lib-x", "1.0")
+    };
+    let packages = vec![distribution, owned];
+    assert_eq!(
+        assess(&shards, Some(os("debian", "12")), packages.clone())
+            .vulnerabilities
+            .len(),
+        0
+    );
+    // Nobody speaks for a release without advisories.
+    assert_eq!(
+        assess(&shards, Some(os("debian", "13")), packages)
+            .vulnerabilities
+            .len(),
+        1
+    );
+}
+
+#[test]
+fn fingerprints_stay_over_versions_and_differ_between_packages() {
+    let shards = Fake::of(&[GHSA]);
+    let print = |version: &str| {
+        let found = assess(
+            &shards,
+            None,
+            vec![package(PackageType::Pypi, "lib-x", version)],
+        );
+        found.vulnerabilities[0].fingerprint.clone()
+    };
+    assert_eq!(print("1.0"), print("1.5"));
+}
+
+#[test]
+fn lookups_name_what_matching_asks_for() {
+    let deb = Package {
+        source_name: Some("src".to_owned()),
+        ..package(PackageType::Deb, "bin", "1")
+    };
+    let found = lookups(&deb, Some(&os("ubuntu", "22.04")));
+    let found: Vec<_> = found
+        .iter()
+        .map(|l| format!("{}/{}", l.ecosystem, l.name))
+        .collect();
+    assert_eq!(found, ["Ubuntu:22.04:LTS/src", "Ubuntu:22.04/src"]);
+    assert!(lookups(&package(PackageType::Golang, "x", "1"), None).is_empty());
+}
+
+#[test]
+fn every_record_of_the_real_feeds_is_read() {
+    let Some(data) = std::env::var_os("TIDEWAITER_TEST_DATA") else {
+        println!("skipped: TIDEWAITER_TEST_DATA is not set");
+        return;
+    };
+    for feed in [
+        "Debian",
+        "Alpine",
+        "PyPI",
+        "npm",
+        "Ubuntu",
+        "Go",
+        "crates.io",
+        "Maven",
+    ] {
+        let path = Path::new(&data)
+            .join("advisories")
+            .join(feed)
+            .join("all.zip");
+        let Ok(file) = std::fs::File::open(&path) else {
+            println!("skipped: no `{}`", path.display());
+            continue;
+        };
+        let mut archive = zip::ZipArchive::new(file).expect("a zip");
+        let start = Instant::now();
+        let (mut malformed, mut parts, mut noted, mut versions) = (0, 0, 0, 0);
+        for index in 0..archive.len() {
+            let mut bytes = Vec::new();
+            archive
+                .by_index(index)
+                .expect("an entry")
+                .read_to_end(&mut bytes)
+                .expect("bytes");
+            let Ok(advisory) = Advisory::parse(&bytes) else {
+                malformed += 1;
+                continue;
+            };
+            for (_, part) in advisory.split(feed) {
+                parts += 1;
+                noted += usize::from(!part.notes.is_empty());
+                versions += part.versions.len();
+            }
+        }
+        let took = start.elapsed().as_millis();
+        let count = archive.len();
+        println!(
+            "{feed}: {count} records, {parts} parts, {malformed} malformed, {noted} with notes, \
+             {versions} versions outside their windows, {took} ms"
+        );
+        assert_eq!(malformed, 0, "{feed}");
+    }
+}

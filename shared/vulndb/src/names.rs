@@ -1,0 +1,155 @@
+//! Names of vulnerabilities: which of them mean the same.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use crate::shard::ShardAdvisory;
+
+/// Which names mean the same vulnerability: a union-find over aliases.
+#[derive(Debug, Default)]
+pub(crate) struct Names {
+    parents: BTreeMap<String, String>,
+}
+
+/// The CVE inside a vendor's record id (`DEBIAN-CVE-2024-1` is `CVE-2024-1`); any other id as it is.
+pub(crate) fn canonical(id: &str) -> &str {
+    let Some((_, cve)) = id.rsplit_once("CVE-") else {
+        return id;
+    };
+    let start = id
+        .len()
+        .saturating_sub(cve.len())
+        .saturating_sub("CVE-".len());
+    let known = cve.split_once('-').is_some_and(|(year, number)| {
+        let digits = |text: &str| !text.is_empty() && text.bytes().all(|b| b.is_ascii_digit());
+        year.len() == 4 && digits(year) && digits(number)
+    });
+    let whole = id.get(start..).unwrap_or(id);
+    let prefix = id.get(..start).unwrap_or_default();
+    if known && (prefix.is_empty() || prefix.ends_with('-')) {
+        whole
+    } else {
+        id
+    }
+}
+
+/// Whether a name is a CVE's.
+pub(crate) fn is_cve(name: &str) -> bool {
+    name.starts_with("CVE-")
+}
+
+/// The vulnerabilities that an advisory is about: itself where it is or has a CVE, else those that
+/// it contains, else itself.
+pub(crate) fn subjects(advisory: &ShardAdvisory) -> BTreeSet<&str> {
+    let own = canonical(&advisory.id);
+    let mut aliases = advisory.aliases.iter().map(|alias| canonical(alias));
+    if is_cve(own) || aliases.any(is_cve) || advisory.upstream.is_empty() {
+        return BTreeSet::from([own]);
+    }
+    advisory
+        .upstream
+        .iter()
+        .map(|name| canonical(name))
+        .collect()
+}
+
+/// Whether an advisory is a bulletin: it contains vulnerabilities and is none itself.
+pub(crate) fn is_bulletin(advisory: &ShardAdvisory) -> bool {
+    !subjects(advisory).contains(canonical(&advisory.id))
+}
+
+// === impl Names ===
+
+impl Names {
+    /// Joins an advisory's id with its aliases. `upstream` joins nothing.
+    pub(crate) fn join(&mut self, advisory: &ShardAdvisory) {
+        let own = self.root(canonical(&advisory.id));
+        for alias in &advisory.aliases {
+            let other = self.root(canonical(alias));
+            if own != other {
+                let root = self.root(&own);
+                self.parents.insert(other, root);
+            }
+        }
+    }
+
+    /// The name that stands for all that mean the same.
+    pub(crate) fn root(&mut self, name: &str) -> String {
+        let mut at = name.to_owned();
+        // Joining makes no circles; the bound is for the reader.
+        for _ in 0..=self.parents.len() {
+            match self.parents.get(&at) {
+                Some(parent) if *parent != at => at.clone_from(parent),
+                _ => break,
+            }
+        }
+        self.parents.insert(name.to_owned(), at.clone());
+        at
+    }
+
+    /// All names, by the one that stands for them.
+    pub(crate) fn classes(&mut self) -> BTreeMap<String, BTreeSet<String>> {
+        let names: Vec<String> = self.parents.keys().cloned().collect();
+        let mut classes: BTreeMap<String, BTreeSet<String>> = BTreeMap::new();
+        for name in names {
+            classes.entry(self.root(&name)).or_default().insert(name);
+        }
+        classes
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn advisory(id: &str, aliases: &[&str], upstream: &[&str]) -> ShardAdvisory {
+        let owned = |ids: &[&str]| ids.iter().map(|&id| id.to_owned()).collect();
+        ShardAdvisory {
+            id: id.to_owned(),
+            aliases: owned(aliases),
+            upstream: owned(upstream),
+            ..ShardAdvisory::default()
+        }
+    }
+
+    #[test]
+    fn vendor_records_of_a_cve_are_that_cve() {
+        assert_eq!(canonical("DEBIAN-CVE-2024-3094"), "CVE-2024-3094");
+        assert_eq!(canonical("CVE-2024-3094"), "CVE-2024-3094");
+        for id in [
+            "GHSA-x",
+            "XCVE-2024-3094",
+            "CVE-2024",
+            "CVE-",
+            "DEBIAN-CVE-20x4-1",
+        ] {
+            assert_eq!(canonical(id), id);
+        }
+    }
+
+    #[test]
+    fn a_bulletin_is_about_what_it_contains() {
+        let dsa = advisory(
+            "DSA-1-1",
+            &[],
+            &["DEBIAN-CVE-2024-1", "CVE-2024-1", "CVE-2024-2"],
+        );
+        assert_eq!(subjects(&dsa), BTreeSet::from(["CVE-2024-1", "CVE-2024-2"]));
+        assert!(is_bulletin(&dsa));
+        let cve = advisory("DEBIAN-CVE-2024-1", &[], &["CVE-2024-1"]);
+        assert_eq!(subjects(&cve), BTreeSet::from(["CVE-2024-1"]));
+        assert!(!is_bulletin(&cve) && !is_bulletin(&advisory("DSA-2-1", &[], &[])));
+    }
+
+    #[test]
+    fn aliases_join_transitively_and_upstream_never() {
+        let mut names = Names::default();
+        names.join(&advisory("GHSA-a", &["CVE-2024-1"], &[]));
+        names.join(&advisory("PYSEC-1", &["CVE-2024-1", "SNYK-1"], &[]));
+        names.join(&advisory("DSA-1-1", &[], &["CVE-2024-1", "CVE-2024-2"]));
+        let root = names.root("GHSA-a");
+        assert_eq!(names.root("SNYK-1"), root);
+        assert_ne!(names.root("CVE-2024-2"), root);
+        let class: Vec<_> = names.classes().remove(&root).unwrap().into_iter().collect();
+        assert_eq!(class, ["CVE-2024-1", "GHSA-a", "PYSEC-1", "SNYK-1"]);
+    }
+}

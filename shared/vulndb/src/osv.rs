@@ -1,0 +1,467 @@
+//! OSV records (ossf.github.io/osv-schema), read leniently: what we do not know is passed over,
+//! what is missing is empty, and everything is bounded.
+
+use std::collections::BTreeMap;
+
+use jiff::Timestamp;
+use model::{Cvss, Severity, ShardKey};
+use serde::{Deserialize, Deserializer};
+use serde_json::value::RawValue;
+
+use crate::{
+    ecosystems::{self, Ecosystem},
+    evaluate,
+    shard::{ShardAdvisory, Window, WindowEnd},
+};
+
+/// The largest record that is read; the largest known has less than 10 MB.
+pub const RECORD_BYTES_MAX: usize = 32 << 20;
+
+const ID_BYTES_MAX: usize = 256;
+const NAME_BYTES_MAX: usize = 512;
+const NAMES_MAX: usize = 5_000;
+const AFFECTED_MAX: usize = 20_000;
+const VERSIONS_MAX: usize = 100_000;
+const EVENTS_MAX: usize = 20_000;
+const RATINGS_MAX: usize = 50;
+const TITLE_CHARS_MAX: usize = 300;
+
+/// An OSV record.
+#[derive(Debug)]
+pub struct Advisory {
+    record: Record,
+}
+
+/// The bytes are not an advisory that we can use.
+#[derive(Debug, thiserror::Error)]
+pub enum MalformedAdvisory {
+    /// More bytes than [`RECORD_BYTES_MAX`].
+    #[error("record of {0} bytes is larger than {RECORD_BYTES_MAX}")]
+    TooLarge(usize),
+    /// Not the JSON of an OSV record.
+    #[error("record is not OSV JSON: {0}")]
+    Json(#[from] serde_json::Error),
+    /// No id, or one that cannot be a name.
+    #[error("record has no usable id")]
+    Id,
+    /// More affected packages, versions, events or aliases than allowed.
+    #[error("record `{0}` has more {1} than allowed")]
+    TooMany(String, &'static str),
+}
+
+#[derive(Debug, Deserialize)]
+struct Record {
+    #[serde(default)]
+    id: String,
+    #[serde(default, deserialize_with = "nullable")]
+    aliases: Vec<String>,
+    #[serde(default, deserialize_with = "nullable")]
+    upstream: Vec<String>,
+    #[serde(default, deserialize_with = "nullable")]
+    related: Vec<String>,
+    #[serde(default, deserialize_with = "nullable")]
+    summary: String,
+    #[serde(default)]
+    published: Option<String>,
+    #[serde(default)]
+    modified: Option<String>,
+    #[serde(default)]
+    withdrawn: Option<String>,
+    #[serde(default, deserialize_with = "nullable")]
+    severity: Vec<Rating>,
+    #[serde(default, deserialize_with = "nullable")]
+    affected: Vec<Affected>,
+    #[serde(default)]
+    database_specific: Option<Box<RawValue>>,
+}
+
+#[derive(Debug, Deserialize)]
+struct Rating {
+    #[serde(rename = "type", default)]
+    kind: String,
+    #[serde(default)]
+    score: String,
+}
+
+#[derive(Debug, Deserialize)]
+struct Affected {
+    #[serde(default)]
+    package: Option<AffectedPackage>,
+    #[serde(default, deserialize_with = "nullable")]
+    ranges: Vec<Range>,
+    #[serde(default, deserialize_with = "nullable")]
+    versions: Vec<String>,
+    #[serde(default, deserialize_with = "nullable")]
+    severity: Vec<Rating>,
+    #[serde(default)]
+    ecosystem_specific: Option<Box<RawValue>>,
+}
+
+#[derive(Debug, Deserialize)]
+struct AffectedPackage {
+    #[serde(default)]
+    ecosystem: String,
+    #[serde(default)]
+    name: String,
+}
+
+#[derive(Debug, Deserialize)]
+struct Range {
+    #[serde(rename = "type", default)]
+    kind: String,
+    #[serde(default, deserialize_with = "nullable")]
+    events: Vec<Event>,
+}
+
+#[derive(Debug, Default, Clone, Deserialize)]
+struct Event {
+    #[serde(default)]
+    introduced: Option<String>,
+    #[serde(default)]
+    fixed: Option<String>,
+    #[serde(default)]
+    last_affected: Option<String>,
+    #[serde(default)]
+    limit: Option<String>,
+}
+
+/// The words that databases use beside CVSS.
+#[derive(Debug, Default, Deserialize)]
+struct Words {
+    #[serde(default)]
+    urgency: Option<String>,
+    #[serde(default)]
+    severity: Option<String>,
+}
+
+// === impl Advisory ===
+
+impl Advisory {
+    /// Reads one OSV record.
+    pub fn parse(bytes: &[u8]) -> Result<Self, MalformedAdvisory> {
+        if bytes.len() > RECORD_BYTES_MAX {
+            return Err(MalformedAdvisory::TooLarge(bytes.len()));
+        }
+        let record: Record = serde_json::from_slice(bytes)?;
+        if !is_name(&record.id, ID_BYTES_MAX) {
+            return Err(MalformedAdvisory::Id);
+        }
+        let names = [
+            record.aliases.len(),
+            record.upstream.len(),
+            record.related.len(),
+        ]
+        .into_iter()
+        .max();
+        let versions = record
+            .affected
+            .iter()
+            .map(|affected| affected.versions.len())
+            .max();
+        let ranges = record.affected.iter().flat_map(|affected| &affected.ranges);
+        let events = ranges.map(|range| range.events.len()).max();
+        for (count, most, what) in [
+            (names, NAMES_MAX, "aliases"),
+            (
+                Some(record.affected.len()),
+                AFFECTED_MAX,
+                "affected packages",
+            ),
+            (versions, VERSIONS_MAX, "versions"),
+            (events, EVENTS_MAX, "events"),
+        ] {
+            if count.unwrap_or_default() > most {
+                return Err(MalformedAdvisory::TooMany(record.id, what));
+            }
+        }
+        Ok(Self { record })
+    }
+
+    /// Its id.
+    pub fn id(&self) -> &str {
+        &self.record.id
+    }
+
+    /// Cuts it into one part per package and ecosystem. Parts that say nothing are left out: GIT
+    /// ranges alone, neither ranges nor versions, or a package without a name.
+    pub fn split(&self, feed: &str) -> Vec<(ShardKey, ShardAdvisory)> {
+        let mut parts: BTreeMap<(String, String), ShardAdvisory> = BTreeMap::new();
+        let common = self.common(feed);
+        for affected in &self.record.affected {
+            let Some(package) = &affected.package else {
+                continue;
+            };
+            let named = is_name(&package.ecosystem, NAME_BYTES_MAX)
+                && is_name(&package.name, NAME_BYTES_MAX);
+            if !named {
+                continue;
+            }
+            let family = ecosystems::family(&package.ecosystem);
+            let name = family.map_or_else(
+                || package.name.clone(),
+                |family| family.normalize(&package.name),
+            );
+            let part = parts
+                .entry((package.ecosystem.clone(), name.clone()))
+                .or_insert_with(|| ShardAdvisory {
+                    package: name,
+                    ..common.clone()
+                });
+            self.fill(part, affected, family);
+        }
+        let keyed = parts
+            .into_iter()
+            .map(|((ecosystem, name), part)| (ShardKey::of(ecosystem, &name), part));
+        keyed
+            .filter(|(_, part)| part.withdrawn || !part.is_silent())
+            .collect()
+    }
+
+    /// What all parts have in common.
+    fn common(&self, feed: &str) -> ShardAdvisory {
+        let record = &self.record;
+        let mut upstream = record.upstream.clone();
+        // These vendors put the CVEs of a bulletin into `related`; others mean "similar" by it.
+        let is_bulletin = ["ALSA-", "RLSA-", "RXSA-"]
+            .iter()
+            .any(|p| record.id.starts_with(p));
+        if is_bulletin || (record.id.starts_with("USN-") && upstream.is_empty()) {
+            upstream.extend(
+                record
+                    .related
+                    .iter()
+                    .filter(|id| id.starts_with("CVE-"))
+                    .cloned(),
+            );
+        }
+        let words = record
+            .database_specific
+            .as_deref()
+            .map(words)
+            .unwrap_or_default();
+        ShardAdvisory {
+            id: record.id.clone(),
+            feed: feed.to_owned(),
+            withdrawn: record.withdrawn.is_some(),
+            aliases: usable(&record.aliases),
+            upstream: usable(&upstream),
+            word: words.severity.and_then(|word| word.parse().ok()),
+            title: clip(&record.summary),
+            published: timestamp(record.published.as_deref()),
+            modified: timestamp(record.modified.as_deref()),
+            ..ShardAdvisory::default()
+        }
+    }
+
+    fn fill(
+        &self,
+        part: &mut ShardAdvisory,
+        affected: &Affected,
+        family: Option<&'static dyn Ecosystem>,
+    ) {
+        let own = if affected.severity.is_empty() {
+            &self.record.severity
+        } else {
+            &affected.severity
+        };
+        for rating in own.iter().take(RATINGS_MAX) {
+            rate(rating, &self.record.id, part);
+        }
+        let words = affected
+            .ecosystem_specific
+            .as_deref()
+            .map(words)
+            .unwrap_or_default();
+        match words.urgency.as_deref() {
+            // By Debian's policy not a security problem of what it ships.
+            Some("unimportant") => part.rating = Some(Severity::Negligible),
+            Some("end-of-life") => part.end_of_life = true,
+            Some(word) => part.rating = word.trim_end_matches('*').parse().ok().or(part.rating),
+            None => {}
+        }
+        if part.withdrawn {
+            return;
+        }
+        for range in affected.ranges.iter().filter(|range| range.kind != "GIT") {
+            part.windows
+                .extend(windows(&range.events, family, &mut part.notes));
+        }
+        part.windows.dedup();
+        let listed = affected.versions.iter().map(|version| version.trim());
+        part.versions
+            .extend(listed.filter(|v| !v.is_empty()).map(ToOwned::to_owned));
+        if let Some(family) = family {
+            evaluate::drop_versions_in_windows(family, part);
+        }
+        part.versions.sort();
+        part.versions.dedup();
+    }
+}
+
+/// Windows of a range: events in file order, paired; the sorted walk only where they do not
+/// alternate.
+fn windows(
+    events: &[Event],
+    family: Option<&'static dyn Ecosystem>,
+    notes: &mut Vec<String>,
+) -> Vec<Window> {
+    let starts = events.iter().map(|event| event.introduced.is_some());
+    let alternates = starts
+        .enumerate()
+        .all(|(index, is_start)| is_start == (index % 2 == 0));
+    if alternates {
+        return pair(events.iter());
+    }
+    notes.push("its events do not alternate: sorted".to_owned());
+    let mut sorted: Vec<&Event> = events.iter().collect();
+    sorted.sort_by_cached_key(|event| {
+        let (text, is_start) = match event {
+            Event {
+                introduced: Some(text),
+                ..
+            } => (text, true),
+            Event {
+                fixed: Some(text), ..
+            }
+            | Event {
+                last_affected: Some(text),
+                ..
+            }
+            | Event {
+                limit: Some(text), ..
+            } => (text, false),
+            _ => return (None, false),
+        };
+        let version = family
+            .filter(|_| text != "0")
+            .and_then(|f| ecosystems::version(f, text));
+        (version, is_start)
+    });
+    pair(sorted.into_iter())
+}
+
+fn pair<'a>(events: impl Iterator<Item = &'a Event>) -> Vec<Window> {
+    let mut found = Vec::new();
+    let mut open: Option<Option<String>> = None;
+    for event in events {
+        let end = match event {
+            Event {
+                introduced: Some(from),
+                ..
+            } => {
+                // Two starts without an end between them: the first one holds.
+                let from = (from != "0").then(|| from.clone());
+                open = Some(open.unwrap_or(from));
+                continue;
+            }
+            Event {
+                fixed: Some(version),
+                ..
+            } => WindowEnd::Fixed(version.clone()),
+            Event {
+                last_affected: Some(version),
+                ..
+            } => WindowEnd::Last(version.clone()),
+            Event {
+                limit: Some(version),
+                ..
+            } if version == "*" => WindowEnd::Open,
+            Event {
+                limit: Some(version),
+                ..
+            } => WindowEnd::Limit(version.clone()),
+            _ => continue,
+        };
+        if let Some(introduced) = open.take() {
+            found.push(Window { introduced, end });
+        }
+    }
+    if let Some(introduced) = open {
+        found.push(Window {
+            introduced,
+            end: WindowEnd::Open,
+        });
+    }
+    found
+}
+
+fn rate(rating: &Rating, id: &str, part: &mut ShardAdvisory) {
+    if !rating.kind.starts_with("CVSS") {
+        // A distribution's own words, as Ubuntu's priorities.
+        part.rating = rating.score.parse().ok().or(part.rating);
+        return;
+    }
+    let vector = rating.score.trim();
+    match vector.parse::<cvss::Cvss>() {
+        Ok(parsed) => {
+            let version = match parsed {
+                cvss::Cvss::CvssV20(_) => "2.0",
+                cvss::Cvss::CvssV30(_) => "3.0",
+                cvss::Cvss::CvssV31(_) => "3.1",
+                _ => "4.0",
+            };
+            let rated = Cvss {
+                source: database(id).to_owned(),
+                version: version.to_owned(),
+                vector: vector.to_owned(),
+                score: parsed.score(),
+            };
+            if !part.cvss.contains(&rated) {
+                part.cvss.push(rated);
+            }
+        }
+        Err(_) => part
+            .notes
+            .push(format!("malformed vector `{}`", clip(vector))),
+    }
+}
+
+/// Who keeps the database that an id belongs to.
+fn database(id: &str) -> &str {
+    match id.split('-').next().unwrap_or_default() {
+        "CVE" => "NVD",
+        "PYSEC" => "PyPA",
+        "UBUNTU" | "USN" => "Ubuntu",
+        "DEBIAN" | "DSA" | "DLA" => "Debian",
+        "ALPINE" => "Alpine",
+        prefix => prefix,
+    }
+}
+
+fn words(raw: &RawValue) -> Words {
+    serde_json::from_str(raw.get()).unwrap_or_default()
+}
+
+fn usable(ids: &[String]) -> Vec<String> {
+    let mut ids: Vec<String> = ids
+        .iter()
+        .filter(|id| is_name(id, ID_BYTES_MAX))
+        .cloned()
+        .collect();
+    ids.sort();
+    ids.dedup();
+    ids
+}
+
+/// Whether a text may be part of keys and lines.
+fn is_name(text: &str, most: usize) -> bool {
+    !text.is_empty() && text.len() <= most && !text.chars().any(char::is_control)
+}
+
+fn clip(text: &str) -> String {
+    let line = text.lines().next().unwrap_or_default();
+    line.chars()
+        .filter(|c| !c.is_control())
+        .take(TITLE_CHARS_MAX)
+        .collect()
+}
+
+/// A time; repository copies of Go records carry the year 1.
+fn timestamp(text: Option<&str>) -> Option<Timestamp> {
+    let at: Timestamp = text?.parse().ok()?;
+    (at > Timestamp::UNIX_EPOCH).then_some(at)
+}
+
+fn nullable<'de, D: Deserializer<'de>, T: Deserialize<'de> + Default>(d: D) -> Result<T, D::Error> {
+    Option::<T>::deserialize(d).map(Option::unwrap_or_default)
+}

@@ -1,0 +1,237 @@
+//! Shards: the advisories of the packages whose names hash to one byte, in one ecosystem.
+
+use std::{collections::BTreeSet, sync::Arc};
+
+use jiff::Timestamp;
+use model::{Cvss, Severity, ShardKey};
+use serde::{Deserialize, Serialize};
+
+/// What one advisory says of one package in one ecosystem.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct ShardAdvisory {
+    /// The package's name, as the ecosystem normalizes it.
+    pub package: String,
+    /// The advisory's id.
+    pub id: String,
+    /// The feed that it came with.
+    pub feed: String,
+    /// Taken back: no finding, but its aliases still join others.
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub withdrawn: bool,
+    /// Other names of the same vulnerability.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub aliases: Vec<String>,
+    /// The vulnerabilities that it contains.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub upstream: Vec<String>,
+    /// Ranges of affected versions; affected is who is in any of them.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub windows: Vec<Window>,
+    /// Affected versions that no window holds.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub versions: Vec<String>,
+    /// The distribution's own rating, for this package and release.
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub rating: Option<Severity>,
+    /// The database's word for the whole record.
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub word: Option<Severity>,
+    /// CVSS ratings.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub cvss: Vec<Cvss>,
+    /// The distribution no longer supports the package.
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub end_of_life: bool,
+    /// One line.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub title: String,
+    /// When it was published.
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub published: Option<Timestamp>,
+    /// When it was changed last.
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub modified: Option<Timestamp>,
+    /// What was wrong with the record.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub notes: Vec<String>,
+}
+
+/// A range of affected versions.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Window {
+    /// The first affected version; `None`: all from the beginning.
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub introduced: Option<String>,
+    /// Where it ends.
+    pub end: WindowEnd,
+}
+
+/// Where a range of affected versions ends.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum WindowEnd {
+    /// The first version that is not affected; `0` says "never affected".
+    Fixed(String),
+    /// The last version that is affected.
+    Last(String),
+    /// The first version that the range says nothing about.
+    Limit(String),
+    /// Nothing newer is known to be good.
+    Open,
+}
+
+/// The advisories of one [`ShardKey`], sorted by package, id and feed.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct Shard {
+    /// The advisories.
+    advisories: Vec<ShardAdvisory>,
+}
+
+/// The bytes are not a shard.
+#[derive(Debug, thiserror::Error)]
+#[error("bytes are not a shard: {0}")]
+pub struct MalformedShard(#[from] rmp_serde::decode::Error);
+
+/// A shard that must be there could not be read.
+#[derive(Debug, thiserror::Error)]
+#[error("reading shard `{key}`")]
+pub struct ShardError {
+    /// The shard.
+    pub key: ShardKey,
+    /// Why.
+    pub source: Box<dyn std::error::Error + Send + Sync>,
+}
+
+/// The advisories that packages are matched with.
+pub trait Shards {
+    /// A shard; `None` where there are no advisories.
+    fn shard(&self, key: &ShardKey) -> Result<Option<Arc<Shard>>, ShardError>;
+    /// Whether a feed covers an ecosystem, so that "no advisory" means something.
+    fn covers(&self, ecosystem: &str) -> bool;
+}
+
+// === impl Shard ===
+
+impl Shard {
+    /// A shard of these advisories; of equal (package, id, feed) the last one stays.
+    pub fn new(mut advisories: Vec<ShardAdvisory>) -> Self {
+        advisories.reverse();
+        advisories.sort_by(|a, b| a.name().cmp(&b.name()));
+        advisories.dedup_by(|a, b| a.name() == b.name());
+        Self { advisories }
+    }
+
+    /// All advisories.
+    pub fn advisories(&self) -> &[ShardAdvisory] {
+        &self.advisories
+    }
+
+    /// The advisories, to make another shard of them.
+    pub fn into_advisories(self) -> Vec<ShardAdvisory> {
+        self.advisories
+    }
+
+    /// The advisories of one package.
+    pub fn of_package(&self, package: &str) -> &[ShardAdvisory] {
+        let start = self
+            .advisories
+            .partition_point(|a| a.package.as_str() < package);
+        let end = self
+            .advisories
+            .partition_point(|a| a.package.as_str() <= package);
+        self.advisories.get(start..end).unwrap_or_default()
+    }
+
+    /// As bytes: MessagePack with named fields. Equal shards have equal bytes.
+    pub fn encode(&self) -> Vec<u8> {
+        // Plain data without maps of unknown order: encoding it into memory has no way to fail.
+        rmp_serde::to_vec_named(self).unwrap_or_default()
+    }
+
+    /// Reads what [`Shard::encode`] wrote.
+    pub fn decode(bytes: &[u8]) -> Result<Self, MalformedShard> {
+        let shard: Self = rmp_serde::from_slice(bytes)?;
+        // Look-ups rely on the order, and the bytes may come from elsewhere.
+        if shard.advisories.is_sorted_by(|a, b| a.name() < b.name()) {
+            return Ok(shard);
+        }
+        Ok(Self::new(shard.advisories))
+    }
+
+    /// Packages about which this shard says something else than an older one.
+    pub fn packages_changed_since(&self, older: &Self) -> BTreeSet<String> {
+        let differs = |shard: &Self, other: &Self| -> BTreeSet<String> {
+            let packages: BTreeSet<&str> = shard
+                .advisories
+                .iter()
+                .map(|advisory| advisory.package.as_str())
+                .collect();
+            let changed = |name: &&str| shard.of_package(name) != other.of_package(name);
+            packages
+                .into_iter()
+                .filter(changed)
+                .map(ToOwned::to_owned)
+                .collect()
+        };
+        let mut packages = differs(self, older);
+        packages.extend(differs(older, self));
+        packages
+    }
+}
+
+// === impl ShardAdvisory ===
+
+impl ShardAdvisory {
+    /// Says nothing about any version.
+    pub(crate) fn is_silent(&self) -> bool {
+        self.windows.is_empty() && self.versions.is_empty()
+    }
+
+    fn name(&self) -> (&str, &str, &str) {
+        (&self.package, &self.id, &self.feed)
+    }
+}
+
+fn is_default<T: Default + PartialEq>(value: &T) -> bool {
+    *value == T::default()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn advisory(package: &str, id: &str, title: &str) -> ShardAdvisory {
+        ShardAdvisory {
+            package: package.to_owned(),
+            id: id.to_owned(),
+            title: title.to_owned(),
+            ..ShardAdvisory::default()
+        }
+    }
+
+    #[test]
+    fn equal_content_has_equal_bytes_in_any_order() {
+        let (a, b) = (advisory("a", "1", ""), advisory("b", "1", ""));
+        let one = Shard::new(vec![a.clone(), b.clone(), a.clone()]);
+        let two = Shard::new(vec![b, a]);
+        assert_eq!(one.encode(), two.encode());
+        assert_eq!(Shard::decode(&one.encode()).unwrap(), one);
+        assert!(Shard::decode(b"\xff").is_err());
+    }
+
+    #[test]
+    fn of_equal_advisories_the_last_one_stays() {
+        let shard = Shard::new(vec![advisory("a", "1", "old"), advisory("a", "1", "new")]);
+        assert_eq!(shard.of_package("a").len(), 1);
+        assert_eq!(shard.of_package("a")[0].title, "new");
+        assert!(shard.of_package("b").is_empty());
+    }
+
+    #[test]
+    fn changes_are_named_by_package() {
+        let old = Shard::new(vec![advisory("a", "1", ""), advisory("b", "1", "")]);
+        let new = Shard::new(vec![advisory("a", "1", ""), advisory("c", "1", "")]);
+        let changed = new.packages_changed_since(&old);
+        assert_eq!(changed.into_iter().collect::<Vec<_>>(), ["b", "c"]);
+    }
+}

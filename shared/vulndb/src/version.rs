@@ -1,0 +1,59 @@
+//! Versions as keys of bytes.
+
+/// The longest version that is compared; a longer one is undecided.
+pub const VERSION_BYTES_MAX: usize = 256;
+
+/// A version that can be compared with others of the same ecosystem.
+///
+/// It is a key whose order as bytes is the order of versions: total, and equal only where the
+/// ecosystem says that versions are equal (`1.0` and `1.0.0` in Python).
+#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct Version(Box<[u8]>);
+
+/// Builds the key of a [`Version`].
+#[derive(Debug, Default)]
+pub(crate) struct Key(Vec<u8>);
+
+// === impl Key ===
+
+impl Key {
+    /// A tag or a character's rank.
+    pub(crate) fn byte(&mut self, byte: u8) {
+        self.0.push(byte);
+    }
+
+    /// Bytes that end with a zero, so that a prefix sorts first. They hold no zero themselves.
+    pub(crate) fn text(&mut self, text: &str) {
+        self.0.extend_from_slice(text.as_bytes());
+        self.0.push(0);
+    }
+
+    /// Decimal digits of any length as a number: leading zeros do not count.
+    pub(crate) fn number(&mut self, digits: &str) {
+        let digits = digits.trim_start_matches('0');
+        let length = u16::try_from(digits.len()).unwrap_or(u16::MAX);
+        self.0.extend_from_slice(&length.to_be_bytes());
+        self.0.extend_from_slice(digits.as_bytes());
+    }
+
+    /// A number.
+    pub(crate) fn integer(&mut self, number: u64) {
+        self.0.extend_from_slice(&number.to_be_bytes());
+    }
+
+    /// The finished version.
+    pub(crate) fn finish(self) -> Version {
+        Version(self.0.into_boxed_slice())
+    }
+}
+
+/// Splits off the longest start whose characters all fit.
+pub(crate) fn run(text: &str, fits: impl Fn(char) -> bool) -> (&str, &str) {
+    let end = text.find(|c| !fits(c)).unwrap_or(text.len());
+    text.split_at_checked(end).unwrap_or((text, ""))
+}
+
+/// Splits off the digits at the start.
+pub(crate) fn digits(text: &str) -> (&str, &str) {
+    run(text, |c| c.is_ascii_digit())
+}

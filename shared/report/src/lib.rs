@@ -1,0 +1,26 @@
+//! One report, many formats: a table for people, JSON for programs.
+//!
+//! The decision that shapes it: a format is a function from the finished [`model::Report`] to
+//! bytes. It computes nothing that another format would not know, and decides nothing: filters
+//! change what is shown and never the verdict. The price is that every format walks the whole
+//! report anew.
+//!
+//! Everything in a report may come from a hostile image. What could steer a terminal is made
+//! visible instead of being sent ([`clean`]), in every format.
+//!
+//! To add a format: a file beside `table.rs`, a variant of [`Format`] with its line in
+//! [`Format::ALL`], a snapshot test.
+
+mod clean;
+mod format;
+mod grid;
+mod json;
+mod table;
+#[cfg(test)]
+mod tests;
+
+pub use self::{
+    clean::clean,
+    format::{Format, FormatError, Options, render, render_all},
+    grid::{Cell, Column, Cut, Grid},
+};

@@ -1,0 +1,215 @@
+//! Findings that need no advisories: secrets, misconfigurations, malware, changed files.
+
+use std::io;
+
+use anstyle::AnsiColor;
+use model::{Malware, Misconfiguration, Secret, Severity, Tampered, Waived};
+
+use super::page::{Page, count, severity_style};
+use crate::{Cell, Column, Cut, Grid};
+
+const TAMPERED_SHOWN: usize = 20;
+const SEVERITY: Column = Column {
+    title: "SEVERITY",
+    cut: Cut::Never,
+};
+const NOTE: Column = Column {
+    title: "NOTE",
+    cut: Cut::End,
+};
+
+pub(super) fn secrets(secrets: &[Secret], page: &mut Page<'_>) -> io::Result<()> {
+    let mut grid = Grid::new(&[
+        Column {
+            title: "SECRET",
+            cut: Cut::End,
+        },
+        SEVERITY,
+        Column {
+            title: "WHERE",
+            cut: Cut::Start,
+        },
+        Column {
+            title: "LAYER",
+            cut: Cut::Never,
+        },
+        Column {
+            title: "FOUND",
+            cut: Cut::End,
+        },
+        NOTE,
+    ]);
+    for found in by_severity(
+        secrets,
+        |found| (found.severity, found.waived.as_ref()),
+        page,
+    ) {
+        let mut notes = waiver(found.waived.as_ref());
+        if found.deleted_later {
+            notes.insert(0, "deleted by a later layer, still in the image".to_owned());
+        }
+        grid.row([
+            Cell::new(&found.title),
+            severity(found.severity),
+            Cell::new(format!("{}:{}", found.path, found.line)),
+            Cell::new(found.layer.short()),
+            Cell::new(&found.masked),
+            Cell::styled(notes.join(", "), AnsiColor::Yellow.on_default()),
+        ]);
+    }
+    write(secrets.len(), ["secret", "secrets"], &grid, page)
+}
+
+pub(super) fn misconfigurations(found: &[Misconfiguration], page: &mut Page<'_>) -> io::Result<()> {
+    let mut grid = Grid::new(&[
+        Column {
+            title: "CHECK",
+            cut: Cut::Never,
+        },
+        SEVERITY,
+        Column {
+            title: "WHAT",
+            cut: Cut::End,
+        },
+        Column {
+            title: "WHERE",
+            cut: Cut::Start,
+        },
+        Column {
+            title: "DO",
+            cut: Cut::End,
+        },
+        NOTE,
+    ]);
+    for one in by_severity(found, |found| (found.severity, found.waived.as_ref()), page) {
+        let line = one.line.map(|line| format!(":{line}")).unwrap_or_default();
+        let place = one
+            .path
+            .as_ref()
+            .map(|path| format!("{path}{line}"))
+            .unwrap_or_default();
+        grid.row([
+            Cell::new(&one.id),
+            severity(one.severity),
+            Cell::new(&one.title),
+            Cell::new(place),
+            Cell::new(&one.remediation),
+            Cell::new(waiver(one.waived.as_ref()).join(", ")),
+        ]);
+    }
+    write(
+        found.len(),
+        ["misconfiguration", "misconfigurations"],
+        &grid,
+        page,
+    )
+}
+
+pub(super) fn malware(found: &[Malware], page: &mut Page<'_>) -> io::Result<()> {
+    let mut grid = Grid::new(&[
+        Column {
+            title: "MALWARE",
+            cut: Cut::End,
+        },
+        SEVERITY,
+        Column {
+            title: "WHERE",
+            cut: Cut::Start,
+        },
+        Column {
+            title: "LAYER",
+            cut: Cut::Never,
+        },
+        Column {
+            title: "FILE",
+            cut: Cut::Never,
+        },
+        NOTE,
+    ]);
+    for one in by_severity(found, |found| (found.severity, found.waived.as_ref()), page) {
+        grid.row([
+            Cell::new(format!("{} ({})", one.rule, one.ruleset)),
+            severity(one.severity),
+            Cell::new(&one.path),
+            Cell::new(one.layer.short()),
+            Cell::new(one.digest.short()),
+            Cell::new(waiver(one.waived.as_ref()).join(", ")),
+        ]);
+    }
+    write(
+        found.len(),
+        ["malicious file", "malicious files"],
+        &grid,
+        page,
+    )
+}
+
+pub(super) fn tampered(found: &[Tampered], page: &mut Page<'_>) -> io::Result<()> {
+    let mut grid = Grid::new(&[
+        Column {
+            title: "CHANGED FILE",
+            cut: Cut::Start,
+        },
+        Column {
+            title: "PACKAGE",
+            cut: Cut::End,
+        },
+        Column {
+            title: "LAYER",
+            cut: Cut::Never,
+        },
+    ]);
+    for one in found.iter().take(TAMPERED_SHOWN) {
+        let layer = Cell::new(one.layer.short());
+        grid.row([
+            Cell::new(&one.path),
+            Cell::new(one.package_id.to_string()),
+            layer,
+        ]);
+    }
+    let words = [
+        "file is not as its package made it",
+        "files are not as their packages made them",
+    ];
+    write(found.len(), words, &grid, page)
+}
+
+/// A heading with the number of all, and those that are shown.
+fn write(all: usize, words: [&str; 2], grid: &Grid, page: &mut Page<'_>) -> io::Result<()> {
+    if all == 0 {
+        return Ok(());
+    }
+    let [one, many] = words;
+    page.heading(&count(all, one, many))?;
+    if grid.is_empty() {
+        return page.line("none of them is shown here; the verdict counts them as policy says");
+    }
+    page.grid(grid)
+}
+
+/// What the options show, worst first.
+fn by_severity<'a, T>(
+    all: &'a [T],
+    facts: impl Fn(&T) -> (Severity, Option<&Waived>),
+    page: &Page<'_>,
+) -> Vec<&'a T> {
+    let options = page.options;
+    let mut shown: Vec<_> = all
+        .iter()
+        .filter(|found| {
+            let (severity, waived) = facts(found);
+            options.shows(severity) && (options.show_suppressed || waived.is_none())
+        })
+        .collect();
+    shown.sort_by_key(|found| std::cmp::Reverse(facts(found).0));
+    shown
+}
+
+fn severity(severity: Severity) -> Cell {
+    Cell::styled(severity.as_str(), severity_style(severity))
+}
+
+fn waiver(waived: Option<&Waived>) -> Vec<String> {
+    let note = |waived: &Waived| format!("waived until {}: {}", waived.expires, waived.reason);
+    waived.map(note).into_iter().collect()
+}

@@ -1,0 +1,362 @@
+mod samples;
+
+use model::{
+    AdvisoryStamp, Decision, Digest, Gap, GapCode, Hides, REPORTS_SCHEMA, Report, Reports, Severity,
+};
+
+use self::samples::{empty, full, reason, verdict};
+use super::*;
+
+/// The document that the format's readers were written for. Fields may be added to it; what is
+/// there may not change its name or meaning.
+const GOLDEN: &str = include_str!("../testdata/report.json");
+
+fn check(report: &Report, format: Format, options: &Options) -> String {
+    let mut out = Vec::new();
+    render(report, format, options, &mut out).unwrap();
+    String::from_utf8(out).unwrap()
+}
+
+fn terminal(width: usize) -> Options {
+    Options {
+        width: Some(width),
+        ..Options::default()
+    }
+}
+
+#[test]
+fn a_report_with_everything() {
+    insta::assert_snapshot!(check(&full(), Format::Table, &Options::default()), @r#"
+    registry.example/team/app:1.0 (linux/amd64)
+    image sha256:05b3abf2579a5eb66403cd78be557fd860633a1fe2103c7642030defe32c657f
+    Debian GNU/Linux 12 (bookworm) · 1 layer · 1 package
+    advisories revision 7 · Debian 2 hours old, PyPI 3 days old
+
+    PACKAGE  INSTALLED         FIXED IN          TYPE  VULNERABILITY  SEVERITY  NOTE
+    openssl  3.0.11-1~deb12u1  3.0.11-1~deb12u2  deb   CVE-2025-0001  critical  KEV, EPSS 61%
+                               -                       CVE-2025-0002  low
+    zlib1g   1:1.2.13          (won't fix)       deb   CVE-2025-0003  high
+
+    3 vulnerabilities: 1 critical, 1 high, 1 low · 1 with a fix · 1 known to be exploited (KEV)
+    1 not counted, accepted by waivers; --show-suppressed lists them
+    1 not counted, not affected by VEX documents; --show-suppressed lists them
+
+    1 secret
+    SECRET          SEVERITY  WHERE       LAYER         FOUND     NOTE
+    AWS access key  high      app/.env:3  dac1d7cfa950  AKIA****  deleted by a later layer, still in the image
+
+    1 misconfiguration
+    CHECK    SEVERITY  WHAT          DO
+    TW-ROOT  medium    runs as root  add USER
+
+    1 malicious file
+    MALWARE         SEVERITY  WHERE       LAYER         FILE
+    xmrig (miners)  critical  usr/bin/.x  dac1d7cfa950  3b9c358f36f0
+
+    1 file is not as its package made it
+    CHANGED FILE     PACKAGE      LAYER
+    usr/bin/openssl  deb/openssl  dac1d7cfa950
+
+    1 thing that could not be looked at
+    GAP         MAY HIDE  WHERE    WHAT HAPPENED
+    limit-file  secrets   var/big  file of 2 GiB, limit 1 GiB
+
+    - deny (fixable): 1 vulnerability of level 4 or 5 has a fix: CVE-2025-0001 in openssl
+      → upgrade openssl to 3.0.11-1~deb12u2
+    - warn (secrets): 1 secret
+      → revoke it and build again without it
+    DENY: 1 vulnerability of level 4 or 5 has a fix: CVE-2025-0001 in openssl (policy default, holds until 2026-01-09T09:30:00Z)
+    "#);
+}
+
+#[test]
+fn a_report_on_a_narrow_terminal() {
+    insta::assert_snapshot!(check(&full(), Format::Table, &terminal(72)), @r#"
+    registry.example/team/app:1.0 (linux/amd64)
+    image
+    sha256:05b3abf2579a5eb66403cd78be557fd860633a1fe2103c7642030defe32c657f
+    Debian GNU/Linux 12 (bookworm) · 1 layer · 1 package
+    advisories revision 7 · Debian 2 hours old, PyPI 3 days old
+
+    PACKAGE  INSTALLED   FIXED IN   TYPE  VULNERABILITY  SEVERITY  NOTE
+    openssl  3.0.11-1~…  3.0.11-1…  deb   CVE-2025-0001  critical  KEV, EPS…
+                         -                CVE-2025-0002  low
+    zlib1g   1:1.2.13    (won't f…  deb   CVE-2025-0003  high
+
+    3 vulnerabilities: 1 critical, 1 high, 1 low · 1 with a fix · 1 known to
+    be exploited (KEV)
+    1 not counted, accepted by waivers; --show-suppressed lists them
+    1 not counted, not affected by VEX documents; --show-suppressed lists
+    them
+
+    1 secret
+    SECRET        SEVERITY  WHERE       LAYER         FOUND     NOTE
+    AWS access …  high      app/.env:3  dac1d7cfa950  AKIA****  deleted by …
+
+    1 misconfiguration
+    CHECK    SEVERITY  WHAT          DO
+    TW-ROOT  medium    runs as root  add USER
+
+    1 malicious file
+    MALWARE         SEVERITY  WHERE       LAYER         FILE
+    xmrig (miners)  critical  usr/bin/.x  dac1d7cfa950  3b9c358f36f0
+
+    1 file is not as its package made it
+    CHANGED FILE     PACKAGE      LAYER
+    usr/bin/openssl  deb/openssl  dac1d7cfa950
+
+    1 thing that could not be looked at
+    GAP         MAY HIDE  WHERE    WHAT HAPPENED
+    limit-file  secrets   var/big  file of 2 GiB, limit 1 GiB
+
+    - deny (fixable): 1 vulnerability of level 4 or 5 has a fix:
+      CVE-2025-0001 in openssl
+      → upgrade openssl to 3.0.11-1~deb12u2
+    - warn (secrets): 1 secret
+      → revoke it and build again without it
+    DENY: 1 vulnerability of level 4 or 5 has a fix: CVE-2025-0001 in
+    openssl (policy default, holds until 2026-01-09T09:30:00Z)
+    "#);
+}
+
+#[test]
+fn an_empty_report() {
+    insta::assert_snapshot!(check(&empty(), Format::Table, &terminal(100)), @r#"
+    registry.example/team/app:1.0 (linux/amd64)
+    image sha256:05b3abf2579a5eb66403cd78be557fd860633a1fe2103c7642030defe32c657f
+    Debian GNU/Linux 12 (bookworm) · 1 layer · 0 packages
+    advisories revision 7 · Debian 2 hours old, PyPI 3 days old
+
+    no known vulnerabilities
+
+    ALLOW: nothing that the policy refuses (policy default, holds until 2026-01-09T09:30:00Z)
+    "#);
+}
+
+#[test]
+fn what_could_not_be_looked_at_never_reads_as_nothing_found() {
+    let mut report = empty();
+    report.advisories = AdvisoryStamp::default();
+    report.target.os = None;
+    report.target.manifest_digest = None;
+    report.gaps = vec![
+        Gap::new(GapCode::UnknownOs, Hides::Packages, "no os-release"),
+        Gap::new(
+            GapCode::Truncated,
+            Hides::Entries,
+            "the layer ends after 100 of 200 bytes",
+        )
+        .in_layer(Digest::of(b"layer")),
+    ];
+    let why = "the layer ends too early, and what it holds is not known";
+    report.verdict = verdict(
+        Decision::Incomplete,
+        vec![reason(
+            "gaps",
+            Decision::Incomplete,
+            why,
+            "push the image again",
+        )],
+    );
+    insta::assert_snapshot!(check(&report, Format::Table, &terminal(100)), @r#"
+    registry.example/team/app:1.0 (linux/amd64)
+    image id sha256:b79606fb3afea5bd1609ed40b622142f1c98125abcfe89a76a661b0e8e343910
+    unknown operating system · 1 layer · 0 packages
+    no advisories: vulnerabilities were not looked for
+
+    no vulnerabilities found, but not everything could be looked at
+
+    2 things that could not be looked at
+    GAP         MAY HIDE    WHERE               WHAT HAPPENED
+    truncated   everything  layer dac1d7cfa950  the layer ends after 100 of 200 bytes
+    unknown-os  packages                        no os-release
+
+    - incomplete (gaps): the layer ends too early, and what it holds is not known
+      → push the image again
+    INCOMPLETE: the layer ends too early, and what it holds is not known (policy default, holds until
+    2026-01-09T09:30:00Z)
+    "#);
+}
+
+#[test]
+fn hostile_text_cannot_steer_the_terminal() {
+    let mut report = full();
+    let evil = "\u{1b}]0;owned\u{7}\u{1b}[2J\u{9b}31m\nVerdict: ALLOW\r\u{202e}x";
+    report.target.reference = evil.to_owned();
+    report.target.os.as_mut().unwrap().pretty_name = Some(evil.to_owned());
+    report.advisories.feeds[0].name = evil.to_owned();
+    for found in &mut report.vulnerabilities {
+        found.package = evil.to_owned();
+        found.id = evil.to_owned();
+        found.installed_version = evil.to_owned();
+        found.fixed_versions = vec![evil.to_owned()];
+    }
+    report.secrets[0].title = evil.to_owned();
+    report.secrets[0].masked = evil.to_owned();
+    report.misconfigurations[0].path = Some(evil.to_owned());
+    report.malware[0].path = evil.to_owned();
+    report.tampered[0].path = evil.to_owned();
+    report.gaps[0].detail = evil.to_owned();
+    report.gaps[0].path = Some(evil.to_owned());
+    report.verdict.reasons[0].message = evil.to_owned();
+    report.verdict.reasons[0].remediation = evil.to_owned();
+    for format in Format::ALL {
+        let text = check(&report, *format, &Options::default());
+        assert!(
+            !text.chars().any(|c| c != '\n' && clean::is_hostile(c)),
+            "{format}: {text}"
+        );
+        assert!(
+            !text.lines().any(|line| line.starts_with("Verdict: ALLOW")),
+            "{format}: {text}"
+        );
+    }
+    let json = check(&report, Format::Json, &Options::default());
+    assert_eq!(serde_json::from_str::<Report>(&json).unwrap(), report);
+}
+
+#[test]
+fn filters_change_what_is_shown_and_not_the_verdict() {
+    let options = Options {
+        severities: vec![Severity::Low],
+        ..terminal(100)
+    };
+    let text = check(&full(), Format::Table, &options);
+    insta::assert_snapshot!(text, @r#"
+    registry.example/team/app:1.0 (linux/amd64)
+    image sha256:05b3abf2579a5eb66403cd78be557fd860633a1fe2103c7642030defe32c657f
+    Debian GNU/Linux 12 (bookworm) · 1 layer · 1 package
+    advisories revision 7 · Debian 2 hours old, PyPI 3 days old
+
+    PACKAGE  INSTALLED         FIXED IN  TYPE  VULNERABILITY  SEVERITY
+    openssl  3.0.11-1~deb12u1  -         deb   CVE-2025-0002  low
+
+    3 vulnerabilities: 1 critical, 1 high, 1 low · 1 with a fix · 1 known to be exploited (KEV)
+    1 not counted, accepted by waivers; --show-suppressed lists them
+    1 not counted, not affected by VEX documents; --show-suppressed lists them
+    2 of other severities are not shown, but count
+
+    1 secret
+    none of them is shown here; the verdict counts them as policy says
+
+    1 misconfiguration
+    none of them is shown here; the verdict counts them as policy says
+
+    1 malicious file
+    none of them is shown here; the verdict counts them as policy says
+
+    1 file is not as its package made it
+    CHANGED FILE     PACKAGE      LAYER
+    usr/bin/openssl  deb/openssl  dac1d7cfa950
+
+    1 thing that could not be looked at
+    GAP         MAY HIDE  WHERE    WHAT HAPPENED
+    limit-file  secrets   var/big  file of 2 GiB, limit 1 GiB
+
+    - deny (fixable): 1 vulnerability of level 4 or 5 has a fix: CVE-2025-0001 in openssl
+      → upgrade openssl to 3.0.11-1~deb12u2
+    - warn (secrets): 1 secret
+      → revoke it and build again without it
+    DENY: 1 vulnerability of level 4 or 5 has a fix: CVE-2025-0001 in openssl (policy default, holds
+    until 2026-01-09T09:30:00Z)
+    "#);
+    let json: Report = serde_json::from_str(&check(&full(), Format::Json, &options)).unwrap();
+    assert_eq!(json.vulnerabilities.len(), 1);
+    assert_eq!(json.verdict, full().verdict);
+}
+
+#[test]
+fn suppressed_findings_are_shown_on_request() {
+    let options = Options {
+        show_suppressed: true,
+        ..Options::default()
+    };
+    let text = check(&full(), Format::Table, &options);
+    let lines: Vec<_> = text
+        .lines()
+        .filter(|line| {
+            line.contains("perl") || line.contains("VEX:") || line.contains("not counted")
+        })
+        .collect();
+    insta::assert_snapshot!(lines.join("\n"), @r#"
+    perl-base  5.36.0-7          -                 deb   CVE-2025-0004  high      waived until 2026-02-01: not reachable
+                                 -                       CVE-2025-0005  medium    VEX: not affected
+    1 not counted, accepted by waivers
+    1 not counted, not affected by VEX documents
+    "#);
+}
+
+#[test]
+fn colors_are_used_only_when_asked_for_and_take_no_room() {
+    let colored = check(
+        &full(),
+        Format::Table,
+        &Options {
+            color: true,
+            ..terminal(100)
+        },
+    );
+    let plain = check(&full(), Format::Table, &terminal(100));
+    assert!(!plain.contains('\u{1b}') && colored.contains("\u{1b}[1m\u{1b}[31mcritical"));
+    let mut stripped = String::new();
+    let mut rest = colored.as_str();
+    while let Some((before, after)) = rest.split_once('\u{1b}') {
+        stripped.push_str(before);
+        rest = after.split_once('m').unwrap().1;
+    }
+    stripped.push_str(rest);
+    assert_eq!(stripped, plain);
+}
+
+#[test]
+fn no_line_is_wider_than_the_terminal() {
+    for width in [60, 80, 100, 120] {
+        let text = check(&full(), Format::Table, &terminal(width));
+        for line in text.lines().filter(|line| !line.contains("sha256:")) {
+            assert!(
+                unicode_width::UnicodeWidthStr::width(line) <= width,
+                "{width}: {line}"
+            );
+        }
+    }
+}
+
+#[test]
+fn an_index_ends_with_its_worst_verdict() {
+    let reports = Reports {
+        schema: REPORTS_SCHEMA.to_owned(),
+        index_digest: Digest::of(b"index"),
+        reports: vec![empty(), empty()],
+        verdict: verdict(
+            Decision::Deny,
+            vec![reason("r", Decision::Deny, "one is bad", "")],
+        ),
+    };
+    let mut out = Vec::new();
+    render_all(&reports, Format::Table, &Options::default(), &mut out).unwrap();
+    let text = String::from_utf8(out).unwrap();
+    let end: Vec<_> = text.lines().rev().take(4).collect();
+    insta::assert_snapshot!(end.into_iter().rev().collect::<Vec<_>>().join("\n"), @r#"
+    index sha256:1bc04b5291c26a46d918139138b992d2de976d6851d0893b0476b85bfbdfc6e6 with 2 platforms
+
+    - deny (r): one is bad
+    DENY: one is bad (policy default, holds until 2026-01-09T09:30:00Z)
+    "#);
+    let mut out = Vec::new();
+    render_all(&reports, Format::Json, &Options::default(), &mut out).unwrap();
+    assert_eq!(serde_json::from_slice::<Reports>(&out).unwrap(), reports);
+}
+
+#[test]
+fn the_document_has_the_fields_that_readers_know() {
+    let json = check(&full(), Format::Json, &Options::default());
+    assert_eq!(json, GOLDEN);
+    assert_eq!(serde_json::from_str::<Report>(GOLDEN).unwrap(), full());
+}
+
+#[test]
+fn formats_are_found_by_name() {
+    assert_eq!("JSON".parse(), Ok(Format::Json));
+    let error = "xml".parse::<Format>().unwrap_err();
+    assert_eq!(error.to_string(), "`xml` is not a format: table, json");
+}

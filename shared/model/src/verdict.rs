@@ -191,7 +191,9 @@ impl Verdict {
     #[must_use]
     pub fn as_of(&self, now: Timestamp) -> Self {
         let mut verdict = self.clone();
-        let Some(until) = self.valid_until.filter(|until| *until <= now) else { return verdict };
+        let Some(until) = self.valid_until.filter(|until| *until <= now) else {
+            return verdict;
+        };
         verdict.decision = verdict.decision.max(Decision::Incomplete);
         verdict.reasons.push(Reason {
             rule: "verdict-expired".to_owned(),

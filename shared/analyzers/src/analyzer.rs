@@ -1,0 +1,282 @@
+//! The trait of an analyzer, what it is given and what it gives back.
+
+use std::{fmt, io};
+
+use archive::{Entry, Limits};
+use model::{AnalyzerId, Digest, FoundFinding, FoundOs, FoundPackage, Gap, GapCode, Hides, Owned};
+use serde::{Deserialize, Serialize};
+
+use crate::{ANALYZERS, File};
+
+/// Looks at files of a layer and says what they prove.
+pub trait Analyzer: Send + Sync {
+    /// Name, output version, digest of its configuration and of [`Limits`]: its part of the
+    /// section's key.
+    fn id(&self) -> &AnalyzerId;
+
+    /// What is hidden when a file that it wants cannot be read.
+    fn hides(&self) -> Hides {
+        Hides::Packages
+    }
+
+    /// Decides by path, size, mode and the first KB whether it wants a regular file, so that
+    /// unwanted bytes are never copied.
+    fn wants(&self, entry: &Entry<'_>, head: &[u8]) -> Wanted;
+
+    /// Reads the wanted files and says what it found. What it found before an error is kept.
+    fn analyze(&self, files: &[File], found: &mut Found) -> Result<(), Malformed>;
+}
+
+/// Whether and how an analyzer wants a file.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Wanted {
+    /// Not at all.
+    No,
+    /// The entry is enough; the content is not collected.
+    Entry,
+    /// The file by itself.
+    Alone,
+    /// Together with the layer's other files of the same key, at the layer's end.
+    Together(String),
+}
+
+/// What analyzers are configured with; it is part of their ids. None of them has a setting so far.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Config {}
+
+/// What an analyzer found in the files of one call, within a bound on its memory.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Found {
+    pub(crate) os: Vec<FoundOs>,
+    pub(crate) packages: Vec<FoundPackage>,
+    pub(crate) owned: Vec<Owned>,
+    pub(crate) findings: Vec<FoundFinding>,
+    pub(crate) gaps: Vec<Gap>,
+    /// Bytes that may still be added.
+    room: u64,
+    /// Whether something did not fit.
+    pub(crate) is_over: bool,
+}
+
+/// A file is not what its name promises.
+#[derive(Debug, thiserror::Error)]
+pub enum Malformed {
+    /// Its content has another form.
+    #[error("{0}")]
+    Format(String),
+    /// It is larger than any real file of its kind.
+    #[error("the file has {0} bytes, more than {1}")]
+    TooLarge(u64, u64),
+    /// Its spilled copy could not be read: says nothing about the file.
+    #[error("the temporary file could not be read: {0}")]
+    Spilled(#[source] io::Error),
+}
+
+/// Analyzers that run in one pass.
+pub struct Analyzers(Vec<Box<dyn Analyzer>>);
+
+/// The id of an analyzer under a configuration and limits.
+pub fn analyzer_id(
+    name: &str,
+    version: u32,
+    config: &impl Serialize,
+    limits: &Limits,
+) -> AnalyzerId {
+    // A configuration is plain data: there is nothing that could fail.
+    let config = Digest::of(&rmp_serde::to_vec_named(config).unwrap_or_default());
+    let both = [config.as_bytes().as_slice(), limits.digest().as_bytes()].concat();
+    AnalyzerId {
+        name: name.to_owned(),
+        version,
+        config: Digest::of(&both),
+    }
+}
+
+/// The id under which the `entries` section is kept.
+pub fn entries_id(limits: &Limits) -> AnalyzerId {
+    analyzer_id("entries", 1, &(), limits)
+}
+
+// === impl Found ===
+
+impl Found {
+    /// Nothing yet, and room for this many bytes.
+    pub fn new(bytes_max: u64) -> Self {
+        Self {
+            os: Vec::new(),
+            packages: Vec::new(),
+            owned: Vec::new(),
+            findings: Vec::new(),
+            gaps: Vec::new(),
+            room: bytes_max,
+            is_over: false,
+        }
+    }
+
+    /// Nothing, and it is known that this is not all.
+    pub(crate) fn overfull() -> Self {
+        Self {
+            is_over: true,
+            ..Self::new(0)
+        }
+    }
+
+    /// Adds an operating system.
+    pub fn add_os(&mut self, os: FoundOs) {
+        if self.fits(&[&os.path, &os.id, &os.version_id]) {
+            self.os.push(os);
+        }
+    }
+
+    /// Adds a package.
+    pub fn add_package(&mut self, package: FoundPackage) {
+        let depends = package
+            .depends_on
+            .iter()
+            .map(|name| name.len().saturating_add(24))
+            .sum();
+        if self.fits_bytes(depends) && self.fits(&[&package.path, &package.name, &package.version])
+        {
+            self.packages.push(package);
+        }
+    }
+
+    /// Adds a file that a package owns.
+    pub fn add_owned(&mut self, owned: Owned) {
+        if self.fits(&[&owned.package, &owned.path]) {
+            self.owned.push(owned);
+        }
+    }
+
+    /// Adds a finding.
+    pub fn add_finding(&mut self, finding: FoundFinding) {
+        if self.fits_bytes(1000) {
+            self.findings.push(finding);
+        }
+    }
+
+    /// Adds a gap.
+    pub fn add_gap(&mut self, gap: Gap) {
+        if self.fits(&[gap.path.as_deref().unwrap_or_default(), &gap.detail]) {
+            self.gaps.push(gap);
+        }
+    }
+
+    /// Notes that part of a file could not be read, which may hide packages.
+    pub fn malformed(&mut self, path: &str, detail: impl Into<String>) {
+        self.add_gap(Gap::new(GapCode::Malformed, Hides::Packages, detail).at(path));
+    }
+
+    /// Adds everything of another.
+    pub(crate) fn merge(&mut self, other: Self) {
+        other.os.into_iter().for_each(|os| self.add_os(os));
+        other
+            .packages
+            .into_iter()
+            .for_each(|package| self.add_package(package));
+        other
+            .owned
+            .into_iter()
+            .for_each(|owned| self.add_owned(owned));
+        other
+            .findings
+            .into_iter()
+            .for_each(|finding| self.add_finding(finding));
+        other.gaps.into_iter().for_each(|gap| self.add_gap(gap));
+        self.is_over |= other.is_over;
+    }
+
+    /// Bytes that may still be added.
+    pub(crate) const fn room(&self) -> u64 {
+        self.room
+    }
+
+    fn fits(&mut self, texts: &[&str]) -> bool {
+        // About what a result takes beside its texts.
+        const FIXED_BYTES: usize = 250;
+        self.fits_bytes(
+            texts
+                .iter()
+                .map(|text| text.len())
+                .sum::<usize>()
+                .saturating_add(FIXED_BYTES),
+        )
+    }
+
+    fn fits_bytes(&mut self, bytes: usize) -> bool {
+        match self.room.checked_sub(bytes as u64) {
+            Some(room) => self.room = room,
+            None => self.is_over = true,
+        }
+        !self.is_over
+    }
+}
+
+// === impl Malformed ===
+
+impl Malformed {
+    /// The gap's name.
+    pub const fn gap_code(&self) -> GapCode {
+        match self {
+            Self::Format(_) => GapCode::Malformed,
+            Self::TooLarge(..) => GapCode::LimitFile,
+            Self::Spilled(_) => GapCode::LayerUnavailable,
+        }
+    }
+
+    /// Whether another attempt may end otherwise.
+    pub const fn is_transient(&self) -> bool {
+        matches!(self, Self::Spilled(_))
+    }
+}
+
+// === impl Analyzers ===
+
+impl Analyzers {
+    /// All of [`ANALYZERS`].
+    pub fn all(config: &Config, limits: &Limits) -> Self {
+        Self(ANALYZERS.iter().map(|make| make(config, limits)).collect())
+    }
+
+    /// None; a pass still makes the `entries` section.
+    pub const fn none() -> Self {
+        Self(Vec::new())
+    }
+
+    /// Adds one that lives elsewhere.
+    pub fn push(&mut self, analyzer: Box<dyn Analyzer>) {
+        self.0.push(analyzer);
+    }
+
+    /// Their ids, in order.
+    pub fn ids(&self) -> Vec<AnalyzerId> {
+        self.0
+            .iter()
+            .map(|analyzer| analyzer.id().clone())
+            .collect()
+    }
+
+    /// Keeps those with the given ids, for a layer whose other sections are known already.
+    #[must_use]
+    pub fn subset(self, ids: &[AnalyzerId]) -> Self {
+        Self(
+            self.0
+                .into_iter()
+                .filter(|analyzer| ids.contains(analyzer.id()))
+                .collect(),
+        )
+    }
+
+    pub(crate) fn as_slice(&self) -> &[Box<dyn Analyzer>] {
+        &self.0
+    }
+}
+
+impl fmt::Debug for Analyzers {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_list()
+            .entries(self.0.iter().map(|analyzer| &analyzer.id().name))
+            .finish()
+    }
+}

@@ -1,0 +1,115 @@
+//! Layers on top of each other: what a container of the image would see.
+//!
+//! The layers' entries are laid over each other as a runtime unpacks them (module `tree`): what
+//! layers removed, replaced and linked is known then, and each visible file leads back to the
+//! entry that its content came from. Packages exist while the file that proves them is visible,
+//! and a package manager's records count where the package manager itself would find them, by
+//! whatever links. A package's layer is the one from which on the records list it without
+//! interruption. Secrets and malware of deleted files stay: they are still in the image.
+
+mod findings;
+mod gaps;
+mod packages;
+mod purl;
+mod relations;
+#[cfg(test)]
+mod tests;
+mod tree;
+mod view;
+
+use model::{Digest, EntryKind, ImageConfig, ImageReport, LayerReport, Os, Target, TargetLayer};
+
+use self::view::View;
+use crate::os_release;
+
+/// What is scanned, beside the layers' content and the config.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Subject {
+    /// The image: its manifest's digest, or that of the manifest written for it.
+    pub image: Digest,
+    /// What the user asked for.
+    pub reference: String,
+    /// The index that led here.
+    pub index_digest: Option<Digest>,
+    /// The registry manifest; `None` for targets without one.
+    pub manifest_digest: Option<Digest>,
+    /// The config's digest.
+    pub image_id: Digest,
+    /// Bytes of each layer's blob, as the manifest says, base layer first.
+    pub layer_sizes: Vec<u64>,
+}
+
+/// Makes an image's report of its layers' reports, base layer first.
+///
+/// It is a pure function: the same arguments give the same report, in the same order.
+pub fn coalesce(layers: &[LayerReport], config: &ImageConfig, subject: Subject) -> ImageReport {
+    let candidates = view::candidates(layers);
+    let view = View::new(layers, &candidates);
+    let instructions = instructions(config, layers.len());
+    let os = os(&view);
+    let target_layers = layers.iter().enumerate().map(|(at, layer)| TargetLayer {
+        digest: layer.blob,
+        diff_id: layer.entries.diff_id,
+        size: subject
+            .layer_sizes
+            .get(at)
+            .copied()
+            .unwrap_or(layer.entries.compressed_bytes),
+        created_by: instructions.get(at).cloned(),
+    });
+    let target_layers: Vec<_> = target_layers.collect();
+    let mut analyzers = Vec::new();
+    for section in layers.iter().flat_map(|layer| &layer.sections) {
+        if !analyzers.contains(&section.analyzer) {
+            analyzers.push(section.analyzer.clone());
+        }
+    }
+    ImageReport {
+        image: subject.image,
+        analyzers,
+        packages: packages::collect(&view, os.as_ref()),
+        findings: findings::collect(&view, &instructions),
+        gaps: gaps::collect(&view, config, &subject),
+        target: Target {
+            reference: subject.reference,
+            index_digest: subject.index_digest,
+            manifest_digest: subject.manifest_digest,
+            image_id: subject.image_id,
+            platform: config.platform.clone(),
+            os,
+            layers: target_layers,
+            config: config.runtime.clone(),
+        },
+    }
+}
+
+/// The instruction of each layer; empty where the history does not fit the layers.
+fn instructions(config: &ImageConfig, layers: usize) -> Vec<String> {
+    let steps = config.history.iter().filter(|step| !step.empty_layer);
+    let steps: Vec<String> = steps.map(|step| step.created_by.clone()).collect();
+    if steps.len() == layers {
+        steps
+    } else {
+        Vec::new()
+    }
+}
+
+/// The operating system, from the first place where a container would find one.
+fn os(view: &View<'_>) -> Option<Os> {
+    let found = os_release::PLACES.iter().find_map(|place| {
+        let origin = view.seen_at(place)?;
+        let entry = view
+            .entry(origin)
+            .filter(|entry| entry.kind == EntryKind::File)?;
+        let layer = view.layers.get(origin.layer)?;
+        let mut all = layer.sections.iter().flat_map(|section| &section.os);
+        all.rfind(|os| os.path == entry.path)
+    })?;
+    Some(Os {
+        id: found.id.clone(),
+        version_id: found.version_id.clone(),
+        eol: None,
+        pretty_name: found.pretty_name.clone(),
+        codename: found.codename.clone(),
+    })
+}

@@ -1,0 +1,151 @@
+//! Packages of the image: which of those that layers tell of are there, and since when.
+
+use std::collections::{BTreeMap, HashMap, HashSet};
+
+use model::{FoundPackage, Os, Package, PackageId, PackageType};
+
+use super::{
+    purl::{distro, purl},
+    relations,
+    tree::Origin,
+    view::{View, places},
+};
+
+/// What makes a package the same one in two versions of a file.
+type Identity<'a> = (PackageType, &'a str, &'a str, Option<&'a str>);
+
+/// A package that is there, with what its layer says of it.
+pub(super) struct Installed<'a> {
+    /// As found.
+    pub(super) found: &'a FoundPackage,
+    /// As reported.
+    pub(super) package: Package,
+}
+
+/// The packages that a container would see, sorted.
+pub(super) fn collect(view: &View<'_>, os: Option<&Os>) -> Vec<Package> {
+    let listed = listed(view);
+    let mut installed: BTreeMap<_, Installed<'_>> = BTreeMap::new();
+    for (number, layer) in view.layers.iter().enumerate() {
+        for found in layer.sections.iter().flat_map(|section| &section.packages) {
+            let Some(origin) = view.origin(number, &found.path) else {
+                continue;
+            };
+            let Some((path, since)) = presence(view, origin, found, &listed) else {
+                continue;
+            };
+            let Some(layer) = view.layers.get(since) else {
+                continue;
+            };
+            let package = report(found, &path, layer.blob, os);
+            let key = (
+                found.kind,
+                found.name.clone(),
+                found.version.clone(),
+                found.arch.clone(),
+                package.id.clone(),
+            );
+            installed.entry(key).or_insert(Installed { found, package });
+        }
+    }
+    let mut installed: Vec<_> = installed.into_values().collect();
+    relations::resolve(view, &mut installed);
+    installed
+        .into_iter()
+        .map(|installed| installed.package)
+        .collect()
+}
+
+fn identity(found: &FoundPackage) -> Identity<'_> {
+    (
+        found.kind,
+        &found.name,
+        &found.version,
+        found.arch.as_deref(),
+    )
+}
+
+/// Which packages each file lists.
+fn listed<'a>(view: &View<'a>) -> HashMap<Origin, HashSet<Identity<'a>>> {
+    let mut listed: HashMap<Origin, HashSet<Identity<'_>>> = HashMap::new();
+    for (number, layer) in view.layers.iter().enumerate() {
+        for found in layer.sections.iter().flat_map(|section| &section.packages) {
+            if let Some(origin) = view.origin(number, &found.path) {
+                listed.entry(origin).or_default().insert(identity(found));
+            }
+        }
+    }
+    listed
+}
+
+/// Where the package's file is seen, and the layer since which it lists the package.
+fn presence(
+    view: &View<'_>,
+    origin: Origin,
+    found: &FoundPackage,
+    listed: &HashMap<Origin, HashSet<Identity<'_>>>,
+) -> Option<(String, usize)> {
+    let path = view.path(origin)?.to_owned();
+    let place = places(found)
+        .into_iter()
+        .find(|place| view.seen_at(place) == Some(origin));
+    let Some(place) = place else {
+        // Nobody's records, but a file that can be reached by another name.
+        return (!found.kind.is_os()).then_some((path, origin.layer));
+    };
+    let lists = |file: &Origin| {
+        listed
+            .get(file)
+            .is_some_and(|all| all.contains(&identity(found)))
+    };
+    let mut since = origin.layer;
+    for (layer, file) in view.past(&place) {
+        if !file.as_ref().is_some_and(lists) {
+            break;
+        }
+        since = layer;
+    }
+    Some((path, since))
+}
+
+fn report(found: &FoundPackage, path: &str, layer: model::Digest, os: Option<&Os>) -> Package {
+    let distro = if found.kind.is_os() { distro(os) } else { None };
+    Package {
+        id: id(found, path),
+        kind: found.kind,
+        name: found.name.clone(),
+        version: found.version.clone(),
+        purl: purl(found, os),
+        path: path.to_owned(),
+        layer,
+        arch: found.arch.clone(),
+        distro,
+        source_name: found.source_name.clone(),
+        source_version: found.source_version.clone(),
+        licenses: found.licenses.clone(),
+        depends_on: Vec::new(),
+        digests: Vec::new(),
+        owned_by: None,
+        direct: None,
+        dev: found.dev,
+        confidence: found.confidence,
+    }
+}
+
+/// `deb:openssl@3.0.11-1~deb12u2/amd64`; of a language's package the place belongs to the id, for
+/// the same version may be installed in several.
+fn id(found: &FoundPackage, path: &str) -> PackageId {
+    let FoundPackage {
+        kind,
+        name,
+        version,
+        arch,
+        ..
+    } = found;
+    let rest = match arch {
+        Some(arch) if kind.is_os() => format!("/{arch}"),
+        None if kind.is_os() => String::new(),
+        _ => format!("#{path}"),
+    };
+    PackageId(format!("{kind}:{name}@{version}{rest}"))
+}

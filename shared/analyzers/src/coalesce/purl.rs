@@ -1,0 +1,66 @@
+//! Package URLs (package-url/purl-spec).
+
+use model::{FoundPackage, Os, PackageType, Purl};
+use packageurl::PackageUrl;
+
+/// `debian-12`; `None` where the operating system is unknown.
+pub(super) fn distro(os: Option<&Os>) -> Option<String> {
+    let os = os?;
+    let is_known = !os.version_id.is_empty();
+    Some(if is_known {
+        format!("{}-{}", os.id, os.version_id)
+    } else {
+        os.id.clone()
+    })
+}
+
+/// A Python package's name as indexes compare it (PEP 503).
+pub(super) fn normalized(name: &str) -> String {
+    let mut text = String::with_capacity(name.len());
+    for part in name.split(['-', '_', '.']).filter(|part| !part.is_empty()) {
+        if !text.is_empty() {
+            text.push('-');
+        }
+        text.push_str(&part.to_ascii_lowercase());
+    }
+    text
+}
+
+/// The package URL of a package on this operating system.
+pub(super) fn purl(found: &FoundPackage, os: Option<&Os>) -> Purl {
+    let made = make(found, os).map(|purl| purl.to_string());
+    // Only a name that is empty, or all slashes, is refused.
+    Purl(made.unwrap_or_else(|_| format!("pkg:generic/{}", found.kind)))
+}
+
+fn make<'a>(
+    found: &'a FoundPackage,
+    os: Option<&'a Os>,
+) -> Result<PackageUrl<'a>, packageurl::Error> {
+    let kind = found.kind.as_str();
+    let mut purl = match found.kind {
+        PackageType::Pypi => PackageUrl::new(kind, normalized(&found.name))?,
+        PackageType::Npm => match found.name.split_once('/') {
+            Some((scope, name)) => {
+                let mut purl = PackageUrl::new(kind, name)?;
+                purl.with_namespace(scope)?;
+                purl
+            }
+            None => PackageUrl::new(kind, found.name.as_str())?,
+        },
+        _ => PackageUrl::new(kind, found.name.as_str())?,
+    };
+    purl.with_version(found.version.as_str())?;
+    if found.kind.is_os() {
+        if let Some(os) = os {
+            purl.with_namespace(os.id.as_str())?;
+        }
+        if let Some(arch) = &found.arch {
+            purl.add_qualifier("arch", arch.as_str())?;
+        }
+        if let Some(distro) = distro(os) {
+            purl.add_qualifier("distro", distro)?;
+        }
+    }
+    Ok(purl)
+}

@@ -1,0 +1,184 @@
+//! What every analyzer has to keep to: testdata, a row in the crate's doc, a version that follows
+//! its output.
+
+use std::{
+    collections::BTreeMap,
+    fmt::Write as _,
+    fs::File,
+    io::Read as _,
+    path::{Path, PathBuf},
+};
+
+use archive::Limits;
+use model::{Digest, Section};
+
+use crate::{Analyzers, Config, LayerBlob, read_layer};
+
+fn testdata() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("testdata")
+}
+
+fn read(path: &Path) -> Vec<u8> {
+    let mut bytes = Vec::new();
+    File::open(path)
+        .unwrap()
+        .take(1 << 20)
+        .read_to_end(&mut bytes)
+        .unwrap();
+    bytes
+}
+
+/// Paths below a directory, sorted.
+fn files(directory: &Path) -> Vec<PathBuf> {
+    let mut all = Vec::new();
+    let mut todo = vec![directory.to_owned()];
+    while let Some(directory) = todo.pop() {
+        for entry in directory.read_dir().unwrap() {
+            let path = entry.unwrap().path();
+            if path.is_dir() {
+                todo.push(path);
+            } else {
+                all.push(path);
+            }
+        }
+    }
+    all.sort();
+    all
+}
+
+/// A case's files as a layer. `.modes` gives the modes that a checkout cannot keep.
+fn layer(case: &Path) -> Vec<u8> {
+    let modes = case.join(".modes");
+    let modes = if modes.exists() {
+        String::from_utf8(read(&modes)).unwrap()
+    } else {
+        String::new()
+    };
+    let modes: BTreeMap<&str, u32> = modes
+        .lines()
+        .map(|line| line.split_once(' ').unwrap())
+        .map(|(mode, path)| (path, u32::from_str_radix(mode, 8).unwrap()))
+        .collect();
+    let mut builder = tar::Builder::new(Vec::new());
+    for file in files(case) {
+        let path = file.strip_prefix(case).unwrap();
+        if path == Path::new(".modes") {
+            continue;
+        }
+        let content = read(&file);
+        let mut header = tar::Header::new_gnu();
+        header.set_size(content.len() as u64);
+        header.set_mode(modes.get(path.to_str().unwrap()).copied().unwrap_or(0o644));
+        header.set_uid(0);
+        header.set_gid(0);
+        builder
+            .append_data(&mut header, path, &content[..])
+            .unwrap();
+    }
+    builder.into_inner().unwrap()
+}
+
+fn section(name: &str, case: &Path) -> Section {
+    let limits = Limits::default();
+    let all = Analyzers::all(&Config::default(), &limits);
+    let ids: Vec<_> = all.ids().into_iter().filter(|id| id.name == name).collect();
+    let blob = layer(case);
+    let expected = LayerBlob {
+        digest: Digest::of(&blob),
+        size: blob.len() as u64,
+        media_type: "application/vnd.oci.image.layer.v1.tar".to_owned(),
+    };
+    let read = read_layer(&blob[..], &expected, &all.subset(&ids), &limits, None);
+    assert!(read.complete, "{name} {}", case.display());
+    assert_eq!(read.report.sections.len(), 1, "{name} is in the list once");
+    Section::clone(&read.report.sections[0])
+}
+
+#[test]
+fn every_analyzer_has_testdata_and_a_version_that_follows_its_output() {
+    let versions = String::from_utf8(read(&testdata().join("versions"))).unwrap();
+    let mut missing = String::new();
+    for id in Analyzers::all(&Config::default(), &Limits::default()).ids() {
+        let mut output = String::new();
+        for case in ["good", "broken"] {
+            let directory = testdata().join(&id.name).join(case);
+            assert!(
+                directory.is_dir(),
+                "`{}` has no testdata/{0}/{case}/",
+                id.name
+            );
+            let mut section = section(&id.name, &directory);
+            assert!(
+                case == "good" || section.gaps.len() + section.findings.len() + 1 > 0,
+                "a broken file never fails the section"
+            );
+            section.analyzer.config = Digest::of(b"");
+            write!(output, "{section:#?}").unwrap();
+            insta::with_settings!({
+                snapshot_path => testdata().join(&id.name),
+                prepend_module_to_snapshot => false,
+                omit_expression => true,
+            }, {
+                insta::assert_yaml_snapshot!(case, section, { ".analyzer.config" => "[config]" });
+            });
+        }
+        let line = format!(
+            "{} {} {}",
+            id.name,
+            id.version,
+            Digest::of(output.as_bytes()).short()
+        );
+        if !versions.lines().any(|known| known == line) {
+            writeln!(missing, "{line}").unwrap();
+        }
+    }
+    assert!(
+        missing.is_empty(),
+        "the output of these analyzers changed. Raise their `version`, then add (never edit) in \
+         testdata/versions:\n{missing}"
+    );
+}
+
+#[test]
+fn a_version_has_one_output() {
+    let versions = String::from_utf8(read(&testdata().join("versions"))).unwrap();
+    let mut seen = BTreeMap::new();
+    for line in versions.lines() {
+        let (key, hash) = line.rsplit_once(' ').unwrap();
+        assert_eq!(
+            seen.insert(key, hash),
+            None,
+            "`{key}` is there twice: raise the version"
+        );
+    }
+}
+
+#[test]
+fn every_analyzer_has_a_row_in_the_crates_doc() {
+    let doc = include_str!("lib.rs");
+    for id in Analyzers::all(&Config::default(), &Limits::default()).ids() {
+        assert!(
+            doc.contains(&format!("//! | `{}` |", id.name)),
+            "`{}` has no row",
+            id.name
+        );
+    }
+}
+
+#[test]
+fn ids_are_distinct_and_follow_the_limits() {
+    let limits = Limits::default();
+    let other = Limits {
+        entries_max: 7,
+        ..Limits::default()
+    };
+    let (ids, others) = (
+        Analyzers::all(&Config::default(), &limits).ids(),
+        Analyzers::all(&Config::default(), &other).ids(),
+    );
+    let names: std::collections::BTreeSet<_> = ids.iter().map(|id| &id.name).collect();
+    assert_eq!(names.len(), ids.len());
+    for (id, other) in ids.iter().zip(&others) {
+        assert!(id.version > 0 && id.name == other.name && id.config != other.config);
+    }
+}

@@ -1,0 +1,233 @@
+//! Debian packages: dpkg's `status`, the `status.d` of distroless images, and the files' owners.
+
+use std::collections::{BTreeMap, HashSet};
+
+use archive::{Entry, Limits};
+use model::{AnalyzerId, Confidence, FoundPackage, Owned, PackageType};
+
+use crate::{
+    Analyzer, Config, File, Found, Malformed, Wanted, analyzer_id,
+    stanza::{Stanza, paragraphs},
+};
+
+/// A desktop's `status` has 6 MB.
+const BYTES_MAX: u64 = 64 << 20;
+
+/// The largest packages have 60,000 files.
+const FILES_MAX: usize = 500_000;
+
+/// Where dpkg keeps everything.
+const HOME: &str = "var/lib/dpkg";
+
+/// Reads dpkg's records.
+pub(crate) struct Dpkg(AnalyzerId);
+
+/// What a file among dpkg's records is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Kind<'a> {
+    /// Paragraphs of packages.
+    Status,
+    /// A list of files, of this package.
+    Owned(&'a str),
+}
+
+/// Whether a file at this path is read as a list of packages.
+pub(crate) fn is_database(path: &str) -> bool {
+    kind(path) == Some(Kind::Status)
+}
+
+/// The place where dpkg would have to see this file for the packages in it to be installed.
+pub(crate) fn place(path: &str) -> String {
+    match path.rsplit_once("/status.d/") {
+        Some((_, name)) => format!("{HOME}/status.d/{name}"),
+        None => format!("{HOME}/status"),
+    }
+}
+
+// === impl Dpkg ===
+
+impl Dpkg {
+    pub(crate) fn boxed(config: &Config, limits: &Limits) -> Box<dyn Analyzer> {
+        Box::new(Self(analyzer_id("dpkg", 1, config, limits)))
+    }
+}
+
+impl Analyzer for Dpkg {
+    fn id(&self) -> &AnalyzerId {
+        &self.0
+    }
+
+    fn wants(&self, entry: &Entry<'_>, _head: &[u8]) -> Wanted {
+        match kind(entry.path) {
+            Some(Kind::Status) => Wanted::Alone,
+            Some(Kind::Owned(package)) => Wanted::Together(package.to_owned()),
+            None => Wanted::No,
+        }
+    }
+
+    fn analyze(&self, files: &[File], found: &mut Found) -> Result<(), Malformed> {
+        let mut files_of = BTreeMap::new();
+        let mut owner = None;
+        for file in files {
+            let text = file.text(BYTES_MAX)?;
+            match kind(file.path()) {
+                Some(Kind::Owned(package)) => {
+                    owner = Some(package);
+                    if !read_owned(file.path(), &text, &mut files_of) {
+                        found.malformed(
+                            file.path(),
+                            format!("there are more than {FILES_MAX} files"),
+                        );
+                    }
+                }
+                _ => read_status(file.path(), &text, found),
+            }
+        }
+        let Some(owner) = owner else { return Ok(()) };
+        let (package, arch) = owner
+            .split_once(':')
+            .map_or((owner, None), |(p, a)| (p, Some(a)));
+        // A list names directories too: whatever is the parent of something.
+        let parents: HashSet<&str> = files_of
+            .keys()
+            .filter_map(|path| path.rsplit_once('/'))
+            .map(|(parent, _)| parent)
+            .collect();
+        let files = files_of
+            .iter()
+            .filter(|(path, _)| !parents.contains(path.as_str()));
+        for (path, digest) in files {
+            found.add_owned(Owned {
+                package: package.to_owned(),
+                arch: arch.map(ToOwned::to_owned),
+                path: path.clone(),
+                digest: digest.clone(),
+            });
+        }
+        Ok(())
+    }
+}
+
+fn kind(path: &str) -> Option<Kind<'_>> {
+    let (directory, name) = path.rsplit_once('/')?;
+    let is_home = |at: &str| at == HOME || at.ends_with("/lib/dpkg");
+    if name == "status" && is_home(directory) {
+        return Some(Kind::Status);
+    }
+    let (home, below) = directory.rsplit_once('/')?;
+    match below {
+        "status.d" if is_home(home) => Some(
+            name.strip_suffix(".md5sums")
+                .map_or(Kind::Status, Kind::Owned),
+        ),
+        "info" if home == HOME => {
+            let owner = name
+                .strip_suffix(".list")
+                .or_else(|| name.strip_suffix(".md5sums"));
+            owner.map(Kind::Owned)
+        }
+        _ => None,
+    }
+}
+
+fn read_status(path: &str, text: &str, found: &mut Found) {
+    for (at, stanza) in paragraphs(text).enumerate() {
+        if !is_installed(&stanza) {
+            continue;
+        }
+        let number = at.saturating_add(1);
+        if let Some(line) = stanza.stray {
+            let line: String = line.chars().take(80).collect();
+            found.malformed(
+                path,
+                format!("paragraph {number} has the stray line `{line}`"),
+            );
+        }
+        let (Some(name), Some(version)) = (stanza.get("Package"), stanza.get("Version")) else {
+            found.malformed(
+                path,
+                format!("paragraph {number} has no package name or no version"),
+            );
+            continue;
+        };
+        found.add_package(package(path, name, version, &stanza));
+    }
+}
+
+/// Whether the package's files are there: it need not be configured for that. Distroless images
+/// have no `Status` at all.
+fn is_installed(stanza: &Stanza<'_>) -> bool {
+    let state = stanza
+        .get("Status")
+        .map(|status| status.rsplit(' ').next().unwrap_or_default());
+    !matches!(
+        state,
+        Some("not-installed" | "config-files" | "half-installed")
+    )
+}
+
+fn package(path: &str, name: &str, version: &str, stanza: &Stanza<'_>) -> FoundPackage {
+    let (source, source_version) = match stanza.get("Source").map(|source| source.split_once(' ')) {
+        None => (name, version),
+        Some(None) => (stanza.get("Source").unwrap_or(name), version),
+        Some(Some((source, rest))) => (
+            source,
+            rest.trim().trim_start_matches('(').trim_end_matches(')'),
+        ),
+    };
+    let depends = [stanza.folded("Pre-Depends"), stanza.folded("Depends")].join(",");
+    FoundPackage {
+        kind: PackageType::Deb,
+        name: name.to_owned(),
+        version: version.to_owned(),
+        arch: stanza.get("Architecture").map(ToOwned::to_owned),
+        source_name: Some(source.to_owned()),
+        source_version: Some(source_version.to_owned()),
+        licenses: Vec::new(),
+        depends_on: dependencies(&depends),
+        path: path.to_owned(),
+        dev: None,
+        confidence: Confidence::High,
+    }
+}
+
+/// The names in a `Depends` field, those of alternatives too, without versions and architectures.
+fn dependencies(field: &str) -> Vec<String> {
+    let names = field
+        .split([',', '|'])
+        .filter_map(|part| part.split_whitespace().next());
+    let names = names.map(|name| name.split([':', '(']).next().unwrap_or_default().to_owned());
+    let mut names: Vec<_> = names.filter(|name| !name.is_empty()).collect();
+    names.sort();
+    names.dedup();
+    names
+}
+
+/// Reads a `.list` or `.md5sums`: paths without the leading slash, and the digests of the latter.
+/// Says whether that was all.
+fn read_owned(path: &str, text: &str, owned: &mut BTreeMap<String, Option<String>>) -> bool {
+    let is_list = path
+        .rsplit_once('.')
+        .is_some_and(|(_, extension)| extension == "list");
+    for line in text.lines() {
+        if owned.len() >= FILES_MAX {
+            return false;
+        }
+        if is_list {
+            let file = line.trim_start_matches('/');
+            if !matches!(file, "" | ".") {
+                owned.entry(file.to_owned()).or_default();
+            }
+        } else if let Some((digest, file)) = line.split_once(' ') {
+            let is_md5 = digest.len() == 32 && digest.bytes().all(|b| b.is_ascii_hexdigit());
+            let file = file
+                .trim_start()
+                .trim_start_matches("./")
+                .trim_start_matches('/');
+            if is_md5 && !file.is_empty() {
+                owned.insert(file.to_owned(), Some(format!("md5:{digest}")));
+            }
+        }
+    }
+    true
+}

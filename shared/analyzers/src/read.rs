@@ -1,0 +1,286 @@
+//! The one pass over a layer: two threads, no copy on disk.
+//!
+//! ```text
+//! thread A                     bounded channel of 256 KiB buffers       thread B (the caller's)
+//! blob -> inflate  ──────────────── plain bytes ────────────────────►  sha256, tar walk, analyzers
+//!      └────────────────────────── the blob's bytes ─────────────────►  sha256
+//!      ◄──────────────────────────── empty buffers ──────────────────┘
+//! ```
+
+mod content;
+mod pipe;
+mod results;
+mod runnable;
+#[cfg(test)]
+mod tests;
+
+use std::{
+    io::{BufRead as _, Read},
+    sync::Arc,
+    thread,
+    time::{Duration, Instant},
+};
+
+use archive::{ArchiveError, Limits, Walk, Walked};
+use model::{Digest, Entries, Gap, GapCode, Hides, LayerEntry, LayerReport, Section};
+
+use self::{
+    content::Collector,
+    pipe::{Fed, PlainBytes, feed},
+    results::{Results, cap},
+};
+use crate::Analyzers;
+
+/// A layer as a manifest names it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct LayerBlob {
+    /// The blob's digest.
+    pub digest: Digest,
+    /// Bytes of the blob.
+    pub size: u64,
+    /// The media type.
+    pub media_type: String,
+}
+
+/// What came of reading a layer.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct LayerRead {
+    /// What was found, all that there is up to the place where reading stopped.
+    pub report: LayerReport,
+    /// Whether the sections follow from the blob's content and [`Limits`] alone: its digest was
+    /// verified over every byte, and nothing was cut short by time, disk or network. Only then
+    /// may they be kept.
+    pub complete: bool,
+}
+
+/// Reads a layer once and makes the `entries` section and one section per analyzer.
+///
+/// It never fails: what could not be read is a gap. Even behind a damaged place or the end of the
+/// archive everything is read, so that both digests are over all bytes; a bomb is not inflated
+/// further, and only its compressed bytes are read to their end.
+pub fn read_layer(
+    blob: impl Read + Send,
+    expected: &LayerBlob,
+    analyzers: &Analyzers,
+    limits: &Limits,
+    deadline: Option<Instant>,
+) -> LayerRead {
+    let own_deadline = Instant::now().checked_add(Duration::from_millis(limits.time_ms));
+    let deadline = [deadline, own_deadline].into_iter().flatten().min();
+    if expected.size > limits.compressed_bytes_max {
+        let error = ArchiveError::CompressedBytes(limits.compressed_bytes_max);
+        return unread(expected, analyzers, limits, &error);
+    }
+    // More bytes than the manifest says are never read: they could not be this blob.
+    let blob_limits = Limits {
+        compressed_bytes_max: expected.size,
+        ..limits.clone()
+    };
+    thread::scope(|scope| {
+        let (feeder, plain) = pipe::pipe(deadline);
+        let (media_type, blob_limits) = (&expected.media_type, &blob_limits);
+        let feeding = scope.spawn(move || feed(blob, media_type, blob_limits, feeder));
+        let walked = walk_all(plain, analyzers, limits);
+        match feeding.join() {
+            Ok(fed) => Ending {
+                expected,
+                limits,
+                fed,
+                walked,
+            }
+            .into_read(),
+            Err(panic) => std::panic::resume_unwind(panic),
+        }
+    })
+}
+
+/// A layer that was not even begun.
+fn unread(
+    expected: &LayerBlob,
+    analyzers: &Analyzers,
+    limits: &Limits,
+    error: &ArchiveError,
+) -> LayerRead {
+    let sections = Results::new(limits).into_sections(analyzers);
+    let report = LayerReport {
+        blob: expected.digest,
+        entries: Arc::new(Entries::default()),
+        sections: sections.into_iter().map(Arc::new).collect(),
+        transient_gaps: vec![error.gap()],
+    };
+    LayerRead {
+        report,
+        complete: false,
+    }
+}
+
+/// What thread B has in the end.
+struct WalkedLayer {
+    entries: Vec<LayerEntry>,
+    gaps: Vec<Gap>,
+    transient_gaps: Vec<Gap>,
+    sections: Vec<Section>,
+    error: Option<ArchiveError>,
+    timed_out: bool,
+    diff_id: Digest,
+    blob: Digest,
+    uncompressed_bytes: u64,
+}
+
+fn walk_all(plain: PlainBytes, analyzers: &Analyzers, limits: &Limits) -> WalkedLayer {
+    let results = Results::new(limits);
+    let mut walk = Walk::new(plain, limits);
+    // Big files are analyzed beside the walk, by the pool that all layers share.
+    let mut layer = rayon::in_place_scope(|scope| {
+        let mut layer = Layer::default();
+        let mut collector = Collector::new(analyzers, limits, &results, scope);
+        let error = layer.walk(&mut walk, &mut collector).err();
+        collector.finish();
+        layer.error = error;
+        layer.transient_gaps.append(&mut collector.transient_gaps);
+        layer
+    });
+    let plain = walk.reader_mut();
+    while plain.fill_buf().is_ok_and(|rest| !rest.is_empty()) {
+        let length = plain.fill_buf().map_or(0, <[u8]>::len);
+        plain.consume(length);
+    }
+    let timed_out = plain.timed_out();
+    let sums = plain.sums();
+    layer.transient_gaps.extend(results.transient_gaps());
+    WalkedLayer {
+        entries: layer.entries,
+        gaps: layer.gaps,
+        transient_gaps: layer.transient_gaps,
+        sections: results.into_sections(analyzers),
+        error: layer.error,
+        timed_out,
+        diff_id: sums.layer,
+        blob: sums.blob,
+        uncompressed_bytes: sums.layer_bytes,
+    }
+}
+
+/// What the walk has found so far.
+#[derive(Default)]
+struct Layer {
+    entries: Vec<LayerEntry>,
+    gaps: Vec<Gap>,
+    transient_gaps: Vec<Gap>,
+    error: Option<ArchiveError>,
+}
+
+// === impl Layer ===
+
+impl Layer {
+    fn walk(
+        &mut self,
+        walk: &mut Walk<PlainBytes>,
+        collector: &mut Collector<'_, '_>,
+    ) -> Result<(), ArchiveError> {
+        while let Some(walked) = walk.next_entry()? {
+            match walked {
+                Walked::Ignored(gap) => self.gaps.push(gap),
+                Walked::Unread(entry, gap) => {
+                    self.gaps.push(gap);
+                    self.entries.push(entry);
+                }
+                Walked::Entry(mut entry) => {
+                    let taken = collector.take(self.entries.len(), &mut entry, walk);
+                    self.entries.push(entry);
+                    taken?;
+                }
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Both threads' results, to be made one.
+struct Ending<'a> {
+    expected: &'a LayerBlob,
+    limits: &'a Limits,
+    fed: Fed,
+    walked: WalkedLayer,
+}
+
+// === impl Ending ===
+
+impl Ending<'_> {
+    fn into_read(self) -> LayerRead {
+        let Self {
+            expected,
+            limits,
+            fed,
+            walked,
+        } = self;
+        let mut gaps = walked.gaps;
+        let mut transient = walked.transient_gaps;
+        let blob = if fed.is_plain {
+            walked.diff_id
+        } else {
+            walked.blob
+        };
+        let is_whole = fed.is_whole && !walked.timed_out;
+        let mut is_stopped = false;
+        if walked.timed_out {
+            transient.push(ArchiveError::Time(limits.time_ms).gap());
+            is_stopped = true;
+        } else if let Some(error) = &fed.error {
+            let is_too_long = matches!(error, ArchiveError::CompressedBytes(_));
+            match error {
+                _ if is_too_long => transient.push(size_gap(expected, None)),
+                _ if error.is_transient() => transient.push(error.gap()),
+                _ => gaps.push(error.gap()),
+            }
+            is_stopped = true;
+        }
+        if let Some(error) = walked.error {
+            // Where the stream stopped, the archive stops as well.
+            let is_echo = is_stopped && error.gap_code() == GapCode::Truncated;
+            if !is_echo {
+                gaps.push(error.gap());
+            }
+        }
+        transient.extend(fed.media_type.as_ref().map(ArchiveError::gap));
+        let is_verified = is_whole && blob == expected.digest;
+        if is_whole && !is_verified {
+            let detail = format!("the bytes have the digest {blob}");
+            transient.push(Gap::new(GapCode::DigestMismatch, Hides::Entries, detail));
+        }
+        if is_whole && fed.compressed_bytes != expected.size {
+            transient.push(size_gap(expected, Some(fed.compressed_bytes)));
+        }
+        let is_lasting =
+            |gap: &Gap| !matches!(gap.code, GapCode::LimitTime | GapCode::LayerUnavailable);
+        let complete = is_verified && transient.iter().all(is_lasting);
+        let entries = Entries {
+            diff_id: (is_whole && !is_stopped).then_some(walked.diff_id),
+            compressed_bytes: fed.compressed_bytes,
+            uncompressed_bytes: walked.uncompressed_bytes,
+            entries: walked.entries,
+            gaps: cap(gaps, limits.gaps_max),
+        };
+        let report = LayerReport {
+            blob: expected.digest,
+            entries: Arc::new(entries),
+            sections: walked.sections.into_iter().map(Arc::new).collect(),
+            transient_gaps: cap(transient, limits.gaps_max),
+        };
+        LayerRead { report, complete }
+    }
+}
+
+fn size_gap(expected: &LayerBlob, found: Option<u64>) -> Gap {
+    let detail = match found {
+        Some(found) => format!(
+            "the blob has {found} bytes, the manifest says {}",
+            expected.size
+        ),
+        None => format!(
+            "the blob has more than the {} bytes of the manifest",
+            expected.size
+        ),
+    };
+    Gap::new(GapCode::SizeMismatch, Hides::Entries, detail)
+}

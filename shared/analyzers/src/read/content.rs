@@ -1,0 +1,264 @@
+//! Collecting wanted files from the stream, each once, and handing them to the analyzers.
+
+use std::{
+    collections::BTreeMap,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+};
+
+use archive::{ArchiveError, Entry, Limits, Spill, Walk};
+use model::{Gap, GapCode, Hasher, LayerEntry};
+use rayon::Scope;
+
+use super::{pipe::PlainBytes, results::Results, runnable::is_runnable};
+use crate::{
+    Analyzer, Analyzers, File, Wanted,
+    file::{Content, Held},
+};
+
+/// Bytes by which analyzers decide.
+const HEAD_BYTES: usize = 1024;
+
+/// From this size on a file is analyzed beside the walk.
+const ASIDE_BYTES: u64 = 64 * 1024;
+
+/// Takes files from the walk.
+pub(super) struct Collector<'a, 'scope> {
+    analyzers: &'scope Analyzers,
+    limits: &'a Limits,
+    results: &'scope Results,
+    scope: &'a Scope<'scope>,
+    /// Bytes of files that are being analyzed beside the walk.
+    aside: Arc<AtomicU64>,
+    /// Files that wait for others, by analyzer and key, with the number of the first.
+    waiting: BTreeMap<(usize, String), (usize, Vec<File>)>,
+    waiting_bytes: u64,
+    spilled_bytes: u64,
+    head: Vec<u8>,
+    pub(super) transient_gaps: Vec<Gap>,
+}
+
+/// What is done with the file that passes.
+struct Intake {
+    wants: Vec<(usize, Wanted)>,
+    hasher: Option<Hasher>,
+    sink: Sink,
+}
+
+/// Where its bytes go.
+enum Sink {
+    Nowhere,
+    Memory(Vec<u8>),
+    Spill(Spill),
+    /// They are too many.
+    TooLarge,
+    /// The disk would not take them.
+    Failed(ArchiveError),
+}
+
+// === impl Collector ===
+
+impl<'a, 'scope> Collector<'a, 'scope> {
+    pub(super) fn new(
+        analyzers: &'scope Analyzers,
+        limits: &'a Limits,
+        results: &'scope Results,
+        scope: &'a Scope<'scope>,
+    ) -> Self {
+        Self {
+            analyzers,
+            limits,
+            results,
+            scope,
+            aside: Arc::default(),
+            waiting: BTreeMap::new(),
+            waiting_bytes: 0,
+            spilled_bytes: 0,
+            head: Vec::with_capacity(HEAD_BYTES),
+            transient_gaps: Vec::new(),
+        }
+    }
+
+    /// Takes what is wanted of the walk's current entry, which has this number, and its digest.
+    pub(super) fn take(
+        &mut self,
+        number: usize,
+        entry: &mut LayerEntry,
+        walk: &mut Walk<PlainBytes>,
+    ) -> Result<(), ArchiveError> {
+        if !Entry::from(&*entry).is_file() {
+            return Ok(());
+        }
+        let mut intake: Option<Intake> = None;
+        self.head.clear();
+        while let Some(chunk) = walk.chunk()? {
+            if let Some(intake) = &mut intake {
+                intake.push(chunk);
+                continue;
+            }
+            let missing = HEAD_BYTES.saturating_sub(self.head.len()).min(chunk.len());
+            let (head, rest) = chunk.split_at_checked(missing).unwrap_or((chunk, &[]));
+            self.head.extend_from_slice(head);
+            if self.head.len() >= HEAD_BYTES {
+                intake.insert(self.open(entry)).push(rest);
+            }
+        }
+        let intake = match intake {
+            Some(intake) => intake,
+            None => self.open(entry),
+        };
+        self.close(number, entry, intake);
+        Ok(())
+    }
+
+    /// Analyzes what waited for the layer's end.
+    pub(super) fn finish(&mut self) {
+        for ((analyzer, _), (number, files)) in std::mem::take(&mut self.waiting) {
+            self.analyze(number, analyzer, files);
+        }
+    }
+
+    /// Asks everybody, now that the head is known.
+    fn open(&mut self, entry: &LayerEntry) -> Intake {
+        let view = Entry::from(entry);
+        let answers = self
+            .analyzers
+            .as_slice()
+            .iter()
+            .map(|one| one.wants(&view, &self.head));
+        let wants: Vec<_> = answers
+            .enumerate()
+            .filter(|(_, wanted)| *wanted != Wanted::No)
+            .collect();
+        let mut intake = Intake {
+            hasher: is_runnable(&view, &self.head).then(Hasher::default),
+            sink: self.sink(entry.size, &wants),
+            wants,
+        };
+        intake.push(&self.head);
+        intake
+    }
+
+    /// Decides by size alone, never by what is going on at the moment: the same layer gives the
+    /// same report.
+    fn sink(&mut self, size: u64, wants: &[(usize, Wanted)]) -> Sink {
+        let together = wants
+            .iter()
+            .any(|(_, wanted)| matches!(wanted, Wanted::Together(_)));
+        if !together && !wants.iter().any(|(_, wanted)| *wanted == Wanted::Alone) {
+            return Sink::Nowhere;
+        }
+        let waiting = self
+            .waiting_bytes
+            .saturating_add(if together { size } else { 0 });
+        let fits =
+            size <= self.limits.file_memory_bytes_max && waiting <= self.limits.held_bytes_max / 2;
+        if fits {
+            self.waiting_bytes = waiting;
+            // The size is what a header says: memory is only taken for bytes that come.
+            return Sink::Memory(Vec::new());
+        }
+        let spilled = self.spilled_bytes.saturating_add(size);
+        if size > self.limits.file_bytes_max || spilled > self.limits.spill_bytes_max {
+            return Sink::TooLarge;
+        }
+        self.spilled_bytes = spilled;
+        Spill::create().map_or_else(
+            |error| Sink::Failed(ArchiveError::Spill(error)),
+            Sink::Spill,
+        )
+    }
+
+    /// Hands the file on.
+    fn close(&mut self, number: usize, entry: &mut LayerEntry, intake: Intake) {
+        let Intake {
+            wants,
+            hasher,
+            sink,
+        } = intake;
+        entry.digest = hasher.map(Hasher::finish);
+        if wants.is_empty() {
+            return;
+        }
+        let content = match sink {
+            Sink::Nowhere => Content::None,
+            Sink::Memory(bytes) => Content::Held(Arc::new(Held(bytes))),
+            Sink::Spill(spill) => Content::Spilled(Arc::new(spill)),
+            Sink::TooLarge => {
+                for (analyzer, _) in wants {
+                    self.too_large(number, analyzer, entry);
+                }
+                return;
+            }
+            Sink::Failed(error) => {
+                self.transient_gaps.push(error.gap().at(&entry.path));
+                return;
+            }
+        };
+        let file = File::new(Arc::new(entry.clone()), content);
+        for (analyzer, wanted) in wants {
+            let file = file.clone();
+            match wanted {
+                Wanted::Together(key) => {
+                    let waiting = self.waiting.entry((analyzer, key));
+                    waiting.or_insert_with(|| (number, Vec::new())).1.push(file);
+                }
+                _ => self.analyze(number, analyzer, vec![file]),
+            }
+        }
+    }
+
+    /// Analyzes here, or beside the walk where it takes long and there is room for it.
+    fn analyze(&self, number: usize, analyzer: usize, files: Vec<File>) {
+        let Some(one) = self.analyzers.as_slice().get(analyzer) else {
+            return;
+        };
+        let one: &'scope dyn Analyzer = one.as_ref();
+        let results = self.results;
+        let bytes = files
+            .iter()
+            .fold(0_u64, |sum, file| sum.saturating_add(file.entry.size));
+        let room =
+            (self.limits.held_bytes_max / 2).saturating_sub(self.aside.load(Ordering::Acquire));
+        if bytes < ASIDE_BYTES || bytes > room {
+            return results.analyze(number, analyzer, one, &files);
+        }
+        let aside = Arc::clone(&self.aside);
+        aside.fetch_add(bytes, Ordering::AcqRel);
+        self.scope.spawn(move |_| {
+            results.analyze(number, analyzer, one, &files);
+            drop(files);
+            aside.fetch_sub(bytes, Ordering::AcqRel);
+        });
+    }
+
+    fn too_large(&self, number: usize, analyzer: usize, entry: &LayerEntry) {
+        let Some(one) = self.analyzers.as_slice().get(analyzer) else {
+            return;
+        };
+        let detail = format!("the file has {} bytes, more than is kept", entry.size);
+        let gap = Gap::new(GapCode::LimitFile, one.hides(), detail).at(&entry.path);
+        self.results.note(number, analyzer, gap);
+    }
+}
+
+// === impl Intake ===
+
+impl Intake {
+    fn push(&mut self, bytes: &[u8]) {
+        if let Some(hasher) = &mut self.hasher {
+            hasher.update(bytes);
+        }
+        match &mut self.sink {
+            Sink::Memory(memory) => memory.extend_from_slice(bytes),
+            Sink::Spill(spill) => {
+                if let Err(error) = spill.append(bytes) {
+                    self.sink = Sink::Failed(ArchiveError::Spill(error));
+                }
+            }
+            Sink::Nowhere | Sink::TooLarge | Sink::Failed(_) => {}
+        }
+    }
+}

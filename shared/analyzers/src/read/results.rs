@@ -1,0 +1,202 @@
+//! What analyzers found, brought into an order that no thread can change.
+
+use std::{
+    collections::HashMap,
+    sync::{Mutex, PoisonError},
+};
+
+use archive::Limits;
+use model::{AnalyzerId, Gap, GapCode, Hides, Section};
+
+use crate::{Analyzer, Analyzers, File, Found};
+
+/// Results of all calls, in the order in which they ended.
+pub(super) struct Results {
+    calls: Mutex<Calls>,
+    bytes_max: u64,
+    gaps_max: usize,
+}
+
+#[derive(Default)]
+struct Calls {
+    ended: Vec<Call>,
+    bytes: u64,
+}
+
+/// One call of one analyzer.
+struct Call {
+    analyzer: usize,
+    /// The number of the (first) file's entry.
+    number: usize,
+    /// The file's path, where it was one.
+    path: Option<String>,
+    found: Found,
+    transient_gap: Option<Gap>,
+}
+
+// === impl Results ===
+
+impl Results {
+    pub(super) fn new(limits: &Limits) -> Self {
+        let (bytes_max, gaps_max) = (limits.result_bytes_max, limits.gaps_max);
+        Self {
+            calls: Mutex::default(),
+            bytes_max,
+            gaps_max,
+        }
+    }
+
+    pub(super) fn analyze(
+        &self,
+        number: usize,
+        at: usize,
+        analyzer: &dyn Analyzer,
+        files: &[File],
+    ) {
+        let mut found = Found::new(self.bytes_max);
+        let mut transient_gap = None;
+        let first = files.first().map(|file| file.path().to_owned());
+        if let Err(error) = analyzer.analyze(files, &mut found) {
+            let mut gap = Gap::new(error.gap_code(), analyzer.hides(), error.to_string());
+            gap.path.clone_from(&first);
+            if error.is_transient() {
+                transient_gap = Some(gap);
+            } else {
+                found.add_gap(gap);
+            }
+        }
+        let path = first.filter(|_| files.len() == 1);
+        self.push(Call {
+            analyzer: at,
+            number,
+            path,
+            found,
+            transient_gap,
+        });
+    }
+
+    pub(super) fn note(&self, number: usize, analyzer: usize, gap: Gap) {
+        let mut found = Found::new(self.bytes_max);
+        found.add_gap(gap);
+        self.push(Call {
+            analyzer,
+            number,
+            path: None,
+            found,
+            transient_gap: None,
+        });
+    }
+
+    pub(super) fn transient_gaps(&self) -> Vec<Gap> {
+        let mut calls = self.calls.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut gaps: Vec<_> = calls
+            .ended
+            .iter_mut()
+            .filter_map(|call| call.transient_gap.take())
+            .collect();
+        gaps.sort();
+        gaps
+    }
+
+    /// One section per analyzer.
+    pub(super) fn into_sections(self, analyzers: &Analyzers) -> Vec<Section> {
+        let Self {
+            calls,
+            bytes_max,
+            gaps_max,
+        } = self;
+        let mut calls = calls
+            .into_inner()
+            .unwrap_or_else(PoisonError::into_inner)
+            .ended;
+        calls.sort_by_key(|call| (call.analyzer, call.number));
+        let ids = analyzers.ids();
+        let mut all: Vec<Found> = ids.iter().map(|_| Found::new(bytes_max)).collect();
+        let last = last_numbers(&calls);
+        for mut call in calls {
+            // Of two entries with one path the later one is the file; what is wrong with the
+            // other is still in the layer.
+            if call
+                .path
+                .as_ref()
+                .is_some_and(|path| last.get(path) > Some(&call.number))
+            {
+                call.found.os.clear();
+                call.found.packages.clear();
+                call.found.owned.clear();
+                call.found.gaps.clear();
+            }
+            if let Some(found) = all.get_mut(call.analyzer) {
+                found.merge(call.found);
+            }
+        }
+        let sections = ids.into_iter().zip(all);
+        sections
+            .map(|(id, found)| section(id, found, bytes_max, gaps_max))
+            .collect()
+    }
+
+    fn push(&self, mut call: Call) {
+        // Each section is bounded when it is put together, in a fixed order. Until then this is
+        // the bound, far above it.
+        let bytes = self.bytes_max.saturating_sub(call.found.room());
+        let mut calls = self.calls.lock().unwrap_or_else(PoisonError::into_inner);
+        calls.bytes = calls.bytes.saturating_add(bytes);
+        if calls.bytes > self.bytes_max.saturating_mul(4) {
+            call.found = Found::overfull();
+        }
+        calls.ended.push(call);
+    }
+}
+
+fn section(analyzer: AnalyzerId, mut found: Found, bytes_max: u64, gaps_max: usize) -> Section {
+    if found.is_over {
+        let detail = format!("the results take more than {bytes_max} bytes");
+        found
+            .gaps
+            .insert(0, Gap::new(GapCode::LimitResults, Hides::Packages, detail));
+    }
+    Section {
+        analyzer,
+        os: found.os,
+        packages: found.packages,
+        owned: found.owned,
+        findings: found.findings,
+        gaps: cap(found.gaps, gaps_max),
+    }
+}
+
+/// At most `gaps_max` gaps; the rest are counted in one more.
+pub(super) fn cap(mut gaps: Vec<Gap>, gaps_max: usize) -> Vec<Gap> {
+    let rest = gaps.split_off(gaps.len().min(gaps_max));
+    if let Some(worst) = rest
+        .iter()
+        .map(|gap| gap.hides)
+        .min_by_key(|hides| rank(*hides))
+    {
+        let detail = format!("{} more gaps", rest.len());
+        gaps.push(Gap::new(GapCode::LimitResults, worst, detail));
+    }
+    gaps
+}
+
+fn rank(hides: Hides) -> u8 {
+    match hides {
+        Hides::Entries => 0,
+        Hides::Packages => 1,
+        Hides::Malware => 2,
+        Hides::Secrets => 3,
+        Hides::Nothing => 4,
+    }
+}
+
+fn last_numbers(calls: &[Call]) -> HashMap<String, usize> {
+    let mut last = HashMap::new();
+    for call in calls {
+        if let Some(path) = &call.path {
+            let number: &mut usize = last.entry(path.clone()).or_default();
+            *number = call.number.max(*number);
+        }
+    }
+    last
+}

@@ -1,0 +1,138 @@
+//! Real images, compared with what the package managers' own tools list. They are found in
+//! `$TIDEWAITER_TEST_DATA/images`; without it the test says so and passes.
+
+use std::{
+    collections::BTreeSet,
+    fs::File,
+    io::Read as _,
+    path::{Path, PathBuf},
+};
+
+use archive::Limits;
+use model::{Digest, ImageConfig, ImageReport};
+use serde_json::Value;
+
+use crate::{Analyzers, Config, LayerBlob, Subject, coalesce, read_layer};
+
+const IMAGES: &[&str] = &[
+    "alpine-3.15",
+    "alpine-python-app",
+    "alpine-node-app",
+    "distroless-nats",
+];
+
+fn json(path: &Path) -> Value {
+    let mut bytes = Vec::new();
+    File::open(path)
+        .unwrap()
+        .take(16 << 20)
+        .read_to_end(&mut bytes)
+        .unwrap();
+    serde_json::from_slice(&bytes).unwrap()
+}
+
+fn blob(layout: &Path, descriptor: &Value) -> (PathBuf, Digest) {
+    let digest: Digest = descriptor["digest"].as_str().unwrap().parse().unwrap();
+    (layout.join("blobs/sha256").join(digest.hex()), digest)
+}
+
+fn scan(layout: &Path) -> ImageReport {
+    let limits = Limits::default();
+    let analyzers = Analyzers::all(&Config::default(), &limits);
+    let index = json(&layout.join("index.json"));
+    let (manifest, image) = blob(layout, &index["manifests"][0]);
+    let manifest = json(&manifest);
+    let (config, image_id) = blob(layout, &manifest["config"]);
+    let config = json(&config);
+    let mut layers = Vec::new();
+    let mut layer_sizes = Vec::new();
+    for descriptor in manifest["layers"].as_array().unwrap() {
+        let (path, digest) = blob(layout, descriptor);
+        let expected = LayerBlob {
+            digest,
+            size: descriptor["size"].as_u64().unwrap(),
+            media_type: descriptor["mediaType"].as_str().unwrap().to_owned(),
+        };
+        let read = read_layer(
+            File::open(path).unwrap(),
+            &expected,
+            &analyzers,
+            &limits,
+            None,
+        );
+        assert!(read.complete, "{:?}", read.report.transient_gaps);
+        layers.push(read.report);
+        layer_sizes.push(expected.size);
+    }
+    let diff_ids = config["rootfs"]["diff_ids"].as_array().unwrap();
+    let config = ImageConfig {
+        diff_ids: diff_ids
+            .iter()
+            .map(|id| id.as_str().unwrap().parse().unwrap())
+            .collect(),
+        ..ImageConfig::default()
+    };
+    let subject = Subject {
+        image,
+        reference: layout.display().to_string(),
+        index_digest: None,
+        manifest_digest: Some(image),
+        image_id,
+        layer_sizes,
+    };
+    coalesce(&layers, &config, subject)
+}
+
+#[test]
+fn real_images_have_exactly_the_packages_that_their_tools_list() {
+    let Some(data) = std::env::var_os("TIDEWAITER_TEST_DATA") else {
+        println!("skipped: TIDEWAITER_TEST_DATA does not name a directory of real images");
+        return;
+    };
+    let images = Path::new(&data).join("images");
+    for name in IMAGES {
+        let layout = images.join(name);
+        if !layout.is_dir() {
+            println!("skipped: there is no {}", layout.display());
+            continue;
+        }
+        let report = scan(&layout);
+        let truth = json(&images.join(format!("{name}.truth.json")));
+        let read = ["apk", "deb", "pypi", "npm"];
+        let expected: BTreeSet<_> = truth
+            .as_array()
+            .unwrap()
+            .iter()
+            .map(|package| {
+                ["ecosystem", "name", "version"]
+                    .map(|key| package[key].as_str().unwrap().to_owned())
+            })
+            .filter(|[ecosystem, ..]| read.contains(&ecosystem.as_str()))
+            .collect();
+        let found: BTreeSet<_> = report
+            .packages
+            .iter()
+            .map(|package| {
+                [
+                    package.kind.to_string(),
+                    package.name.clone(),
+                    package.version.clone(),
+                ]
+            })
+            .collect();
+        let missing: Vec<_> = expected.difference(&found).collect();
+        let extra: Vec<_> = found.difference(&expected).collect();
+        assert!(
+            missing.is_empty() && extra.is_empty(),
+            "{name}: {missing:?} {extra:?}"
+        );
+        assert!(report.gaps.is_empty(), "{name}: {:?}", report.gaps);
+        let os = report.target.os.unwrap();
+        println!(
+            "{name}: {} packages on {} {}",
+            found.len(),
+            os.id,
+            os.version_id
+        );
+    }
+}

@@ -1,0 +1,106 @@
+//! The bus of a process: a connection and what is built on it.
+
+use std::{
+    collections::HashMap,
+    sync::{Arc, Mutex, PoisonError},
+    time::Duration,
+};
+
+use chassis::Cx;
+use tokio::sync::OnceCell;
+
+use crate::{
+    config::Config,
+    consume::Held,
+    error::BusError,
+    janitor::Janitor,
+    store::{Store, nats::Nats},
+    wait::Wakes,
+    wire::Wire,
+};
+
+/// The bus; cheap to clone.
+#[derive(Clone, Debug)]
+pub struct Bus(pub(crate) Arc<Inner>);
+
+#[derive(Debug)]
+pub(crate) struct Inner {
+    pub(crate) name: String,
+    pub(crate) wire: Wire,
+    pub(crate) config: Config,
+    pub(crate) store: Store,
+    pub(crate) cx: Cx,
+    pub(crate) wakes: Wakes,
+    pub(crate) janitor: Janitor,
+    /// What this process holds, by stream and consumer.
+    held: Mutex<HashMap<String, Held>>,
+    /// The connection of those who follow buckets.
+    following: OnceCell<Wire>,
+}
+
+// === impl Bus ===
+
+impl Bus {
+    /// Connects, waiting at most [`Config::connect_timeout_s`] for the first connection. One that
+    /// is lost later is made again for ever.
+    pub async fn connect(cx: &Cx, config: &Config, name: &str) -> Result<Self, BusError> {
+        let bus = Self::connect_later(cx, config, name).await?;
+        if config.connect_timeout_s > 0 {
+            bus.0
+                .wire
+                .connected(Duration::from_secs(config.connect_timeout_s))
+                .await?;
+        }
+        Ok(bus)
+    }
+
+    /// Starts connecting and does not wait: for who works without NATS as well.
+    pub async fn connect_later(cx: &Cx, config: &Config, name: &str) -> Result<Self, BusError> {
+        let wire = Wire::open(config, name).await?;
+        let store = Store::new(Arc::new(Nats(wire.clone())), cx.clock());
+        Ok(Self(Arc::new(Inner {
+            name: format!("{name} {}", std::process::id()),
+            wakes: Wakes::new(cx, wire.clone()),
+            janitor: Janitor::start(cx, store.clone(), config.discard_after()),
+            wire,
+            config: config.clone(),
+            store,
+            cx: cx.clone(),
+            held: Mutex::default(),
+            following: OnceCell::new(),
+        })))
+    }
+
+    /// Whether there is a connection now.
+    pub fn is_connected(&self) -> bool {
+        self.0.wire.is_up()
+    }
+
+    /// State.
+    pub fn store(&self) -> Store {
+        self.0.store.clone()
+    }
+
+    /// The configuration.
+    pub fn config(&self) -> &Config {
+        &self.0.config
+    }
+}
+
+// === impl Inner ===
+
+impl Inner {
+    /// The messages of a consumer that this process holds.
+    pub(crate) fn held(&self, stream: &str, durable: &str) -> Held {
+        let mut held = self.held.lock().unwrap_or_else(PoisonError::into_inner);
+        held.entry(format!("{stream}/{durable}"))
+            .or_default()
+            .clone()
+    }
+
+    /// The connection of those who follow, made at the first use.
+    pub(crate) async fn following(&self) -> Result<Wire, BusError> {
+        let open = async || Wire::open(&self.config, &format!("{}-follow", self.name)).await;
+        self.following.get_or_try_init(open).await.cloned()
+    }
+}

@@ -1,0 +1,75 @@
+//! Where the bus is, and its timings.
+
+use std::{path::PathBuf, time::Duration};
+
+use serde::{Deserialize, Serialize};
+
+/// Connection to NATS, and the timings that tests and unusual installations change.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Config {
+    /// Address of the NATS servers, as `nats://host:4222`, several separated by commas. Absent: a
+    /// private server is started.
+    pub url: Option<String>,
+    /// File with a user's JWT and seed (`.creds`).
+    pub credentials_file: Option<PathBuf>,
+    /// File with an additional certificate authority for TLS to NATS.
+    pub ca_file: Option<PathBuf>,
+    /// How many servers of a cluster keep each stream: 1, 3 or 5.
+    pub replicas: usize,
+    /// How long to wait for the first connection, seconds; 0 does not wait.
+    pub connect_timeout_s: u64,
+    /// How long a message may stay without a sign of life from its handler, milliseconds.
+    pub ack_wait_ms: u64,
+    /// How long a lease lives without being renewed, milliseconds.
+    pub lease_ms: u64,
+    /// How long replaced objects are kept, seconds.
+    pub discard_after_s: u64,
+    /// How long running handlers may go on after the signal to stop, milliseconds.
+    pub grace_ms: u64,
+    /// The first delay before a message is tried again, milliseconds; it doubles up to 10 minutes.
+    pub retry_ms: u64,
+}
+
+// === impl Config ===
+
+impl Default for Config {
+    fn default() -> Self {
+        Self {
+            url: None,
+            credentials_file: None,
+            ca_file: None,
+            replicas: 1,
+            connect_timeout_s: 30,
+            ack_wait_ms: 60_000,
+            lease_ms: 15_000,
+            discard_after_s: 3_600,
+            grace_ms: 10_000,
+            retry_ms: 5_000,
+        }
+    }
+}
+
+impl Config {
+    /// [`Self::ack_wait_ms`].
+    pub const fn ack_wait(&self) -> Duration {
+        Duration::from_millis(self.ack_wait_ms)
+    }
+
+    /// [`Self::lease_ms`].
+    pub const fn lease(&self) -> Duration {
+        Duration::from_millis(self.lease_ms)
+    }
+
+    pub(crate) const fn grace(&self) -> Duration {
+        Duration::from_millis(self.grace_ms)
+    }
+
+    pub(crate) const fn retry(&self) -> Duration {
+        Duration::from_millis(self.retry_ms)
+    }
+
+    pub(crate) const fn discard_after(&self) -> Duration {
+        Duration::from_secs(self.discard_after_s)
+    }
+}

@@ -1,0 +1,444 @@
+//! Reading a bucket in order: everything from a sequence on, each change once, over reconnects and
+//! restarts of the server.
+//!
+//! The consumer behind it has no filter and delivers all, since making one with a filter stops the
+//! bucket's writers; it lives in memory, costs the server nothing when it is gone, and is made
+//! again at the next sequence whenever a number is missing. It runs on a connection that serves
+//! nothing else.
+
+use std::{
+    pin::Pin,
+    task::{Context, Poll},
+};
+
+use bytes::Bytes;
+use chassis::Cx;
+use futures::Stream;
+use serde::de::DeserializeOwned;
+use serde_json::{Value, json};
+use tokio::sync::mpsc;
+
+use crate::{
+    Bus, Headers, Store,
+    consume::{Arrived, Pull, Pulled},
+    error::{BusError, StoreError},
+    random,
+    store::is_marker,
+    subject, topology,
+    wire::{PAUSE, REQUEST, Raw, Wire, WireError},
+};
+
+/// Messages asked for at once.
+const BATCH: usize = 1_000;
+/// Changes read ahead of who takes them.
+const AHEAD: usize = 512;
+/// How long the server keeps an abandoned consumer.
+const INACTIVE_S: u64 = 60;
+
+/// A change of a key.
+#[derive(Clone, Debug)]
+pub struct Change {
+    /// Its sequence: go on from the next.
+    pub sequence: u64,
+    /// The key.
+    pub key: String,
+    /// The body, or nothing where the headers point to it; `None` where the key was deleted.
+    pub body: Option<Bytes>,
+    /// The headers.
+    pub headers: Headers,
+    bucket: String,
+    store: Store,
+}
+
+/// The changes of a bucket, in order, each once. It ends when its `Cx` stops.
+#[derive(Debug)]
+pub struct Follow(mpsc::Receiver<Change>);
+
+/// Reads a stream in order from a sequence on.
+struct Reader {
+    wire: Wire,
+    stream: String,
+    next: u64,
+    once: bool,
+    source: Option<Source>,
+}
+
+/// What a reader did.
+enum Step {
+    Message(Box<Arrived>),
+    /// Nothing came for now.
+    Idle,
+    /// There is nothing more, for readers that read `once`.
+    End,
+}
+
+struct Source {
+    pull: Pull,
+    consumer: String,
+    /// The consumer's number of the next message.
+    number: u64,
+    /// The connection it was made on.
+    link: u64,
+}
+
+impl Bus {
+    /// Everything that is in a bucket from sequence `from` on, then everything that comes. What
+    /// was replaced before it was read does not come: a bucket keeps the last state of each key.
+    pub fn follow(&self, cx: &Cx, bucket: &str, from: u64) -> Follow {
+        let (sender, receiver) = mpsc::channel(AHEAD);
+        let (bus, bucket, cx_here) = (self.clone(), bucket.to_owned(), cx.clone());
+        cx.spawn("follow", async move {
+            tokio::select! {
+                () = cx_here.stopped() => {}
+                () = bus.read(&bucket, from, sender) => {}
+            }
+        });
+        Follow(receiver)
+    }
+
+    /// The last sequence of a bucket now.
+    pub async fn last_sequence(&self, bucket: &str) -> Result<u64, BusError> {
+        let stream = topology::bucket_stream(bucket);
+        let state = state(&self.0.wire, &stream)
+            .await
+            .map_err(|error| error.about(&stream))?;
+        Ok(state.last)
+    }
+
+    async fn read(&self, bucket: &str, from: u64, sender: mpsc::Sender<Change>) {
+        let wire = loop {
+            match self.0.following().await {
+                Ok(wire) => break wire,
+                Err(error) => tracing::warn!(%error, "cannot follow `{bucket}` yet: {error}"),
+            }
+            tokio::time::sleep(random::jitter(PAUSE * 10)).await;
+        };
+        let mut reader = Reader::new(wire, topology::bucket_stream(bucket), from);
+        loop {
+            let arrived = match reader.next().await {
+                Ok(Step::Message(arrived)) => arrived,
+                Ok(Step::Idle | Step::End) => continue,
+                Err(error) => {
+                    tracing::debug!(%error, "following `{bucket}` again: {error}");
+                    tokio::time::sleep(random::jitter(PAUSE)).await;
+                    continue;
+                }
+            };
+            let Some((_, key)) = subject::key_of(&arrived.subject) else {
+                continue;
+            };
+            let change = Change {
+                sequence: arrived.place.stream_sequence,
+                key: key.to_owned(),
+                body: (!is_marker(&arrived.headers)).then(|| arrived.body.clone()),
+                headers: arrived.headers.clone(),
+                bucket: bucket.to_owned(),
+                store: self.store(),
+            };
+            if sender.send(change).await.is_err() {
+                reader.close().await;
+                return;
+            }
+        }
+    }
+}
+
+/// Keys under a prefix, sorted, without deleted ones: reads the whole bucket as it is now.
+pub(crate) async fn read_all(
+    wire: &Wire,
+    bucket: &str,
+    prefix: &str,
+) -> Result<Vec<(String, Raw)>, StoreError> {
+    let stream = topology::bucket_stream(bucket);
+    let failed = |error: WireError| StoreError::unavailable(bucket, &error);
+    let end = state(wire, &stream).await.map_err(failed)?;
+    let mut found = std::collections::BTreeMap::new();
+    let mut reader = Reader::new(wire.clone(), stream, 1);
+    reader.once = true;
+    while end.messages > 0 && reader.next <= end.last {
+        let arrived = match reader.next().await.map_err(failed)? {
+            Step::Message(arrived) => arrived,
+            Step::Idle => continue,
+            Step::End => break,
+        };
+        let Some((_, key)) = subject::key_of(&arrived.subject) else {
+            continue;
+        };
+        if key.starts_with(prefix) {
+            let sequence = arrived.place.stream_sequence;
+            let key = key.to_owned();
+            found.insert(
+                key,
+                Raw {
+                    sequence,
+                    headers: arrived.headers,
+                    body: arrived.body,
+                },
+            );
+        }
+    }
+    reader.close().await;
+    found.retain(|_, raw| !is_marker(&raw.headers));
+    Ok(found.into_iter().collect())
+}
+
+// === impl Change ===
+
+impl Change {
+    /// The value; `None` where the key was deleted, or was replaced so long ago that its body is
+    /// gone: then a later change follows.
+    pub async fn decode<T: DeserializeOwned>(&self) -> Result<Option<T>, StoreError> {
+        let Some(body) = self.body.clone() else {
+            return Ok(None);
+        };
+        let raw = Raw {
+            sequence: self.sequence,
+            headers: self.headers.clone(),
+            body,
+        };
+        let value = self.store.value(&self.bucket, &self.key, raw).await?;
+        Ok(value.map(|stored| stored.body))
+    }
+
+    /// The `ce-type`, which says what a record is.
+    pub fn kind(&self) -> Option<String> {
+        self.headers.attribute(crate::envelope::CE_TYPE)
+    }
+}
+
+impl Stream for Follow {
+    type Item = Change;
+
+    fn poll_next(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Change>> {
+        self.0.poll_recv(cx)
+    }
+}
+
+// === impl Reader ===
+
+impl Reader {
+    fn new(wire: Wire, stream: String, from: u64) -> Self {
+        Self {
+            wire,
+            stream,
+            next: from.max(1),
+            once: false,
+            source: None,
+        }
+    }
+
+    async fn next(&mut self) -> Result<Step, WireError> {
+        let mut source = match self.source.take() {
+            Some(source) if source.link == self.wire.link().borrow().number => source,
+            _ => self.open().await?,
+        };
+        if source.pull.outstanding() == 0 {
+            source.pull.ask(BATCH).await?;
+        }
+        match source.pull.next().await {
+            Pulled::Message(message) => {
+                let arrived = Arrived::new(*message)
+                    .ok_or_else(|| WireError::Other("a message without a place".to_owned()))?;
+                if arrived.place.consumer_sequence != source.number {
+                    // Some were lost on the way: make a new consumer at the one that is missing.
+                    self.drop_consumer(&source.consumer).await;
+                    return Ok(Step::Idle);
+                }
+                source.number += 1;
+                self.source = Some(source);
+                if arrived.place.stream_sequence < self.next {
+                    return Ok(Step::Idle);
+                }
+                self.next = arrived.place.stream_sequence + 1;
+                Ok(Step::Message(Box::new(arrived)))
+            }
+            Pulled::Ended(_) | Pulled::Alive => {
+                self.source = Some(source);
+                Ok(if self.once { Step::End } else { Step::Idle })
+            }
+            Pulled::NotReady(_) | Pulled::Gone | Pulled::Silent => {
+                Err(WireError::Other("the reader's consumer is gone".to_owned()))
+            }
+        }
+    }
+
+    async fn open(&mut self) -> Result<Source, WireError> {
+        let Self {
+            wire, stream, next, ..
+        } = self;
+        if !wire.up(REQUEST).await {
+            return Err(WireError::Down);
+        }
+        let link = wire.link().borrow().number;
+        let mut config = json!({
+            "deliver_policy": "all",
+            "ack_policy": "none",
+            "replay_policy": "instant",
+            "inactive_threshold": INACTIVE_S * 1_000_000_000,
+            "mem_storage": true,
+            "num_replicas": 1,
+        });
+        if let (true, Some(fields)) = (*next > 1, config.as_object_mut()) {
+            fields.insert("deliver_policy".to_owned(), json!("by_start_sequence"));
+            fields.insert("opt_start_seq".to_owned(), json!(next));
+        }
+        let body = json!({ "stream_name": stream, "config": config });
+        let made = wire
+            .api(&format!("CONSUMER.CREATE.{stream}"), &body)
+            .await?;
+        let consumer = made
+            .get("name")
+            .and_then(Value::as_str)
+            .unwrap_or_default()
+            .to_owned();
+        let mut pull = Pull::open(wire, stream, &consumer).await?;
+        if self.once {
+            pull = pull.no_wait();
+        }
+        Ok(Source {
+            pull,
+            consumer,
+            number: 1,
+            link,
+        })
+    }
+
+    async fn close(mut self) {
+        if let Some(source) = self.source.take() {
+            self.drop_consumer(&source.consumer).await;
+        }
+    }
+
+    /// It would expire; deleting it is polite.
+    async fn drop_consumer(&self, consumer: &str) {
+        let asked = format!("$JS.API.CONSUMER.DELETE.{}.{consumer}", self.stream);
+        self.wire.send(asked.into(), Bytes::new()).await;
+    }
+}
+
+struct State {
+    messages: u64,
+    last: u64,
+}
+
+async fn state(wire: &Wire, stream: &str) -> Result<State, WireError> {
+    let info = wire
+        .api(&format!("STREAM.INFO.{stream}"), &Value::Null)
+        .await?;
+    let number = |field: &str| {
+        info.pointer(&format!("/state/{field}"))
+            .and_then(Value::as_u64)
+            .unwrap_or_default()
+    };
+    Ok(State {
+        messages: number("messages"),
+        last: number("last_seq"),
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use futures::StreamExt as _;
+    use model::{
+        Digest, Known, RecordKey, Slug, What,
+        event::{REFS, images_bucket},
+    };
+
+    use crate::testing::{World, soon};
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn changes_and_deletions_come_in_order() {
+        let Some(world) = World::start().await else {
+            return;
+        };
+        let store = world.bus.store();
+        store.put(REFS, "a", &1, None).await.unwrap();
+        let mut follow = world.bus.follow(&world.cx, REFS, 0);
+        let first = soon(follow.next()).await.unwrap();
+        assert_eq!((&*first.key, first.sequence), ("a", 1));
+        assert_eq!(first.decode::<u32>().await.unwrap(), Some(1));
+        store.put(REFS, "b.c", &2, None).await.unwrap();
+        store.delete(REFS, "a").await.unwrap();
+        let second = soon(follow.next()).await.unwrap();
+        assert_eq!((&*second.key, second.sequence), ("b.c", 2));
+        let third = soon(follow.next()).await.unwrap();
+        assert_eq!(
+            (&*third.key, third.sequence, third.body.is_none()),
+            ("a", 3, true)
+        );
+        assert_eq!(third.decode::<u32>().await.unwrap(), None);
+        assert_eq!(world.bus.last_sequence(REFS).await.unwrap(), 3);
+        world.cx.stop();
+        assert!(soon(follow.next()).await.is_none());
+    }
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn it_goes_on_without_gaps_or_doubles_over_restarts_of_the_server() {
+        let Some(mut world) = World::start().await else {
+            return;
+        };
+        let store = world.bus.store();
+        let put = async |from: u32, to: u32| {
+            for n in from..to {
+                store
+                    .put(REFS, &format!("k.{n}"), &n, Some(0))
+                    .await
+                    .unwrap();
+            }
+        };
+        put(0, 3_000).await;
+        let mut follow = world.bus.follow(&world.cx, REFS, 1_001);
+        let mut expected = 1_000;
+        while expected < 4_000 {
+            match expected {
+                1_700 => {
+                    world.server.down();
+                    world.server.up().await;
+                    put(3_000, 3_500).await;
+                }
+                3_400 => {
+                    world.bus.0.wire.client.force_reconnect().await.unwrap();
+                    world
+                        .bus
+                        .0
+                        .following()
+                        .await
+                        .unwrap()
+                        .client
+                        .force_reconnect()
+                        .await
+                        .unwrap();
+                    put(3_500, 4_000).await;
+                }
+                _ => {}
+            }
+            let change = soon(follow.next()).await.unwrap();
+            assert_eq!(change.decode::<u32>().await.unwrap(), Some(expected));
+            expected += 1;
+        }
+        // Whoever has read that far goes on from there.
+        let mut again = world.bus.follow(&world.cx, REFS, 4_000);
+        assert_eq!(soon(again.next()).await.unwrap().sequence, 4_000);
+    }
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn large_records_are_resolved() {
+        let Some(world) = World::start().await else {
+            return;
+        };
+        let key = RecordKey::new(&Slug::default_tenant(), Digest::of(b"x"), What::Known);
+        let known = Known {
+            labels: [("a".to_owned(), "x".repeat(50_000))].into(),
+            ..Known::default()
+        };
+        world.bus.store().put_record(&key, &known, 0).await.unwrap();
+        let bucket = images_bucket(key.image.partition());
+        let mut follow = world.bus.follow(&world.cx, &bucket, 1);
+        let change = soon(follow.next()).await.unwrap();
+        assert_eq!(
+            change.kind().as_deref(),
+            Some(<Known as model::Record>::TYPE)
+        );
+        assert_eq!(change.decode::<Known>().await.unwrap(), Some(known));
+    }
+}

@@ -1,0 +1,172 @@
+//! Deletes objects that nothing names any more, an hour after they were replaced: who still reads
+//! the old record has that long to finish.
+//!
+//! Before an object is deleted the records that could name it are read again, and what one of them
+//! names stays. What is in the queue when the process ends is not deleted: it costs disk and
+//! nothing else, and comparing the objects of a bucket with its records finds it. Beyond
+//! [`QUEUE_MAX`] objects the oldest is deleted early.
+
+use std::{collections::VecDeque, time::Duration};
+
+use chassis::Cx;
+use model::{Assessed, Digest, Record, RecordKey, Scanned, What, event::images_bucket};
+use tokio::{
+    sync::mpsc,
+    time::{Instant, sleep_until},
+};
+
+use crate::{
+    envelope::CE_TYPE,
+    error::StoreError,
+    handler::{Discard, Write, WriteKind},
+    store::{Store, Written, pointer},
+    wire::Raw,
+};
+
+/// How many objects may wait; about 20 MB.
+const QUEUE_MAX: usize = 100_000;
+/// How many may be handed over at once; beyond that they stay, see the module's text.
+const CHANNEL: usize = 4_096;
+
+/// Hands objects over to the task that deletes them.
+#[derive(Clone, Debug)]
+pub(crate) struct Janitor(mpsc::Sender<Doomed>);
+
+/// An object to delete, unless one of `keys` names it.
+#[derive(Debug)]
+struct Doomed {
+    bucket: String,
+    digest: Digest,
+    /// Bucket and key of the records that could name it.
+    keys: Vec<(String, String)>,
+}
+
+// === impl Janitor ===
+
+impl Janitor {
+    pub(crate) fn start(cx: &Cx, store: Store, after: Duration) -> Self {
+        let (sender, receiver) = mpsc::channel(CHANNEL);
+        let stopping = cx.clone();
+        cx.spawn("janitor", async move {
+            tokio::select! {
+                () = stopping.stopped() => {}
+                () = clean(receiver, store, after) => {}
+            }
+        });
+        Self(sender)
+    }
+
+    /// A record was replaced: its body's object goes.
+    pub(crate) fn replaced(&self, written: Written) {
+        let Written {
+            bucket,
+            key,
+            replaced,
+            ..
+        } = written;
+        if let Some((object_bucket, digest)) = replaced {
+            self.hand(Doomed {
+                bucket: object_bucket,
+                digest,
+                keys: vec![(bucket, key)],
+            });
+        }
+    }
+
+    /// A handler's discards: they go unless a record of the same images names them.
+    pub(crate) fn discard(&self, writes: &[Write], discards: Vec<Discard>) {
+        if discards.is_empty() {
+            return;
+        }
+        let images = writes.iter().filter_map(|write| match &write.kind {
+            WriteKind::Record { key, .. } => Some(key),
+            WriteKind::Plain => None,
+        });
+        let keys: Vec<_> = images.flat_map(naming).collect();
+        for Discard { bucket, digest } in discards {
+            self.hand(Doomed {
+                bucket,
+                digest,
+                keys: keys.clone(),
+            });
+        }
+    }
+
+    fn hand(&self, doomed: Doomed) {
+        if self.0.try_send(doomed).is_err() {
+            tracing::debug!("an object stays although nothing names it any more");
+        }
+    }
+}
+
+/// The records of an image that name objects.
+fn naming(key: &RecordKey) -> [(String, String); 2] {
+    let bucket = images_bucket(key.image.partition());
+    [What::Scanned, What::Assessed].map(|what| (bucket.clone(), key.sibling(what).to_string()))
+}
+
+async fn clean(mut incoming: mpsc::Receiver<Doomed>, store: Store, after: Duration) {
+    let mut queue: VecDeque<(Instant, Doomed)> = VecDeque::new();
+    loop {
+        let due = queue.front().map(|(due, _)| *due);
+        let overdue = queue.len() > QUEUE_MAX;
+        tokio::select! {
+            doomed = incoming.recv() => match doomed {
+                Some(doomed) => queue.push_back((Instant::now() + after, doomed)),
+                None => return,
+            },
+            () = sleep_until(due.unwrap_or_else(Instant::now)), if due.is_some() || overdue => {
+                if let Some((_, doomed)) = queue.pop_front()
+                    && let Err(error) = delete(&store, &doomed).await
+                {
+                    tracing::debug!(%error, "an object stays for now: {error}");
+                    queue.push_back((Instant::now() + after, doomed));
+                }
+            }
+        }
+    }
+}
+
+async fn delete(store: &Store, doomed: &Doomed) -> Result<(), StoreError> {
+    for (bucket, key) in &doomed.keys {
+        if let Some(raw) = store.raw(bucket, key).await?
+            && names(store, bucket, key, raw)
+                .await?
+                .contains(&doomed.digest)
+        {
+            return Ok(());
+        }
+    }
+    store.delete_object(&doomed.bucket, &doomed.digest).await
+}
+
+/// The objects that a record names. An assessment before the present one is not among them: it is
+/// there for an hour, as everything replaced.
+async fn names(
+    store: &Store,
+    bucket: &str,
+    key: &str,
+    raw: Raw,
+) -> Result<Vec<Digest>, StoreError> {
+    let kind = raw.headers.attribute(CE_TYPE).unwrap_or_default();
+    let mut names: Vec<Digest> = pointer(&raw.headers)
+        .map(|(_, digest)| digest)
+        .into_iter()
+        .collect();
+    if kind == Scanned::TYPE {
+        let scanned = store.value::<Scanned>(bucket, key, raw).await?;
+        names.extend(
+            scanned
+                .into_iter()
+                .flat_map(|at| [at.body.packages, at.body.findings]),
+        );
+    } else if kind == Assessed::TYPE {
+        let assessed = store.value::<Assessed>(bucket, key, raw).await?;
+        names.extend(
+            assessed
+                .into_iter()
+                .flat_map(|at| [at.body.assessment, at.body.findings]),
+        );
+    }
+    Ok(names)
+}

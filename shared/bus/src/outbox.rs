@@ -1,0 +1,205 @@
+//! The outbox: a spool of events that drains into the streams, for those who must answer while
+//! NATS is down.
+//!
+//! An event is accepted when it is on disk. A task publishes in order, some ahead of the
+//! acknowledgment of the first; after a failure it goes on from the first that is not stored, and
+//! those behind it that are stored already have the same ids.
+
+use std::{path::Path, time::Duration};
+
+use bytes::Bytes;
+use chassis::Cx;
+use futures::{StreamExt, stream};
+use model::{Slug, event::Event};
+use serde::{Deserialize, Serialize};
+use tracing::Instrument;
+
+use crate::{
+    Bus, Spool, SpoolError,
+    envelope::{Headers, decode, encode},
+    handler::Emit,
+    metrics::metrics,
+    random,
+    spool::{Item, Reader},
+    subject,
+    wire::{Wire, WireError},
+};
+
+/// How many publishes are under way at once.
+const WINDOW: usize = 64;
+const WINDOW_BYTES: usize = 8 * 1024 * 1024;
+const PAUSE: Duration = Duration::from_millis(500);
+
+/// Accepts events at once and publishes them in order as soon as it can; cheap to clone.
+#[derive(Clone, Debug)]
+pub struct Outbox {
+    spool: Spool,
+    cx: Cx,
+}
+
+/// An event as it waits.
+#[derive(Serialize, Deserialize)]
+struct Queued {
+    subject: String,
+    headers: Vec<(String, String)>,
+    body: Bytes,
+}
+
+// === impl Outbox ===
+
+impl Outbox {
+    /// Opens an outbox in a directory of its own and starts to drain it. It holds at most
+    /// `bytes_max` bytes on disk.
+    pub fn open(cx: &Cx, bus: &Bus, dir: &Path, bytes_max: u64) -> Result<Self, SpoolError> {
+        let spool = Spool::open(dir, bytes_max)?;
+        let (reader, of_task) = (spool.reader(), spool.clone());
+        let (bus, cx_here) = (bus.clone(), cx.clone());
+        cx.spawn("outbox", async move {
+            drain(&cx_here, &bus.0.wire, &of_task, reader).await;
+        });
+        Ok(Self {
+            spool,
+            cx: cx.clone(),
+        })
+    }
+
+    /// Accepts an event; returns when it is on disk. Works while NATS is down.
+    pub async fn enqueue<E: Event>(&self, tenant: &Slug, event: &E) -> Result<(), SpoolError> {
+        let emit = Emit::new(tenant, event).map_err(|error| SpoolError::Item(error.to_string()))?;
+        let template = subject::template(&emit.subject);
+        let span = tracing::info_span!(
+            "publish",
+            otel.name = format!("publish {template}"),
+            otel.kind = "producer",
+            messaging.system = "nats",
+            messaging.operation.name = "publish",
+            messaging.operation.type = "send",
+            messaging.destination.name = emit.subject,
+            messaging.destination.template = template,
+            messaging.message.id = emit.id,
+        );
+        let item = span.in_scope(|| {
+            let headers = emit.headers(self.cx.now());
+            encode(&Queued {
+                subject: emit.subject.clone(),
+                headers: headers
+                    .iter()
+                    .map(|(n, v)| (n.to_owned(), v.to_owned()))
+                    .collect(),
+                body: emit.body.clone(),
+            })
+        });
+        let item = item.map_err(|error| SpoolError::Item(error.to_string()))?;
+        self.spool.append(item).instrument(span).await.map(|_| ())
+    }
+
+    /// Events accepted and not yet published.
+    pub fn pending(&self) -> u64 {
+        self.spool.pending()
+    }
+
+    /// Bytes on disk.
+    pub fn bytes(&self) -> u64 {
+        self.spool.bytes()
+    }
+}
+
+async fn drain(cx: &Cx, wire: &Wire, spool: &Spool, reader: Reader) {
+    let mut durable = spool.durable();
+    let mut reader = reader;
+    while !cx.is_stopping() {
+        durable.mark_unchanged();
+        let read = cx.blocking(move || {
+            let items = reader.read(WINDOW, WINDOW_BYTES);
+            (reader, items)
+        });
+        let Ok((back, items)) = read.await else {
+            return;
+        };
+        reader = back;
+        let items = match items {
+            Ok(items) => items,
+            Err(error) => {
+                tracing::error!(%error, "spool: cannot read: {error}");
+                cx.sleep(PAUSE * 10).await;
+                continue;
+            }
+        };
+        if items.is_empty() {
+            tokio::select! {
+                () = cx.stopped() => return,
+                changed = durable.changed() => if changed.is_err() { return },
+            }
+            continue;
+        }
+        publish_all(cx, wire, spool, &items).await;
+    }
+}
+
+/// Publishes items in order until all are stored.
+async fn publish_all(cx: &Cx, wire: &Wire, spool: &Spool, items: &[Item]) {
+    let mut rest = items;
+    while !rest.is_empty() && !cx.is_stopping() {
+        let done = publish_window(wire, spool, rest).await;
+        if let Some(last) = done.checked_sub(1).and_then(|last| rest.get(last)) {
+            spool.commit(last.sequence).await;
+        }
+        rest = rest.get(done..).unwrap_or_default();
+        if !rest.is_empty() {
+            cx.sleep(random::jitter(PAUSE)).await;
+        }
+    }
+}
+
+/// How many items from the first on are stored or set aside.
+async fn publish_window(wire: &Wire, spool: &Spool, items: &[Item]) -> usize {
+    let mut answers = stream::iter(items.to_vec())
+        .map(|item| publish(wire, item))
+        .buffered(WINDOW);
+    let mut done = 0;
+    while let Some(answer) = answers.next().await {
+        match answer {
+            Ok(template) => metrics().published(template),
+            Err(error) if is_hopeless(&error) => {
+                if let Some(item) = items.get(done) {
+                    keep_refused(spool, item, &error);
+                }
+            }
+            Err(error) => {
+                tracing::debug!(%error, "the outbox waits: {error}");
+                break;
+            }
+        }
+        done += 1;
+    }
+    done
+}
+
+async fn publish(wire: &Wire, item: Item) -> Result<String, WireError> {
+    let Queued {
+        subject,
+        headers,
+        body,
+    } = decode(&item.body).map_err(|error| WireError::Refused {
+        code: 0,
+        text: error.to_string(),
+    })?;
+    let headers: Headers = headers.into_iter().collect();
+    wire.store(&subject, &headers, body).await?;
+    Ok(subject::template(&subject))
+}
+
+const fn is_hopeless(error: &WireError) -> bool {
+    matches!(error, WireError::Refused { .. }) && !error.is_transient()
+}
+
+/// An item that the server will never take must not stop those behind it, and must not vanish.
+fn keep_refused(spool: &Spool, item: &Item, error: &WireError) {
+    let path = spool.dir().join(format!("{:020}.refused", item.sequence));
+    let kept = std::fs::write(&path, &item.body);
+    let path = path.display();
+    match kept {
+        Ok(()) => tracing::error!(%error, "an event was refused and is kept in `{path}`: {error}"),
+        Err(lost) => tracing::error!(%error, "an event was refused and lost: {error}; {lost}"),
+    }
+}

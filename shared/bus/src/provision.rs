@@ -1,0 +1,214 @@
+//! Makes what [`crate::topology`] lists. What exists is read back and compared, never changed and
+//! never deleted: a server that silently ignores a field, or an operator's other choice, is found
+//! at the start and not in the middle of the night.
+//!
+//! Any number of processes may do it at once: making the same thing twice is no error.
+
+use futures::{StreamExt, TryStreamExt, stream};
+use serde_json::{Map, Value, json};
+use tokio::time::sleep;
+
+use crate::{
+    Bus,
+    error::BusError,
+    random,
+    topology::{self, ConsumerSpec, Stream},
+    wire::{PAUSE, Wire, WireError},
+};
+
+const STREAM_NOT_FOUND: u64 = 10_059;
+const CONSUMER_NOT_FOUND: u64 = 10_014;
+const PARALLEL: usize = 8;
+/// How often one thing is looked for.
+const LOOKS: u32 = 4;
+
+impl Bus {
+    /// Makes every stream, bucket and consumer that is missing. What exists must be as it is
+    /// needed, else this is a [`BusError::Conflict`].
+    pub async fn provision(&self) -> Result<(), BusError> {
+        let config = self.config();
+        let streams = topology::streams(config);
+        stream::iter(&streams)
+            .map(|wanted| ensure_stream(&self.0.wire, wanted))
+            .buffer_unordered(PARALLEL)
+            .try_collect::<()>()
+            .await?;
+        let consumers = topology::consumers();
+        stream::iter(&consumers)
+            .map(|spec| self.ensure_consumer(spec))
+            .buffer_unordered(PARALLEL)
+            .try_collect::<()>()
+            .await
+    }
+
+    /// Makes one consumer if it is missing, and compares it if it exists.
+    pub async fn ensure_consumer(&self, spec: &ConsumerSpec) -> Result<(), BusError> {
+        let ConsumerSpec {
+            stream, durable, ..
+        } = spec;
+        let object = format!("{stream}/{durable}");
+        let settings = spec.settings(self.config());
+        let info = format!("CONSUMER.INFO.{stream}.{durable}");
+        let create = format!("CONSUMER.DURABLE.CREATE.{stream}.{durable}");
+        let body = json!({ "stream_name": stream, "config": settings });
+        let found = ensure(&self.0.wire, &info, (&create, &body)).await;
+        compare(
+            &object,
+            &settings,
+            found.map_err(|error| error.about(&object))?,
+        )
+    }
+}
+
+impl Bus {
+    /// How many messages of a consumer are not acknowledged: waiting and being handled. Not the
+    /// number of messages in its stream, where a server that was killed may leave acknowledged
+    /// ones behind until they expire.
+    pub async fn backlog(&self, stream: &str, durable: &str) -> Result<u64, BusError> {
+        let asked = format!("CONSUMER.INFO.{stream}.{durable}");
+        let info = self.0.wire.api(&asked, &Value::Null).await;
+        let info = info.map_err(|error| error.about(&format!("{stream}/{durable}")))?;
+        let number = |field: &str| info.get(field).and_then(Value::as_u64).unwrap_or(0);
+        Ok(number("num_pending") + number("num_ack_pending"))
+    }
+}
+
+async fn ensure_stream(wire: &Wire, wanted: &Stream) -> Result<(), BusError> {
+    let Stream { name, settings } = wanted;
+    let (info, create) = (
+        format!("STREAM.INFO.{name}"),
+        format!("STREAM.CREATE.{name}"),
+    );
+    let found = ensure(wire, &info, (&create, settings)).await;
+    compare(name, settings, found.map_err(|error| error.about(name))?)
+}
+
+/// Makes what is missing. Where another process makes it this very moment the server refuses for
+/// one reason or another, and a little later it is there.
+async fn ensure(
+    wire: &Wire,
+    info: &str,
+    (create, body): (&str, &Value),
+) -> Result<Value, WireError> {
+    let mut refused = None;
+    for _ in 0..LOOKS {
+        match wire.api(info, &Value::Null).await {
+            Err(WireError::Refused {
+                code: STREAM_NOT_FOUND | CONSUMER_NOT_FOUND,
+                ..
+            }) => {}
+            other => return other,
+        }
+        match wire.api(create, body).await {
+            Err(error @ WireError::Refused { .. }) => refused = Some(error),
+            other => return other,
+        }
+        sleep(random::jitter(PAUSE)).await;
+    }
+    Err(refused.unwrap_or(WireError::TimedOut))
+}
+
+/// Compares the fields that we set with what the server says they are.
+fn compare(object: &str, wanted: &Value, mut answer: Value) -> Result<(), BusError> {
+    let found = answer
+        .get_mut("config")
+        .map(Value::take)
+        .unwrap_or_default();
+    let empty = Map::new();
+    for (field, wanted) in wanted.as_object().unwrap_or(&empty) {
+        let found = found.get(field).unwrap_or(&Value::Null);
+        if wanted != found && !(found.is_null() && is_default(wanted)) {
+            return Err(BusError::Conflict {
+                object: object.to_owned(),
+                field: field.clone(),
+                wanted: wanted.to_string(),
+                found: found.to_string(),
+            });
+        }
+    }
+    Ok(())
+}
+
+/// Whether the server leaves a field with this value out.
+fn is_default(value: &Value) -> bool {
+    match value {
+        Value::Null => true,
+        Value::Bool(value) => !value,
+        Value::Number(value) => value.as_u64() == Some(0),
+        Value::String(value) => value.is_empty(),
+        Value::Array(values) => values.is_empty(),
+        Value::Object(values) => values.is_empty(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{Config, testing::World};
+
+    #[test]
+    fn a_conflict_names_object_field_and_both_values() {
+        let wanted = json!({ "max_age": 0, "discard": "new", "allow_direct": true });
+        let same = json!({ "config": { "discard": "new", "allow_direct": true, "more": 1 } });
+        compare("JOBS", &wanted, same).unwrap();
+        let other = json!({ "config": { "discard": "new" } });
+        let error = compare("JOBS", &wanted, other).unwrap_err();
+        insta::assert_snapshot!(error, @"`JOBS` exists with `allow_direct` = `null`, but `true` is needed; change the configuration or the stream, nothing was changed");
+    }
+
+    #[test]
+    fn a_filter_that_nobody_asked_for_is_a_conflict() {
+        let spec = ConsumerSpec::new("EVENTS", "router", "", 512);
+        let settings = spec.settings(&Config::default());
+        let mut found = settings.clone();
+        found["filter_subject"] = json!("tw.evt.a.>");
+        assert!(compare("EVENTS/router", &settings, json!({ "config": found })).is_err());
+    }
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn provisioning_again_and_at_once_changes_nothing() {
+        let Some(world) = World::start().await else {
+            return;
+        };
+        let (_cx, other) = world.other().await;
+        let (one, two) = tokio::join!(world.bus.provision(), other.provision());
+        one.unwrap();
+        two.unwrap();
+        let spec = ConsumerSpec::new("ALERTS", "sink_log", "", 100);
+        world.bus.ensure_consumer(&spec).await.unwrap();
+        world.bus.ensure_consumer(&spec).await.unwrap();
+    }
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn two_processes_provision_an_empty_server_at_once() {
+        let Some(server) = crate::testing::Server::start().await else {
+            return;
+        };
+        let cx = chassis::Cx::for_tests();
+        let connect = async || Bus::connect(&cx, &server.config(), "test").await.unwrap();
+        let (one, two) = tokio::join!(connect(), connect());
+        let (one, two) = tokio::join!(one.provision(), two.provision());
+        one.unwrap();
+        two.unwrap();
+    }
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn what_exists_otherwise_is_refused_and_left_alone() {
+        let Some(world) = World::start().await else {
+            return;
+        };
+        let wire = &world.bus.0.wire;
+        wire.api("STREAM.DELETE.KV_tw_refs", &Value::Null)
+            .await
+            .unwrap();
+        let other = json!({ "name": "KV_tw_refs", "subjects": ["$KV.tw_refs.>"], "max_msgs": 7 });
+        wire.api("STREAM.CREATE.KV_tw_refs", &other).await.unwrap();
+        let error = world.bus.provision().await.unwrap_err();
+        insta::assert_snapshot!(error, @"`KV_tw_refs` exists with `allow_direct` = `false`, but `true` is needed; change the configuration or the stream, nothing was changed");
+        let info = wire
+            .api("STREAM.INFO.KV_tw_refs", &Value::Null)
+            .await
+            .unwrap();
+        assert_eq!(info.pointer("/config/max_msgs"), Some(&json!(7)));
+    }
+}

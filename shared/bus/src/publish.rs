@@ -1,0 +1,74 @@
+//! Publishing events: acknowledged by the server, tried again under the same id.
+
+use std::time::Duration;
+
+use jiff::Timestamp;
+use model::{Slug, event::Event};
+use tokio::time::{Instant, sleep};
+use tracing::{Instrument, field};
+
+use crate::{
+    Bus,
+    error::{BusError, StoreError},
+    handler::Emit,
+    metrics::metrics,
+    random, subject,
+    wire::{PAUSE, Wire, WireError},
+};
+
+/// How long a publish is tried.
+const PATIENCE: Duration = Duration::from_secs(20);
+
+impl Bus {
+    /// Publishes an event; returns when it is stored. Doing it again changes nothing: its id is
+    /// computed from its content.
+    pub async fn publish<E: Event>(&self, tenant: &Slug, event: &E) -> Result<(), BusError> {
+        let emit = Emit::new(tenant, event).map_err(StoreError::from)?;
+        publish(&self.0.wire, &emit, self.0.cx.now()).await
+    }
+}
+
+/// Publishes in a span of its own, whose context travels with the message.
+pub(crate) async fn publish(wire: &Wire, emit: &Emit, now: Timestamp) -> Result<(), BusError> {
+    let template = subject::template(&emit.subject);
+    let span = tracing::info_span!(
+        "publish",
+        otel.name = format!("publish {template}"),
+        otel.kind = "producer",
+        otel.status_code = field::Empty,
+        messaging.system = "nats",
+        messaging.operation.name = "publish",
+        messaging.operation.type = "send",
+        messaging.destination.name = emit.subject,
+        messaging.destination.template = template,
+        messaging.message.id = emit.id,
+        messaging.message.body.size = emit.body.len(),
+    );
+    async {
+        let stored = publish_here(wire, emit, now).await;
+        match &stored {
+            Ok(()) => metrics().published(template),
+            Err(_) => {
+                tracing::Span::current().record("otel.status_code", "ERROR");
+            }
+        }
+        stored
+    }
+    .instrument(span.clone())
+    .await
+}
+
+async fn publish_here(wire: &Wire, emit: &Emit, now: Timestamp) -> Result<(), BusError> {
+    let headers = emit.headers(now);
+    let deadline = Instant::now() + PATIENCE;
+    loop {
+        match wire.store(&emit.subject, &headers, emit.body.clone()).await {
+            Ok(_) => return Ok(()),
+            Err(WireError::Full(_)) => return Err(BusError::Full(emit.subject.clone())),
+            Err(error) if error.is_transient() && Instant::now() < deadline => {
+                sleep(random::jitter(PAUSE)).await;
+            }
+            Err(error) => return Err(error.about(&emit.subject)),
+        }
+    }
+}

@@ -1,0 +1,434 @@
+//! State: records and other keys, and objects. One typed face over two backends, NATS and memory.
+//!
+//! A record's body over 2 KB is stored as an object of `tw_reports`; the record's message then
+//! holds a pointer in a header, and every reader resolves it. The object's bytes hold the key and
+//! the revision that the write replaces, so two writes never share one, and a replaced one never
+//! comes back to life.
+
+pub(crate) mod backend;
+mod keys;
+mod memory;
+pub(crate) mod nats;
+mod objects;
+#[cfg(test)]
+pub(crate) mod suite;
+
+use std::{fmt, sync::Arc};
+
+use bytes::Bytes;
+use futures::{StreamExt, TryStreamExt, stream};
+use jiff::Timestamp;
+use model::{Digest, Partition, Record, RecordKey, event::images_bucket};
+use serde::{Deserialize, Serialize, de::DeserializeOwned};
+
+use self::{backend::Backend, memory::Memory};
+use crate::{
+    envelope::{Attributes, BODY_OBJECT, Headers, decode},
+    error::{PutError, StoreError},
+    handler::{Outcome, Write, WriteKind},
+    subject,
+    wire::Raw,
+};
+
+pub(crate) use self::keys::is_marker;
+
+/// Bodies up to this size stay in the record's own message.
+const INLINE_BYTES_MAX: usize = 2 * 1024;
+/// The largest value of a key that is not an image's record.
+const VALUE_BYTES_MAX: u64 = 768 * 1024;
+/// The largest object, as stored.
+const OBJECT_BYTES_MAX: u64 = 256 * 1024 * 1024;
+/// The largest object, decompressed.
+const OBJECT_PLAIN_BYTES_MAX: u64 = 1024 * 1024 * 1024;
+/// How many pointers are resolved at once in a list.
+const PARALLEL: usize = 16;
+const ZSTD_LEVEL: i32 = 3;
+
+/// Reads and writes state; cheap to clone.
+#[derive(Clone)]
+pub struct Store {
+    backend: Arc<dyn Backend>,
+    clock: Arc<dyn chassis::Clock>,
+}
+
+/// A value with the revision to expect when it is replaced.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Stored<T> {
+    /// Its revision.
+    pub revision: u64,
+    /// The value.
+    pub body: T,
+}
+
+/// What an object that holds a record's body contains.
+#[derive(Serialize, Deserialize)]
+struct Body {
+    key: String,
+    replaces: u64,
+    body: Bytes,
+}
+
+// === impl Store ===
+
+impl Store {
+    /// A store in memory, for tests of handlers.
+    pub fn memory() -> Self {
+        Self {
+            backend: Arc::new(Memory::default()),
+            clock: Arc::new(chassis::SystemClock),
+        }
+    }
+
+    pub(crate) fn new(backend: Arc<dyn Backend>, clock: Arc<dyn chassis::Clock>) -> Self {
+        Self { backend, clock }
+    }
+
+    /// An image's record.
+    pub async fn record<R: Record>(
+        &self,
+        key: &RecordKey,
+    ) -> Result<Option<Stored<R>>, StoreError> {
+        self.get(&images_bucket(key.image.partition()), &key.to_string())
+            .await
+    }
+
+    /// Every record of one type in a partition, of the images that `keep` chooses. It reads the
+    /// whole partition.
+    pub async fn records<R: Record>(
+        &self,
+        partition: Partition,
+        keep: impl Fn(&RecordKey) -> bool + Send,
+    ) -> Result<Vec<(RecordKey, Stored<R>)>, StoreError> {
+        let bucket = images_bucket(partition);
+        let found = self
+            .backend
+            .list(&bucket, "")
+            .await?
+            .into_iter()
+            .filter_map(|(key, raw)| {
+                let of_type = raw.headers.attribute(crate::envelope::CE_TYPE)? == R::TYPE;
+                let record_key: RecordKey = key.parse().ok()?;
+                (of_type && keep(&record_key)).then_some((key, record_key, raw))
+            });
+        let found: Vec<_> = found.collect();
+        stream::iter(found)
+            .map(async |(key, record_key, raw)| {
+                Ok(self
+                    .value(&bucket, &key, raw)
+                    .await?
+                    .map(|stored| (record_key, stored)))
+            })
+            .buffered(PARALLEL)
+            .try_filter_map(async |item| Ok(item))
+            .try_collect()
+            .await
+    }
+
+    /// Writes an image's record by compare-and-set; `expected` is the revision that was read, 0
+    /// where there is none. Gives the new revision.
+    pub async fn put_record<R: Record>(
+        &self,
+        key: &RecordKey,
+        body: &R,
+        expected: u64,
+    ) -> Result<u64, PutError> {
+        let outcome = Outcome::none().put(key, body, expected)?;
+        let written = self.apply(&outcome).await?;
+        Ok(written.first().map_or(0, |written| written.revision))
+    }
+
+    /// Any other key.
+    pub async fn get<T: DeserializeOwned>(
+        &self,
+        bucket: &str,
+        key: &str,
+    ) -> Result<Option<Stored<T>>, StoreError> {
+        check_key(key)?;
+        match self.backend.get(bucket, key).await? {
+            Some(raw) if !is_marker(&raw.headers) => self.value(bucket, key, raw).await,
+            _ => Ok(None),
+        }
+    }
+
+    /// Writes any other key: by compare-and-set where `expected` is given (0: it must be absent).
+    pub async fn put<T: Serialize>(
+        &self,
+        bucket: &str,
+        key: &str,
+        body: &T,
+        expected: Option<u64>,
+    ) -> Result<u64, PutError> {
+        let outcome = Outcome::none().put_kv(bucket, key, body, expected)?;
+        let written = self.apply(&outcome).await?;
+        Ok(written.first().map_or(0, |written| written.revision))
+    }
+
+    /// Deletes a key. Deleting what is not there is no error.
+    pub async fn delete(&self, bucket: &str, key: &str) -> Result<(), StoreError> {
+        check_key(key)?;
+        match self.backend.remove(bucket, key, None).await {
+            Ok(_) | Err(PutError::Conflict) => Ok(()),
+            Err(PutError::Store(error)) => Err(error),
+        }
+    }
+
+    /// Keys that start with `prefix`, in order, with their values. A value that does not decode as
+    /// `T` is an error. Reads the whole bucket unless the prefix names an image.
+    pub async fn list<T: DeserializeOwned>(
+        &self,
+        bucket: &str,
+        prefix: &str,
+    ) -> Result<Vec<(String, Stored<T>)>, StoreError> {
+        let found = self.backend.list(bucket, prefix).await?;
+        stream::iter(found)
+            .map(async |(key, raw)| {
+                let stored = self.value(bucket, &key, raw).await?;
+                Ok(stored.map(|stored| (key, stored)))
+            })
+            .buffered(PARALLEL)
+            .try_filter_map(async |item| Ok(item))
+            .try_collect()
+            .await
+    }
+
+    /// Stores a value as an object, named by the digest of its bytes (zstd of MessagePack). Doing
+    /// it again changes nothing.
+    pub async fn put_object<T: Serialize>(
+        &self,
+        bucket: &str,
+        value: &T,
+    ) -> Result<Digest, StoreError> {
+        self.put_object_bytes(bucket, objects::pack(value)?).await
+    }
+
+    /// Reads such an object. `None`: it is not there, or not whole any more.
+    pub async fn object<T: DeserializeOwned>(
+        &self,
+        bucket: &str,
+        digest: &Digest,
+    ) -> Result<Option<T>, StoreError> {
+        match self.object_bytes(bucket, digest, OBJECT_BYTES_MAX).await? {
+            Some(bytes) => objects::unpack(&bytes, OBJECT_PLAIN_BYTES_MAX)
+                .map(Some)
+                .map_err(|cause| malformed(bucket, &digest.hex(), &cause)),
+            None => Ok(None),
+        }
+    }
+
+    /// Stores bytes as an object.
+    pub async fn put_object_bytes(&self, bucket: &str, bytes: Bytes) -> Result<Digest, StoreError> {
+        let digest = Digest::of(&bytes);
+        let size = bytes.len() as u64;
+        if size > OBJECT_BYTES_MAX {
+            let what = format!("{bucket}/{digest}");
+            return Err(StoreError::TooLarge {
+                what,
+                size,
+                max: OBJECT_BYTES_MAX,
+            });
+        }
+        self.backend.put_object(bucket, &digest, bytes).await?;
+        Ok(digest)
+    }
+
+    /// An object's bytes, at most `max` of them, verified.
+    pub async fn object_bytes(
+        &self,
+        bucket: &str,
+        digest: &Digest,
+        max: u64,
+    ) -> Result<Option<Bytes>, StoreError> {
+        match self.backend.object(bucket, digest, max).await? {
+            Some(bytes) if Digest::of(&bytes) == *digest => Ok(Some(bytes)),
+            Some(_) => Err(StoreError::Corrupt {
+                bucket: bucket.to_owned(),
+                digest: *digest,
+            }),
+            None => Ok(None),
+        }
+    }
+
+    /// Deletes an object. Deleting what is not there is no error.
+    pub async fn delete_object(&self, bucket: &str, digest: &Digest) -> Result<(), StoreError> {
+        self.backend.delete_object(bucket, digest).await
+    }
+
+    /// Writes the records and keys of an outcome in order, as the bus does for handlers. Events
+    /// are not published.
+    pub async fn apply(&self, outcome: &Outcome) -> Result<Vec<Written>, PutError> {
+        let mut written = Vec::with_capacity(outcome.writes.len());
+        for write in &outcome.writes {
+            written.push(self.write(write).await?);
+        }
+        Ok(written)
+    }
+
+    pub(crate) async fn raw(&self, bucket: &str, key: &str) -> Result<Option<Raw>, StoreError> {
+        self.backend.get(bucket, key).await
+    }
+
+    /// Resolves a pointer and decodes. `None`: the object is gone, since the record was replaced
+    /// long ago.
+    pub(crate) async fn value<T: DeserializeOwned>(
+        &self,
+        bucket: &str,
+        key: &str,
+        raw: Raw,
+    ) -> Result<Option<Stored<T>>, StoreError> {
+        let revision = raw.sequence;
+        let body = self.body(bucket, key, &raw.headers, raw.body).await?;
+        let decoded = |body: Bytes| decode(&body).map_err(|cause| malformed(bucket, key, &cause));
+        Ok(body
+            .map(decoded)
+            .transpose()?
+            .map(|body| Stored { revision, body }))
+    }
+
+    /// The body that a message has or points to.
+    pub(crate) async fn body(
+        &self,
+        bucket: &str,
+        key: &str,
+        headers: &Headers,
+        inline: Bytes,
+    ) -> Result<Option<Bytes>, StoreError> {
+        let Some((object_bucket, digest)) = pointer(headers) else {
+            return Ok(Some(inline));
+        };
+        let found: Option<Body> = self.object(&object_bucket, &digest).await?;
+        match found {
+            Some(found) if found.key == key => Ok(Some(found.body)),
+            Some(found) => {
+                let cause = format!("its object is the body of `{}`", found.key);
+                Err(malformed(bucket, key, &cause))
+            }
+            None => Ok(None),
+        }
+    }
+
+    pub(crate) async fn write(&self, write: &Write) -> Result<Written, PutError> {
+        check_key(&write.key)?;
+        let Write {
+            bucket,
+            key,
+            body,
+            expected,
+            ..
+        } = write;
+        let mut headers = Headers::default();
+        let (mut inline, mut replaced) = (body.clone(), None);
+        if let WriteKind::Record { key: record, kind } = &write.kind {
+            let before = expected.unwrap_or_default();
+            replaced = self.pointer_of(bucket, key, before).await?;
+            headers = self.record_headers(record, kind, before);
+            if body.len() > INLINE_BYTES_MAX {
+                let whole = Body {
+                    key: key.clone(),
+                    replaces: before,
+                    body: body.clone(),
+                };
+                let bucket = model::event::REPORT_OBJECTS;
+                let digest = self.put_object(bucket, &whole).await?;
+                headers.push(BODY_OBJECT, format!("{bucket}/{}", digest.hex()));
+                inline = Bytes::new();
+            }
+        } else {
+            headers.trace();
+        }
+        let size = inline.len() as u64;
+        if size > VALUE_BYTES_MAX {
+            let what = format!("{bucket}/{key}");
+            return Err(StoreError::TooLarge {
+                what,
+                size,
+                max: VALUE_BYTES_MAX,
+            }
+            .into());
+        }
+        let revision = self
+            .backend
+            .put(bucket, key, headers, inline, *expected)
+            .await?;
+        Ok(Written {
+            bucket: bucket.clone(),
+            key: key.clone(),
+            revision,
+            replaced,
+        })
+    }
+
+    /// The object that holds the body of the record to be replaced.
+    async fn pointer_of(
+        &self,
+        bucket: &str,
+        key: &str,
+        revision: u64,
+    ) -> Result<Option<(String, Digest)>, PutError> {
+        if revision == 0 {
+            return Ok(None);
+        }
+        match self.backend.get(bucket, key).await? {
+            Some(raw) if raw.sequence == revision => Ok(pointer(&raw.headers)),
+            _ => Err(PutError::Conflict),
+        }
+    }
+
+    fn record_headers(&self, key: &RecordKey, kind: &str, replaces: u64) -> Headers {
+        let mut headers = Headers::default();
+        headers.describe(&Attributes {
+            // A retry of the same write has the same id.
+            id: &format!("{key}:{replaces}"),
+            kind,
+            source: "/records",
+            tenant: Some(&key.tenant),
+            time: self.now(),
+        });
+        headers
+    }
+
+    fn now(&self) -> Timestamp {
+        self.clock.now()
+    }
+}
+
+impl fmt::Debug for Store {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Store")
+            .field("backend", &self.backend.name())
+            .finish_non_exhaustive()
+    }
+}
+
+/// A key that was written.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Written {
+    /// The bucket.
+    pub bucket: String,
+    /// The key.
+    pub key: String,
+    /// Its revision now.
+    pub revision: u64,
+    /// The object that held the body before, by bucket and digest.
+    pub(crate) replaced: Option<(String, Digest)>,
+}
+
+/// The object that holds a message's body.
+pub(crate) fn pointer(headers: &Headers) -> Option<(String, Digest)> {
+    let (bucket, hex) = headers.get(BODY_OBJECT)?.split_once('/')?;
+    Some((bucket.to_owned(), Digest::from_hex(hex)?))
+}
+
+fn malformed(bucket: &str, key: &str, cause: &impl ToString) -> StoreError {
+    StoreError::Malformed {
+        what: format!("{bucket}/{key}"),
+        cause: cause.to_string(),
+    }
+}
+
+fn check_key(key: &str) -> Result<(), StoreError> {
+    if subject::is_key(key) {
+        Ok(())
+    } else {
+        Err(StoreError::Key(key.chars().take(200).collect()))
+    }
+}

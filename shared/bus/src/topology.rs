@@ -1,0 +1,277 @@
+//! Every stream, bucket and consumer there is, with its settings: one list that is provisioned as
+//! it stands here (sizes and ages: what an installation of some thousand images needs).
+
+use std::time::Duration;
+
+use model::{
+    Digest, Partition,
+    event::{
+        ADVISORIES, ALERT_STATES, ALERTS, CONFIG, DLQ, EVENTS, FEED_OBJECTS, JOBS, LEASES,
+        Priority, REFS, REPORT_OBJECTS, RESULTS, images_bucket,
+    },
+};
+use serde_json::{Value, json};
+
+use crate::config::Config;
+
+/// Header of a compare-and-set.
+pub(crate) const EXPECTED: &str = "Nats-Expected-Last-Subject-Sequence";
+
+/// How many messages of an ordinary consumer may be out at once.
+pub(crate) const ACK_PENDING: u32 = 1_000;
+
+const MINUTE: Duration = Duration::from_mins(1);
+const DAY: Duration = Duration::from_hours(24);
+const MIB: i64 = 1024 * 1024;
+const GIB: i64 = 1024 * MIB;
+
+/// A stream as it shall be.
+#[derive(Clone, Debug)]
+pub(crate) struct Stream {
+    pub(crate) name: String,
+    /// The fields of `JetStream`'s configuration that we set and compare.
+    pub(crate) settings: Value,
+}
+
+/// A durable pull consumer as it shall be.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ConsumerSpec {
+    /// The stream.
+    pub stream: String,
+    /// Its name.
+    pub durable: String,
+    /// The one subject it takes; empty takes all.
+    pub filter: String,
+    /// How many messages may be out at once.
+    pub max_ack_pending: u32,
+}
+
+/// The streams.
+pub(crate) fn streams(config: &Config) -> Vec<Stream> {
+    let events = ["tw.evt.*.registry.>", "tw.evt.*.ci.>", "tw.evt.*.node.>"];
+    let mut streams = vec![
+        news(EVENTS, &events, 7 * DAY, 2 * GIB, 512 * 1024),
+        jobs(),
+        news(RESULTS, &["tw.res.>"], 30 * DAY, 5 * GIB, 512 * 1024),
+        news(ALERTS, &["tw.alert.>"], 30 * DAY, GIB, 512 * 1024),
+        // A dead letter holds a whole message, so it may be as large as the server allows.
+        news(DLQ, &["tw.dlq.>"], 30 * DAY, GIB, -1),
+        bucket(REFS, None),
+        bucket(ADVISORIES, None),
+        bucket(CONFIG, None),
+        bucket(LEASES, Some(config.lease())),
+        bucket(ALERT_STATES, None),
+        objects(REPORT_OBJECTS),
+        objects(FEED_OBJECTS),
+    ];
+    streams.extend(Partition::all().map(|partition| bucket(&images_bucket(partition), None)));
+    for stream in &mut streams {
+        stream.set("num_replicas", json!(config.replicas));
+    }
+    streams
+}
+
+/// The consumers that belong to services. Those of alert sinks follow from configuration and are
+/// added by [`crate::Bus::ensure_consumer`].
+pub(crate) fn consumers() -> Vec<ConsumerSpec> {
+    let mut consumers = vec![
+        ConsumerSpec::new(EVENTS, "router", "", 512),
+        ConsumerSpec::new(RESULTS, "alerting", "", ACK_PENDING),
+    ];
+    // Waiting jobs hold their place: the server's default of 1,000, once full, stalls everybody.
+    consumers.extend(Priority::ALL.map(|priority| {
+        let filter = format!("tw.job.image.{priority}.>");
+        ConsumerSpec::new(JOBS, &format!("image_{priority}"), &filter, 20_000)
+    }));
+    for partition in Partition::all() {
+        let bucket = images_bucket(partition);
+        let stream = bucket_stream(&bucket);
+        for (name, what) in [
+            ("matcher", "scanned"),
+            ("policy_assessed", "assessed"),
+            ("policy_known", "known"),
+        ] {
+            let filter = format!("$KV.{bucket}.*.*.{what}");
+            let durable = format!("{name}_{partition}");
+            consumers.push(ConsumerSpec::new(&stream, &durable, &filter, ACK_PENDING));
+        }
+    }
+    consumers
+}
+
+/// The stream behind a key-value bucket.
+pub fn bucket_stream(bucket: &str) -> String {
+    format!("KV_{bucket}")
+}
+
+/// The stream behind a bucket of objects.
+pub(crate) fn object_stream(bucket: &str) -> String {
+    format!("OBJ_{bucket}")
+}
+
+/// The subject of an object without the chunk's number.
+pub(crate) fn object_root(bucket: &str, digest: &Digest) -> String {
+    format!("tw.obj.{bucket}.{}", digest.hex())
+}
+
+/// The subject of an object's chunk.
+pub(crate) fn object_subject(bucket: &str, digest: &Digest, chunk: usize) -> String {
+    format!("{}.{chunk}", object_root(bucket, digest))
+}
+
+// === impl Stream ===
+
+impl Stream {
+    fn new(name: &str, settings: Value) -> Self {
+        let mut stream = Self {
+            name: name.to_owned(),
+            settings,
+        };
+        stream.set("name", json!(name));
+        stream.set("storage", json!("file"));
+        // A limit that somebody else set would drop or refuse what nobody expects.
+        stream.set("max_msgs", json!(-1));
+        stream.set("max_consumers", json!(-1));
+        stream.set("no_ack", json!(false));
+        stream
+    }
+
+    fn set(&mut self, field: &str, value: Value) {
+        if let Some(fields) = self.settings.as_object_mut() {
+            fields.insert(field.to_owned(), value);
+        }
+    }
+}
+
+// === impl ConsumerSpec ===
+
+impl ConsumerSpec {
+    /// A consumer.
+    pub fn new(stream: &str, durable: &str, filter: &str, max_ack_pending: u32) -> Self {
+        Self {
+            stream: stream.to_owned(),
+            durable: durable.to_owned(),
+            filter: filter.to_owned(),
+            max_ack_pending,
+        }
+    }
+
+    /// The fields that we set and compare. `max_deliver` is unlimited: counting deliveries would
+    /// condemn healthy work that ran beside a crash, and a message at the limit stays in a work
+    /// queue for ever, invisible.
+    pub(crate) fn settings(&self, config: &Config) -> Value {
+        json!({
+            "durable_name": self.durable,
+            "filter_subject": self.filter,
+            "deliver_policy": "all",
+            "ack_policy": "explicit",
+            "ack_wait": nanos(config.ack_wait()),
+            "max_deliver": -1,
+            "max_ack_pending": self.max_ack_pending,
+            "max_waiting": 8_192,
+            "replay_policy": "instant",
+        })
+    }
+}
+
+fn news(name: &str, subjects: &[&str], age: Duration, bytes: i64, message: i64) -> Stream {
+    Stream::new(
+        name,
+        json!({
+            "subjects": subjects,
+            "retention": "limits",
+            "discard": "old",
+            "max_age": nanos(age),
+            "max_bytes": bytes,
+            "max_msg_size": message,
+            "duplicate_window": nanos(10 * MINUTE),
+            "allow_direct": true,
+        }),
+    )
+}
+
+/// A full stream of jobs refuses, so that the pressure reaches who makes them. A server that was
+/// killed may hold jobs again that were acknowledged and removed; they are not delivered again, and
+/// the age limit clears them.
+fn jobs() -> Stream {
+    Stream::new(
+        JOBS,
+        json!({
+            "subjects": ["tw.job.>"],
+            "retention": "workqueue",
+            "discard": "new",
+            "max_age": nanos(7 * DAY),
+            "max_bytes": GIB,
+            "max_msg_size": 64 * 1024,
+            "duplicate_window": nanos(10 * MINUTE),
+            "allow_direct": true,
+        }),
+    )
+}
+
+/// Leases live in a file too: memory buckets are gone after a crash of the server.
+fn bucket(name: &str, age: Option<Duration>) -> Stream {
+    let window = age.map_or(2 * MINUTE, |age| age.min(2 * MINUTE));
+    Stream::new(
+        &bucket_stream(name),
+        json!({
+            "subjects": [format!("$KV.{name}.>")],
+            "retention": "limits",
+            "discard": "new",
+            "max_age": nanos(age.unwrap_or_default()),
+            "max_bytes": -1,
+            "max_msgs_per_subject": 1,
+            "duplicate_window": nanos(window),
+            "allow_rollup_hdrs": true,
+            "deny_delete": true,
+            "allow_direct": true,
+        }),
+    )
+}
+
+fn objects(name: &str) -> Stream {
+    Stream::new(
+        &object_stream(name),
+        json!({
+            "subjects": [format!("tw.obj.{name}.*.*")],
+            "retention": "limits",
+            "discard": "new",
+            "max_age": 0,
+            "max_bytes": -1,
+            "max_msgs_per_subject": 1,
+            "duplicate_window": nanos(2 * MINUTE),
+            "allow_direct": true,
+        }),
+    )
+}
+
+fn nanos(duration: Duration) -> u64 {
+    u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_list_is_whole() {
+        let streams = streams(&Config::default());
+        assert_eq!(streams.len(), 28);
+        let consumers = consumers();
+        assert_eq!(consumers.len(), 53);
+        let of = |durable: &str| {
+            consumers
+                .iter()
+                .find(|spec| spec.durable == durable)
+                .unwrap()
+        };
+        assert_eq!(of("image_high").max_ack_pending, 20_000);
+        insta::assert_snapshot!(of("policy_known_f").filter, @"$KV.tw_images_f.*.*.known");
+        for spec in &consumers {
+            assert!(
+                streams.iter().any(|stream| stream.name == spec.stream),
+                "{spec:?}"
+            );
+        }
+    }
+}

@@ -1,0 +1,494 @@
+//! One connection to NATS and the few requests that everything else is made of: store a message,
+//! read the last one of a subject, ask the `JetStream` API.
+//!
+//! Every request waits for the connection first and has a deadline. A message is never put into
+//! the client's buffer while the connection is down: it would be sent long after its caller gave
+//! up.
+
+use std::{str::FromStr, sync::Arc, time::Duration};
+
+use async_nats::{
+    Client, ConnectOptions, Event, HeaderMap, HeaderName, HeaderValue, Message, Request,
+    RequestErrorKind, ServerError, StatusCode, Subject,
+};
+use bytes::Bytes;
+use serde::Deserialize;
+use serde_json::Value;
+use tokio::{
+    sync::watch,
+    time::{Instant, sleep, timeout, timeout_at},
+};
+use url::Url;
+
+use crate::{config::Config, envelope::Headers, error::BusError, random};
+
+/// How long one request may take.
+pub(crate) const REQUEST: Duration = Duration::from_secs(5);
+/// How long requests that change nothing are repeated.
+const PATIENCE: Duration = Duration::from_secs(10);
+/// Pause between attempts.
+pub(crate) const PAUSE: Duration = Duration::from_millis(200);
+
+/// `JetStream`'s code for a compare-and-set that lost.
+const WRONG_LAST_SEQUENCE: [u64; 2] = [10_071, 10_070];
+/// Codes of a stream that takes no more: messages, bytes, message per subject, storage.
+const FULL: [u64; 4] = [10_077, 10_122, 10_047, 10_023];
+
+/// A connection; cheap to clone.
+#[derive(Clone)]
+pub(crate) struct Wire {
+    pub(crate) client: Client,
+    link: watch::Receiver<Link>,
+    shown_url: Arc<str>,
+}
+
+/// The state of the connection.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Link {
+    /// Grows with each connection made.
+    pub(crate) number: u64,
+    pub(crate) up: bool,
+    problem: Option<String>,
+}
+
+/// Where a message was stored.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Stored {
+    pub(crate) sequence: u64,
+}
+
+/// A message as a stream holds it.
+#[derive(Clone, Debug)]
+pub(crate) struct Raw {
+    pub(crate) sequence: u64,
+    pub(crate) headers: Headers,
+    pub(crate) body: Bytes,
+}
+
+/// Why a request has no answer, or not the one that was wanted.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum WireError {
+    #[error("not connected to nats-server")]
+    Down,
+    #[error("no answer within {} s", REQUEST.as_secs())]
+    TimedOut,
+    #[error("nobody answers: the stream is missing or not ready")]
+    NoResponders,
+    #[error("written by another")]
+    WrongLastSequence,
+    #[error("the stream is full: {0}")]
+    Full(String),
+    #[error("refused: {text} (error code {code})")]
+    Refused { code: u64, text: String },
+    #[error("{0}")]
+    Other(String),
+}
+
+#[derive(Deserialize)]
+struct Answer {
+    #[serde(default)]
+    seq: u64,
+    #[serde(default)]
+    error: Option<ApiError>,
+}
+
+#[derive(Deserialize)]
+struct ApiError {
+    #[serde(default)]
+    err_code: u64,
+    #[serde(default)]
+    code: u64,
+    #[serde(default)]
+    description: String,
+}
+
+// === impl Wire ===
+
+impl Wire {
+    /// Starts connecting, and goes on trying for ever.
+    pub(crate) async fn open(config: &Config, name: &str) -> Result<Self, BusError> {
+        let (address, shown_url, user) = addresses(config)?;
+        let (report, link) = watch::channel(Link::default());
+        let mut options = ConnectOptions::new()
+            .name(name)
+            .custom_inbox_prefix(format!("_INBOX_{}", inbox_name(name)))
+            .retry_on_initial_connect()
+            .connection_timeout(REQUEST)
+            .ping_interval(Duration::from_secs(10))
+            .reconnect_delay_callback(reconnect_delay)
+            .event_callback(move |event| {
+                note(&report, &event);
+                std::future::ready(())
+            });
+        if let Some((user, password)) = user {
+            options = options.user_and_password(user, password);
+        }
+        if let Some(file) = &config.ca_file {
+            options = options.add_root_certificates(file.clone());
+        }
+        if let Some(file) = &config.credentials_file {
+            let io = |source| BusError::Io {
+                what: file.display().to_string(),
+                source,
+            };
+            options = options.credentials_file(file).await.map_err(io)?;
+        }
+        let client = options
+            .connect(address)
+            .await
+            .map_err(|error| BusError::Unreachable {
+                url: shown_url.clone(),
+                cause: error.to_string(),
+            })?;
+        Ok(Self {
+            client,
+            link,
+            shown_url: shown_url.into(),
+        })
+    }
+
+    /// Waits until there is a connection.
+    pub(crate) async fn connected(&self, deadline: Duration) -> Result<(), BusError> {
+        if self.up(deadline).await {
+            return Ok(());
+        }
+        let problem = self.link.borrow().problem.clone();
+        let cause = problem.unwrap_or_else(|| format!("no answer within {} s", deadline.as_secs()));
+        Err(BusError::Unreachable {
+            url: self.shown_url.to_string(),
+            cause,
+        })
+    }
+
+    /// Whether there is a connection now.
+    pub(crate) fn is_up(&self) -> bool {
+        self.link.borrow().up
+    }
+
+    /// The state of the connection, to watch.
+    pub(crate) fn link(&self) -> watch::Receiver<Link> {
+        self.link.clone()
+    }
+
+    /// Waits until there is a connection. False: not in time.
+    pub(crate) async fn up(&self, deadline: Duration) -> bool {
+        if self.is_up() {
+            return true;
+        }
+        let mut link = self.link.clone();
+        matches!(
+            timeout(deadline, link.wait_for(|link| link.up)).await,
+            Ok(Ok(_))
+        )
+    }
+
+    /// One request, one answer.
+    pub(crate) async fn call(
+        &self,
+        subject: String,
+        headers: Option<HeaderMap>,
+        body: Bytes,
+    ) -> Result<Message, WireError> {
+        let deadline = Instant::now() + REQUEST;
+        if !self.up(REQUEST).await {
+            return Err(WireError::Down);
+        }
+        let mut request = Request::new().payload(body).timeout(None);
+        if let Some(headers) = headers {
+            request = request.headers(headers);
+        }
+        match timeout_at(deadline, self.client.send_request(subject, request)).await {
+            Err(_) => Err(WireError::TimedOut),
+            Ok(Err(error)) => Err(match error.kind() {
+                RequestErrorKind::TimedOut => WireError::TimedOut,
+                RequestErrorKind::NoResponders => WireError::NoResponders,
+                _ => WireError::Other(error.to_string()),
+            }),
+            Ok(Ok(message)) => Ok(message),
+        }
+    }
+
+    /// Stores a message, one attempt. After [`WireError::TimedOut`] it may be stored.
+    pub(crate) async fn store(
+        &self,
+        subject: &str,
+        headers: &Headers,
+        body: Bytes,
+    ) -> Result<Stored, WireError> {
+        let reply = self
+            .call(subject.to_owned(), Some(header_map(headers)), body)
+            .await?;
+        let answer: Answer = serde_json::from_slice(&reply.payload)
+            .map_err(|error| WireError::Other(format!("answer to a publish: {error}")))?;
+        match answer.error {
+            Some(error) => Err(error.into()),
+            None => Ok(Stored {
+                sequence: answer.seq,
+            }),
+        }
+    }
+
+    /// The last message of a subject. Tried again while there is no answer.
+    pub(crate) async fn last(&self, stream: &str, subject: &str) -> Result<Option<Raw>, WireError> {
+        let deadline = Instant::now() + PATIENCE;
+        let asked = format!("$JS.API.DIRECT.GET.{stream}.{subject}");
+        loop {
+            match self.call(asked.clone(), None, Bytes::new()).await {
+                Ok(message) if message.status == Some(StatusCode::NOT_FOUND) => return Ok(None),
+                Ok(message) => return raw(message).map(Some),
+                Err(error) if error.is_transient() && Instant::now() < deadline => {
+                    sleep(random::jitter(PAUSE)).await;
+                }
+                Err(error) => return Err(error),
+            }
+        }
+    }
+
+    /// Asks the `JetStream` API. Tried again while there is no answer: what is asked here may be
+    /// done twice.
+    pub(crate) async fn api(&self, subject: &str, body: &Value) -> Result<Value, WireError> {
+        let deadline = Instant::now() + PATIENCE;
+        let asked = format!("$JS.API.{subject}");
+        let body = if body.is_null() {
+            Bytes::new()
+        } else {
+            Bytes::from(body.to_string())
+        };
+        loop {
+            let error = match self.call(asked.clone(), None, body.clone()).await {
+                Ok(message) => return api_answer(&message.payload),
+                Err(error) => error,
+            };
+            if !error.is_transient() || Instant::now() >= deadline {
+                return Err(error);
+            }
+            sleep(random::jitter(PAUSE)).await;
+        }
+    }
+
+    /// Publishes without waiting for an answer: acknowledgments.
+    pub(crate) async fn send(&self, subject: Subject, body: Bytes) {
+        let sent = timeout(REQUEST, self.client.publish(subject, body)).await;
+        if !matches!(sent, Ok(Ok(()))) {
+            tracing::debug!("an acknowledgment could not be sent; its message will come again");
+        }
+    }
+
+    /// Waits until what was sent is with the server.
+    pub(crate) async fn flush(&self) -> Result<(), WireError> {
+        match timeout(REQUEST, self.client.flush()).await {
+            Ok(Ok(())) => Ok(()),
+            Ok(Err(error)) => Err(WireError::Other(error.to_string())),
+            Err(_) => Err(WireError::TimedOut),
+        }
+    }
+}
+
+impl std::fmt::Debug for Wire {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Wire")
+            .field("url", &self.shown_url)
+            .finish_non_exhaustive()
+    }
+}
+
+// === impl WireError ===
+
+impl WireError {
+    /// Whether the same request may be answered a little later.
+    pub(crate) const fn is_transient(&self) -> bool {
+        match self {
+            Self::Down | Self::TimedOut | Self::NoResponders => true,
+            Self::Refused { code, .. } => *code == 10_008 || *code == 10_074,
+            Self::WrongLastSequence | Self::Full(_) | Self::Other(_) => false,
+        }
+    }
+
+    /// With what was asked.
+    pub(crate) fn about(self, what: &str) -> BusError {
+        match self {
+            Self::Refused { code, text } => BusError::Refused {
+                what: what.to_owned(),
+                code,
+                text,
+            },
+            other => BusError::Unreachable {
+                url: what.to_owned(),
+                cause: other.to_string(),
+            },
+        }
+    }
+}
+
+impl From<ApiError> for WireError {
+    fn from(error: ApiError) -> Self {
+        let code = if error.err_code == 0 {
+            error.code
+        } else {
+            error.err_code
+        };
+        match code {
+            code if WRONG_LAST_SEQUENCE.contains(&code) => Self::WrongLastSequence,
+            code if FULL.contains(&code) => Self::Full(error.description),
+            code => Self::Refused {
+                code,
+                text: error.description,
+            },
+        }
+    }
+}
+
+// === impl Headers ===
+
+/// A NATS message's headers as ours.
+pub(crate) fn headers(map: Option<&HeaderMap>) -> Headers {
+    let pairs = map.into_iter().flat_map(HeaderMap::iter);
+    pairs
+        .filter_map(|(name, values)| {
+            let name: &str = name.as_ref();
+            values
+                .first()
+                .map(|value| (name.to_owned(), value.as_str().to_owned()))
+        })
+        .collect()
+}
+
+/// Ours as NATS headers. What NATS cannot carry is left out: names and values of ours always fit.
+pub(crate) fn header_map(headers: &Headers) -> HeaderMap {
+    let mut map = HeaderMap::new();
+    for (name, value) in headers.iter() {
+        if let (Ok(name), Ok(value)) = (HeaderName::from_str(name), HeaderValue::from_str(value)) {
+            map.append(name, value);
+        }
+    }
+    map
+}
+
+fn raw(message: Message) -> Result<Raw, WireError> {
+    let headers = headers(message.headers.as_ref());
+    match headers
+        .get("Nats-Sequence")
+        .and_then(|text| text.parse().ok())
+    {
+        Some(sequence) => Ok(Raw {
+            sequence,
+            headers,
+            body: message.payload,
+        }),
+        None => Err(WireError::Other(format!(
+            "answer without a sequence: {:?} {}",
+            message.status,
+            message.description.unwrap_or_default()
+        ))),
+    }
+}
+
+fn api_answer(payload: &[u8]) -> Result<Value, WireError> {
+    let mut value: Value = serde_json::from_slice(payload)
+        .map_err(|error| WireError::Other(format!("answer of the API: {error}")))?;
+    match value.get_mut("error").map(Value::take) {
+        Some(error) => Err(serde_json::from_value::<ApiError>(error)
+            .map_or_else(|error| WireError::Other(error.to_string()), WireError::from)),
+        None => Ok(value),
+    }
+}
+
+fn reconnect_delay(attempts: usize) -> Duration {
+    let doubled = 10_u64.saturating_mul(1 << attempts.min(8));
+    random::jitter(Duration::from_millis(doubled.min(2_000)))
+}
+
+/// Servers without credentials, the same for people, and the credentials.
+type Addresses = (Vec<String>, String, Option<(String, String)>);
+
+fn addresses(config: &Config) -> Result<Addresses, BusError> {
+    let text = config.url.as_deref().unwrap_or("nats://127.0.0.1:4222");
+    let (mut servers, mut user) = (Vec::new(), None);
+    for part in text
+        .split(',')
+        .map(str::trim)
+        .filter(|part| !part.is_empty())
+    {
+        let whole = if part.contains("://") {
+            part.to_owned()
+        } else {
+            format!("nats://{part}")
+        };
+        let mut url = Url::parse(&whole).map_err(|error| BusError::Unreachable {
+            url: "(not an address)".to_owned(),
+            cause: error.to_string(),
+        })?;
+        if !url.username().is_empty() {
+            let password = url.password().unwrap_or_default().to_owned();
+            user = Some((url.username().to_owned(), password));
+        }
+        if url.set_username("").is_ok() && url.set_password(None).is_ok() {
+            servers.push(url.to_string());
+        }
+    }
+    let shown = servers.join(",");
+    Ok((servers, shown, user))
+}
+
+/// A subject token of a name.
+fn inbox_name(name: &str) -> String {
+    name.chars()
+        .map(|c| {
+            if c.is_ascii_alphanumeric() || c == '-' {
+                c
+            } else {
+                '_'
+            }
+        })
+        .collect()
+}
+
+/// Keeps the state of the connection, and says what an operator must know.
+fn note(report: &watch::Sender<Link>, event: &Event) {
+    match event {
+        Event::Connected => {
+            report.send_modify(|link| (link.up, link.number) = (true, link.number + 1));
+            tracing::info!("connected to nats-server");
+        }
+        Event::Disconnected | Event::Closed => {
+            report.send_modify(|link| link.up = false);
+            tracing::info!("disconnected from nats-server");
+        }
+        Event::ServerError(ServerError::Other(text)) if text.contains("ermissions") => {
+            // The caller sees a time-out only, so this is the place to say it.
+            tracing::error!(
+                error = text,
+                "nats-server denies what this role needs: {text}"
+            );
+        }
+        Event::SlowConsumer(_) => tracing::warn!("a subscription is too slow and lost messages"),
+        Event::ServerError(_) | Event::ClientError(_) => {
+            report.send_modify(|link| link.problem = Some(event.to_string()));
+            tracing::debug!("nats: {event}");
+        }
+        Event::LameDuckMode | Event::Draining => tracing::debug!("nats: {event}"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn credentials_leave_the_address() {
+        let config = Config {
+            url: Some("nats://me:pw@h1:4222, h2:4223".to_owned()),
+            ..Config::default()
+        };
+        let (servers, shown, user) = addresses(&config).unwrap();
+        assert_eq!(servers, ["nats://h1:4222", "nats://h2:4223"]);
+        insta::assert_snapshot!(shown, @"nats://h1:4222,nats://h2:4223");
+        assert_eq!(user, Some(("me".to_owned(), "pw".to_owned())));
+    }
+
+    #[test]
+    fn reconnecting_backs_off() {
+        assert!(reconnect_delay(0) <= Duration::from_millis(10));
+        assert!((1..100).all(|n| reconnect_delay(n) <= Duration::from_secs(2)));
+    }
+}

@@ -1,0 +1,59 @@
+//! Images where they lie: registries, OCI layouts and docker archives, as manifests and as blobs
+//! that can be read.
+//!
+//! The decision that shapes it: one small trait, [`Source`], with two methods. `resolve` goes from a
+//! tag to images and reads everything small (indexes, manifests, configs) with a bound on each;
+//! `open_blob` gives a layer as a blocking reader and verifies nothing, because who reads a layer
+//! hashes it anyway while it streams past. It costs a task and a channel per open blob, and buys
+//! that decoding never runs on the async threads and that no layer is ever held in memory.
+//!
+//! Answers of registries are hostile input: each has a bound in [`Limits`] and an error with a name.
+//! Manifests, configs and tokens come through a client of our own. Blobs are streamed by the crate
+//! `oci-distribution`; only where a registry was not named by the operator our own client does that,
+//! too, since it alone can check the address of every redirect.
+//!
+//! It does not look into layers, keeps nothing on a disk, retries nothing but broken blob streams
+//! (the caller knows whether to wait; see [`OciError::is_transient`]), and never contacts an address
+//! that a manifest names.
+//!
+//! To add a source: a file with a type that implements [`Source`], a variant of [`Location`], and a
+//! line in [`open`].
+#![cfg_attr(
+    not(test),
+    warn(
+        clippy::arithmetic_side_effects,
+        clippy::expect_used,
+        clippy::indexing_slicing,
+        clippy::panic,
+        clippy::string_slice
+    )
+)]
+
+mod config;
+mod docker_archive;
+mod docker_config;
+mod error;
+mod layout;
+mod limits;
+mod location;
+mod manifest;
+mod open;
+mod reader;
+mod registry;
+mod resolve;
+mod source;
+
+pub use self::{
+    docker_archive::DockerArchive,
+    docker_config::DockerConfig,
+    error::OciError,
+    layout::OciLayout,
+    limits::Limits,
+    location::{Location, LocationError},
+    open::open,
+    registry::{Credentials, Registry, RegistryConfig, USER_AGENT},
+    source::{
+        BlobReader, Descriptor, Image, Manifest, Platforms, Resolved, Source, Unreadable, Wanted,
+        read_verified,
+    },
+};

@@ -1,0 +1,63 @@
+//! What a registry, a layout or an archive may ask of us.
+
+use std::time::Duration;
+
+/// Limits on everything that a source answers. A hostile source can make an image unreadable, never
+/// a process large or slow.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Limits {
+    /// Bytes of a manifest or an index (registries refuse to store more than 4 MiB themselves).
+    pub manifest_bytes_max: u64,
+    /// Bytes of an image config.
+    pub config_bytes_max: u64,
+    /// Bytes of a token server's answer.
+    pub token_bytes_max: u64,
+    /// Redirects followed for one request.
+    pub redirects_max: usize,
+    /// Images that one index, with all indexes in it, may lead to.
+    pub platforms_max: usize,
+    /// Indexes in indexes: 1 is an index of images, 2 an index of such indexes.
+    pub index_depth_max: usize,
+    /// Layers of one image; what is beyond is a gap.
+    pub layers_max: usize,
+    /// Steps of a config's history; what is beyond is dropped.
+    pub history_max: usize,
+    /// Entries of a docker-archive.
+    pub archive_entries_max: usize,
+    /// Bytes of a docker-archive: its layers are hashed before the first one is scanned.
+    pub archive_bytes_max: u64,
+    /// Time to connect.
+    pub connect_timeout: Duration,
+    /// Time without a single byte.
+    pub idle_timeout: Duration,
+    /// Time for a whole manifest, config or token.
+    pub request_timeout: Duration,
+    /// How often a broken blob stream is taken up again where it broke.
+    pub blob_resumes_max: u32,
+    /// Manifests and configs fetched at the same time for one index.
+    pub parallel_max: usize,
+}
+
+// === impl Limits ===
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            manifest_bytes_max: 4 << 20,
+            config_bytes_max: 8 << 20,
+            token_bytes_max: 64 << 10,
+            redirects_max: 5,
+            platforms_max: 200,
+            index_depth_max: 2,
+            layers_max: 1000,
+            history_max: 4000,
+            archive_entries_max: 100_000,
+            archive_bytes_max: 256 << 30,
+            connect_timeout: Duration::from_secs(10),
+            idle_timeout: Duration::from_secs(30),
+            request_timeout: Duration::from_mins(1),
+            blob_resumes_max: 4,
+            parallel_max: 8,
+        }
+    }
+}

@@ -1,0 +1,36 @@
+//! From a location to its source, as a person at a terminal expects it.
+
+use std::sync::Arc;
+
+use chassis::Cx;
+
+use crate::{
+    DockerArchive, DockerConfig, Location, OciError, OciLayout, Registry, RegistryConfig, Source,
+};
+
+/// Opens the source of a location. A registry gets `registry`'s settings with the location's host;
+/// where they hold no credentials, those of `docker` are looked for.
+pub async fn open(
+    cx: &Cx,
+    location: &Location,
+    registry: RegistryConfig,
+    docker: Option<&DockerConfig>,
+) -> Result<Arc<dyn Source>, OciError> {
+    match location {
+        Location::OciLayout { dir, .. } => Ok(Arc::new(OciLayout::open(cx, dir).await?)),
+        Location::DockerArchive { file, .. } => Ok(Arc::new(DockerArchive::open(cx, file).await?)),
+        Location::Registry(reference) => {
+            let host = reference.registry.clone();
+            let credentials = match (registry.credentials, docker) {
+                (None, Some(docker)) => docker.credentials(cx, &host).await?,
+                (given, _) => given,
+            };
+            let config = RegistryConfig {
+                host,
+                credentials,
+                ..registry
+            };
+            Ok(Arc::new(Registry::new(cx, config)?))
+        }
+    }
+}

@@ -119,7 +119,7 @@ fn skopeo_reads_layouts_and_archives() {
         .layer(plain, "COPY a")
         .build();
     Artifact::from(&image).write_layout(&dir.path().join("layout"), "v1");
-    Artifact::from(&clean_image()).write_layout(&dir.path().join("layout"), "v2");
+    Artifact::from(clean_image()).write_layout(&dir.path().join("layout"), "v2");
     image.write_docker_archive(&dir.path().join("image.tar"), "example.org/app:v1");
     for (place, expected) in [
         ("oci:layout:v1", image.layers.len()),
@@ -194,7 +194,7 @@ fn a_registry_with_a_password_lets_only_its_user_in_and_tells_of_pushes() {
     };
     let refused = crate::http::send(&registry.host(), "GET", "/v2/", &[], b"");
     assert_eq!(refused.status, 401);
-    registry.push(&clean_image(), "app", "1");
+    registry.push(clean_image(), "app", "1");
     let (mut connection, _) = listener.accept().unwrap();
     let mut head = [0; 4096];
     let count = connection.read(&mut head).unwrap();

@@ -20,7 +20,7 @@ async fn a_layout_leads_to_its_images_and_their_layers() {
         .build();
     let both = index(vec![clean_image(), arm]);
     Artifact::from(&both).write_layout(dir.path(), "both");
-    Artifact::from(&clean_image()).write_layout(dir.path(), "one");
+    Artifact::from(clean_image()).write_layout(dir.path(), "one");
     let location = Location::parse(&format!("oci:{}:both", dir.path().display())).unwrap();
     let source = open(&cx, &location, RegistryConfig::default(), None)
         .await

@@ -69,7 +69,7 @@ async fn images_of_a_real_registry_are_resolved_and_read() {
         .build();
     let both = index(vec![docker, arm.build()]);
     server.push(&both, "team/app", "1");
-    server.push(&clean_image(), "team/app", "oci");
+    server.push(clean_image(), "team/app", "oci");
     let cx = Cx::for_tests();
     let source = registry(&cx, &server.host(), None);
 
@@ -122,7 +122,7 @@ async fn blobs_come_the_guarded_way_as_well() {
     let Some(server) = RegistryServer::start(RegistryOptions::default()) else {
         return;
     };
-    server.push(&clean_image(), "app", "1");
+    server.push(clean_image(), "app", "1");
     let cx = Cx::for_tests();
     let source = registry(&cx, &server.host(), None);
     // Loopback always may be contacted, so the guarded way is taken by force.
@@ -151,7 +151,7 @@ async fn a_password_is_asked_for_once_and_its_lack_is_explained() {
     let Some(server) = RegistryServer::start(options) else {
         return;
     };
-    server.push(&clean_image(), "app", "1");
+    server.push(clean_image(), "app", "1");
     let cx = Cx::for_tests();
     let source = registry(&cx, &server.host(), Some(password(PASSWORD)));
     let image = source
@@ -231,7 +231,7 @@ async fn lost_and_lying_blobs_of_a_real_registry() {
     let error = source.open_blob("app", &foreign).await.err().unwrap();
     assert!(matches!(error, OciError::Unsupported { .. }), "{error}");
 
-    server.push(&Poison::BrokenConfig.image(), "app", "2");
+    server.push(Poison::BrokenConfig.image(), "app", "2");
     let resolved = source.resolve(&wanted("app", "2")).await.unwrap();
     assert_eq!(resolved.images[0].gaps[0].code, GapCode::BadConfig);
     let config = Descriptor {

@@ -1,0 +1,65 @@
+//! What an operator can set.
+
+use std::{num::NonZeroUsize, path::PathBuf};
+
+use archive::Limits;
+use model::Slug;
+use serde::{Deserialize, Serialize};
+
+use crate::Settings;
+
+/// Settings of the scanner role.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Config {
+    /// Where the layer cache lives; set from the process's data directory.
+    #[serde(skip)]
+    pub data_dir: PathBuf,
+    /// How many image jobs of one priority one process works on. Most of them wait for layers.
+    pub images_at_once: usize,
+    /// How many layers one process reads at once. Each takes two threads and the memory that the
+    /// doc of `analyzers` states.
+    pub layers_at_once: usize,
+    /// How many layers an image may have.
+    pub layers_max: usize,
+    /// Bytes that the layer cache may take on disk.
+    pub cache_bytes_max: u64,
+    /// The cache domain; tenants that must not learn what others scanned need their own.
+    pub cache_domain: Slug,
+    /// What the analyzers look for.
+    pub analyzers: analyzers::Config,
+    /// How much one layer may be.
+    pub limits: Limits,
+}
+
+// === impl Config ===
+
+impl Config {
+    /// What [`crate::scan`] needs of it.
+    pub fn settings(&self) -> Settings {
+        Settings {
+            domain: self.cache_domain.clone(),
+            analyzers: self.analyzers.clone(),
+            limits: self.limits.clone(),
+            layers_at_once: self.layers_at_once.max(1),
+            layers_max: self.layers_max,
+        }
+    }
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        let cores = std::thread::available_parallelism().map_or(2, NonZeroUsize::get);
+        Self {
+            data_dir: PathBuf::new(),
+            images_at_once: 16,
+            // A layer in work keeps a decoding thread busy; more decoders than cores gain nothing.
+            layers_at_once: cores.min(8),
+            layers_max: 512,
+            cache_bytes_max: 10 << 30,
+            cache_domain: Slug::default_tenant(),
+            analyzers: analyzers::Config::default(),
+            limits: Limits::default(),
+        }
+    }
+}

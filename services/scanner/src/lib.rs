@@ -1,0 +1,62 @@
+//! Reads images: an image job goes in, a `scanned` record comes out.
+//!
+//! The decision that shapes it: a layer is the unit of work, and its blob digest the only name it
+//! is known by. [`scan`] asks [`Sections`] for what is known of each layer, reads only what is
+//! missing, biggest layer first, and coalesces the result. The seam is that one trait: a worker
+//! brings its cache and the fleet's leases, the command line brings a cache alone, and both run the
+//! same code. The price is that a recompressed copy of a known layer is read once more.
+//!
+//! Whatever the image is, it gets a report: a layer that lies, breaks or is too much becomes a gap.
+//! Only a source that is briefly away is an error, because trying again may help.
+//!
+//! It matches no advisories and judges nothing. A new analyzer goes to `analyzers`, a new kind of
+//! source to `oci`.
+
+mod config;
+mod handler;
+mod metrics;
+mod scan;
+mod sections;
+
+use std::sync::Arc;
+
+use anyhow::Context as _;
+use bus::{Bus, Consume};
+use cache::SectionCache;
+use chassis::Cx;
+use model::event::{JOBS, Priority};
+
+pub use self::{
+    config::Config,
+    handler::{ImageJobs, SourceOf},
+    scan::{Reader, Scan, ScanError, Settings, scan, unreadable},
+    sections::{CacheSections, Claim, LayerSections, LeasedSections, Sections, Wanted},
+};
+
+/// Starts the workers: one consumer per priority.
+pub async fn run(
+    cx: &Cx,
+    bus: &Bus,
+    config: &Config,
+    sources: Arc<dyn SourceOf>,
+) -> anyhow::Result<axum::Router> {
+    let (dir, bytes_max) = (config.data_dir.join("scanner"), config.cache_bytes_max);
+    let cache = cx
+        .blocking(move || SectionCache::open(&dir, bytes_max))
+        .await?
+        .with_context(|| format!("opening the layer cache in `{}`", config.data_dir.display()))?;
+    let sections = LeasedSections::new(cx.clone(), bus.clone(), Arc::new(cache));
+    let reader = Reader::new(config.settings());
+    let jobs = Arc::new(ImageJobs::new(
+        cx.clone(),
+        bus.store(),
+        reader,
+        sources,
+        sections,
+    ));
+    for priority in Priority::ALL {
+        let consume = Consume::new(bus, JOBS, &format!("image_{priority}"), config.images_at_once);
+        bus.consume(cx, consume, Arc::clone(&jobs));
+    }
+    Ok(axum::Router::new())
+}

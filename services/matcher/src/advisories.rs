@@ -1,0 +1,349 @@
+//! The local copy of the advisories: manifest, shards by content, and where each advisory stands.
+
+use std::{
+    collections::{BTreeMap, BTreeSet, HashMap},
+    path::Path,
+    sync::{Arc, Mutex, PoisonError, RwLock},
+};
+
+use anyhow::Context as _;
+use bytes::Bytes;
+use cache::{Database, Schema};
+use model::{AdvisoryManifest, Digest, ShardKey};
+use vulndb::{Shard, ShardError, Shards};
+
+/// Raised when what is stored changes its meaning: the database is then made anew.
+const VERSION: u32 = 1;
+pub(crate) const META: &str = "meta";
+const SHARDS: &str = "shards";
+const IDS: &str = "ids";
+pub(crate) const LOOKUPS: &str = "lookups";
+pub(crate) const IMAGES: &str = "images";
+const SCHEMA: Schema<'static> = Schema {
+    version: VERSION,
+    families: &[META, SHARDS, IDS, LOOKUPS, IMAGES],
+};
+
+/// How many revisions are kept, so that a sweep can compare with the one before.
+const HISTORY: usize = 4;
+/// Encoded bytes of the shards that are kept decoded; decoded they take a few times as much.
+const DECODED_BYTES_MAX: usize = 32 << 20;
+
+/// The local copy of the advisories.
+pub struct Advisories {
+    /// Absent where a one-off scan found none.
+    database: Option<Arc<Database>>,
+    current: RwLock<Arc<AdvisoryManifest>>,
+    decoded: Mutex<Decoded>,
+}
+
+/// The advisories at one revision, for as long as it is held.
+pub(crate) struct Snapshot<'a> {
+    advisories: &'a Advisories,
+    manifest: Arc<AdvisoryManifest>,
+    covered: BTreeSet<String>,
+}
+
+/// Decoded shards, in two generations: when the young one is full, the old one is dropped.
+#[derive(Default)]
+struct Decoded {
+    young: HashMap<Digest, Arc<Shard>>,
+    young_bytes: usize,
+    old: HashMap<Digest, Arc<Shard>>,
+}
+
+// === impl Advisories ===
+
+impl Advisories {
+    /// Opens the copy in a directory, making it where it is missing.
+    pub fn open(dir: &Path) -> anyhow::Result<Self> {
+        let database = Database::open(dir, &SCHEMA)?;
+        Self::of(Some(Arc::new(database)))
+    }
+
+    /// Opens the copy to read it. Where there is none, or somebody writes it, it is empty, and what
+    /// is matched with it has the gap `no-advisories`.
+    pub fn open_read_only(dir: &Path) -> anyhow::Result<Self> {
+        Self::of(Database::open_read_only(dir, &SCHEMA).map(Arc::new))
+    }
+
+    fn of(database: Option<Arc<Database>>) -> anyhow::Result<Self> {
+        let manifest = match &database {
+            Some(database) => database.get_as(META, b"manifest")?,
+            None => None,
+        };
+        let current: AdvisoryManifest = manifest.unwrap_or_default();
+        Ok(Self {
+            database,
+            current: RwLock::new(Arc::new(current)),
+            decoded: Mutex::new(Decoded::default()),
+        })
+    }
+
+    /// The revision in force here.
+    pub fn manifest(&self) -> Arc<AdvisoryManifest> {
+        Arc::clone(&self.current.read().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    pub(crate) fn snapshot(&self) -> Snapshot<'_> {
+        let manifest = self.manifest();
+        let covered = manifest
+            .feeds
+            .iter()
+            .flat_map(|feed| &feed.coverage)
+            .cloned()
+            .collect();
+        Snapshot {
+            advisories: self,
+            manifest,
+            covered,
+        }
+    }
+
+    /// The database, to keep the index in; `None` for a copy that is not there.
+    pub(crate) fn database(&self) -> anyhow::Result<&Arc<Database>> {
+        self.database.as_ref().context("there is no local database")
+    }
+
+    /// A revision that was in force here not long ago.
+    pub(crate) fn at_revision(&self, revision: u64) -> anyhow::Result<Option<AdvisoryManifest>> {
+        if revision == 0 {
+            return Ok(Some(AdvisoryManifest::default()));
+        }
+        Ok(self.database()?.get_as(META, &history_key(revision))?)
+    }
+
+    /// Shards of a manifest that are not here.
+    pub(crate) fn missing(&self, manifest: &AdvisoryManifest) -> anyhow::Result<BTreeSet<Digest>> {
+        let database = self.database()?;
+        let mut missing = BTreeSet::new();
+        for digest in manifest.shards.values() {
+            if database.get(SHARDS, digest.as_bytes())?.is_none() {
+                missing.insert(*digest);
+            }
+        }
+        Ok(missing)
+    }
+
+    /// A shard of a manifest, decoded; an empty one where the manifest has none.
+    pub(crate) fn shard_of(
+        &self,
+        manifest: &AdvisoryManifest,
+        key: &ShardKey,
+    ) -> anyhow::Result<Arc<Shard>> {
+        match manifest.shards.get(key) {
+            Some(digest) => self
+                .decoded(digest)
+                .with_context(|| format!("reading shard `{key}`")),
+            None => Ok(Arc::default()),
+        }
+    }
+
+    /// The shards in which an advisory of a feed stands, or any advisory of it.
+    pub(crate) fn standing(
+        &self,
+        feed: &str,
+        id: Option<&str>,
+    ) -> anyhow::Result<BTreeSet<ShardKey>> {
+        let prefix = id.map_or_else(|| id_key(feed, &[]), |id| id_key(feed, &[id, ""]));
+        let mut found = BTreeSet::new();
+        for (key, _) in self
+            .database()?
+            .scan_prefix(IDS, &prefix, None, usize::MAX)?
+        {
+            let last = key.rsplit(|byte| *byte == 0).next().unwrap_or_default();
+            if let Ok(key) = String::from_utf8_lossy(last).parse() {
+                found.insert(key);
+            }
+        }
+        Ok(found)
+    }
+
+    /// Puts a revision into force: all at once, or not at all. `shards` are those that are new here.
+    pub(crate) fn install(
+        &self,
+        manifest: &AdvisoryManifest,
+        shards: &BTreeMap<Digest, Bytes>,
+    ) -> anyhow::Result<()> {
+        let database = self.database()?;
+        let old = self.manifest();
+        for (digest, bytes) in shards {
+            anyhow::ensure!(
+                Digest::of(bytes) == *digest,
+                "shard `{digest}` has other bytes"
+            );
+            // By content, so it is harmless when the revision is not put into force after all.
+            database.put(SHARDS, digest.as_bytes(), bytes)?;
+        }
+        let moved = self.moved_ids(&old, manifest)?;
+        let history = self.history(manifest)?;
+        let garbage = self.garbage(manifest, &history)?;
+        database.batch(|batch| {
+            for key in &moved.gone {
+                batch.delete(IDS, key)?;
+            }
+            for key in &moved.come {
+                batch.put(IDS, key, &[])?;
+            }
+            for revision in &history.dropped {
+                batch.delete(META, &history_key(*revision))?;
+            }
+            for digest in &garbage {
+                batch.delete(SHARDS, digest.as_bytes())?;
+            }
+            batch.put_as(META, &history_key(manifest.revision), manifest)?;
+            batch.put_as(META, b"history", &history.kept)?;
+            batch.put_as(META, b"manifest", manifest)
+        })?;
+        let mut current = self.current.write().unwrap_or_else(PoisonError::into_inner);
+        *current = Arc::new(manifest.clone());
+        Ok(())
+    }
+
+    fn decoded(&self, digest: &Digest) -> anyhow::Result<Arc<Shard>> {
+        let lock = || self.decoded.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(shard) = lock().get(digest) {
+            return Ok(shard);
+        }
+        let bytes = self.database()?.get(SHARDS, digest.as_bytes())?;
+        let bytes = bytes.with_context(|| format!("shard `{digest}` is missing"))?;
+        let shard = Arc::new(Shard::decode(&bytes)?);
+        lock().put(*digest, Arc::clone(&shard), bytes.len());
+        Ok(shard)
+    }
+
+    /// What changes in the list of where advisories stand: entries that go, entries that come.
+    fn moved_ids(&self, old: &AdvisoryManifest, new: &AdvisoryManifest) -> anyhow::Result<Moved> {
+        let mut moved = Moved::default();
+        for key in new.changed_since(old) {
+            let name = key.to_string();
+            let ids = |shard: &Shard| -> BTreeSet<Vec<u8>> {
+                let advisories = shard.advisories().iter();
+                advisories
+                    .map(|one| id_key(&one.feed, &[&one.id, &name]))
+                    .collect()
+            };
+            let before = ids(&*self.shard_of(old, key)?);
+            let after = ids(&*self.shard_of(new, key)?);
+            moved.gone.extend(before.difference(&after).cloned());
+            moved.come.extend(after.difference(&before).cloned());
+        }
+        Ok(moved)
+    }
+
+    fn history(&self, manifest: &AdvisoryManifest) -> anyhow::Result<History> {
+        let kept: Option<Vec<u64>> = self.database()?.get_as(META, b"history")?;
+        let mut kept = kept.unwrap_or_default();
+        kept.retain(|revision| *revision != manifest.revision);
+        kept.push(manifest.revision);
+        let dropped = kept.drain(..kept.len().saturating_sub(HISTORY)).collect();
+        Ok(History { kept, dropped })
+    }
+
+    /// Shards that only dropped revisions name.
+    fn garbage(
+        &self,
+        manifest: &AdvisoryManifest,
+        history: &History,
+    ) -> anyhow::Result<BTreeSet<Digest>> {
+        let mut garbage = BTreeSet::new();
+        for revision in &history.dropped {
+            if let Some(dropped) = self.at_revision(*revision)? {
+                garbage.extend(dropped.shards.values().copied());
+            }
+        }
+        if garbage.is_empty() {
+            return Ok(garbage);
+        }
+        let mut keep = |kept: &AdvisoryManifest| {
+            for digest in kept.shards.values() {
+                garbage.remove(digest);
+            }
+        };
+        keep(manifest);
+        for revision in &history.kept {
+            if let Some(kept) = self.at_revision(*revision)? {
+                keep(&kept);
+            }
+        }
+        Ok(garbage)
+    }
+}
+
+impl std::fmt::Debug for Advisories {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Advisories")
+            .field("revision", &self.manifest().revision)
+            .finish_non_exhaustive()
+    }
+}
+
+/// Entries of the list of where advisories stand.
+#[derive(Default)]
+struct Moved {
+    gone: BTreeSet<Vec<u8>>,
+    come: BTreeSet<Vec<u8>>,
+}
+
+/// Revisions that stay and revisions that go.
+struct History {
+    kept: Vec<u64>,
+    dropped: Vec<u64>,
+}
+
+// === impl Snapshot ===
+
+impl Snapshot<'_> {
+    pub(crate) fn manifest(&self) -> &AdvisoryManifest {
+        &self.manifest
+    }
+}
+
+impl Shards for Snapshot<'_> {
+    fn shard(&self, key: &ShardKey) -> Result<Option<Arc<Shard>>, ShardError> {
+        let Some(digest) = self.manifest.shards.get(key) else {
+            return Ok(None);
+        };
+        let shard = self.advisories.decoded(digest);
+        shard.map(Some).map_err(|error| ShardError {
+            key: key.clone(),
+            source: error.into(),
+        })
+    }
+
+    fn covers(&self, ecosystem: &str) -> bool {
+        self.covered.contains(ecosystem)
+    }
+}
+
+// === impl Decoded ===
+
+impl Decoded {
+    fn get(&self, digest: &Digest) -> Option<Arc<Shard>> {
+        self.young
+            .get(digest)
+            .or_else(|| self.old.get(digest))
+            .cloned()
+    }
+
+    fn put(&mut self, digest: Digest, shard: Arc<Shard>, bytes: usize) {
+        if self.young_bytes > DECODED_BYTES_MAX {
+            self.old = std::mem::take(&mut self.young);
+            self.young_bytes = 0;
+        }
+        self.young_bytes += bytes;
+        self.young.insert(digest, shard);
+    }
+}
+
+fn history_key(revision: u64) -> Vec<u8> {
+    format!("manifest/{revision:020}").into_bytes()
+}
+
+/// `feed 0 id 0 shard`; none of them holds a zero byte.
+fn id_key(feed: &str, rest: &[&str]) -> Vec<u8> {
+    let mut key = feed.as_bytes().to_vec();
+    key.push(0);
+    key.extend_from_slice(rest.join("\0").as_bytes());
+    key
+}

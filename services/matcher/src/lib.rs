@@ -1,0 +1,96 @@
+//! Package lists × advisories → vulnerabilities, when an image arrives *and* when an advisory
+//! arrives.
+//!
+//! The decision that shapes it: an advisory revision is a manifest of shards that are named by
+//! their content, so what changed between any two revisions is a comparison of two maps, and
+//! whoever has the manifest can fetch what it lacks. A reverse index, package → images, turns a
+//! changed shard into the few images to assess again, without reading a layer. It costs a local
+//! copy of all advisories and an index per process; both can be deleted and come back.
+//!
+//! - [`Advisories`] is the local copy; [`import`] and [`assess`] are all that a one-off scan needs.
+//! - One process, the leader, takes imports out of the inbox and moves `head` ([`leader`]); every
+//!   process follows `head` ([`head`]).
+//! - Per partition: scans are assessed as they come ([`handler`]), the index is kept ([`index`]),
+//!   and after a new revision what it touches is assessed again ([`sweep`]); then the partition's
+//!   mark says that everything in it holds for that revision.
+//! - The first assessment of an image is no news; every later difference is.
+//!
+//! It knows no version order and no rule of matching: those are `vulndb`'s. It judges nothing.
+//! To add a kind of feed: a variant of [`Source`].
+
+mod advisories;
+mod config;
+mod feeds;
+mod handler;
+mod head;
+mod index;
+mod leader;
+mod metrics;
+mod partition;
+mod stage;
+mod sweep;
+mod upload;
+
+use std::sync::Arc;
+
+use anyhow::Context as _;
+use bus::Bus;
+use chassis::Cx;
+use futures::FutureExt as _;
+use jiff::{Timestamp, tz::TimeZone};
+use model::{Assessment, ScannedPackages};
+
+pub use self::{
+    advisories::Advisories,
+    config::{Config, FeedLimits, Update},
+    feeds::{Feeds, Source, fetch},
+    stage::{Import, Imported, Mode, import},
+    upload::{hand_in, routes},
+};
+
+/// Matches packages with the local advisories.
+pub fn assess(
+    advisories: &Advisories,
+    packages: &ScannedPackages,
+    now: Timestamp,
+) -> anyhow::Result<Assessment> {
+    let snapshot = advisories.snapshot();
+    let today = now.to_zoned(TimeZone::UTC).date();
+    vulndb::match_packages(packages, &snapshot, &snapshot.manifest().stamp(), today)
+        .with_context(|| format!("matching packages of `{}`", packages.image))
+}
+
+/// Starts the role: follows the advisories, leads the feeds where nobody else does, and serves the
+/// partitions that it gets.
+pub async fn run(cx: &Cx, bus: &Bus, config: &Config) -> anyhow::Result<axum::Router> {
+    let dir = config.data_dir.join("matcher");
+    let advisories = cx
+        .blocking(move || Advisories::open(&dir))
+        .await?
+        .with_context(|| format!("opening the advisories in `{}`", config.data_dir.display()))?;
+    let advisories = Arc::new(advisories);
+    let head = head::Head::new(bus.store(), Arc::clone(&advisories));
+    // Before anything is assessed: an old copy would give answers that are repeated at once.
+    if let Err(error) = head.sync(cx).await {
+        tracing::warn!(
+            error = format!("{error:#}"),
+            "advisories are as they were: {error:#}"
+        );
+    }
+    let following = head.clone();
+    let (task_cx, task_bus) = (cx.clone(), bus.clone());
+    cx.spawn("advisory-head", async move {
+        following.follow(&task_cx, &task_bus).await;
+    });
+    let leader = leader::Leader::new(bus.clone(), head.clone(), config);
+    let task_cx = cx.clone();
+    cx.spawn("feeds", async move {
+        leader.run(&task_cx).await;
+    });
+    let partitions = Arc::new(partition::Partitions::new(bus.clone(), head, config));
+    bus.own_partitions(cx, "matcher", move |partition, cx| {
+        let partitions = Arc::clone(&partitions);
+        async move { partitions.serve(partition, &cx) }.boxed()
+    });
+    Ok(axum::Router::new())
+}

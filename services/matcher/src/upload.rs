@@ -1,0 +1,117 @@
+//! Handing in advisories: an object and a key in the inbox, which the leader takes up.
+
+use axum::{
+    Json, Router,
+    body::Bytes as Body,
+    extract::{Query, State},
+    http::StatusCode,
+    routing::put,
+};
+use bus::Store;
+use bytes::Bytes;
+use chassis::http::{ApiError, body_limit};
+use jiff::Timestamp;
+use model::{
+    AdvisoryInbox, Fingerprint,
+    event::{ADVISORIES, FEED_OBJECTS},
+};
+use serde::{Deserialize, Serialize};
+use std::sync::Arc;
+
+use crate::{FeedLimits, Import, Mode, leader::INBOX, stage};
+
+/// The first bytes of a zip with and without files.
+const ZIP_MAGIC: [&[u8]; 2] = [b"PK\x03\x04", b"PK\x05\x06"];
+
+#[derive(Clone)]
+struct Uploads {
+    store: Store,
+    clock: Arc<dyn chassis::Clock>,
+}
+
+/// The query of `PUT /v1/advisories`.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Wanted {
+    /// The feed that the records belong to.
+    feed: String,
+    /// `merge` (the default) or `replace`.
+    #[serde(default)]
+    mode: WantedMode,
+    /// When they were fetched; now where it is not said.
+    #[serde(default)]
+    fetched_at: Option<Timestamp>,
+}
+
+#[derive(Clone, Copy, Debug, Default, Deserialize)]
+#[serde(rename_all = "lowercase")]
+enum WantedMode {
+    #[default]
+    Merge,
+    Replace,
+}
+
+/// The answer of `PUT /v1/advisories`.
+#[derive(Debug, Serialize)]
+struct Accepted {
+    /// The key in the inbox; it is gone when the records are in force.
+    inbox: String,
+    feed: String,
+    bytes: usize,
+}
+
+/// `PUT /v1/advisories?feed=NAME&mode=merge|replace` with a zip of OSV records as its body. Whoever
+/// mounts it asks for the scope `admin`.
+pub fn routes(store: Store, clock: Arc<dyn chassis::Clock>, limits: &FeedLimits) -> Router {
+    let most = usize::try_from(limits.archive_bytes_max).unwrap_or(usize::MAX);
+    Router::new()
+        .route("/v1/advisories", put(upload).layer(body_limit(most)))
+        .with_state(Uploads { store, clock })
+}
+
+/// Stores records for the leader to take up. Doing it again changes nothing.
+pub async fn hand_in(store: &Store, import: &Import, zip: Bytes) -> anyhow::Result<String> {
+    stage::check_feed(&import.feed)?;
+    let entry = AdvisoryInbox {
+        object: store.put_object_bytes(FEED_OBJECTS, zip).await?,
+        feed: import.feed.clone(),
+        replace: import.mode == Mode::Replace,
+        fetched_at: import.fetched_at,
+    };
+    let mode = if entry.replace { "replace" } else { "merge" };
+    let name = Fingerprint::of(&[&entry.object.hex(), &entry.feed, mode]);
+    let key = format!("{INBOX}{name}");
+    store.put(ADVISORIES, &key, &entry, None).await?;
+    Ok(key)
+}
+
+async fn upload(
+    State(uploads): State<Uploads>,
+    Query(wanted): Query<Wanted>,
+    body: Body,
+) -> Result<(StatusCode, Json<Accepted>), ApiError> {
+    stage::check_feed(&wanted.feed).map_err(|error| ApiError::bad_request(error.to_string()))?;
+    if !ZIP_MAGIC.iter().any(|magic| body.starts_with(magic)) {
+        return Err(ApiError::bad_request(
+            "the body is not a zip of OSV records",
+        ));
+    }
+    let import = Import {
+        feed: wanted.feed,
+        mode: match wanted.mode {
+            WantedMode::Merge => Mode::Merge,
+            WantedMode::Replace => Mode::Replace,
+        },
+        fetched_at: wanted.fetched_at.unwrap_or_else(|| uploads.clock.now()),
+    };
+    let bytes = body.len();
+    let inbox = hand_in(&uploads.store, &import, body).await?;
+    Ok((
+        StatusCode::ACCEPTED,
+        Json(Accepted {
+            inbox,
+            feed: import.feed,
+            bytes,
+        }),
+    ))
+}

@@ -1,0 +1,211 @@
+//! Conditions: what a rule looks for.
+//!
+//! | condition | holds where |
+//! |---|---|
+//! | `vulnerability: {severity, fixable, cves, packages, types, kev}` | a vulnerability that no waiver accepts fits everything that is given |
+//! | `secret: {severity}` | a secret is at least that bad |
+//! | `misconfiguration: {severity}` | a failed check is at least that bad |
+//! | `malware: {severity}` | a piece of malware is at least that bad |
+//! | `gap: {hides, codes}` | something could not be looked at |
+//! | `advisories_older_than: 3d` | the oldest advisory data are older, or there are none |
+
+use std::fmt;
+
+use model::{Gap, Hides, Severity, Vulnerability};
+use serde::Deserialize;
+
+use crate::{
+    evidence::{Evidence, Standing},
+    values::{Age, KnownGap, KnownType, Level, NameGlobs, Text},
+};
+
+/// What a rule looks for. What is not given in a filter does not matter.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(rename_all = "snake_case", deny_unknown_fields)]
+pub enum Condition {
+    /// Vulnerabilities that no waiver accepts.
+    Vulnerability(VulnerabilityFilter),
+    /// Secrets.
+    Secret(FindingFilter),
+    /// Failed checks.
+    Misconfiguration(FindingFilter),
+    /// Malware.
+    Malware(FindingFilter),
+    /// What could not be looked at.
+    Gap(GapFilter),
+    /// Advisory data older than this, or none at all.
+    AdvisoriesOlderThan(Age),
+}
+
+/// Which vulnerabilities.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct VulnerabilityFilter {
+    /// At least this bad.
+    pub severity: Option<Level>,
+    /// With a fix, or without one.
+    pub fixable: Option<bool>,
+    /// One of these, by any of its names.
+    pub cves: Vec<Text>,
+    /// In packages with such names.
+    pub packages: NameGlobs,
+    /// In packages of these types.
+    pub types: Vec<KnownType>,
+    /// In the catalog of known exploited vulnerabilities, or not.
+    pub kev: Option<bool>,
+}
+
+/// Which secrets, failed checks or malware.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct FindingFilter {
+    /// At least this bad.
+    pub severity: Option<Level>,
+}
+
+/// Which gaps.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct GapFilter {
+    /// Hiding one of these.
+    pub hides: Vec<Hides>,
+    /// With one of these codes.
+    pub codes: Vec<KnownGap>,
+}
+
+// === impl Condition ===
+
+impl Condition {
+    /// What speaks for the condition; `None` where it does not hold.
+    pub(crate) fn evidence(&self, facts: &Standing<'_>) -> Option<Evidence> {
+        match self {
+            Self::Vulnerability(filter) => {
+                let fits = |found: &&&Vulnerability| filter.fits(found);
+                let found: Vec<_> = facts.vulnerabilities.iter().filter(fits).copied().collect();
+                Evidence::of_vulnerabilities(&filter.to_string(), &found)
+            }
+            Self::Secret(filter) => Evidence::of_findings(
+                "secret",
+                "secrets",
+                facts
+                    .secrets
+                    .iter()
+                    .filter(|found| filter.fits(found.severity)),
+            ),
+            Self::Misconfiguration(filter) => Evidence::of_findings(
+                "failed check",
+                "failed checks",
+                facts
+                    .misconfigurations
+                    .iter()
+                    .filter(|found| filter.fits(found.severity)),
+            ),
+            Self::Malware(filter) => Evidence::of_findings(
+                "piece of malware",
+                "pieces of malware",
+                facts
+                    .malware
+                    .iter()
+                    .filter(|found| filter.fits(found.severity)),
+            ),
+            Self::Gap(filter) => {
+                let found: Vec<_> = facts.gaps.iter().filter(|gap| filter.fits(gap)).collect();
+                Evidence::of_gaps(&found, "look at the layer or file that the gap names")
+            }
+            Self::AdvisoriesOlderThan(limit) => facts.stale_advisories(*limit),
+        }
+    }
+
+    /// The greatest age of advisory data with which the condition does not hold.
+    pub(crate) const fn age_max(&self) -> Option<Age> {
+        match self {
+            Self::AdvisoriesOlderThan(limit) => Some(*limit),
+            Self::Vulnerability(_)
+            | Self::Secret(_)
+            | Self::Misconfiguration(_)
+            | Self::Malware(_)
+            | Self::Gap(_) => None,
+        }
+    }
+}
+
+// === impl VulnerabilityFilter ===
+
+impl VulnerabilityFilter {
+    fn fits(&self, found: &Vulnerability) -> bool {
+        // Every field is named, so that a new one is not forgotten here.
+        let Self {
+            severity,
+            fixable,
+            cves,
+            packages,
+            types,
+            kev,
+        } = self;
+        severity.is_none_or(|Level(least)| found.severity >= least)
+            && fixable.is_none_or(|wanted| found.is_fixable() == wanted)
+            && (cves.is_empty() || cves.iter().any(|cve| is_called(found, &cve.0)))
+            && (packages.is_empty() || packages.fits(&found.package))
+            && (types.is_empty() || types.contains(&KnownType(found.kind)))
+            && kev.is_none_or(|wanted| found.kev == wanted)
+    }
+}
+
+/// Whether `name` is one of the names of a vulnerability; case does not matter.
+pub(crate) fn is_called(found: &Vulnerability, name: &str) -> bool {
+    let same = |other: &String| other.eq_ignore_ascii_case(name);
+    same(&found.id) || found.aliases.iter().any(same)
+}
+
+impl fmt::Display for VulnerabilityFilter {
+    /// As it stands behind "vulnerabilities": `of severity high or worse with a fix`.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self {
+            severity,
+            fixable,
+            cves: _,
+            packages,
+            types,
+            kev,
+        } = self;
+        if let Some(Level(least)) = severity {
+            match least {
+                Severity::Critical => write!(f, " of severity critical")?,
+                _ => write!(f, " of severity {least} or worse")?,
+            }
+        }
+        match fixable {
+            Some(true) => f.write_str(" with a fix")?,
+            Some(false) => f.write_str(" without a fix")?,
+            None => {}
+        }
+        if *kev == Some(true) {
+            f.write_str(" known to be exploited")?;
+        }
+        if !packages.is_empty() {
+            write!(f, " in `{packages}`")?;
+        }
+        if !types.is_empty() {
+            let types: Vec<_> = types.iter().map(|kind| kind.0.as_str()).collect();
+            write!(f, " in {} packages", types.join(", "))?;
+        }
+        Ok(())
+    }
+}
+
+// === impl FindingFilter, GapFilter ===
+
+impl FindingFilter {
+    fn fits(&self, severity: Severity) -> bool {
+        let Self { severity: wanted } = self;
+        wanted.is_none_or(|Level(least)| severity >= least)
+    }
+}
+
+impl GapFilter {
+    fn fits(&self, gap: &Gap) -> bool {
+        let Self { hides, codes } = self;
+        (hides.is_empty() || hides.contains(&gap.hides))
+            && (codes.is_empty() || codes.contains(&KnownGap(gap.code)))
+    }
+}

@@ -1,0 +1,103 @@
+//! Judging: a policy and the facts in, a verdict out. No clock, no store, no order of rules.
+
+use jiff::{SignedDuration, Timestamp};
+use model::{Counts, Decision, Facts, Findings, Fingerprint, Verdict, Vulnerability, Waived};
+
+use std::{cmp::Reverse, collections::BTreeMap};
+
+use crate::{defaults, document::Policy, evidence::Standing, waivers::InForce};
+
+/// What a policy says of an image, and what is needed to keep it right.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Judgement {
+    /// The verdict, with its reasons, gravest first.
+    pub verdict: Verdict,
+    /// What each accepted finding is marked with.
+    pub waived: BTreeMap<Fingerprint, Waived>,
+    /// How many vulnerabilities count after waivers.
+    pub counts: Counts,
+    /// When the first waiver in force ends.
+    pub waivers_end: Option<Timestamp>,
+    /// The greatest age of advisory data that the policy allows, seconds.
+    pub data_age_s_max: Option<i64>,
+}
+
+/// Judges an image.
+///
+/// `repositories` are the image's names under this policy, as `registry/repository`; `data_at` is
+/// when the oldest advisory data behind the facts were fetched.
+pub fn judge(
+    policy: &Policy,
+    facts: &Facts<'_>,
+    repositories: &[String],
+    now: Timestamp,
+    data_at: Option<Timestamp>,
+) -> Judgement {
+    let waivers = InForce::new(
+        policy.name.as_str(),
+        &policy.waivers,
+        facts,
+        repositories,
+        now,
+    );
+    let standing = Standing::new(facts, &waivers, data_at.map(|at| now.duration_since(at)));
+    let mut reasons = Vec::new();
+    defaults::reasons(&policy.defaults, &standing, &mut reasons);
+    for rule in &policy.rules {
+        let Some(evidence) = rule.when.evidence(&standing) else {
+            continue;
+        };
+        let message = rule.message.as_ref().map(|text| text.0.as_str());
+        let remediation = rule.remediation.as_ref().map(|text| text.0.as_str());
+        reasons.push(evidence.into_reason(rule.name.as_str(), rule.then, message, remediation));
+    }
+    reasons.extend(waivers.expired_reason());
+    reasons.sort_by_key(|reason| Reverse(reason.decision));
+    let age_max = policy.age_max().map(|age| age.0);
+    let verdict = Verdict {
+        decision: reasons
+            .first()
+            .map_or(Decision::Allow, |reason| reason.decision),
+        reasons,
+        policy: policy.name.clone(),
+        policy_revision: policy.revision,
+        advisory_revision: facts.assessment.advisories.revision,
+        evaluated_at: now,
+        valid_until: model::valid_until(data_at, age_max, waivers.end),
+    };
+    Judgement {
+        counts: Counts::of(standing.vulnerabilities.iter().copied()),
+        waived: waivers.marks,
+        waivers_end: waivers.end,
+        data_age_s_max: age_max.map(|age: SignedDuration| age.as_secs()),
+        verdict,
+    }
+}
+
+// === impl Judgement ===
+
+impl Judgement {
+    /// Marks the accepted findings, so that reports show who accepted them.
+    pub fn mark(&self, vulnerabilities: &mut [Vulnerability], findings: &mut Findings) {
+        let mark = |fingerprint: &Fingerprint, waived: &mut Option<Waived>| {
+            if let Some(waiver) = self.waived.get(fingerprint) {
+                *waived = Some(waiver.clone());
+            }
+        };
+        for found in vulnerabilities {
+            mark(&found.fingerprint, &mut found.waived);
+        }
+        for found in &mut findings.secrets {
+            mark(&found.fingerprint, &mut found.waived);
+        }
+        for found in &mut findings.misconfigurations {
+            mark(&found.fingerprint, &mut found.waived);
+        }
+        for found in &mut findings.malware {
+            mark(&found.fingerprint, &mut found.waived);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

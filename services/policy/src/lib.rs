@@ -1,0 +1,101 @@
+//! policy: facts in, verdicts out.
+//!
+//! A policy is a YAML document. For each image that it is for, it says `allow`, `warn`,
+//! `incomplete` or `deny`, and why: each reason names the rule, the evidence and what to do.
+//! Whenever an image was assessed, its names changed, a policy was edited, a waiver ended or newer
+//! advisory data came, the verdict is judged again from what is stored; nobody is asked to look at
+//! the image once more.
+//!
+//! The decision that shapes it: [`judge()`] is a function of a policy, the facts, the image's
+//! names, the time and the age of the data, and of nothing else. So the command line, the service
+//! and the tests in a policy document use the same code, and the order of rules cannot matter,
+//! since the gravest reason decides. It costs expressiveness: rules are a closed set of conditions
+//! and no language, and what a rule wants to ask must be a fact first.
+//!
+//! What it does not do: it reads no image and no advisory, it raises no alert, and it never says
+//! how long a verdict holds: that depends on when somebody asks (`model::valid_until`).
+//!
+//! | module | holds |
+//! |---|---|
+//! | `document`, `condition`, `waivers`, `values` | what a policy may say |
+//! | `defaults`, `evidence`, `judge` | what follows from it |
+//! | `cases` | tests inside of documents |
+//! | `set`, `library`, `api` | which policies are in force |
+//! | `rulings`, `ruling` | which verdicts to write, what to tell |
+//! | `handler`, `owner`, `calendar` | when: a message, an edit, a day |
+//!
+//! To add a rule that everybody gets: `rules/default.yaml`, with a case beside it. To add a
+//! condition: a variant of [`Condition`], its arm in `Condition::evidence`, its row in the table of
+//! that module. To add a service: copy this one.
+
+mod api;
+mod calendar;
+mod cases;
+mod condition;
+mod config;
+mod defaults;
+mod document;
+mod evidence;
+mod handler;
+mod judge;
+mod library;
+mod metrics;
+mod owner;
+mod ruling;
+mod rulings;
+mod set;
+mod values;
+mod waivers;
+
+use std::sync::Arc;
+
+use axum::Router;
+use bus::Bus;
+use chassis::Cx;
+use futures::FutureExt as _;
+
+use self::{api::Api, calendar::Calendar, owner::Owner, rulings::Judges};
+
+pub use self::{
+    cases::{Case, CaseResult, Given, GivenFinding, GivenGap, GivenVulnerability, run_tests},
+    condition::{Condition, FindingFilter, GapFilter, VulnerabilityFilter},
+    config::Config,
+    document::{BUILTIN, DEFAULT, DOCUMENT_BYTES_MAX, Defaults, Policy, PolicyError, Rule},
+    judge::{Judgement, judge},
+    library::{PutPolicyError, delete_policy, put_policy},
+    set::{PolicySet, Selected},
+    values::{
+        Age, AgeLimit, KnownGap, KnownType, LastDay, Level, NameGlobs, RepositoryGlobs, Text,
+    },
+    waivers::Waiver,
+};
+
+/// Starts the role, and gives its routes. It works until `cx` stops.
+pub async fn run(cx: &Cx, bus: &Bus, config: &Config) -> anyhow::Result<Router> {
+    let store = bus.store();
+    library::put_files(cx, &store, &config.files).await?;
+    let policies = library::follow(cx, bus).await?;
+    let api = Api {
+        store: store.clone(),
+        policies: policies.clone(),
+        clock: cx.clock(),
+    };
+    let (bus, concurrency) = (bus.clone(), config.concurrency.max(1));
+    let partitions = bus.clone();
+    partitions.own_partitions(cx, "policy", move |partition, cx| {
+        let (store, policies) = (store.clone(), policies.clone());
+        let owner = Owner {
+            bus: bus.clone(),
+            judges: Judges {
+                cx: cx.clone(),
+                store,
+                policies,
+            },
+            partition,
+            concurrency,
+            calendar: Arc::new(Calendar::default()),
+        };
+        owner.run(cx).boxed()
+    });
+    Ok(api::router(api))
+}

@@ -1,0 +1,44 @@
+//! Metrics of this crate.
+
+use std::{sync::LazyLock, time::Duration};
+
+use model::Decision;
+use opentelemetry::{
+    KeyValue, global,
+    metrics::{Counter, Histogram},
+};
+
+/// Verdicts written, by `decision`.
+const VERDICTS: &str = "tidewaiter.policy.verdicts";
+/// How long it takes to judge an image under all its policies, with reading the facts; seconds.
+const JUDGE_DURATION: &str = "tidewaiter.policy.judge.duration";
+
+static INSTRUMENTS: LazyLock<Instruments> = LazyLock::new(|| {
+    let meter = global::meter("policy");
+    Instruments {
+        verdicts: meter
+            .u64_counter(VERDICTS)
+            .with_description("verdicts written")
+            .build(),
+        judge_duration: meter
+            .f64_histogram(JUDGE_DURATION)
+            .with_unit("s")
+            .with_description("reading the facts of an image and judging them")
+            .build(),
+    }
+});
+
+struct Instruments {
+    verdicts: Counter<u64>,
+    judge_duration: Histogram<f64>,
+}
+
+pub(crate) fn verdict_written(decision: Decision) {
+    INSTRUMENTS
+        .verdicts
+        .add(1, &[KeyValue::new("decision", decision.as_str())]);
+}
+
+pub(crate) fn judged(took: Duration) {
+    INSTRUMENTS.judge_duration.record(took.as_secs_f64(), &[]);
+}

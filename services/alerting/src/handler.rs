@@ -1,0 +1,230 @@
+//! The handler of news: keeps the state of each alert, and tells where it changes.
+
+use std::sync::Arc;
+
+use bus::{DecodeError, Delivery, Failure, Handler, Input, Outcome, Store, decode};
+use jiff::Timestamp;
+use model::{
+    AlertRecord, AlertState, Digest, Judged, PolicyRecord, RecordKey, Slug, What,
+    event::{ALERT_STATES, Alert, CONFIG, Change, Event as _, ImageJudged, VulnerabilityChanged},
+};
+
+use crate::{
+    config::{AlertOn, Config},
+    metrics,
+    signal::{self, Signal},
+};
+
+/// News that may raise an alert.
+#[derive(Clone, Debug)]
+pub(crate) enum News {
+    /// An image's verdict.
+    Judged(ImageJudged),
+    /// A vulnerability that appeared or left.
+    Vulnerability(Box<VulnerabilityChanged>),
+}
+
+/// Takes news.
+pub(crate) struct NewsHandler {
+    pub(crate) store: Store,
+    pub(crate) config: Arc<Config>,
+}
+
+// === impl News ===
+
+impl Input for News {
+    fn decode(kind: &str, body: &[u8]) -> Result<Option<Self>, DecodeError> {
+        match kind {
+            ImageJudged::TYPE => decode(body).map(|news| Some(Self::Judged(news))),
+            VulnerabilityChanged::TYPE => {
+                decode(body).map(|news| Some(Self::Vulnerability(Box::new(news))))
+            }
+            _ => Ok(None),
+        }
+    }
+}
+
+// === impl NewsHandler ===
+
+impl Handler for NewsHandler {
+    type Input = News;
+
+    async fn handle(&self, delivery: Delivery<News>) -> Result<Outcome, Failure> {
+        let Delivery {
+            tenant, id, body, ..
+        } = delivery;
+        let signal = match body {
+            News::Judged(news) => self.of_verdict(&tenant, news).await?,
+            News::Vulnerability(news) => self.of_vulnerability(&tenant, &news).await?,
+        };
+        match signal {
+            Some(signal) => self.settle(&tenant, id, signal).await,
+            None => Ok(Outcome::none()),
+        }
+    }
+}
+
+impl NewsHandler {
+    /// The record decides, for news may come late and in another order; a newer verdict with the
+    /// same decision gives no news of its own.
+    async fn of_verdict(
+        &self,
+        tenant: &Slug,
+        mut news: ImageJudged,
+    ) -> Result<Option<Signal>, Failure> {
+        if !self.config.alert_on.contains(&AlertOn::Verdict) {
+            return Ok(None);
+        }
+        let key = RecordKey::new(tenant, news.image, What::Judged(news.policy.clone()));
+        let stored = self.store.record::<Judged>(&key).await?;
+        // A read may be older than the news; then they are right.
+        let newer = stored.filter(|stored| stored.body.verdict.evaluated_at > news.judged_at);
+        if let Some(Judged {
+            verdict, counts, ..
+        }) = newer.map(|stored| stored.body)
+        {
+            news.decision = verdict.decision;
+            news.reasons = verdict
+                .reasons
+                .into_iter()
+                .map(|reason| reason.message)
+                .collect();
+            news.counts = counts;
+            news.judged_at = verdict.evaluated_at;
+        }
+        Ok(Some(signal::of_verdict(
+            tenant,
+            &news,
+            &self.config.decisions,
+        )))
+    }
+
+    async fn of_vulnerability(
+        &self,
+        tenant: &Slug,
+        news: &VulnerabilityChanged,
+    ) -> Result<Option<Signal>, Failure> {
+        let Config {
+            alert_on,
+            vulnerability_severity,
+            ..
+        } = &*self.config;
+        if !alert_on.contains(&AlertOn::Vulnerability) {
+            return Ok(None);
+        }
+        if news.change == Change::Appeared {
+            if news.vulnerability.severity < *vulnerability_severity {
+                return Ok(None);
+            }
+            let verdicts_alert = alert_on.contains(&AlertOn::Verdict);
+            if verdicts_alert
+                && !self
+                    .stood_before(tenant, &news.image, news.changed_at)
+                    .await?
+            {
+                return Ok(None);
+            }
+        }
+        Ok(Some(signal::of_vulnerability(tenant, news)))
+    }
+
+    /// Whether an alert on one of the image's verdicts stood before `at`.
+    async fn stood_before(
+        &self,
+        tenant: &Slug,
+        image: &Digest,
+        at: Timestamp,
+    ) -> Result<bool, Failure> {
+        let stored = self.store.list::<PolicyRecord>(CONFIG, "policies.").await?;
+        let names = stored
+            .iter()
+            .filter_map(|(key, _)| key.strip_prefix("policies."));
+        for name in names.chain(["default"]) {
+            let Ok(policy) = name.parse() else { continue };
+            let fingerprint = signal::verdict_fingerprint(tenant, image, &policy);
+            let key = format!("{tenant}.{fingerprint}");
+            let stored = self.store.get::<AlertRecord>(ALERT_STATES, &key).await?;
+            let stands = |record: &AlertRecord| record.state == AlertState::Raised;
+            if stored.is_some_and(|stored| stands(&stored.body) && stored.body.since < at) {
+                return Ok(true);
+            }
+        }
+        Ok(false)
+    }
+
+    /// Compares with the state that the alert has, and tells what is new.
+    async fn settle(
+        &self,
+        tenant: &Slug,
+        event: String,
+        signal: Signal,
+    ) -> Result<Outcome, Failure> {
+        let key = format!("{tenant}.{}", signal.fingerprint);
+        let stored = self.store.get::<AlertRecord>(ALERT_STATES, &key).await?;
+        let (expected, known) = match stored {
+            Some(stored) => (stored.revision, Some(stored.body)),
+            None => (0, None),
+        };
+        let alert = Alert {
+            fingerprint: signal.fingerprint,
+            state: signal.state,
+            severity: signal.severity,
+            title: signal.title,
+            text: signal.text,
+            image: Some(signal.image),
+            references: signal.references,
+            event: event.clone(),
+            at: signal.at,
+        };
+        match step(known.as_ref(), &event, &alert) {
+            Step::Nothing => Ok(Outcome::none()),
+            // The same event again: whoever wrote the state may have died before he told.
+            Step::TellAgain => Ok(Outcome::none().emit(tenant, &alert)?),
+            Step::Change => {
+                let (state, severity) = (alert.state, alert.severity);
+                let record = AlertRecord {
+                    state,
+                    event,
+                    since: signal.at,
+                    severity,
+                };
+                metrics::alert_changed(state);
+                Ok(Outcome::none()
+                    .put_kv(ALERT_STATES, &key, &record, Some(expected))?
+                    .emit(tenant, &alert)?)
+            }
+        }
+    }
+}
+
+enum Step {
+    Nothing,
+    TellAgain,
+    Change,
+}
+
+/// What an alert's state becomes. It is told once when it is raised, once when it gets worse, once
+/// when it is resolved.
+fn step(known: Option<&AlertRecord>, event: &str, alert: &Alert) -> Step {
+    let Some(known) = known else {
+        return match alert.state {
+            AlertState::Raised => Step::Change,
+            AlertState::Resolved => Step::Nothing,
+        };
+    };
+    if known.event == event && known.state == alert.state {
+        return Step::TellAgain;
+    }
+    match (known.state, alert.state) {
+        (AlertState::Raised, AlertState::Raised) if alert.severity > known.severity => Step::Change,
+        (AlertState::Raised, AlertState::Resolved) | (AlertState::Resolved, AlertState::Raised) => {
+            Step::Change
+        }
+        (AlertState::Raised, AlertState::Raised) | (AlertState::Resolved, AlertState::Resolved) => {
+            Step::Nothing
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

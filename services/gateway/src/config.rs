@@ -1,0 +1,209 @@
+//! What an operator can set.
+
+use std::{collections::BTreeSet, path::PathBuf};
+
+use anyhow::{Context as _, bail};
+use chassis::SecretRef;
+use model::{Digest, ImageRef, Slug};
+use serde::{Deserialize, Serialize};
+
+use crate::decoders;
+
+/// Settings of the gateway and the router.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Config {
+    /// Where the spool lives; set from the process's data directory.
+    #[serde(skip)]
+    pub data_dir: PathBuf,
+    /// Where images come from. No other host is ever contacted for an image.
+    pub sources: Vec<SourceConfig>,
+    /// Bytes on disk that wait for NATS; beyond that senders get a 503 and send again.
+    pub spool_bytes_max: u64,
+    /// Bytes of one webhook request.
+    pub hook_bytes_max: usize,
+    /// Events in one webhook request.
+    pub hook_events_max: usize,
+    /// Webhook requests per second and source; beyond that the sender gets a 429.
+    pub hooks_per_second_max: u32,
+    /// How many events the router works on at once.
+    pub events_at_once: usize,
+}
+
+/// A registry that images come from.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct SourceConfig {
+    /// Its name: the last part of its webhook's path, `/hooks/<name>`.
+    pub name: Slug,
+    /// What its webhook sends; see the list in this crate's documentation.
+    #[serde(default = "default_kind")]
+    pub kind: String,
+    /// Host and port of the registry, as references to its images begin.
+    pub registry: String,
+    /// Speak HTTP without TLS.
+    #[serde(default)]
+    pub plain_http: bool,
+    /// The registry may be at a private, loopback or link-local address.
+    #[serde(default)]
+    pub allow_private: bool,
+    /// User and password for the registry.
+    #[serde(default)]
+    pub credentials: Option<CredentialsConfig>,
+    /// A Docker `config.json` with credentials for the registry, where `credentials` is absent.
+    #[serde(default)]
+    pub docker_config: Option<PathBuf>,
+    /// The token that the webhook's sender must send.
+    #[serde(default)]
+    pub hook_token: Option<SecretRef>,
+    /// The same as the sha256 of the token, in hex; where both are given either token will do, so
+    /// that one can be exchanged for another. Without both, the source has no webhook.
+    #[serde(default)]
+    pub hook_token_sha256: Option<String>,
+    /// Whose images these are.
+    #[serde(default = "Slug::default_tenant")]
+    pub tenant: Slug,
+}
+
+/// User and password for a registry.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct CredentialsConfig {
+    /// The user.
+    pub username: String,
+    /// Where the password is kept.
+    pub password: SecretRef,
+}
+
+// === impl Config ===
+
+impl Config {
+    /// Says what is wrong with it, before anything is started.
+    pub fn check(&self) -> anyhow::Result<()> {
+        let mut names = BTreeSet::new();
+        for source in &self.sources {
+            source
+                .check()
+                .with_context(|| format!("source `{}`", source.name))?;
+            if !names.insert(&source.name) {
+                bail!("there are two sources of the name `{}`", source.name);
+            }
+        }
+        Ok(())
+    }
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        Self {
+            data_dir: PathBuf::new(),
+            sources: Vec::new(),
+            spool_bytes_max: 1 << 30,
+            hook_bytes_max: 1 << 20,
+            hook_events_max: 1000,
+            hooks_per_second_max: 500,
+            events_at_once: 16,
+        }
+    }
+}
+
+// === impl SourceConfig ===
+
+impl SourceConfig {
+    fn check(&self) -> anyhow::Result<()> {
+        if decoders::of_kind(&self.kind).is_none() {
+            let kinds: Vec<_> = decoders::DECODERS
+                .iter()
+                .map(|decoder| decoder.kind())
+                .collect();
+            bail!(
+                "`{}` is not a kind of source, only: {}",
+                self.kind,
+                kinds.join(", ")
+            );
+        }
+        let parsed: Result<ImageRef, _> = format!("{}/a/b", self.registry).parse();
+        if !parsed.is_ok_and(|parsed| parsed.registry == self.registry) {
+            bail!(
+                "`{}` is not a registry like `registry.example:5000`",
+                self.registry
+            );
+        }
+        if let Some(hash) = &self.hook_token_sha256
+            && Digest::from_hex(hash).is_none()
+        {
+            bail!("`hook_token_sha256` is not 64 hex digits; make it with `sha256sum`");
+        }
+        Ok(())
+    }
+}
+
+fn default_kind() -> String {
+    "distribution".to_owned()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn source(json: &str) -> anyhow::Result<SourceConfig> {
+        let source: SourceConfig = serde_json::from_str(json)?;
+        let config = Config {
+            sources: vec![source.clone()],
+            ..Config::default()
+        };
+        config.check()?;
+        Ok(source)
+    }
+
+    #[test]
+    fn a_source_needs_a_name_and_a_registry() {
+        let source = source(r#"{"name": "main", "registry": "localhost:5000"}"#).unwrap();
+        assert_eq!(
+            (source.kind.as_str(), source.tenant.as_str()),
+            ("distribution", "default")
+        );
+    }
+
+    #[test]
+    fn mistakes_are_named() {
+        let check = |json: &str, expected: &str| {
+            let error = format!("{:#}", source(json).unwrap_err());
+            assert!(error.contains(expected), "{error}");
+        };
+        check(
+            r#"{"name": "main", "registry": "r.example", "kind": "x"}"#,
+            "only: distribution",
+        );
+        check(
+            r#"{"name": "main", "registry": "https://r.example"}"#,
+            "is not a registry like",
+        );
+        check(
+            r#"{"name": "main", "registry": "r.example", "tokn": 1}"#,
+            "unknown field `tokn`",
+        );
+        check(
+            r#"{"name": "Main", "registry": "r.example"}"#,
+            "`Main` is not a name",
+        );
+        check(
+            r#"{"name": "main", "registry": "r.example", "hook_token_sha256": "abc"}"#,
+            "is not 64 hex digits",
+        );
+        check(
+            r#"{"name": "main", "registry": "r.example", "hook_token": "hunter2"}"#,
+            "a secret is written as `env:NAME` or `file:PATH`",
+        );
+    }
+
+    #[test]
+    fn two_sources_of_one_name_are_a_mistake() {
+        let one = source(r#"{"name": "main", "registry": "localhost:5000"}"#).unwrap();
+        let config = Config {
+            sources: vec![one.clone(), one],
+            ..Config::default()
+        };
+        assert!(config.check().is_err());
+    }
+}

@@ -1,0 +1,143 @@
+//! Senders of webhooks: who may speak, and what they say. One file per sender.
+
+mod distribution;
+
+use axum::http::{HeaderMap, header};
+use chassis::Secret;
+use jiff::Timestamp;
+use model::{Digest, ImageRef};
+
+/// Understands one kind of sender.
+pub(crate) trait Decoder: Send + Sync {
+    /// As in a source's `kind`.
+    fn kind(&self) -> &'static str;
+    /// Whether the request comes from who knows the source's secret. The body is as it arrived,
+    /// for senders that sign it.
+    fn authenticate(&self, request: &HookRequest<'_>, secrets: &Secrets) -> bool;
+    /// What the request tells of images; nothing where it tells of other things.
+    fn decode(
+        &self,
+        request: &HookRequest<'_>,
+        events_max: usize,
+    ) -> Result<Vec<Told>, Undecodable>;
+}
+
+/// Every sender that we understand.
+pub(crate) static DECODERS: &[&dyn Decoder] = &[&distribution::Distribution];
+
+/// A request as it arrived.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct HookRequest<'a> {
+    /// The headers.
+    pub(crate) headers: &'a HeaderMap,
+    /// The body.
+    pub(crate) body: &'a [u8],
+}
+
+/// What a sender may prove its identity with. Either will do where both are there.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Secrets {
+    /// The secret itself.
+    pub(crate) plain: Option<Secret>,
+    /// Its sha256, which is enough for senders that send the secret and do not sign with it.
+    pub(crate) sha256: Option<Digest>,
+}
+
+/// One thing that a sender tells of an image.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[cfg_attr(test, derive(serde::Serialize))]
+pub(crate) struct Told {
+    pub(crate) what: Happened,
+    /// A repository's name, as references may have it.
+    pub(crate) repository: String,
+    pub(crate) tag: Option<String>,
+    pub(crate) digest: Option<Digest>,
+    /// The sender's own id of the event, which is the same when it sends it again.
+    pub(crate) sender_id: Option<String>,
+    pub(crate) occurred_at: Option<Timestamp>,
+}
+
+/// What happened to an image.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[cfg_attr(test, derive(serde::Serialize))]
+pub(crate) enum Happened {
+    Pushed,
+    Deleted,
+}
+
+/// Why an authenticated request tells us nothing.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum Undecodable {
+    #[error("its body is not what this kind of source sends: {0}")]
+    Form(String),
+    #[error("it has {found} events, more than {max}")]
+    TooMany { found: usize, max: usize },
+    #[error("it names `{0}`, which no reference can have")]
+    Name(String),
+}
+
+/// The decoder of a kind of source.
+pub(crate) fn of_kind(kind: &str) -> Option<&'static dyn Decoder> {
+    DECODERS
+        .iter()
+        .copied()
+        .find(|decoder| decoder.kind() == kind)
+}
+
+/// The bearer token of a request.
+pub(crate) fn bearer(headers: &HeaderMap) -> Option<&str> {
+    let value = headers.get(header::AUTHORIZATION)?.to_str().ok()?;
+    let (scheme, token) = value.split_once(' ')?;
+    scheme.eq_ignore_ascii_case("bearer").then(|| token.trim())
+}
+
+/// Checks that names are such as references can have, so that nothing else gets any further.
+pub(crate) fn check_names(repository: &str, tag: Option<&str>) -> Result<(), Undecodable> {
+    let name = format!("registry.invalid/{repository}:{}", tag.unwrap_or("latest"));
+    let fits = |parsed: ImageRef| {
+        parsed.repository == repository && tag.is_none_or(|tag| parsed.tag.as_deref() == Some(tag))
+    };
+    if name.parse().is_ok_and(fits) {
+        Ok(())
+    } else {
+        let tag = tag.map(|tag| format!(":{tag}")).unwrap_or_default();
+        Err(Undecodable::Name(
+            format!("{repository}{tag}").chars().take(200).collect(),
+        ))
+    }
+}
+
+// === impl Secrets ===
+
+impl Secrets {
+    /// Whether a sender can prove anything at all.
+    pub(crate) const fn is_empty(&self) -> bool {
+        self.plain.is_none() && self.sha256.is_none()
+    }
+
+    /// Whether `token` is the secret. Digests are compared, in constant time, so that neither the
+    /// length nor the beginning of the secret shows in the time it takes.
+    pub(crate) fn are_token(&self, token: &str) -> bool {
+        let token = Digest::of(token.as_bytes());
+        let plain = self
+            .plain
+            .as_ref()
+            .map(|secret| Digest::of(secret.expose().as_bytes()));
+        let known = [plain, self.sha256];
+        known.iter().fold(false, |found, known| {
+            let known = known.as_ref().unwrap_or(&NOTHING);
+            let fits = same(known, &token);
+            found || (fits && *known != NOTHING)
+        })
+    }
+}
+
+/// Stands in where there is no secret, so that the work is the same.
+const NOTHING: Digest = Digest::from_bytes([0; 32]);
+
+fn same(left: &Digest, right: &Digest) -> bool {
+    aws_lc_rs::constant_time::verify_slices_are_equal(left.as_bytes(), right.as_bytes()).is_ok()
+}
+
+#[cfg(test)]
+mod tests;

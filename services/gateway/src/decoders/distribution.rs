@@ -1,0 +1,184 @@
+//! CNCF Distribution (`registry:2`, `registry:3`) and what is built on it: notifications
+//! (distribution documentation, "Work with notifications").
+//!
+//! The registry is told to send a header `Authorization: Bearer <token>`. Blobs are pushed, pulled
+//! and mounted before a manifest is: only manifests and indexes tell of an image.
+
+use jiff::Timestamp;
+use model::Digest;
+use serde::Deserialize;
+
+use super::{Decoder, Happened, HookRequest, Secrets, Told, Undecodable, bearer, check_names};
+
+const SENDER_ID_CHARS_MAX: usize = 200;
+
+/// The decoder.
+#[derive(Debug)]
+pub(crate) struct Distribution;
+
+/// The body. What is not here is not looked at; new fields do no harm.
+#[derive(Deserialize)]
+struct Envelope {
+    events: Vec<Event>,
+}
+
+#[derive(Deserialize)]
+struct Event {
+    #[serde(default)]
+    id: String,
+    #[serde(default)]
+    timestamp: Option<Timestamp>,
+    action: String,
+    target: Target,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct Target {
+    #[serde(default)]
+    media_type: String,
+    #[serde(default)]
+    digest: String,
+    #[serde(default)]
+    repository: String,
+    #[serde(default)]
+    tag: String,
+}
+
+impl Decoder for Distribution {
+    fn kind(&self) -> &'static str {
+        "distribution"
+    }
+
+    fn authenticate(&self, request: &HookRequest<'_>, secrets: &Secrets) -> bool {
+        secrets.are_token(bearer(request.headers).unwrap_or_default())
+    }
+
+    fn decode(
+        &self,
+        request: &HookRequest<'_>,
+        events_max: usize,
+    ) -> Result<Vec<Told>, Undecodable> {
+        let envelope: Envelope = serde_json::from_slice(request.body)
+            .map_err(|error| Undecodable::Form(error.to_string()))?;
+        let found = envelope.events.len();
+        if found > events_max {
+            return Err(Undecodable::TooMany {
+                found,
+                max: events_max,
+            });
+        }
+        let told = envelope.events.into_iter().map(told);
+        told.filter_map(Result::transpose).collect()
+    }
+}
+
+fn told(event: Event) -> Result<Option<Told>, Undecodable> {
+    let Event {
+        id,
+        timestamp,
+        action,
+        target,
+    } = event;
+    let what = match action.as_str() {
+        "push" | "mount" if is_manifest(&target.media_type) => Happened::Pushed,
+        "delete" => Happened::Deleted,
+        _ => return Ok(None),
+    };
+    let tag = (!target.tag.is_empty()).then_some(target.tag);
+    check_names(&target.repository, tag.as_deref())?;
+    let digest: Option<Digest> = match target.digest.as_str() {
+        "" => None,
+        text => Some(text.parse().map_err(|_| Undecodable::Name(clip(text)))?),
+    };
+    if what == Happened::Pushed && tag.is_none() && digest.is_none() {
+        return Err(Undecodable::Form(
+            "a push without tag and digest".to_owned(),
+        ));
+    }
+    let sender_id = (!id.is_empty()).then(|| clip(&id));
+    Ok(Some(Told {
+        what,
+        repository: target.repository,
+        tag,
+        digest,
+        sender_id,
+        occurred_at: timestamp,
+    }))
+}
+
+/// Manifests and indexes of all ages: also those that we cannot read get a verdict.
+fn is_manifest(media_type: &str) -> bool {
+    media_type.starts_with("application/vnd.docker.distribution.manifest.")
+        || media_type.starts_with("application/vnd.oci.image.manifest.")
+        || media_type.starts_with("application/vnd.oci.image.index.")
+}
+
+fn clip(text: &str) -> String {
+    text.chars().take(SENDER_ID_CHARS_MAX).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use axum::http::HeaderMap;
+
+    use super::*;
+
+    fn decode(body: &str) -> Result<Vec<Told>, Undecodable> {
+        let headers = HeaderMap::new();
+        Distribution.decode(
+            &HookRequest {
+                headers: &headers,
+                body: body.as_bytes(),
+            },
+            3,
+        )
+    }
+
+    fn event(action: &str, target: &str) -> String {
+        format!(r#"{{"id": "1", "action": "{action}", "target": {target}}}"#)
+    }
+
+    #[test]
+    fn a_name_that_no_reference_can_have_is_refused() {
+        for target in [
+            r#"{"repository": "a", "tag": "x y"}"#,
+            r#"{"repository": "../a", "tag": "1"}"#,
+            r#"{"repository": "evil.example:80/a:b", "tag": "1"}"#,
+            r#"{"repository": "", "tag": "1"}"#,
+            r#"{"repository": "a", "digest": "sha256:12"}"#,
+        ] {
+            let body = format!(r#"{{"events": [{}]}}"#, event("delete", target));
+            assert!(
+                matches!(decode(&body), Err(Undecodable::Name(_))),
+                "{target}"
+            );
+        }
+    }
+
+    #[test]
+    fn a_body_with_too_many_events_is_refused() {
+        let one = event("pull", "{}");
+        let body = format!(r#"{{"events": [{}]}}"#, vec![one; 4].join(","));
+        assert!(matches!(
+            decode(&body),
+            Err(Undecodable::TooMany { found: 4, max: 3 })
+        ));
+    }
+
+    #[test]
+    fn other_bodies_are_refused_and_unknown_actions_ignored() {
+        for body in ["", "[]", "{}", r#"{"events": 1}"#, r#"{"events": [{}]}"#] {
+            assert!(matches!(decode(body), Err(Undecodable::Form(_))), "{body}");
+        }
+        let body = format!(r#"{{"events": [{}]}}"#, event("frobnicate", "{}"));
+        assert_eq!(decode(&body).unwrap(), []);
+    }
+
+    proptest::proptest! {
+        #[test]
+        fn no_body_makes_it_panic(body in ".{0,200}") {
+            let _outcome = decode(&body);
+        }
+    }
+}

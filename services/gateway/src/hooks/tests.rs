@@ -1,0 +1,180 @@
+use axum::{
+    body::{Body, to_bytes},
+    http::Request,
+};
+use model::{Digest, Slug};
+use tower::ServiceExt as _;
+
+use super::*;
+use crate::intake::fake::Memory;
+
+const GOOD: &[u8] = include_bytes!("../../testdata/distribution/good-index-by-tag.http");
+
+fn config() -> Config {
+    let source = serde_json::json!({
+        "name": "main",
+        "registry": "registry.example:5000",
+        "tenant": "team",
+        "hook_token_sha256": Digest::of(b"demo-hook-token").hex(),
+    });
+    let closed = serde_json::json!({"name": "closed", "registry": "closed.example"});
+    let sources = [source, closed].map(|json| serde_json::from_value(json).unwrap());
+    Config {
+        sources: sources.into(),
+        hook_bytes_max: 4096,
+        ..Config::default()
+    }
+}
+
+fn body() -> Vec<u8> {
+    let end = GOOD
+        .windows(4)
+        .position(|bytes| bytes == b"\r\n\r\n")
+        .unwrap();
+    GOOD[end + 4..].to_vec()
+}
+
+struct Answer {
+    status: StatusCode,
+    retry_after: Option<String>,
+    body: Value,
+}
+
+async fn send(
+    config: &Config,
+    intake: &Arc<Memory>,
+    path: &str,
+    token: &str,
+    body: Vec<u8>,
+) -> Answer {
+    let cx = Cx::for_tests();
+    let router = routes(&cx, config, Arc::<Memory>::clone(intake));
+    let request = Request::post(path)
+        .header("authorization", format!("Bearer {token}"))
+        .header(
+            "content-type",
+            "application/vnd.docker.distribution.events.v2+json",
+        )
+        .body(Body::from(body))
+        .unwrap();
+    let response = router.oneshot(request).await.unwrap();
+    let status = response.status();
+    let retry_after = response
+        .headers()
+        .get("retry-after")
+        .map(|value| value.to_str().unwrap().to_owned());
+    let body = to_bytes(response.into_body(), 1 << 16).await.unwrap();
+    Answer {
+        status,
+        retry_after,
+        body: serde_json::from_slice(&body).unwrap_or_default(),
+    }
+}
+
+async fn check(
+    path: &str,
+    token: &str,
+    body: Vec<u8>,
+) -> (StatusCode, Value, Vec<(Slug, Accepted)>) {
+    let intake = Arc::new(Memory::with_room(10));
+    let answer = send(&config(), &intake, path, token, body).await;
+    (answer.status, answer.body, intake.taken())
+}
+
+#[tokio::test]
+async fn a_push_becomes_an_event_of_the_sources_tenant() {
+    let (status, answer, events) = check("/hooks/main", "demo-hook-token", body()).await;
+    assert_eq!(
+        (status, answer),
+        (StatusCode::ACCEPTED, json!({"accepted": 1}))
+    );
+    let [(tenant, Accepted::Pushed(event))] = events.as_slice() else {
+        panic!("{events:?}")
+    };
+    assert_eq!(tenant.as_str(), "team");
+    assert_eq!(
+        (event.source.as_str(), event.repository.as_str()),
+        ("main", "team/app")
+    );
+    assert_eq!(event.tag.as_deref(), Some("1.0"));
+}
+
+#[tokio::test]
+async fn who_does_not_prove_itself_is_refused_and_told_how() {
+    let (status, answer, events) = check("/hooks/main", "wrong", body()).await;
+    assert_eq!((status, events.len()), (StatusCode::UNAUTHORIZED, 0));
+    insta::assert_json_snapshot!(answer, @r#"
+    {
+      "detail": "the request does not prove who sends it",
+      "error": "unauthorized",
+      "hint": "send the source's `hook_token` as `Authorization: Bearer TOKEN`",
+      "status": 401
+    }
+    "#);
+    let (status, answer, _) = check("/hooks/closed", "demo-hook-token", body()).await;
+    assert_eq!(status, StatusCode::UNAUTHORIZED);
+    assert!(
+        answer["hint"]
+            .as_str()
+            .unwrap()
+            .contains("has no `hook_token`")
+    );
+}
+
+#[tokio::test]
+async fn an_unknown_source_is_not_found_whatever_is_sent() {
+    for token in ["demo-hook-token", "wrong"] {
+        let (status, answer, events) = check("/hooks/other", token, body()).await;
+        assert_eq!((status, events.len()), (StatusCode::NOT_FOUND, 0));
+        assert_eq!(answer["detail"], "there is no such source");
+    }
+}
+
+#[tokio::test]
+async fn what_cannot_be_decoded_is_answered_and_kept_from_coming_again() {
+    let (status, answer, events) =
+        check("/hooks/main", "demo-hook-token", b"not json".to_vec()).await;
+    assert_eq!(
+        (status, answer),
+        (StatusCode::ACCEPTED, json!({"accepted": 0}))
+    );
+    assert_eq!(events, []);
+}
+
+#[tokio::test]
+async fn a_body_that_is_too_large_is_refused() {
+    let (status, _, events) = check("/hooks/main", "demo-hook-token", vec![b' '; 5000]).await;
+    assert_eq!((status, events.len()), (StatusCode::PAYLOAD_TOO_LARGE, 0));
+}
+
+#[tokio::test]
+async fn a_full_spool_asks_the_sender_to_come_again() {
+    let intake = Arc::new(Memory::with_room(0));
+    let answer = send(&config(), &intake, "/hooks/main", "demo-hook-token", body()).await;
+    assert_eq!(answer.status, StatusCode::SERVICE_UNAVAILABLE);
+    assert_eq!(answer.retry_after.as_deref(), Some("5"));
+}
+
+#[tokio::test]
+async fn a_sender_has_its_share_of_requests() {
+    let config = Config {
+        hooks_per_second_max: 0,
+        ..config()
+    };
+    let intake = Arc::new(Memory::with_room(10));
+    let answer = send(&config, &intake, "/hooks/main", "demo-hook-token", body()).await;
+    assert_eq!(
+        (answer.status, intake.taken().len()),
+        (StatusCode::TOO_MANY_REQUESTS, 0)
+    );
+}
+
+#[tokio::test]
+async fn an_event_of_the_future_happens_now() {
+    let late = String::from_utf8(body()).unwrap().replace("2026-", "2999-");
+    let (_, _, events) = check("/hooks/main", "demo-hook-token", late.into_bytes()).await;
+    let [(_, Accepted::Pushed(event))] = events.as_slice() else {
+        panic!("{events:?}")
+    };
+    assert!(event.occurred_at < "2998-01-01T00:00:00Z".parse().unwrap());
+}

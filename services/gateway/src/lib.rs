@@ -1,0 +1,97 @@
+//! The outside world in, events out; and the router, which turns these events into jobs.
+//!
+//! The decision that shapes it: an event is a hint. A sender is answered as soon as what it says is
+//! on our disk ([`bus::Outbox`]), whether NATS is there or not, and nothing in a payload is
+//! believed except which source, repository, tag and digest to look at. The router then asks the
+//! source itself, whose host stands in the configuration: a host in a payload is never contacted.
+//! The price is one look-up at the registry for each image that we do not know yet.
+//!
+//! Two roles live here. The *gateway* has routes: `POST /hooks/{source}` for registries, and
+//! `POST /v1/scans` for CI. The *router* is a consumer: it resolves tags to digests and indexes to
+//! platforms, writes the `known` record of each image and where indexes, configs and tags lead,
+//! and makes one job per image that the current analyzers have not scanned.
+//!
+//! What it does not do: it reads no layer, judges nothing, and deletes nothing. It does not crawl
+//! registries, so a webhook that was lost is not missed until the image is pushed or asked for
+//! again.
+//!
+//! | sender | file | authenticated by |
+//! |---|---|---|
+//! | `distribution`: CNCF Distribution, and GitLab's registry | `decoders/distribution.rs` | bearer token |
+//!
+//! To add a sender: a file in `decoders/`, a line in `DECODERS`, a row here, and recorded requests
+//! in `testdata/<kind>/`: `good-*`, `bad-authentication-*`, `irrelevant-*`. The conformance test
+//! in `decoders.rs` asks for all three.
+#![cfg_attr(
+    not(test),
+    warn(
+        clippy::arithmetic_side_effects,
+        clippy::expect_used,
+        clippy::indexing_slicing,
+        clippy::panic,
+        clippy::string_slice
+    )
+)]
+
+mod config;
+mod decoders;
+mod hooks;
+mod intake;
+mod metrics;
+mod router;
+mod scans;
+mod senders;
+mod sources;
+
+use std::sync::Arc;
+
+use anyhow::Context as _;
+use bus::{Bus, Consume, Outbox};
+use chassis::Cx;
+use model::{AnalyzerId, event::EVENTS};
+
+use self::router::Router;
+pub use self::{
+    config::{Config, CredentialsConfig, SourceConfig},
+    sources::{Sources, open_source},
+};
+
+/// Starts the gateway: the routes for senders and for CI. The former authenticate themselves, the
+/// latter ask for an `Extension<Grant>` with the scope `scan`.
+#[expect(clippy::unused_async, reason = "every role starts in the same way")]
+pub async fn run(cx: &Cx, bus: &Bus, config: &Config) -> anyhow::Result<axum::Router> {
+    config
+        .check()
+        .context("section `gateway` of the configuration")?;
+    let dir = config.data_dir.join("gateway").join("spool");
+    let outbox = Outbox::open(cx, bus, &dir, config.spool_bytes_max)
+        .with_context(|| format!("opening the spool in `{}`", dir.display()))?;
+    let intake: Arc<dyn intake::Intake> = Arc::new(outbox);
+    let hooks = hooks::routes(cx, config, Arc::clone(&intake));
+    Ok(hooks.merge(scans::routes(cx, config, intake)))
+}
+
+/// Starts the router. `analyzers` are those of the scanners: an image that exactly these have
+/// scanned is not scanned again.
+#[expect(clippy::unused_async, reason = "every role starts in the same way")]
+pub async fn run_router(
+    cx: &Cx,
+    bus: &Bus,
+    config: &Config,
+    sources: Arc<Sources>,
+    analyzers: Vec<AnalyzerId>,
+) -> anyhow::Result<axum::Router> {
+    config
+        .check()
+        .context("section `gateway` of the configuration")?;
+    let router = Router::new(cx, bus.store(), &config.sources, sources, analyzers);
+    let consume = Consume {
+        stream: EVENTS.to_owned(),
+        durable: "router".to_owned(),
+        filter: String::new(),
+        concurrency: config.events_at_once,
+        ack_wait: bus.config().ack_wait(),
+    };
+    bus.consume(cx, consume, Arc::new(router));
+    Ok(axum::Router::new())
+}

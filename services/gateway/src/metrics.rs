@@ -1,0 +1,59 @@
+//! What the gateway and the router count.
+
+use std::sync::LazyLock;
+
+use opentelemetry::{KeyValue, global, metrics::Counter};
+
+/// Webhook requests, by source and by what became of them.
+static HOOKS: LazyLock<Counter<u64>> = LazyLock::new(|| {
+    global::meter("gateway")
+        .u64_counter("tidewaiter.gateway.hooks")
+        .with_unit("{request}")
+        .with_description("Webhook requests by source and outcome")
+        .build()
+});
+
+/// Scan requests over the API.
+static SCAN_REQUESTS: LazyLock<Counter<u64>> = LazyLock::new(|| {
+    global::meter("gateway")
+        .u64_counter("tidewaiter.gateway.scan_requests")
+        .with_unit("{request}")
+        .with_description("Scan requests that were accepted")
+        .build()
+});
+
+/// Events that the router took, by what became of them.
+static ROUTED: LazyLock<Counter<u64>> = LazyLock::new(|| {
+    global::meter("gateway")
+        .u64_counter("tidewaiter.router.events")
+        .with_unit("{event}")
+        .with_description("Events by what the router made of them")
+        .build()
+});
+
+/// Image jobs made.
+static JOBS: LazyLock<Counter<u64>> = LazyLock::new(|| {
+    global::meter("gateway")
+        .u64_counter("tidewaiter.router.jobs")
+        .with_unit("{job}")
+        .with_description("Image jobs that the router made")
+        .build()
+});
+
+/// `source` is a configured name, so it has few values.
+pub(crate) fn hook(source: &str, outcome: &'static str) {
+    let labels = [
+        KeyValue::new("source", source.to_owned()),
+        KeyValue::new("outcome", outcome),
+    ];
+    HOOKS.add(1, &labels);
+}
+
+pub(crate) fn scan_requested() {
+    SCAN_REQUESTS.add(1, &[]);
+}
+
+pub(crate) fn routed(outcome: &'static str, jobs: usize) {
+    ROUTED.add(1, &[KeyValue::new("outcome", outcome)]);
+    JOBS.add(u64::try_from(jobs).unwrap_or(u64::MAX), &[]);
+}

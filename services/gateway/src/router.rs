@@ -1,0 +1,312 @@
+//! The router: what registries and CI tell goes in; records, names and image jobs come out.
+//!
+//! Where a tag leads is the word of its source, asked when the event is routed (a request for
+//! headers only), never that of the event. A digest is believed, since it can only name what it
+//! names, and an image or index that we know already is not fetched again: its content cannot have
+//! changed. Events may arrive late, twice or out of order: a tag moves only forward in the sender's
+//! time.
+//!
+//! What the source answers decides:
+//!
+//! | answer | after a push | after a request |
+//! |---|---|---|
+//! | away, slow down | again later | again later |
+//! | no such image | warning; nothing to scan | the request's answer says so |
+//! | credentials, private address | dead letter, for an operator can mend it | the request's answer says so |
+//! | malformed, too large, other content | known and scanned all the same: the scanner's verdict names the gap | the same with a digest; else the request's answer says so |
+//! | no image at all (a chart, a signature) | nothing | the request's answer says so |
+
+mod lead;
+mod names;
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+};
+
+use anyhow::anyhow;
+use bus::{DecodeError, Delivery, Failure, Handler, Input, Outcome, Store, decode};
+use chassis::Cx;
+use model::{
+    AnalyzerId, Digest, RecordKey, ScanRequestRecord, Scanned, Slug, What,
+    event::{Event, ImageDeleted, ImagePushed, ImageScan, Priority, REFS, ScanRequested},
+};
+use tracing::{info, warn};
+
+use self::{
+    lead::{Lead, NoLead},
+    names::{Place, Sighting},
+};
+use crate::{SourceConfig, Sources, metrics};
+
+/// The handler of everything that is told about images.
+pub(crate) struct Router {
+    cx: Cx,
+    store: Store,
+    places: BTreeMap<Slug, SourceConfig>,
+    sources: Arc<Sources>,
+    analyzers: BTreeSet<AnalyzerId>,
+}
+
+/// What the router takes.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Routed {
+    /// A registry tells of a push.
+    Pushed(ImagePushed),
+    /// A registry tells of a deletion.
+    Deleted(ImageDeleted),
+    /// CI asks for a scan.
+    Requested(ScanRequested),
+}
+
+/// Why jobs are made, and how.
+struct Cause<'a> {
+    id: &'a str,
+    tenant: &'a Slug,
+    priority: Priority,
+    force: bool,
+}
+
+impl Input for Routed {
+    fn decode(kind: &str, body: &[u8]) -> Result<Option<Self>, DecodeError> {
+        Ok(Some(match kind {
+            ImagePushed::TYPE => Self::Pushed(decode(body)?),
+            ImageDeleted::TYPE => Self::Deleted(decode(body)?),
+            ScanRequested::TYPE => Self::Requested(decode(body)?),
+            _ => return Ok(None),
+        }))
+    }
+}
+
+impl Handler for Router {
+    type Input = Routed;
+
+    async fn handle(&self, delivery: Delivery<Routed>) -> Result<Outcome, Failure> {
+        let Delivery {
+            tenant, id, body, ..
+        } = delivery;
+        let outcome = match &body {
+            Routed::Pushed(event) => self.pushed(&tenant, &id, event).await?,
+            Routed::Deleted(event) => self.deleted(&tenant, event).await?,
+            Routed::Requested(event) => self.requested(&tenant, &id, event).await?,
+        };
+        let what = match &body {
+            _ if outcome.is_empty() => "nothing_new",
+            Routed::Pushed(_) => "pushed",
+            Routed::Deleted(_) => "deleted",
+            Routed::Requested(_) => "requested",
+        };
+        metrics::routed(what, outcome.events::<ImageScan>().len());
+        Ok(outcome)
+    }
+}
+
+// === impl Router ===
+
+impl Router {
+    /// Routes what is told about `configs`, asking `sources`, for scanners with `analyzers`.
+    pub(crate) fn new(
+        cx: &Cx,
+        store: Store,
+        configs: &[SourceConfig],
+        sources: Arc<Sources>,
+        analyzers: Vec<AnalyzerId>,
+    ) -> Self {
+        let places = configs
+            .iter()
+            .map(|config| (config.name.clone(), config.clone()));
+        Self {
+            cx: cx.clone(),
+            store,
+            places: places.collect(),
+            sources,
+            analyzers: analyzers.into_iter().collect(),
+        }
+    }
+
+    async fn pushed(
+        &self,
+        tenant: &Slug,
+        id: &str,
+        event: &ImagePushed,
+    ) -> Result<Outcome, Failure> {
+        let place = self.place(tenant, &event.source, &event.repository)?;
+        let (tag, digest) = (event.tag.clone(), event.digest);
+        let sighting = Sighting {
+            place,
+            tag,
+            digest,
+            at: event.occurred_at,
+        };
+        let (sighting, lead) = match self.lead(tenant, sighting.clone()).await {
+            Ok(found) => found,
+            Err(NoLead::Missing(error)) => {
+                warn!(
+                    event.id = id,
+                    "{sighting} was pushed and is not there: {error}"
+                );
+                return Ok(Outcome::none());
+            }
+            Err(NoLead::NoImage(why)) => {
+                info!(
+                    event.id = id,
+                    "{sighting} was pushed and is no image: {why}"
+                );
+                return Ok(Outcome::none());
+            }
+            Err(NoLead::Refused(error) | NoLead::Unreadable(error)) => {
+                let context = format!("looking up {sighting} after a push");
+                return Err(Failure::Reject(anyhow!(error).context(context)));
+            }
+            Err(NoLead::Failed(failure)) => return Err(failure),
+        };
+        let outcome = self.sighted(tenant, &sighting, &lead).await?;
+        let cause = Cause {
+            id,
+            tenant,
+            priority: Priority::Norm,
+            force: false,
+        };
+        let (outcome, jobs) = self.jobs(outcome, &cause, &sighting, &lead).await?;
+        info!(
+            event.id = id,
+            "{sighting} leads to {} images, {} of them to be scanned",
+            lead.images.len(),
+            jobs.len()
+        );
+        Ok(outcome)
+    }
+
+    async fn requested(
+        &self,
+        tenant: &Slug,
+        id: &str,
+        event: &ScanRequested,
+    ) -> Result<Outcome, Failure> {
+        let reference = &event.reference;
+        let place = self.place(tenant, &event.source, &reference.repository)?;
+        // With a digest the tag is the client's word alone, and so not believed.
+        let tag = reference.tag.clone().filter(|_| reference.digest.is_none());
+        let sighting = Sighting {
+            place,
+            tag,
+            digest: reference.digest,
+            at: event.requested_at,
+        };
+        let key = ScanRequestRecord::key(tenant, &event.id);
+        let mut record = ScanRequestRecord {
+            reference: reference.to_string(),
+            images: Vec::new(),
+            index: None,
+            error: None,
+            resolved_at: self.cx.now(),
+            waits_for: BTreeMap::new(),
+        };
+        let (sighting, lead) = match self.lead(tenant, sighting).await {
+            Ok(found) => found,
+            Err(NoLead::Failed(failure)) => return Err(failure),
+            Err(NoLead::Missing(error) | NoLead::Refused(error) | NoLead::Unreadable(error)) => {
+                return answer_error(record, &key, &error.to_string());
+            }
+            Err(NoLead::NoImage(why)) => return answer_error(record, &key, &why),
+        };
+        let outcome = self.sighted(tenant, &sighting, &lead).await?;
+        let cause = Cause {
+            id,
+            tenant,
+            priority: event.priority,
+            force: event.force,
+        };
+        let (outcome, jobs) = self.jobs(outcome, &cause, &sighting, &lead).await?;
+        record.images = lead.images.iter().map(|image| image.digest).collect();
+        record.index = lead.index;
+        record.waits_for = jobs;
+        info!(
+            event.id = id,
+            "{reference} leads to {} images",
+            lead.images.len()
+        );
+        Ok(outcome.put_kv(REFS, &key, &record, None)?)
+    }
+
+    /// One job per image that these analyzers have not scanned; with the revision of the scan that
+    /// stands, for who waits for the next one.
+    async fn jobs(
+        &self,
+        mut outcome: Outcome,
+        cause: &Cause<'_>,
+        sighting: &Sighting,
+        lead: &Lead,
+    ) -> Result<(Outcome, BTreeMap<Digest, u64>), Failure> {
+        let mut jobs = BTreeMap::new();
+        for image in &lead.images {
+            let key = RecordKey::new(cause.tenant, image.digest, What::Scanned);
+            let scanned = self.store.record::<Scanned>(&key).await?;
+            let is_current = scanned
+                .as_ref()
+                .is_some_and(|scanned| self.is_current(&scanned.body));
+            if is_current && !cause.force {
+                continue;
+            }
+            let job = ImageScan {
+                image: image.digest,
+                source: sighting.place.source.clone(),
+                repository: sighting.place.repository.clone(),
+                reference: sighting.reference(),
+                index: lead.index,
+                cause: cause.id.to_owned(),
+                priority: cause.priority,
+                force: cause.force,
+            };
+            outcome = outcome.emit(cause.tenant, &job)?;
+            jobs.insert(image.digest, scanned.map_or(0, |scanned| scanned.revision));
+        }
+        Ok((outcome, jobs))
+    }
+
+    fn is_current(&self, scanned: &Scanned) -> bool {
+        self.analyzers.len() == scanned.analyzers.len()
+            && scanned
+                .analyzers
+                .iter()
+                .all(|id| self.analyzers.contains(id))
+    }
+
+    /// Where an event says that something happened. The registry is that of the configuration.
+    fn place(&self, tenant: &Slug, source: &Slug, repository: &str) -> Result<Place, Failure> {
+        let config = self
+            .places
+            .get(source)
+            .filter(|config| config.tenant == *tenant);
+        let config = config.ok_or_else(|| {
+            Failure::Reject(anyhow!(
+                "tenant `{tenant}` has no source `{source}` any more"
+            ))
+        })?;
+        Ok(Place {
+            source: source.clone(),
+            registry: config.registry.clone(),
+            repository: repository.to_owned(),
+        })
+    }
+}
+
+impl std::fmt::Debug for Router {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Router")
+            .field("analyzers", &self.analyzers)
+            .finish_non_exhaustive()
+    }
+}
+
+fn answer_error(mut record: ScanRequestRecord, key: &str, error: &str) -> Result<Outcome, Failure> {
+    warn!(
+        "a scan of {} was asked for and leads nowhere: {error}",
+        record.reference
+    );
+    record.error = Some(error.to_owned());
+    Ok(Outcome::none().put_kv(REFS, key, &record, None)?)
+}
+
+#[cfg(test)]
+mod tests;

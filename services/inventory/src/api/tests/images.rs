@@ -1,0 +1,211 @@
+use super::*;
+
+async fn fleet() -> World {
+    let mut world = World::new();
+    world.known("a", "1", None, "linux/amd64").await;
+    let scan = world
+        .assessed("a", vec![vulnerability("CVE-2026-1", "critical")])
+        .await;
+    world.judged("a", "default", Decision::Deny, scan).await;
+    world.swept("a", "2026-02-27T00:00:00Z").await;
+    world.known("b", "2", Some("index"), "linux/amd64").await;
+    world.known("c", "2", Some("index"), "linux/arm64").await;
+    let scan = world
+        .assessed("b", vec![vulnerability("CVE-2026-2", "low")])
+        .await;
+    world.judged("b", "default", Decision::Allow, scan).await;
+    world.swept("b", "2026-02-27T00:00:00Z").await;
+    world
+}
+
+async fn references(world: &World, query: &str) -> Vec<String> {
+    let answer = world.ok(&format!("/v1/images?{query}")).await;
+    let items = answer["items"].as_array().unwrap();
+    items
+        .iter()
+        .map(|item| {
+            format!(
+                "{} {}",
+                item["reference"].as_str().unwrap(),
+                item["platform"].as_str().unwrap()
+            )
+        })
+        .collect()
+}
+
+#[tokio::test]
+async fn the_list_has_a_row_per_name() {
+    let world = fleet().await;
+    let answer = world.ok("/v1/images?limit=1").await;
+    insta::assert_json_snapshot!(answer);
+}
+
+#[tokio::test]
+async fn filters_choose_rows() {
+    let world = fleet().await;
+    let check = async |query: &str, expected: &[&str]| {
+        assert_eq!(references(&world, query).await, expected, "{query}");
+    };
+    let one = "r.example/team/app:1 linux/amd64";
+    let (two, arm) = (
+        "r.example/team/app:2 linux/amd64",
+        "r.example/team/app:2 linux/arm64",
+    );
+    check("tag=1", &[one]).await;
+    check("repository=am/ap&tag=1", &[one]).await;
+    check("repository=team/*&tag=1", &[one]).await;
+    check(
+        "repository=team",
+        &references(&world, "")
+            .await
+            .iter()
+            .map(String::as_str)
+            .collect::<Vec<_>>(),
+    )
+    .await;
+    check("repository=*other*", &[]).await;
+    check("decision=deny", &[one]).await;
+    check("decision=allow", &[two]).await;
+    check("cve=cve-2026-1", &[one]).await;
+    check("cve=GHSA-CVE-2026-1", &[one]).await;
+    check("cve=CVE-1", &[]).await;
+    check("severity=high", &[one]).await;
+    check("severity=5", &[one]).await;
+    check("platform=linux/arm64", &[arm]).await;
+    assert_eq!(references(&world, "package=openssl").await.len(), 2);
+    check("package=nothing", &[]).await;
+}
+
+#[tokio::test]
+async fn parameters_that_mean_nothing_are_refused() {
+    let world = fleet().await;
+    for query in [
+        "severity=x",
+        "platform=x",
+        "repository=[",
+        "limit=0",
+        "limit=1000",
+        "cursor=zz",
+        "x=1",
+    ] {
+        let (status, answer) = world.get(&format!("/v1/images?{query}")).await;
+        assert_eq!(status, StatusCode::BAD_REQUEST, "{query}: {answer}");
+    }
+}
+
+#[tokio::test]
+async fn pages_follow_each_other_and_end() {
+    let world = fleet().await;
+    let mut found = Vec::new();
+    let mut path = "/v1/images?limit=1".to_owned();
+    loop {
+        let page = world.ok(&path).await;
+        for item in page["items"].as_array().unwrap() {
+            found.push(item["image"].as_str().unwrap().to_owned());
+        }
+        let Some(next) = page["next"].as_str() else {
+            break;
+        };
+        path = format!("/v1/images?limit=1&cursor={next}");
+        assert!(found.len() < 10, "it never ends");
+    }
+    let all = world.ok("/v1/images").await;
+    let all: Vec<_> = all["items"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|item| item["image"].as_str().unwrap().to_owned())
+        .collect();
+    assert_eq!((found.len(), found), (3, all));
+}
+
+#[tokio::test]
+async fn an_image_is_found_by_name_and_by_each_of_its_digests() {
+    let world = fleet().await;
+    let answer = world.ok("/v1/images/r.example/team/app:1").await;
+    insta::assert_json_snapshot!(answer);
+    for (query, kind, images) in [
+        (digest("a").to_string(), "image", 1),
+        (digest("index").to_string(), "index", 2),
+        (digest("b config").to_string(), "config", 1),
+        ("r.example/team/app:2".to_owned(), "reference", 2),
+        (format!("r.example/team/app@{}", digest("b")), "image", 1),
+    ] {
+        let answer = world.ok(&format!("/v1/images/{query}")).await;
+        assert_eq!(answer["kind"], kind, "{query}");
+        assert_eq!(
+            answer["images"].as_array().unwrap().len(),
+            images,
+            "{query}"
+        );
+    }
+    let answer = world.ok("/v1/images/r.example/team/app:2").await;
+    assert_eq!(answer["index_digest"], digest("index").to_string());
+    // One of its platforms has no verdict yet.
+    assert_eq!(answer["decision"], Value::Null);
+}
+
+#[tokio::test]
+async fn an_unknown_image_says_what_to_do() {
+    let world = fleet().await;
+    for path in ["r.example/none:1".to_owned(), digest("none").to_string()] {
+        let (status, answer) = world.get(&format!("/v1/images/{path}")).await;
+        assert_eq!(status, StatusCode::NOT_FOUND);
+        assert!(
+            answer["hint"].as_str().unwrap().contains("POST /v1/scans"),
+            "{answer}"
+        );
+    }
+    assert_eq!(
+        world.get("/v1/images/UPPER").await.0,
+        StatusCode::BAD_REQUEST
+    );
+}
+
+#[tokio::test]
+async fn a_report_has_everything_and_names_the_verdict() {
+    let world = fleet().await;
+    let report = world
+        .ok(&format!("/v1/images/{}/report", digest("a")))
+        .await;
+    insta::assert_json_snapshot!(report, {
+        ".vulnerabilities" => "[vulnerabilities]", ".packages" => "[packages]",
+    });
+    assert_eq!(report["vulnerabilities"][0]["id"], "CVE-2026-1");
+    assert_eq!(report["packages"][0]["name"], "openssl");
+}
+
+#[tokio::test]
+async fn a_report_that_is_not_there_yet_says_how_far_the_image_got() {
+    let mut world = fleet().await;
+    let path = format!("/v1/images/{}/report", digest("c"));
+    let (status, answer) = world.get(&path).await;
+    assert_eq!(status, StatusCode::NOT_FOUND);
+    assert!(
+        answer["detail"]
+            .as_str()
+            .unwrap()
+            .contains("not scanned yet"),
+        "{answer}"
+    );
+    world.assessed("c", Vec::new()).await;
+    let (_, answer) = world.get(&path).await;
+    assert!(
+        answer["detail"]
+            .as_str()
+            .unwrap()
+            .contains("not judged yet"),
+        "{answer}"
+    );
+    world.judged("c", "default", Decision::Warn, 1).await;
+    let path = format!("/v1/images/{}/report", digest("index"));
+    let reports = world.ok(&path).await;
+    assert_eq!(reports["schema"], "tidewaiter.reports/1");
+    assert_eq!(
+        (
+            reports["reports"].as_array().unwrap().len(),
+            &reports["verdict"]["decision"]
+        ),
+        (2, &"warn".into())
+    );
+}

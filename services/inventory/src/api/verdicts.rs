@@ -1,0 +1,106 @@
+//! `GET /v1/verdicts?image=REFERENCE_OR_DIGEST&policy=NAME`: may this image be used?
+
+use axum::{
+    Json,
+    extract::{Query, State},
+};
+use chassis::http::ApiError;
+use model::{Decision, Digest, Platform, Slug, Verdict};
+use serde::{Deserialize, Serialize};
+
+use super::{Api, Caller, bad_parameter, internal, lookup::FoundBy, permit};
+use crate::verdicts::{Choice, choose, of_image, worst};
+
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct VerdictQuery {
+    image: String,
+    #[serde(default)]
+    policy: Option<String>,
+}
+
+/// The answer. `decision` and `verdict` are absent while an image has no verdict.
+#[derive(Debug, Serialize)]
+pub(super) struct VerdictAnswer {
+    query: String,
+    kind: FoundBy,
+    index_digest: Option<Digest>,
+    decision: Option<Decision>,
+    verdict: Option<Verdict>,
+    images: Vec<ImageVerdict>,
+}
+
+/// The verdict on one image.
+#[derive(Clone, Debug, Serialize)]
+pub(super) struct ImageVerdict {
+    pub(super) image: Digest,
+    pub(super) platform: Platform,
+    pub(super) verdict: Option<Verdict>,
+}
+
+/// `GET /v1/verdicts`.
+pub(super) async fn get(
+    State(api): State<Api>,
+    caller: Caller,
+    Query(query): Query<VerdictQuery>,
+) -> Result<Json<VerdictAnswer>, ApiError> {
+    let tenant = permit(caller)?;
+    let policy: Option<Slug> = query
+        .policy
+        .as_deref()
+        .map(str::parse)
+        .transpose()
+        .map_err(|error| bad_parameter("policy", error))?;
+    let found = api.find(&tenant, &query.image).await?;
+    let choice = Choice {
+        policy: policy.as_ref(),
+        repository: found.repository.as_deref(),
+    };
+    let mut images = Vec::with_capacity(found.images.len());
+    for (image, view) in found.images {
+        let answers = of_image(&api.store, &tenant, image, api.now())
+            .await
+            .map_err(internal)?;
+        if let Some(policy) = &policy
+            && !answers.is_empty()
+            && answers
+                .iter()
+                .all(|answer| answer.verdict.policy != *policy)
+        {
+            return Err(other_policy(
+                policy,
+                answers.iter().map(|answer| &answer.verdict),
+            ));
+        }
+        let verdict = choose(&answers, choice).map(|answer| answer.verdict.clone());
+        let platform = view.known.map(|known| known.platform).unwrap_or_default();
+        images.push(ImageVerdict {
+            image,
+            platform,
+            verdict,
+        });
+    }
+    let verdict = overall(&images);
+    Ok(Json(VerdictAnswer {
+        query: query.image,
+        kind: found.kind,
+        index_digest: found.index,
+        decision: verdict.as_ref().map(|verdict| verdict.decision),
+        verdict,
+        images,
+    }))
+}
+
+/// The worst verdict, once every image has one: an image that nobody judged is not `allow`.
+pub(super) fn overall(images: &[ImageVerdict]) -> Option<Verdict> {
+    let all: Option<Vec<&Verdict>> = images.iter().map(|image| image.verdict.as_ref()).collect();
+    all.and_then(|all| worst(all).cloned())
+}
+
+fn other_policy<'a>(policy: &Slug, verdicts: impl Iterator<Item = &'a Verdict>) -> ApiError {
+    let names: Vec<_> = verdicts
+        .map(|verdict| format!("`{}`", verdict.policy))
+        .collect();
+    ApiError::not_found(format!("policy `{policy}` has no say about this image"))
+        .hint(format!("it is judged by: {}", names.join(", ")))
+}

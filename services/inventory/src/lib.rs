@@ -1,0 +1,56 @@
+//! The read model: what is where, how bad, how widespread, over REST.
+//!
+//! The decision that shapes it: it owns nothing. It follows the records of all images, keeps a
+//! summary of each and a few indexes in RocksDB, and stores the place it has read up to in the same
+//! batch; so it can stop anywhere, and deleting its directory costs only the time to read the
+//! records again. Reports, verdicts and scan requests are read from the records and objects when
+//! somebody asks, so they are as new as the store and the view stays small. The price: a list may
+//! be some milliseconds behind a verdict.
+//!
+//! How long a verdict holds is computed when it is asked for: one that has run out reads as
+//! `incomplete` everywhere, though no record was touched.
+//!
+//! A question that names a reference is answered for the images that the name leads to now; a
+//! digest may be an image's, an index's or a config's. An index is as bad as its worst platform.
+//! Where several policies have a say and the question names none, the worst decides.
+//!
+//! It decides nothing, writes no record and sends nothing.
+//!
+//! | route | file |
+//! |---|---|
+//! | `GET /v1/images`, `GET /v1/images/{reference or digest}` | `api/images.rs` |
+//! | `GET /v1/images/{digest}/report` | `api/reports.rs` |
+//! | `GET /v1/vulnerabilities/{id}/images` | `api/vulnerabilities.rs` |
+//! | `GET /v1/verdicts` | `api/verdicts.rs` |
+//! | `GET /v1/scans/{id}` | `api/scans.rs` |
+//! | `GET /v1/advisories` | `api/advisories.rs` |
+//! | `GET /v1/health` | `api/health.rs` |
+//!
+//! To add a question: a file in `api/`, a route in `api.rs`, a row here. To add an index: a family
+//! in `view.rs`, and a higher schema version, which fills it from the start.
+
+mod api;
+mod config;
+mod follow;
+mod metrics;
+mod verdicts;
+mod view;
+
+use std::sync::Arc;
+
+use anyhow::Context as _;
+use bus::Bus;
+use chassis::Cx;
+
+pub use self::config::Config;
+use self::{api::Api, view::View};
+
+/// Starts to follow the records, and gives the routes. Who calls them was found out before: they
+/// ask for an `Extension<Grant>` with the scope `read`.
+pub async fn run(cx: &Cx, bus: &Bus, config: &Config) -> anyhow::Result<axum::Router> {
+    let dir = config.data_dir.join("inventory");
+    let opened = cx.blocking(move || View::open(&dir)).await?;
+    let view = Arc::new(opened.context("opening the view")?);
+    follow::start(cx, bus, &view);
+    Ok(api::routes(Api::new(cx, bus, view, config)))
+}

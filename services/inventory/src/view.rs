@@ -1,0 +1,470 @@
+//! The view: a summary per image, and indexes from names, vulnerabilities and packages to images.
+//!
+//! Keys begin with the tenant, so no scan of one tenant can reach another. Values of an index are
+//! small; what is big stays an object and is read when somebody asks.
+
+mod image;
+mod keys;
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    path::Path,
+};
+
+use cache::{Batch, CacheError, Database, Schema};
+use model::{
+    Assessed, Assessment, Digest, Judged, Known, Package, PackageType, RecordKey, Scanned,
+    Severity, Slug, Vulnerability, What,
+};
+use serde::{Deserialize, Serialize};
+
+use self::image::{AssessedView, ScannedView};
+pub(crate) use self::{
+    image::{ImageView, JudgedView},
+    keys::{NameKey, of_image as vulnerability_key, tenant as tenant_prefix},
+};
+use crate::metrics;
+
+const CURSORS: &str = "cursors";
+const IMAGES: &str = "images";
+const NAMES: &str = "names";
+const LEADS: &str = "leads";
+const VULNERABILITIES: &str = "vulnerabilities";
+const ALIASES: &str = "aliases";
+const PACKAGES: &str = "packages";
+const INDEXED: &str = "indexed";
+
+const SCHEMA: Schema<'_> = Schema {
+    version: 1,
+    families: &[
+        CURSORS,
+        IMAGES,
+        NAMES,
+        LEADS,
+        VULNERABILITIES,
+        ALIASES,
+        PACKAGES,
+        INDEXED,
+    ],
+};
+
+/// The view; shared by who fills it and who asks.
+#[derive(Debug)]
+pub(crate) struct View {
+    database: Database,
+}
+
+/// What a record says, with what the indexes need of its object.
+#[derive(Clone, Debug)]
+pub(crate) enum Fact {
+    Known(Known),
+    /// `None`: the object is gone, so a newer record follows.
+    Scanned(Scanned, Option<Vec<Package>>),
+    Assessed(Assessed, Option<Assessment>),
+    Judged(Box<Judged>),
+    /// The record was deleted.
+    Gone,
+}
+
+/// A change of a bucket, in order.
+#[derive(Clone, Debug)]
+pub(crate) struct Write {
+    pub(crate) bucket: String,
+    pub(crate) sequence: u64,
+    /// `None`: a key that is no record of an image.
+    pub(crate) fact: Option<(RecordKey, Fact)>,
+}
+
+/// What a digest leads to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub(crate) enum Kind {
+    Image,
+    Index,
+    Config,
+}
+
+/// A package of an image with a vulnerability.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Hit {
+    pub(crate) id: String,
+    pub(crate) package: String,
+    #[serde(rename = "type")]
+    pub(crate) kind: PackageType,
+    pub(crate) installed: String,
+    pub(crate) fixed: Vec<String>,
+    pub(crate) severity: Severity,
+}
+
+/// What an image has in the indexes, so that it can be taken out again.
+#[derive(Default, Serialize, Deserialize)]
+struct Indexed(BTreeSet<String>);
+
+// === impl View ===
+
+impl View {
+    /// Opens the view, and makes it where there is none.
+    pub(crate) fn open(dir: &Path) -> Result<Self, CacheError> {
+        Ok(Self {
+            database: Database::open(dir, &SCHEMA)?,
+        })
+    }
+
+    /// The last sequence of a bucket that is in the view.
+    pub(crate) fn cursor(&self, bucket: &str) -> Result<u64, CacheError> {
+        let stored: Option<u64> = self.database.get_as(CURSORS, bucket.as_bytes())?;
+        Ok(stored.unwrap_or_default())
+    }
+
+    /// Takes up a change and moves the cursor, both or neither. What is older than the cursor
+    /// changes nothing.
+    pub(crate) fn apply(&self, write: &Write) -> Result<(), CacheError> {
+        if write.sequence <= self.cursor(&write.bucket)? {
+            return Ok(());
+        }
+        self.database.batch(|batch| {
+            if let Some((key, fact)) = &write.fact {
+                metrics::changed(name_of(&key.what));
+                self.take(batch, key, fact, write.sequence)?;
+            }
+            batch.put_as(CURSORS, write.bucket.as_bytes(), &write.sequence)
+        })
+    }
+
+    /// An image.
+    pub(crate) fn image(
+        &self,
+        tenant: &Slug,
+        image: Digest,
+    ) -> Result<Option<ImageView>, CacheError> {
+        self.database.get_as(IMAGES, &keys::image(tenant, image))
+    }
+
+    /// Names with their images, in order, from a key on (that key excluded).
+    pub(crate) fn names(
+        &self,
+        tenant: &Slug,
+        after: Option<&[u8]>,
+        limit: usize,
+    ) -> Result<Vec<NameKey>, CacheError> {
+        let from = after.map(keys::after);
+        let pairs =
+            self.database
+                .scan_prefix(NAMES, &keys::tenant(tenant), from.as_deref(), limit)?;
+        Ok(pairs
+            .into_iter()
+            .filter_map(|(key, _)| NameKey::parse(key))
+            .collect())
+    }
+
+    /// Images that `registry/repository:tag` leads to.
+    pub(crate) fn named(
+        &self,
+        tenant: &Slug,
+        repository: &str,
+        tag: Option<&str>,
+    ) -> Result<Vec<Digest>, CacheError> {
+        let prefix = keys::names_of(tenant, repository, tag);
+        let pairs = self.database.scan_prefix(NAMES, &prefix, None, 1000)?;
+        Ok(pairs
+            .iter()
+            .filter_map(|(key, _)| keys::digest_at_end(key))
+            .collect())
+    }
+
+    /// What a digest is, and the images that it leads to.
+    pub(crate) fn lead(
+        &self,
+        tenant: &Slug,
+        digest: Digest,
+    ) -> Result<Option<(Kind, Vec<Digest>)>, CacheError> {
+        if self.image(tenant, digest)?.is_some() {
+            return Ok(Some((Kind::Image, vec![digest])));
+        }
+        let pairs = self
+            .database
+            .scan_prefix(LEADS, &keys::image(tenant, digest), None, 1000)?;
+        let kind = match pairs.first().map(|(_, value)| value.as_slice()) {
+            None => return Ok(None),
+            Some([CONFIG_LEAD]) => Kind::Config,
+            Some(_) => Kind::Index,
+        };
+        Ok(Some((
+            kind,
+            pairs
+                .iter()
+                .filter_map(|(key, _)| keys::digest_at_end(key))
+                .collect(),
+        )))
+    }
+
+    /// Names in the index of a vulnerability: its own, and those that it is an alias of.
+    pub(crate) fn vulnerability_names(
+        &self,
+        tenant: &Slug,
+        id: &str,
+    ) -> Result<BTreeSet<String>, CacheError> {
+        let id = keys::folded(id);
+        let prefix = keys::aliases_of(tenant, &id);
+        let pairs = self.database.scan_prefix(ALIASES, &prefix, None, 100)?;
+        let others = pairs.iter().filter_map(|(key, _)| {
+            key.strip_prefix(prefix.as_slice())
+                .map(|name| String::from_utf8_lossy(name).into_owned())
+        });
+        Ok(others.chain([id]).collect())
+    }
+
+    /// What an image has of a vulnerability.
+    pub(crate) fn hits(
+        &self,
+        tenant: &Slug,
+        name: &str,
+        image: Digest,
+    ) -> Result<Option<Vec<Hit>>, CacheError> {
+        self.database
+            .get_as(VULNERABILITIES, &keys::of_image(tenant, name, image))
+    }
+
+    /// Images with a vulnerability, in the order of their digests, after one of them.
+    pub(crate) fn affected(
+        &self,
+        tenant: &Slug,
+        name: &str,
+        after: Option<Digest>,
+        limit: usize,
+    ) -> Result<Vec<(Digest, Vec<Hit>)>, CacheError> {
+        let prefix = keys::images_of(tenant, name);
+        let from = after.map(|digest| keys::after(&keys::of_image(tenant, name, digest)));
+        let pairs = self
+            .database
+            .scan_prefix(VULNERABILITIES, &prefix, from.as_deref(), limit)?;
+        let parsed = pairs.iter().filter_map(|(key, value)| {
+            let digest = keys::digest_at_end(key)?;
+            Some(cache::decode(value).map(|hits| (digest, hits)))
+        });
+        parsed.collect()
+    }
+
+    /// Whether an image has a package of this name.
+    pub(crate) fn has_package(
+        &self,
+        tenant: &Slug,
+        name: &str,
+        image: Digest,
+    ) -> Result<bool, CacheError> {
+        let key = keys::of_image(tenant, &keys::folded(name), image);
+        Ok(self.database.get(PACKAGES, &key)?.is_some())
+    }
+
+    /// About how many images and names there are, of all tenants.
+    pub(crate) fn sizes(&self) -> Result<(u64, u64, u64), CacheError> {
+        let (images, names) = (
+            self.database.estimate_keys(IMAGES)?,
+            self.database.estimate_keys(NAMES)?,
+        );
+        Ok((images, names, self.database.size_bytes()?))
+    }
+
+    fn take(
+        &self,
+        batch: &mut Batch<'_>,
+        key: &RecordKey,
+        fact: &Fact,
+        revision: u64,
+    ) -> Result<(), CacheError> {
+        let image_key = keys::image(&key.tenant, key.image);
+        let old: Option<ImageView> = self.database.get_as(IMAGES, &image_key)?;
+        let mut new = old.clone().unwrap_or_default();
+        match fact {
+            Fact::Known(known) => new.known = Some(known.clone()),
+            Fact::Scanned(scanned, packages) => {
+                new.scanned = Some(ScannedView::new(scanned, revision));
+                if let Some(packages) = packages {
+                    self.index_packages(batch, key, packages)?;
+                }
+            }
+            Fact::Assessed(assessed, assessment) => {
+                new.assessed = Some(AssessedView::new(assessed, revision));
+                if let Some(assessment) = assessment {
+                    self.index_vulnerabilities(batch, key, &assessment.vulnerabilities)?;
+                }
+            }
+            Fact::Judged(judged) => {
+                let policy = judged.verdict.policy.clone();
+                new.judged.insert(policy, JudgedView::new(judged, revision));
+            }
+            Fact::Gone => self.forget(batch, key, &mut new)?,
+        }
+        name_index(batch, key, old.as_ref(), &new)?;
+        if new == ImageView::default() {
+            return batch.delete(IMAGES, &image_key);
+        }
+        batch.put_as(IMAGES, &image_key, &new)
+    }
+
+    fn forget(
+        &self,
+        batch: &mut Batch<'_>,
+        key: &RecordKey,
+        view: &mut ImageView,
+    ) -> Result<(), CacheError> {
+        match &key.what {
+            What::Known => view.known = None,
+            What::Scanned => {
+                view.scanned = None;
+                self.index_packages(batch, key, &[])?;
+            }
+            What::Assessed => {
+                view.assessed = None;
+                self.index_vulnerabilities(batch, key, &[])?;
+            }
+            What::Judged(policy) => {
+                view.judged.remove(policy);
+            }
+        }
+        Ok(())
+    }
+
+    fn index_packages(
+        &self,
+        batch: &mut Batch<'_>,
+        key: &RecordKey,
+        packages: &[Package],
+    ) -> Result<(), CacheError> {
+        let mut versions: BTreeMap<String, BTreeSet<&str>> = BTreeMap::new();
+        for package in packages {
+            versions
+                .entry(keys::folded(&package.name))
+                .or_default()
+                .insert(&package.version);
+        }
+        self.replace(batch, PACKAGES, key, &versions)
+    }
+
+    fn index_vulnerabilities(
+        &self,
+        batch: &mut Batch<'_>,
+        key: &RecordKey,
+        vulnerabilities: &[Vulnerability],
+    ) -> Result<(), CacheError> {
+        let mut hits: BTreeMap<String, Vec<Hit>> = BTreeMap::new();
+        for found in vulnerabilities {
+            let name = keys::folded(&found.id);
+            for alias in found.aliases.iter().filter(|alias| **alias != found.id) {
+                // Aliases are facts and stay: taking them back would need to know who else has them.
+                batch.put(
+                    ALIASES,
+                    &keys::alias(&key.tenant, &keys::folded(alias), &name),
+                    &[],
+                )?;
+            }
+            hits.entry(name).or_default().push(Hit::of(found));
+        }
+        self.replace(batch, VULNERABILITIES, key, &hits)
+    }
+
+    /// Writes an image's part of an index, only where it differs from what is there.
+    fn replace<T: Serialize>(
+        &self,
+        batch: &mut Batch<'_>,
+        family: &'static str,
+        key: &RecordKey,
+        values: &BTreeMap<String, T>,
+    ) -> Result<(), CacheError> {
+        let indexed_key = keys::indexed(&key.tenant, key.image, family);
+        let old: Indexed = self
+            .database
+            .get_as(INDEXED, &indexed_key)?
+            .unwrap_or_default();
+        for name in old.0.iter().filter(|name| !values.contains_key(*name)) {
+            batch.delete(family, &keys::of_image(&key.tenant, name, key.image))?;
+        }
+        for (name, value) in values {
+            let row = keys::of_image(&key.tenant, name, key.image);
+            let bytes = cache::encode(value)?;
+            let known = old.0.contains(name);
+            if !known || self.database.get(family, &row)?.as_deref() != Some(bytes.as_slice()) {
+                batch.put(family, &row, &bytes)?;
+            }
+        }
+        batch.put_as(
+            INDEXED,
+            &indexed_key,
+            &Indexed(values.keys().cloned().collect()),
+        )
+    }
+}
+
+/// The value of a lead from a config; any other is from an index.
+const CONFIG_LEAD: u8 = b'c';
+const INDEX_LEAD: u8 = b'i';
+
+/// Names, indexes and configs that lead to an image: what `known` says.
+fn name_index(
+    batch: &mut Batch<'_>,
+    key: &RecordKey,
+    old: Option<&ImageView>,
+    new: &ImageView,
+) -> Result<(), CacheError> {
+    let old = old.and_then(|old| old.known.as_ref());
+    if old == new.known.as_ref() {
+        return Ok(());
+    }
+    let rows = |known: Option<&Known>| {
+        let mut names = BTreeSet::new();
+        let mut leads = BTreeMap::new();
+        if let Some(known) = known {
+            for (repository, tag) in image::names(known) {
+                names.insert(keys::name(&key.tenant, &repository, tag, key.image));
+            }
+            for index in &known.indexes {
+                leads.insert(keys::lead(&key.tenant, *index, key.image), INDEX_LEAD);
+            }
+            if let Some(config) = known.config {
+                leads.insert(keys::lead(&key.tenant, config, key.image), CONFIG_LEAD);
+            }
+        }
+        (names, leads)
+    };
+    let ((old_names, old_leads), (names, leads)) = (rows(old), rows(new.known.as_ref()));
+    for gone in old_names.difference(&names) {
+        batch.delete(NAMES, gone)?;
+    }
+    for name in names.difference(&old_names) {
+        batch.put(NAMES, name, &[])?;
+    }
+    for gone in old_leads.keys().filter(|lead| !leads.contains_key(*lead)) {
+        batch.delete(LEADS, gone)?;
+    }
+    for (lead, kind) in &leads {
+        batch.put(LEADS, lead, &[*kind])?;
+    }
+    Ok(())
+}
+
+const fn name_of(what: &What) -> &'static str {
+    match what {
+        What::Known => "known",
+        What::Scanned => "scanned",
+        What::Assessed => "assessed",
+        What::Judged(_) => "judged",
+    }
+}
+
+// === impl Hit ===
+
+impl Hit {
+    fn of(found: &Vulnerability) -> Self {
+        Self {
+            id: found.id.clone(),
+            package: found.package.clone(),
+            kind: found.kind,
+            installed: found.installed_version.clone(),
+            fixed: found.fixed_versions.clone(),
+            severity: found.severity,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,160 @@
+//! Keys of the view. A zero byte ends each text, so none is the beginning of another; digests
+//! stand at the end as 32 bytes.
+
+use model::{Digest, Slug};
+
+const DIGEST_BYTES: usize = 32;
+/// Names from advisories and package managers are from outside.
+const NAME_CHARS_MAX: usize = 256;
+
+/// A row of the index of names.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct NameKey {
+    /// The key itself: where a page ends.
+    pub(crate) key: Vec<u8>,
+    /// `registry/repository`.
+    pub(crate) repository: String,
+    /// The tag; `None` for images named by digest only.
+    pub(crate) tag: Option<String>,
+    /// The image.
+    pub(crate) image: Digest,
+}
+
+// === impl NameKey ===
+
+impl NameKey {
+    /// Reads what [`name`] wrote.
+    pub(super) fn parse(key: Vec<u8>) -> Option<Self> {
+        let image = digest_at_end(&key)?;
+        let texts = key.get(..key.len().checked_sub(DIGEST_BYTES)?)?;
+        let mut texts = texts.split(|byte| *byte == 0).skip(1);
+        let mut text = || Some(String::from_utf8_lossy(texts.next()?).into_owned());
+        let (repository, tag) = (text()?, text()?);
+        Some(Self {
+            key,
+            repository,
+            tag: (!tag.is_empty()).then_some(tag),
+            image,
+        })
+    }
+}
+
+/// How names are compared: without regard to case, and never longer than a key should be.
+pub(crate) fn folded(name: &str) -> String {
+    let fold = |c: char| {
+        if c == '\0' {
+            ' '
+        } else {
+            c.to_ascii_uppercase()
+        }
+    };
+    name.chars().take(NAME_CHARS_MAX).map(fold).collect()
+}
+
+/// What all keys of a tenant begin with.
+pub(crate) fn tenant(tenant: &Slug) -> Vec<u8> {
+    joined(&[tenant.as_str()])
+}
+
+pub(super) fn image(tenant: &Slug, image: Digest) -> Vec<u8> {
+    ending(&[tenant.as_str()], image)
+}
+
+pub(super) fn name(tenant: &Slug, repository: &str, tag: Option<&str>, image: Digest) -> Vec<u8> {
+    ending(
+        &[tenant.as_str(), repository, tag.unwrap_or_default()],
+        image,
+    )
+}
+
+pub(super) fn names_of(tenant: &Slug, repository: &str, tag: Option<&str>) -> Vec<u8> {
+    joined(&[tenant.as_str(), repository, tag.unwrap_or_default()])
+}
+
+pub(super) fn lead(tenant: &Slug, from: Digest, image: Digest) -> Vec<u8> {
+    let mut key = ending(&[tenant.as_str()], from);
+    key.extend_from_slice(image.as_bytes());
+    key
+}
+
+/// The key of an image's part of an index.
+pub(crate) fn of_image(tenant: &Slug, name: &str, image: Digest) -> Vec<u8> {
+    ending(&[tenant.as_str(), name], image)
+}
+
+pub(super) fn images_of(tenant: &Slug, name: &str) -> Vec<u8> {
+    joined(&[tenant.as_str(), name])
+}
+
+pub(super) fn alias(tenant: &Slug, alias: &str, name: &str) -> Vec<u8> {
+    let mut key = joined(&[tenant.as_str(), alias]);
+    key.extend_from_slice(name.as_bytes());
+    key
+}
+
+pub(super) fn aliases_of(tenant: &Slug, alias: &str) -> Vec<u8> {
+    joined(&[tenant.as_str(), alias])
+}
+
+pub(super) fn indexed(tenant: &Slug, image: Digest, family: &str) -> Vec<u8> {
+    let mut key = ending(&[tenant.as_str()], image);
+    key.extend_from_slice(family.as_bytes());
+    key
+}
+
+/// The first key after this one.
+pub(super) fn after(key: &[u8]) -> Vec<u8> {
+    [key, &[0]].concat()
+}
+
+pub(super) fn digest_at_end(key: &[u8]) -> Option<Digest> {
+    key.last_chunk::<DIGEST_BYTES>()
+        .map(|bytes| Digest::from_bytes(*bytes))
+}
+
+fn joined(texts: &[&str]) -> Vec<u8> {
+    let mut key = Vec::with_capacity(64);
+    for text in texts {
+        key.extend_from_slice(text.as_bytes());
+        key.push(0);
+    }
+    key
+}
+
+fn ending(texts: &[&str], digest: Digest) -> Vec<u8> {
+    let mut key = joined(texts);
+    key.extend_from_slice(digest.as_bytes());
+    key
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    proptest! {
+        #[test]
+        fn name_keys_round_trip(repository in "[a-z./:]{1,40}", tag in "[a-z0-9.]{0,20}", seed: u64) {
+            let image = Digest::of(&seed.to_be_bytes());
+            let tag = (!tag.is_empty()).then_some(tag);
+            let slug = Slug::default_tenant();
+            let key = name(&slug, &repository, tag.as_deref(), image);
+            let parsed = NameKey::parse(key.clone()).unwrap();
+            prop_assert_eq!(parsed, NameKey { key, repository, tag, image });
+        }
+    }
+
+    #[test]
+    fn a_repository_is_not_the_beginning_of_another() {
+        let slug = Slug::default_tenant();
+        let key = name(&slug, "r/app-two", None, Digest::of(b"x"));
+        assert!(!key.starts_with(&names_of(&slug, "r/app", None)));
+    }
+
+    #[test]
+    fn names_are_folded_and_bounded() {
+        assert_eq!(folded("ghsa-abcd\0"), "GHSA-ABCD ");
+        assert_eq!(folded(&"x".repeat(1000)).len(), 256);
+    }
+}

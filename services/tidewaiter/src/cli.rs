@@ -1,0 +1,408 @@
+//! What can be typed: commands, flags, help.
+
+use std::{path::PathBuf, time::Duration};
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+use model::{Platform, Severity};
+
+/// Secures containers through their whole life: images before and after they enter a registry.
+#[derive(Debug, Parser)]
+#[command(
+    name = "tidewaiter",
+    version,
+    propagate_version = true,
+    max_term_width = 100
+)]
+#[command(after_help = "Examples:
+  tidewaiter scan debian:12                          one image, no server needed
+  tidewaiter db import ./advisories                  advisories for `scan`
+  tidewaiter serve --data-dir /var/lib/tidewaiter    everything in one process
+  tidewaiter check registry.example/app:1.0 --server https://tidewaiter.example
+
+Exit codes: 0 allow or warn, 1 error, 2 deny, 3 incomplete, 4 could not pull or authenticate,
+5 timeout, 6 no verdict yet, 130 interrupted.")]
+pub(crate) struct Cli {
+    #[command(flatten)]
+    pub(crate) global: Global,
+    #[command(subcommand)]
+    pub(crate) command: Command,
+}
+
+/// Flags that every command takes.
+#[derive(Clone, Debug, Args)]
+pub(crate) struct Global {
+    /// Configuration file (YAML); every field has a default
+    #[arg(long, global = true, value_name = "FILE", env = "TIDEWAITER_CONFIG")]
+    pub(crate) config: Option<PathBuf>,
+    /// What to log on standard error, as `info` or `warn,scanner=debug`
+    #[arg(long, global = true, value_name = "FILTER")]
+    pub(crate) log: Option<String>,
+    /// Print nothing but the result
+    #[arg(long, short, global = true)]
+    pub(crate) quiet: bool,
+}
+
+/// The commands.
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    /// Scan images and judge them, without a server
+    #[command(after_help = "Targets:
+  debian:12, registry.example/team/app@sha256:…    a registry
+  oci:DIR[:TAG], DIR with an oci-layout file       an OCI image layout
+  docker-archive:FILE, FILE.tar                    what `docker save` writes
+
+Examples:
+  tidewaiter scan debian:12
+  tidewaiter scan --format json --output report.json registry.example/app:1.0
+  tidewaiter scan --fail-on high --platform linux/arm64 registry.example/app:1.0
+  tidewaiter scan --policy policy.yaml oci:./build/image")]
+    Scan(ScanArgs),
+    /// Run the control plane: all roles in one process, or those that are named
+    #[command(after_help = "Examples:
+  tidewaiter serve --data-dir /var/lib/tidewaiter              all roles, with a private nats-server
+  tidewaiter serve --nats-url nats://nats:4222 --role scanner  one role of a fleet")]
+    Serve(ServeArgs),
+    /// Advisories: fetch, import, show
+    #[command(subcommand)]
+    Db(DbCommand),
+    /// Policies: try them out
+    #[command(subcommand)]
+    Policy(PolicyCommand),
+    /// List the images that a server knows
+    #[command(after_help = "Examples:
+  tidewaiter images --server http://127.0.0.1:8080
+  tidewaiter images --cve CVE-2021-44228")]
+    Images(ImagesArgs),
+    /// Ask a server for the verdict on an image
+    #[command(after_help = "Examples:
+  tidewaiter check registry.example/app:1.0 --server https://tidewaiter.example
+  tidewaiter check registry.example/app:1.0 --wait 60s --scan")]
+    Check(CheckArgs),
+}
+
+/// Flags of `scan`.
+#[derive(Debug, Args)]
+pub(crate) struct ScanArgs {
+    /// Images to scan
+    #[arg(required = true, value_name = "TARGET")]
+    pub(crate) targets: Vec<String>,
+    /// Output format
+    #[arg(long, short, value_enum, default_value = "table")]
+    pub(crate) format: Format,
+    /// Write the report to a file instead of standard output
+    #[arg(long, short, value_name = "FILE")]
+    pub(crate) output: Option<PathBuf>,
+    /// Show only these severities; never changes the verdict
+    #[arg(long, value_delimiter = ',', value_name = "LEVELS")]
+    pub(crate) severity: Vec<Severity>,
+    /// Deny what has a vulnerability of this level or above (a word, or 5 to 1)
+    #[arg(long, value_name = "LEVEL")]
+    pub(crate) fail_on: Option<Severity>,
+    /// Exit code of a denial, instead of 2
+    #[arg(long, value_name = "N", default_value_t = crate::exit::Exit::DENY)]
+    pub(crate) exit_code: u8,
+    /// Exit with 0 where the verdict is `incomplete`
+    #[arg(long)]
+    pub(crate) allow_incomplete: bool,
+    /// The platform of a multi-platform image, or `all`
+    #[arg(long, value_name = "OS/ARCH", value_parser = platform)]
+    pub(crate) platform: Option<PlatformChoice>,
+    /// Policy file, instead of the built-in policy
+    #[arg(long, value_name = "FILE")]
+    pub(crate) policy: Option<PathBuf>,
+    /// Give up after this long, as `5m` or `90s`
+    #[arg(long, value_name = "DURATION", default_value = "10m", value_parser = duration)]
+    pub(crate) timeout: Duration,
+    /// Speak plain HTTP with this registry, as `registry.example:5000`; may be repeated
+    #[arg(long, value_name = "HOST")]
+    pub(crate) plain_http: Vec<String>,
+    /// Where layers and advisories are cached, instead of the user's cache directory
+    #[arg(long, value_name = "DIR", env = "TIDEWAITER_CACHE_DIR")]
+    pub(crate) cache_dir: Option<PathBuf>,
+}
+
+/// Flags of `serve`.
+#[derive(Debug, Args)]
+pub(crate) struct ServeArgs {
+    /// Roles to run; all where none is named
+    #[arg(long = "role", value_enum, value_name = "ROLE")]
+    pub(crate) roles: Vec<Role>,
+    /// Where everything local lives
+    #[arg(long, value_name = "DIR")]
+    pub(crate) data_dir: Option<PathBuf>,
+    /// A NATS server with JetStream, instead of a private one
+    #[arg(long, value_name = "URL")]
+    pub(crate) nats_url: Option<String>,
+    /// Address of the HTTP listener
+    #[arg(long, value_name = "HOST:PORT")]
+    pub(crate) listen: Option<String>,
+}
+
+/// Commands of `db`.
+#[derive(Debug, Subcommand)]
+pub(crate) enum DbCommand {
+    /// Fetch advisories from OSV.dev or a mirror
+    #[command(after_help = "Examples:
+  tidewaiter db update                               what `scan` uses, all ecosystems
+  tidewaiter db update --ecosystem Debian --ecosystem PyPI
+  tidewaiter db update --server http://127.0.0.1:8080    a running server's")]
+    Update {
+        /// Where the exports are, in OSV.dev's layout
+        #[arg(long, value_name = "URL")]
+        url: Option<String>,
+        /// Only these ecosystems
+        #[arg(long = "ecosystem", value_name = "NAME")]
+        ecosystems: Vec<String>,
+        #[command(flatten)]
+        place: DbPlace,
+    },
+    /// Import OSV records from a directory or a zip
+    #[command(after_help = "Examples:
+  tidewaiter db import ./advisories                  merges every *.json below it
+  tidewaiter db import Debian/all.zip --replace --feed Debian
+  tidewaiter db import new.json.d --server http://127.0.0.1:8080")]
+    Import {
+        /// A directory of OSV records, or a zip in the layout of OSV.dev's all.zip
+        #[arg(required = true, value_name = "PATH")]
+        paths: Vec<PathBuf>,
+        /// The feed that the records belong to; otherwise the directory's or zip's name
+        #[arg(long, value_name = "NAME")]
+        feed: Option<String>,
+        /// The records are the whole feed: what is missing is withdrawn
+        #[arg(long)]
+        replace: bool,
+        #[command(flatten)]
+        place: DbPlace,
+    },
+    /// Show revision, feeds and their age
+    Status {
+        #[command(flatten)]
+        place: DbPlace,
+    },
+}
+
+/// Which advisories a `db` command means.
+#[derive(Clone, Debug, Args)]
+pub(crate) struct DbPlace {
+    #[command(flatten)]
+    pub(crate) server: OptionalServer,
+    /// Where layers and advisories are cached, instead of the user's cache directory
+    #[arg(long, value_name = "DIR", env = "TIDEWAITER_CACHE_DIR")]
+    pub(crate) cache_dir: Option<PathBuf>,
+}
+
+/// Commands of `policy`.
+#[derive(Debug, Subcommand)]
+pub(crate) enum PolicyCommand {
+    /// Run the cases that a policy file carries
+    #[command(after_help = "Examples:
+  tidewaiter policy test policy.yaml
+  tidewaiter policy test                             the built-in policy")]
+    Test {
+        /// Policy files
+        #[arg(value_name = "FILE")]
+        files: Vec<PathBuf>,
+    },
+    /// Put a policy into force on a server
+    #[command(after_help = "Examples:
+  tidewaiter policy put policy.yaml --server http://127.0.0.1:8080")]
+    Put {
+        /// The policy file
+        #[arg(value_name = "FILE")]
+        file: PathBuf,
+        #[command(flatten)]
+        server: Server,
+    },
+}
+
+/// Flags of `images`.
+#[derive(Debug, Args)]
+pub(crate) struct ImagesArgs {
+    #[command(flatten)]
+    pub(crate) server: Server,
+    /// Only repositories that contain this text
+    #[arg(long, value_name = "TEXT")]
+    pub(crate) repository: Option<String>,
+    /// Only images with this vulnerability
+    #[arg(long, value_name = "ID")]
+    pub(crate) cve: Option<String>,
+    /// Only images with this decision
+    #[arg(long, value_name = "DECISION")]
+    pub(crate) decision: Option<String>,
+    /// Output format
+    #[arg(long, short, value_enum, default_value = "table")]
+    pub(crate) format: Format,
+}
+
+/// Flags of `check`.
+#[derive(Debug, Args)]
+pub(crate) struct CheckArgs {
+    /// The image
+    #[arg(value_name = "IMAGE")]
+    pub(crate) image: String,
+    #[command(flatten)]
+    pub(crate) server: Server,
+    /// Wait this long for a verdict, as `60s`
+    #[arg(long, value_name = "DURATION", default_value = "0s", value_parser = duration)]
+    pub(crate) wait: Duration,
+    /// Ask for a scan, and not only for what is known
+    #[arg(long)]
+    pub(crate) scan: bool,
+    /// Output format
+    #[arg(long, short, value_enum, default_value = "table")]
+    pub(crate) format: Format,
+    /// Exit code of a denial, instead of 2
+    #[arg(long, value_name = "N", default_value_t = crate::exit::Exit::DENY)]
+    pub(crate) exit_code: u8,
+    /// Exit with 0 where the verdict is `incomplete`
+    #[arg(long)]
+    pub(crate) allow_incomplete: bool,
+}
+
+/// The server to ask.
+#[derive(Clone, Debug, Args)]
+pub(crate) struct Server {
+    /// The server
+    #[arg(
+        long = "server",
+        value_name = "URL",
+        env = "TIDEWAITER_SERVER",
+        default_value = "http://127.0.0.1:8080"
+    )]
+    pub(crate) url: String,
+    #[command(flatten)]
+    pub(crate) token: Token,
+}
+
+/// The server to ask, if any.
+#[derive(Clone, Debug, Args)]
+pub(crate) struct OptionalServer {
+    /// A running server, instead of what `scan` uses
+    #[arg(long = "server", value_name = "URL", env = "TIDEWAITER_SERVER")]
+    pub(crate) url: Option<String>,
+    #[command(flatten)]
+    pub(crate) token: Token,
+}
+
+/// The bearer token, never on the command line, where others could read it.
+#[derive(Clone, Debug, Args)]
+pub(crate) struct Token {
+    /// File that holds the bearer token; otherwise `TIDEWAITER_TOKEN` is used
+    #[arg(long, value_name = "FILE")]
+    pub(crate) token_file: Option<PathBuf>,
+}
+
+/// Output formats.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Format {
+    /// For people
+    Table,
+    /// For programs
+    Json,
+}
+
+/// Roles of the control plane.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Role {
+    /// Takes events from the outside and routes them
+    Gateway,
+    /// Reads images
+    Scanner,
+    /// Matches packages with advisories
+    Matcher,
+    /// Judges
+    Policy,
+    /// Delivers alerts
+    Alerting,
+    /// Answers questions
+    Inventory,
+}
+
+/// Which platforms of an index to scan.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum PlatformChoice {
+    /// Every one.
+    All,
+    /// This one.
+    One(Platform),
+}
+
+// === impl Server, OptionalServer ===
+
+impl OptionalServer {
+    /// The server, where one was named.
+    pub(crate) fn server(&self) -> Option<Server> {
+        let url = self.url.clone()?;
+        Some(Server {
+            url,
+            token: self.token.clone(),
+        })
+    }
+}
+
+// === impl Role ===
+
+impl Role {
+    /// All of them.
+    pub(crate) const ALL: [Self; 6] = [
+        Self::Gateway,
+        Self::Scanner,
+        Self::Matcher,
+        Self::Policy,
+        Self::Alerting,
+        Self::Inventory,
+    ];
+}
+
+fn platform(text: &str) -> Result<PlatformChoice, String> {
+    if text == "all" {
+        return Ok(PlatformChoice::All);
+    }
+    text.parse()
+        .map(PlatformChoice::One)
+        .map_err(|error: model::PlatformError| error.to_string())
+}
+
+/// Reads `90s`, `5m`, `1h`, `500ms`, or seconds.
+fn duration(text: &str) -> Result<Duration, String> {
+    let bad = || format!("`{text}` is not a duration like `90s`, `5m` or `1h`");
+    let split = text
+        .find(|c: char| !c.is_ascii_digit())
+        .unwrap_or(text.len());
+    let (number, unit) = text.split_at(split);
+    let number: u64 = number.parse().map_err(|_| bad())?;
+    let seconds = |factor: u64| {
+        number
+            .checked_mul(factor)
+            .map(Duration::from_secs)
+            .ok_or_else(bad)
+    };
+    match unit {
+        "ms" => Ok(Duration::from_millis(number)),
+        "" | "s" => seconds(1),
+        "m" => seconds(60),
+        "h" => seconds(3600),
+        _ => Err(bad()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory as _;
+
+    use super::*;
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn durations_are_read_with_their_unit() {
+        assert_eq!(duration("90s"), Ok(Duration::from_secs(90)));
+        assert_eq!(duration("5m"), Ok(Duration::from_secs(300)));
+        assert_eq!(duration("250ms"), Ok(Duration::from_millis(250)));
+        assert!(duration("5 parsecs").is_err());
+        assert!(duration("99999999999999999999h").is_err());
+    }
+}

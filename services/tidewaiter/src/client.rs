@@ -1,0 +1,149 @@
+//! The client side of the REST API.
+
+use std::time::Duration;
+
+use anyhow::{Context as _, bail};
+use chassis::{Secret, SecretRef};
+use reqwest::{Method, RequestBuilder, StatusCode};
+use serde::de::DeserializeOwned;
+
+use crate::cli::Server;
+
+/// An answer may be this large: a report of the largest image we accept.
+const ANSWER_BYTES_MAX: usize = 256 << 20;
+
+/// Talks to one server.
+#[derive(Debug)]
+pub(crate) struct Client {
+    base: String,
+    token: Option<Secret>,
+    http: reqwest::Client,
+}
+
+// === impl Client ===
+
+impl Client {
+    /// A client for the server of the flags.
+    pub(crate) fn new(server: &Server) -> anyhow::Result<Self> {
+        let token = match &server.token.token_file {
+            Some(file) => Some(
+                SecretRef::File(file.clone())
+                    .read()
+                    .with_context(|| format!("reading the token from `{}`", file.display()))?,
+            ),
+            None => chassis::config::env_var("TIDEWAITER_TOKEN").map(Secret::from),
+        };
+        let http = reqwest::Client::builder()
+            .connect_timeout(Duration::from_secs(10))
+            .timeout(Duration::from_secs(600))
+            .build()
+            .context("making the HTTP client")?;
+        Ok(Self {
+            base: server.url.trim_end_matches('/').to_owned(),
+            token,
+            http,
+        })
+    }
+
+    /// `GET path?query`; `None` where the server knows no such thing.
+    pub(crate) async fn get<T: DeserializeOwned>(
+        &self,
+        path: &str,
+        query: &[(&str, String)],
+    ) -> anyhow::Result<Option<T>> {
+        let mut url = self.url(path)?;
+        url.query_pairs_mut().extend_pairs(query);
+        let answer = self.send(self.request(Method::GET, url)).await?;
+        if answer.0 == StatusCode::NOT_FOUND {
+            return Ok(None);
+        }
+        self.decode(answer).map(Some)
+    }
+
+    /// `POST path` with a JSON body.
+    pub(crate) async fn post<T: DeserializeOwned>(
+        &self,
+        path: &str,
+        body: &serde_json::Value,
+    ) -> anyhow::Result<T> {
+        let request = self.request(Method::POST, self.url(path)?).json(body);
+        let answer = self.send(request).await?;
+        self.decode(answer)
+    }
+
+    /// `PUT path?query` with bytes.
+    pub(crate) async fn put<T: DeserializeOwned>(
+        &self,
+        path: &str,
+        query: &[(&str, String)],
+        body: Vec<u8>,
+    ) -> anyhow::Result<T> {
+        let mut url = self.url(path)?;
+        url.query_pairs_mut().extend_pairs(query);
+        let answer = self.send(self.request(Method::PUT, url).body(body)).await?;
+        self.decode(answer)
+    }
+
+    fn url(&self, path: &str) -> anyhow::Result<reqwest::Url> {
+        let text = format!("{}{path}", self.base);
+        reqwest::Url::parse(&text).with_context(|| {
+            format!(
+                "`{}` is not a server's URL like `http://127.0.0.1:8080`",
+                self.base
+            )
+        })
+    }
+
+    fn request(&self, method: Method, url: reqwest::Url) -> RequestBuilder {
+        let request = self.http.request(method, url);
+        match &self.token {
+            Some(token) => request.bearer_auth(token.expose()),
+            None => request,
+        }
+    }
+
+    async fn send(&self, request: RequestBuilder) -> anyhow::Result<(StatusCode, Vec<u8>)> {
+        let mut answer = request
+            .send()
+            .await
+            .with_context(|| format!("asking the server at `{}`", self.base))?;
+        let status = answer.status();
+        let mut body = Vec::new();
+        while let Some(chunk) = answer
+            .chunk()
+            .await
+            .context("reading the server's answer")?
+        {
+            if body.len().saturating_add(chunk.len()) > ANSWER_BYTES_MAX {
+                bail!("the server's answer is larger than {ANSWER_BYTES_MAX} bytes");
+            }
+            body.extend_from_slice(&chunk);
+        }
+        Ok((status, body))
+    }
+
+    fn decode<T: DeserializeOwned>(
+        &self,
+        (status, body): (StatusCode, Vec<u8>),
+    ) -> anyhow::Result<T> {
+        if status.is_success() {
+            return serde_json::from_slice(&body).context("reading the server's answer");
+        }
+        let problem: serde_json::Value = serde_json::from_slice(&body).unwrap_or_default();
+        let text = |field: &str| problem.get(field).and_then(|value| value.as_str());
+        let what = text("detail")
+            .or(text("error"))
+            .unwrap_or("no reason given");
+        let hint = match (status, text("hint")) {
+            (_, Some(hint)) => format!(" ({hint})"),
+            (StatusCode::UNAUTHORIZED, None) => {
+                " (give a token with --token-file or TIDEWAITER_TOKEN)".to_owned()
+            }
+            _ => String::new(),
+        };
+        bail!(
+            "the server at `{}` answered {status}: {what}{hint}",
+            self.base
+        )
+    }
+}

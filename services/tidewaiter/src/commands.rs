@@ -1,0 +1,79 @@
+//! The commands, one file each.
+
+mod check;
+mod db;
+mod images;
+mod policy;
+mod scan;
+mod serve;
+
+use std::{
+    io::{self, Write as _},
+    time::Duration,
+};
+
+use anyhow::Context as _;
+
+use crate::{
+    cli::{Cli, Command},
+    config::Config,
+    exit::{Ended, Exit},
+};
+
+/// Runs a command to its end.
+pub(crate) fn run(cli: Cli) -> anyhow::Result<Exit> {
+    let config = Config::load(&cli.global)?;
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .build()
+        .context("starting the runtime")?;
+    let global = cli.global;
+    runtime.block_on(async move {
+        match cli.command {
+            Command::Scan(args) => scan::run(config, &global, args).await,
+            Command::Serve(args) => serve::run(config, args).await,
+            Command::Db(command) => db::run(config, &global, command).await,
+            Command::Policy(command) => policy::run(command).await,
+            Command::Images(args) => images::run(args).await,
+            Command::Check(args) => check::run(args).await,
+        }
+    })
+}
+
+/// The time that a command may take.
+#[derive(Clone, Copy, Debug)]
+struct Deadline(Duration);
+
+// === impl Deadline ===
+
+impl Deadline {
+    fn after(timeout: Duration) -> Self {
+        Self(timeout)
+    }
+
+    /// Runs a command until it ends, its time is up, or the user interrupts it.
+    async fn limit(self, work: impl Future<Output = anyhow::Result<Exit>>) -> anyhow::Result<Exit> {
+        tokio::select! {
+            outcome = work => outcome,
+            () = tokio::time::sleep(self.0) => {
+                let message = format!("gave up after {} s (--timeout)", self.0.as_secs_f32());
+                Err(Ended { exit: Exit::Timeout, message }.into())
+            }
+            signal = chassis::shutdown_signal() => {
+                let name = signal.context("waiting for signals")?;
+                Err(Ended { exit: Exit::Interrupted, message: format!("interrupted by {name}") }.into())
+            }
+        }
+    }
+}
+
+/// Writes to standard output. A reader that has gone (`| head`) is no error.
+fn print(text: &str) -> anyhow::Result<()> {
+    let mut out = io::stdout().lock();
+    match out.write_all(text.as_bytes()).and_then(|()| out.flush()) {
+        Err(error) if error.kind() != io::ErrorKind::BrokenPipe => {
+            Err(error).context("writing to standard output")
+        }
+        _ => Ok(()),
+    }
+}

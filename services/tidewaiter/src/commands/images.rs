@@ -1,0 +1,96 @@
+//! `images`: what a server knows.
+
+use std::fmt::Write as _;
+
+use model::{Counts, Decision, Digest, Platform, Severity};
+use serde::{Deserialize, Serialize};
+
+use crate::{
+    cli::{Format, ImagesArgs},
+    client::Client,
+    commands::print,
+    exit::Exit,
+};
+
+/// Pages that are fetched at the most; a filter narrows what is more.
+const PAGES_MAX: usize = 1000;
+
+/// A page of `GET /v1/images`, as far as it is needed here.
+#[derive(Debug, Deserialize)]
+struct Page {
+    items: Vec<Image>,
+    #[serde(default)]
+    next: Option<String>,
+}
+
+#[derive(Clone, Debug, Serialize, Deserialize)]
+struct Image {
+    image: Digest,
+    /// The name, where the row stands for one.
+    #[serde(default)]
+    reference: Option<String>,
+    #[serde(default)]
+    platform: Platform,
+    #[serde(default)]
+    decision: Option<Decision>,
+    #[serde(default)]
+    counts: Counts,
+}
+
+pub(crate) async fn run(args: ImagesArgs) -> anyhow::Result<Exit> {
+    let client = Client::new(&args.server)?;
+    let mut images = Vec::new();
+    let mut cursor: Option<String> = None;
+    for _ in 0..PAGES_MAX {
+        let mut query = vec![("limit", "500".to_owned())];
+        let filters = [
+            ("repository", &args.repository),
+            ("cve", &args.cve),
+            ("decision", &args.decision),
+        ];
+        for (name, value) in filters {
+            query.extend(value.clone().map(|value| (name, value)));
+        }
+        query.extend(cursor.take().map(|cursor| ("cursor", cursor)));
+        let Some(page) = client.get::<Page>("/v1/images", &query).await? else {
+            break;
+        };
+        images.extend(page.items);
+        cursor = page.next;
+        if cursor.is_none() {
+            break;
+        }
+    }
+    match args.format {
+        Format::Json => print(&format!("{}\n", serde_json::to_string_pretty(&images)?))?,
+        Format::Table => print(&table(&images)?)?,
+    }
+    Ok(Exit::Ok)
+}
+
+fn table(images: &[Image]) -> anyhow::Result<String> {
+    if images.is_empty() {
+        return Ok("no image fits\n".to_owned());
+    }
+    let mut text = format!(
+        "{:<11} {:>4} {:>4} {:>4}  IMAGE\n",
+        "VERDICT", "CRIT", "HIGH", "MED"
+    );
+    for image in images {
+        let decision = image.decision.map_or("pending", Decision::as_str);
+        let of = |severity| image.counts.of_severity(severity);
+        let (critical, high, medium) = (
+            of(Severity::Critical),
+            of(Severity::High),
+            of(Severity::Medium),
+        );
+        write!(text, "{decision:<11} {critical:>4} {high:>4} {medium:>4}  ")?;
+        let name = image
+            .reference
+            .clone()
+            .unwrap_or_else(|| image.image.to_string());
+        writeln!(text, "{name} ({})", image.platform)?;
+    }
+    writeln!(text, "{} images", images.len())?;
+    Ok(text)
+}

@@ -55,7 +55,12 @@ pub async fn run(
         sections,
     ));
     for priority in Priority::ALL {
-        let consume = Consume::new(bus, JOBS, &format!("image_{priority}"), config.images_at_once);
+        let consume = Consume::new(
+            bus,
+            JOBS,
+            &format!("image_{priority}"),
+            config.images_at_once,
+        );
         bus.consume(cx, consume, Arc::clone(&jobs));
     }
     Ok(axum::Router::new())

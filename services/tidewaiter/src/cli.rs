@@ -400,7 +400,7 @@ mod tests {
     #[test]
     fn durations_are_read_with_their_unit() {
         assert_eq!(duration("90s"), Ok(Duration::from_secs(90)));
-        assert_eq!(duration("5m"), Ok(Duration::from_secs(300)));
+        assert_eq!(duration("5m"), Ok(Duration::from_mins(5)));
         assert_eq!(duration("250ms"), Ok(Duration::from_millis(250)));
         assert!(duration("5 parsecs").is_err());
         assert!(duration("99999999999999999999h").is_err());

@@ -33,7 +33,7 @@ pub(crate) async fn start(
     let docker = paths::docker_config();
     let sources = gateway::Sources::open(cx, &config.gateway, docker.as_deref()).await;
     let sources = Arc::new(sources.context("opening the sources")?);
-    let mut router =
+    let mut merged =
         chassis::http::health(cx, &readiness).merge(chassis::http::metrics(telemetry.registry()));
     for role in roles {
         let name = role_name(*role);
@@ -41,11 +41,11 @@ pub(crate) async fn start(
         let routes = match role {
             Role::Gateway => {
                 let reader = Reader::new(config.scanner.settings());
-                let routed =
+                let router =
                     gateway::run_router(cx, bus, &config.gateway, sources.clone(), reader.ids());
-                let routed = routed.await.context("starting the router")?;
-                let routes = gateway::run(cx, bus, &config.gateway).await;
-                routes.map(|routes| routes.merge(routed))
+                let of_router = router.await.context("starting the router")?;
+                let of_gateway = gateway::run(cx, bus, &config.gateway).await;
+                of_gateway.map(|routes| routes.merge(of_router))
             }
             Role::Scanner => {
                 scanner::run(cx, bus, &config.scanner, Arc::new(Sources(sources.clone()))).await
@@ -57,15 +57,15 @@ pub(crate) async fn start(
                 let store = bus.store();
                 let uploads = matcher::routes(store, cx.clock(), &config.matcher.limits);
                 let uploads = uploads.layer(require(tokens.clone(), "admin"));
-                let routes = inventory::run(cx, bus, &config.inventory).await;
-                routes.map(|routes| routes.merge(uploads))
+                let questions = inventory::run(cx, bus, &config.inventory).await;
+                questions.map(|routes| routes.merge(uploads))
             }
         };
-        router = router.merge(routes.with_context(|| format!("starting the role `{name}`"))?);
+        merged = merged.merge(routes.with_context(|| format!("starting the role `{name}`"))?);
         readiness.set(name, true);
     }
     watch_broker(cx, bus, &readiness);
-    Ok(router.layer(from_fn_with_state(tokens, identify)))
+    Ok(merged.layer(from_fn_with_state(tokens, identify)))
 }
 
 /// Keeps `/readyz` at what is true of the broker.

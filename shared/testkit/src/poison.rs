@@ -146,7 +146,8 @@ impl Poison {
             ],
             Self::BrokenTar => &[GapCode::BadArchive, GapCode::Truncated],
             Self::BrokenGzip => &[GapCode::BadCompression, GapCode::Truncated],
-            Self::UnknownMediaType => &[GapCode::UnsupportedMediaType],
+            // The bytes decide what they are, not what they are called.
+            Self::UnknownMediaType => &[GapCode::UnsupportedMediaType, GapCode::BadArchive],
             Self::BrokenConfig => &[GapCode::BadConfig],
         }
     }

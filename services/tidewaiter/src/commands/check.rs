@@ -18,7 +18,7 @@ use crate::{
 };
 
 /// The longest wait that one request asks for; the server allows 120 s.
-const WAIT_MAX: Duration = Duration::from_secs(60);
+const WAIT_MAX: Duration = Duration::from_mins(1);
 /// How often a verdict is asked for where no request can be waited on.
 const POLL: Duration = Duration::from_millis(500);
 

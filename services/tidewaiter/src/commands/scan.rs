@@ -6,7 +6,7 @@ use anyhow::Context as _;
 use chassis::Cx;
 use matcher::Advisories;
 use model::{
-    Assessment, Decision, Digest, Facts, ImageRef, Platform, Report, Reports, ScannedPackages, Tool,
+    Assessment, Decision, Facts, ImageRef, Platform, Report, Reports, ScannedPackages, Tool,
 };
 use oci::{DockerConfig, Image, Location, Platforms, RegistryConfig, Resolved, Source, Wanted};
 use policy::{Condition, Policy, Rule, VulnerabilityFilter};
@@ -40,7 +40,7 @@ pub(crate) async fn run(config: Config, global: &Global, args: ScanArgs) -> anyh
     let mut telemetry = config.telemetry.clone();
     if global.log.is_none() {
         // A developer wants the report; what is worth a warning is a gap in it.
-        telemetry.log = "error".to_owned();
+        "error".clone_into(&mut telemetry.log);
     }
     let telemetry = chassis::telemetry::init(&telemetry, "tidewaiter", env!("CARGO_PKG_VERSION"))?;
     let cx = Cx::system();
@@ -118,18 +118,20 @@ impl Scanner<'_> {
             target.clone_into(&mut image.reference);
             reports.push(self.image(&source, &image).await?);
         }
-        let worst = reports.iter().map(|report| report.verdict.decision).max();
-        let decision = worst.context("the index has no image that could be scanned")?;
-        match (platforms_wanted, index) {
-            (true, Some(index)) => Ok((
-                Document::Platforms(Box::new(of_platforms(index, reports))),
-                decision,
-            )),
-            _ => {
-                let report = reports.pop().context("there is no image to report on")?;
-                Ok((Document::One(Box::new(report)), decision))
-            }
+        let worst = reports.iter().max_by_key(|report| report.verdict.decision);
+        let worst = worst.context("the index has no image that could be scanned")?;
+        let decision = worst.verdict.decision;
+        if let (true, Some(index)) = (platforms_wanted, index) {
+            let all = Reports {
+                schema: model::REPORTS_SCHEMA.to_owned(),
+                index_digest: index,
+                verdict: worst.verdict.clone(),
+                reports,
+            };
+            return Ok((Document::Platforms(Box::new(all)), decision));
         }
+        let report = reports.pop().context("there is no image to report on")?;
+        Ok((Document::One(Box::new(report)), decision))
     }
 
     async fn open(&self, location: &Location) -> anyhow::Result<(Arc<dyn Source>, Wanted)> {
@@ -214,21 +216,6 @@ fn load_policy(args: &ScanArgs) -> anyhow::Result<Policy> {
         });
     }
     Ok(policy)
-}
-
-fn of_platforms(index: Digest, reports: Vec<Report>) -> Reports {
-    let verdict = reports
-        .iter()
-        .map(|report| &report.verdict)
-        .max_by_key(|verdict| verdict.decision)
-        .expect("the caller found a worst decision among them")
-        .clone();
-    Reports {
-        schema: model::REPORTS_SCHEMA.to_owned(),
-        index_digest: index,
-        reports,
-        verdict,
-    }
 }
 
 fn render(scanner: &Scanner<'_>, documents: &[Document]) -> anyhow::Result<Vec<u8>> {

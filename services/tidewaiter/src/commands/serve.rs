@@ -75,7 +75,7 @@ async fn serve(
         .with_context(|| format!("writing `{}`", address_file.display()))?;
     let http = cx.clone();
     cx.spawn("http", async move {
-        chassis::http::serve(&http, listener, router).await
+        chassis::http::serve(&http, listener, router).await;
     });
     info!(
         "tidewaiter {} serves http://{address}; the admin token is in {}",

@@ -1,0 +1,491 @@
+//! A running installation: registry, `tidewaiter serve`, and what a test asks them.
+
+use std::{
+    fs::File,
+    io::Read as _,
+    path::{Path, PathBuf},
+    process::{Child, Command, Stdio},
+    time::{Duration, Instant},
+};
+
+use serde_json::{Value, json};
+use testkit::{Artifact, NatsServer, Notifications, RegistryOptions, RegistryServer, TempDir};
+
+/// How long anything may take before a test gives up: these machines are shared.
+pub(crate) const PATIENCE: Duration = Duration::from_secs(90);
+
+/// The bearer token that the registry sends with its notifications.
+const HOOK_TOKEN: &str = "registry-hook-token-for-tests";
+
+/// A registry, and one or more `tidewaiter serve` processes.
+pub(crate) struct Fabric {
+    pub(crate) registry: RegistryServer,
+    nodes: Vec<Node>,
+    http: reqwest::Client,
+    /// Lines of the log with these words are expected.
+    expected: Vec<&'static str>,
+    nats: Option<NatsServer>,
+    dir: TempDir,
+}
+
+/// What differs between tests.
+#[derive(Default)]
+pub(crate) struct Options {
+    /// More configuration, appended to the file.
+    pub(crate) config: String,
+    /// Roles per process; empty: one process with all of them and a private nats-server.
+    pub(crate) processes: Vec<Vec<&'static str>>,
+}
+
+/// One `tidewaiter serve` process.
+struct Node {
+    child: Child,
+    log: PathBuf,
+    address: String,
+    arguments: Vec<String>,
+    data_dir: PathBuf,
+}
+
+// === impl Fabric ===
+
+impl Fabric {
+    /// Starts everything; `None`, with a reason printed, where a program is missing.
+    pub(crate) async fn start(options: Options) -> Option<Self> {
+        let dir = testkit::temp_dir();
+        let port = testkit::free_port();
+        let notifications = Notifications {
+            url: format!("http://127.0.0.1:{port}/hooks/main"),
+            authorization: Some(format!("Bearer {HOOK_TOKEN}")),
+        };
+        let registry = RegistryServer::start(RegistryOptions {
+            notifications: Some(notifications),
+            ..RegistryOptions::default()
+        })?;
+        let probe = NatsServer::start()?;
+        let nats = (!options.processes.is_empty()).then_some(probe);
+        let mut fabric = Self {
+            registry,
+            nodes: Vec::new(),
+            http: reqwest::Client::builder()
+                .timeout(PATIENCE)
+                .build()
+                .expect("a client"),
+            expected: Vec::new(),
+            nats,
+            dir,
+        };
+        fabric.write_config(&options.config);
+        let processes = if options.processes.is_empty() {
+            vec![Vec::new()]
+        } else {
+            options.processes
+        };
+        for (index, roles) in processes.iter().enumerate() {
+            let listen = if index == 0 { port } else { 0 };
+            fabric.spawn(index, roles, listen).await;
+        }
+        Some(fabric)
+    }
+
+    /// Pushes an image or index and returns its reference by tag.
+    pub(crate) fn push(
+        &self,
+        artifact: impl Into<Artifact>,
+        repository: &str,
+        tag: &str,
+    ) -> String {
+        self.registry.push(artifact, repository, tag);
+        format!("{}/{repository}:{tag}", self.registry.host())
+    }
+
+    /// Waits for the verdict on a reference.
+    pub(crate) async fn verdict(&self, reference: &str) -> Value {
+        self.until(&format!("a verdict on {reference}"), async || {
+            let answer = self.get(&format!("/v1/verdicts?image={reference}")).await?;
+            answer["decision"].is_string().then_some(answer)
+        })
+        .await
+    }
+
+    /// Waits until the decision on a reference is this one.
+    pub(crate) async fn decision(&self, reference: &str, decision: &str) -> Value {
+        self.until(&format!("decision {decision} on {reference}"), async || {
+            let answer = self.get(&format!("/v1/verdicts?image={reference}")).await?;
+            (answer.get("decision")?.as_str()? == decision).then_some(answer)
+        })
+        .await
+    }
+
+    /// The report of an image.
+    pub(crate) async fn report(&self, digest: &str) -> Value {
+        self.until(&format!("the report of {digest}"), async || {
+            self.get(&format!("/v1/images/{digest}/report")).await
+        })
+        .await
+    }
+
+    /// Hands an advisory in and waits until every partition is matched with it.
+    pub(crate) async fn import(&self, advisory: &Advisory) {
+        let before = self.revision().await;
+        let dir = self.dir.path().join(format!("advisories-{}", advisory.id));
+        advisory.write(&dir);
+        let imported =
+            self.tidewaiter(&["db", "import", &dir.display().to_string(), "--feed", "test"]);
+        assert!(
+            imported.status.success(),
+            "{}",
+            String::from_utf8_lossy(&imported.stderr)
+        );
+        self.until("the advisory in force", async || {
+            (self.revision().await > before).then_some(())
+        })
+        .await;
+    }
+
+    /// The advisory revision that every partition is matched with.
+    async fn revision(&self) -> u64 {
+        let Some(health) = self.get("/v1/health").await else {
+            return 0;
+        };
+        let advisories = &health["advisories"];
+        advisories["swept"].as_u64().unwrap_or_default()
+    }
+
+    /// Waits until the view has taken in everything that was written.
+    pub(crate) async fn idle(&self) {
+        self.until("an inventory without lag", async || {
+            let health = self.get("/v1/health").await?;
+            (health["status"] == "ok").then_some(())
+        })
+        .await;
+    }
+
+    /// When an image was assessed last.
+    pub(crate) async fn assessed_at(&self, digest: &str) -> Value {
+        let image = self
+            .get(&format!("/v1/images/{digest}"))
+            .await
+            .expect("the image is known");
+        let at = image["images"][0]["assessed_at"].clone();
+        assert!(at.is_string(), "{image:#}");
+        at
+    }
+
+    /// The most memory that one process ever had, bytes.
+    #[expect(clippy::disallowed_methods, reason = "a file of the kernel")]
+    pub(crate) fn peak_memory(&self, index: usize) -> u64 {
+        let status = format!("/proc/{}/status", self.nodes[index].child.id());
+        let status = std::fs::read_to_string(status).expect("the process runs");
+        let line = status
+            .lines()
+            .find_map(|line| line.strip_prefix("VmHWM:"))
+            .expect("VmHWM");
+        let kib: u64 = line
+            .trim()
+            .trim_end_matches(" kB")
+            .parse()
+            .expect("a number");
+        kib << 10
+    }
+
+    /// `GET path`; `None` unless it succeeds.
+    pub(crate) async fn get(&self, path: &str) -> Option<Value> {
+        let answer = self
+            .http
+            .get(format!("http://{}{path}", self.address()))
+            .bearer_auth(self.token())
+            .send()
+            .await
+            .ok()?;
+        if !answer.status().is_success() {
+            return None;
+        }
+        answer.json().await.ok()
+    }
+
+    /// Asks again until there is an answer.
+    pub(crate) async fn until<T>(&self, what: &str, ask: impl AsyncFn() -> Option<T>) -> T {
+        let started = Instant::now();
+        loop {
+            if let Some(answer) = ask().await {
+                return answer;
+            }
+            assert!(
+                started.elapsed() < PATIENCE,
+                "no {what} within {PATIENCE:?}\n{}",
+                self.logs()
+            );
+            tokio::time::sleep(Duration::from_millis(25)).await;
+        }
+    }
+
+    /// Runs a `tidewaiter` command against the server and returns its output.
+    pub(crate) fn tidewaiter(&self, arguments: &[&str]) -> std::process::Output {
+        Command::new(tidewaiter_binary())
+            .args(arguments)
+            .env("TIDEWAITER_SERVER", format!("http://{}", self.address()))
+            .env("TIDEWAITER_TOKEN", self.token())
+            .env("XDG_CACHE_HOME", self.dir.path())
+            .output()
+            .expect("tidewaiter runs")
+    }
+
+    /// A warning or error with these words is part of the test.
+    pub(crate) fn expect_log(&mut self, words: &'static str) {
+        self.expected.push(words);
+    }
+
+    /// `kill -9` of one process.
+    pub(crate) fn kill(&mut self, index: usize) {
+        let node = &mut self.nodes[index];
+        node.child.kill().expect("the process can be killed");
+        node.child.wait().expect("the process can be reaped");
+    }
+
+    /// Starts a killed process again, with the same arguments and data.
+    pub(crate) async fn restart(&mut self, index: usize) {
+        let node = &mut self.nodes[index];
+        let arguments = node.arguments.clone();
+        node.child = launch(&arguments, &node.log);
+        self.ready(index).await;
+    }
+
+    /// The data directory of one process.
+    pub(crate) fn data_dir(&self, index: usize) -> &Path {
+        &self.nodes[index].data_dir
+    }
+
+    /// The NATS server's address, where the fabric has one of its own.
+    pub(crate) fn nats_url(&self) -> Option<String> {
+        self.nats.as_ref().map(NatsServer::url)
+    }
+
+    /// A directory for the test's own files.
+    pub(crate) fn dir(&self) -> &Path {
+        self.dir.path()
+    }
+
+    fn address(&self) -> &str {
+        &self.nodes[0].address
+    }
+
+    fn token(&self) -> String {
+        // The first process that came up made it.
+        let mut files = self
+            .nodes
+            .iter()
+            .map(|node| node.data_dir.join("admin.token"));
+        let token = files.find_map(|file| read(&file));
+        token
+            .expect("some process wrote the admin token")
+            .trim()
+            .to_owned()
+    }
+
+    fn write_config(&self, more: &str) {
+        let token_file = self.dir.path().join("hook.token");
+        let text = format!(
+            "gateway:
+  sources:
+    - name: main
+      kind: distribution
+      registry: {}
+      plain_http: true
+      allow_private: true
+      hook_token: file:{}
+{more}",
+            self.registry.host(),
+            token_file.display()
+        );
+        std::fs::write(token_file, HOOK_TOKEN).expect("a token file");
+        std::fs::write(self.config_file(), text).expect("a configuration file");
+    }
+
+    fn config_file(&self) -> PathBuf {
+        self.dir.path().join("tidewaiter.yaml")
+    }
+
+    async fn spawn(&mut self, index: usize, roles: &[&str], port: u16) {
+        let data_dir = self.dir.path().join(format!("data-{index}"));
+        let mut arguments = vec![
+            "serve".to_owned(),
+            "--config".to_owned(),
+            self.config_file().display().to_string(),
+            "--data-dir".to_owned(),
+            data_dir.display().to_string(),
+            "--listen".to_owned(),
+            format!("127.0.0.1:{port}"),
+        ];
+        if let Some(nats) = &self.nats {
+            arguments.extend(["--nats-url".to_owned(), nats.url()]);
+        }
+        for role in roles {
+            arguments.extend(["--role".to_owned(), (*role).to_owned()]);
+        }
+        let log = self.dir.path().join(format!("tidewaiter-{index}.log"));
+        let child = launch(&arguments, &log);
+        self.nodes.push(Node {
+            child,
+            log,
+            address: String::new(),
+            arguments,
+            data_dir,
+        });
+        self.ready(index).await;
+    }
+
+    async fn ready(&mut self, index: usize) {
+        let started = Instant::now();
+        loop {
+            let node = &mut self.nodes[index];
+            let ended = node.child.try_wait().expect("the process can be asked");
+            let log = read(&node.log).unwrap_or_default();
+            assert!(
+                ended.is_none(),
+                "tidewaiter ended at its start: {ended:?}\n{log}"
+            );
+            if let Some(address) = read(&node.data_dir.join("http.addr")) {
+                let url = format!("http://{address}/readyz");
+                let ready = self.http.get(url).send().await;
+                if ready.is_ok_and(|answer| answer.status().is_success()) {
+                    self.nodes[index].address = address;
+                    return;
+                }
+            }
+            assert!(
+                started.elapsed() < PATIENCE,
+                "tidewaiter is not ready\n{log}"
+            );
+            tokio::time::sleep(Duration::from_millis(25)).await;
+        }
+    }
+
+    fn logs(&self) -> String {
+        self.nodes
+            .iter()
+            .filter_map(|node| read(&node.log))
+            .collect()
+    }
+}
+
+impl Drop for Fabric {
+    fn drop(&mut self) {
+        for node in &mut self.nodes {
+            drop(node.child.kill());
+            drop(node.child.wait());
+        }
+        if std::thread::panicking() {
+            return;
+        }
+        let logs = self.logs();
+        let unexpected: Vec<&str> = logs
+            .lines()
+            .filter(|line| line.contains(" WARN ") || line.contains(" ERROR "))
+            .filter(|line| !self.expected.iter().any(|words| line.contains(words)))
+            .collect();
+        assert!(
+            unexpected.is_empty(),
+            "unexpected log lines:\n{}",
+            unexpected.join("\n")
+        );
+    }
+}
+
+/// One OSV record.
+pub(crate) struct Advisory {
+    id: String,
+    record: Value,
+}
+
+// === impl Advisory ===
+
+impl Advisory {
+    /// Of a Python package; critical.
+    pub(crate) fn requests() -> Self {
+        Self::new("PyPI", "requests", "CVE-2018-18074", "2.20.0")
+    }
+
+    /// Of another Python package.
+    pub(crate) fn flask() -> Self {
+        Self::new("PyPI", "flask", "CVE-2023-30861", "2.2.5")
+    }
+
+    /// Of an npm package.
+    pub(crate) fn lodash() -> Self {
+        Self::new("npm", "lodash", "CVE-2019-10744", "4.17.12")
+    }
+
+    /// Of every version of a package below the one that fixes it.
+    fn new(ecosystem: &str, package: &str, id: &str, fixed: &str) -> Self {
+        let record = json!({
+            "schema_version": "1.6.0",
+            "id": id,
+            "modified": "2026-01-01T00:00:00Z",
+            "affected": [{
+                "package": {"ecosystem": ecosystem, "name": package},
+                "ranges": [{
+                    "type": "ECOSYSTEM",
+                    "events": [{"introduced": "0"}, {"fixed": fixed}],
+                }],
+            }],
+            "database_specific": {"severity": "CRITICAL"},
+        });
+        Self {
+            id: id.to_owned(),
+            record,
+        }
+    }
+
+    /// Writes the record into a directory. A record for Debian 12 is beside it, so that the feed
+    /// covers the base image.
+    pub(crate) fn write(&self, dir: &Path) {
+        std::fs::create_dir_all(dir).expect("a directory");
+        let base = Self::new("Debian:12", "no-such-package", "CVE-2000-0001", "1");
+        for advisory in [self, &base] {
+            let file = dir.join(format!("{}.json", advisory.id));
+            std::fs::write(file, advisory.record.to_string()).expect("an advisory file");
+        }
+    }
+}
+
+/// The program under test, built beside this test.
+pub(crate) fn tidewaiter_binary() -> PathBuf {
+    let test = std::env::current_exe().expect("a test has a path");
+    let profile = test
+        .parent()
+        .and_then(Path::parent)
+        .expect("tests live in target/PROFILE/deps");
+    let binary = profile.join("tidewaiter");
+    assert!(
+        binary.exists(),
+        "{} is missing: cargo build --release -p tidewaiter",
+        binary.display()
+    );
+    binary
+}
+
+fn launch(arguments: &[String], log: &Path) -> Child {
+    let log = File::options()
+        .append(true)
+        .create(true)
+        .open(log)
+        .expect("a log file");
+    Command::new(tidewaiter_binary())
+        .args(arguments)
+        .env("NO_COLOR", "1")
+        .stdin(Stdio::null())
+        .stdout(Stdio::null())
+        .stderr(log)
+        .spawn()
+        .expect("tidewaiter starts")
+}
+
+fn read(file: &Path) -> Option<String> {
+    let mut text = String::new();
+    File::open(file)
+        .ok()?
+        .take(64 << 20)
+        .read_to_string(&mut text)
+        .ok()?;
+    (!text.is_empty()).then_some(text)
+}

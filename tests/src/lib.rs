@@ -1,0 +1,1 @@
+//! Tests of the whole: `tidy` checks the project's rules, `e2e` the product from outside.

@@ -1,0 +1,291 @@
+#!/usr/bin/env bash
+# Tidewaiter on one machine, from a fresh clone to the first verdict:
+#
+#   deploy/quickstart.sh [IMAGE…] [--once] [--data-dir DIR]
+#
+# Installs what is missing, builds, starts `tidewaiter serve` and a local registry that reports
+# every push to it, pushes images, and prints the verdicts. Without IMAGE it makes one: Debian with
+# old Python and npm packages. Ctrl-C stops everything and cleans up.
+#
+#   IMAGE           debian:12, oci:DIR:TAG, docker-archive:FILE, …: whatever skopeo reads
+#   --once          stop after the verdicts
+#   --data-dir DIR  keep data in DIR; otherwise in a temporary directory that is removed at the end
+set -euo pipefail
+here="$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)"
+cd "$here/.."
+
+images=() once=no data=''
+while [ $# -gt 0 ]; do
+  case "$1" in
+    --once) once=yes ;;
+    --data-dir)
+      data="${2:?quickstart: --data-dir needs a directory}"
+      shift
+      ;;
+    -h | --help)
+      sed -n '2,/^set -/s/^# \{0,1\}//p' "${BASH_SOURCE[0]}"
+      exit 0
+      ;;
+    -*)
+      echo "quickstart: unknown flag \`$1\`, see --help" >&2
+      exit 1
+      ;;
+    *) images+=("$1") ;;
+  esac
+  shift
+done
+
+export CARGO_TARGET_DIR="${CARGO_TARGET_DIR:-$HOME/.cache/tidewaiter/target}"
+export PATH="${CARGO_HOME:-$HOME/.cargo}/bin:$PATH:/usr/sbin:/sbin"
+tidewaiter="$CARGO_TARGET_DIR/release/tidewaiter"
+demo="$HOME/.cache/tidewaiter/demo-image-$(sha256sum "$here/demo/make-image.sh" | cut -c1-12)"
+osv=https://osv-vulnerabilities.storage.googleapis.com
+
+server_pid='' registry_pid='' temporary=''
+
+say() { printf '%s\n' "$*"; }
+step() { printf '\n-- %s\n' "$*"; }
+fail() {
+  printf 'quickstart: %s\n' "$*" >&2
+  exit 1
+}
+
+# Stops one process of ours: asks, waits, and then does not ask any more.
+stop() { # PID NAME
+  [ -n "$1" ] && kill -0 "$1" 2>/dev/null || return 0
+  kill -TERM "$1" 2>/dev/null || true
+  local tries=150
+  while kill -0 "$1" 2>/dev/null && [ $tries -gt 0 ]; do
+    sleep 0.1
+    tries=$((tries - 1))
+  done
+  if kill -0 "$1" 2>/dev/null; then
+    say "$2 does not stop: killing it"
+    kill -KILL "$1" 2>/dev/null || true
+  fi
+  wait "$1" 2>/dev/null || true
+}
+
+clean() {
+  local result=$?
+  trap - EXIT
+  trap '' INT TERM
+  # The registry first: it would report to nobody.
+  stop "$registry_pid" 'the registry'
+  stop "$server_pid" 'tidewaiter'
+  [ -z "$temporary" ] || rm -rf "$temporary"
+  exit $result
+}
+trap clean EXIT
+trap 'exit 130' INT
+trap 'exit 143' TERM HUP
+
+free_port() {
+  local port
+  while true; do
+    # Below the range from which the kernel gives ports to clients.
+    port=$((20000 + RANDOM % 12000))
+    (exec 3<>"/dev/tcp/127.0.0.1/$port") 2>/dev/null || break
+  done
+  printf '%s\n' $port
+}
+
+random_hex() { od --address-radix=n --format=x1 --read-bytes=32 /dev/urandom | tr -d ' \n'; }
+
+now_ms() { date +%s%3N; }
+
+# Waits until a command succeeds, as long as a process lives.
+wait_for() { # PID SECONDS WHAT LOG COMMAND…
+  local pid="$1" end=$((SECONDS + $2)) what="$3" log="$4"
+  shift 4
+  until "$@" >/dev/null 2>&1; do
+    if ! kill -0 "$pid" 2>/dev/null || [ $SECONDS -ge $end ]; then
+      tail -n 20 "$log" >&2
+      fail "$what is not there; the log is above"
+    fi
+    sleep 0.1
+  done
+}
+
+start_server() {
+  registry="127.0.0.1:$(free_port)"
+  # Not an argument and not in the configuration: nobody who reads either may send events.
+  random_hex >"$data/hook.token"
+  cat >"$data/tidewaiter.yaml" <<END
+data_dir: $data
+http:
+  listen: 127.0.0.1:0
+gateway:
+  sources:
+    - name: local
+      kind: distribution
+      registry: $registry
+      plain_http: true
+      allow_private: true
+      hook_token: file:$data/hook.token
+END
+  rm -f "$data/http.addr"
+  # In a session of its own, so that Ctrl-C reaches this script alone, which then stops it in order.
+  setsid "$tidewaiter" serve --config "$data/tidewaiter.yaml" >"$data/tidewaiter.log" 2>&1 &
+  server_pid=$!
+  wait_for "$server_pid" 60 'tidewaiter' "$data/tidewaiter.log" test -s "$data/http.addr"
+  server="http://$(cat "$data/http.addr")"
+  wait_for "$server_pid" 60 'tidewaiter' "$data/tidewaiter.log" curl --silent --fail "$server/readyz"
+  say "tidewaiter: $server, log in $data/tidewaiter.log"
+}
+
+start_registry() {
+  cat >"$data/registry.yml" <<END
+version: 0.1
+log:
+  level: warn
+storage:
+  delete:
+    enabled: true
+  filesystem:
+    rootdirectory: $data/registry
+http:
+  addr: $registry
+  secret: $(random_hex)
+notifications:
+  endpoints:
+    - name: tidewaiter
+      url: $server/hooks/local
+      headers:
+        Authorization: [Bearer $(cat "$data/hook.token")]
+      timeout: 2s
+      threshold: 5
+      backoff: 1s
+END
+  setsid docker-registry serve "$data/registry.yml" >"$data/registry.log" 2>&1 &
+  registry_pid=$!
+  wait_for "$registry_pid" 30 'the registry' "$data/registry.log" curl --silent --fail "http://$registry/v2/"
+  say "registry:   http://$registry, its access log in $data/registry.log"
+}
+
+load_advisories() {
+  if curl --silent --fail --max-time 5 --output /dev/null "$osv/ecosystems.txt"; then
+    say "fetching advisories for Debian, PyPI and npm from OSV.dev"
+    ask db update --ecosystem Debian --ecosystem PyPI --ecosystem npm
+  else
+    say "OSV.dev cannot be reached: using the few dozen advisories of deploy/demo/advisories,"
+    say "which cover the demonstration's packages and nothing else"
+    ask db import "$here/demo/advisories"
+  fi
+  wait_for "$server_pid" 120 'the advisory revision' "$data/tidewaiter.log" has_advisories
+}
+
+has_advisories() {
+  local health
+  # The token as a header from a file: an argument can be seen by everybody.
+  health="$(printf 'Authorization: Bearer %s\n' "$(cat "$data/admin.token")" \
+    | curl --silent --fail --header @- "$server/v1/health")"
+  [[ "$health" =~ \"revision\":\ *[1-9] ]]
+}
+
+# A command of the client, with the server and its token.
+ask() {
+  "$tidewaiter" "$@" --server "$server" --token-file "$data/admin.token"
+}
+
+# What skopeo calls an image: a transport where none is given.
+source_of() { # IMAGE
+  case "$1" in
+    docker:* | oci:* | oci-archive:* | docker-archive:* | docker-daemon:* | containers-storage:* | dir:*) printf '%s\n' "$1" ;;
+    *.tar) printf 'docker-archive:%s\n' "$1" ;;
+    *) if [ -f "$1/oci-layout" ]; then printf 'oci:%s\n' "$1"; else printf 'docker://%s\n' "$1"; fi ;;
+  esac
+}
+
+# A name in our registry: what remains of IMAGE without transport, path and digest.
+name_of() { # IMAGE NUMBER
+  local name tag
+  name="${1#*://}" && name="${name%@*}" && name="${name%.tar}"
+  case "$name" in oci:* | dir:* | *-archive:*) name="${name#*:}" ;; esac
+  name="${name##*/}"
+  tag="${name#*:}"
+  [ "$tag" != "$name" ] || tag=latest
+  name="$(printf '%s' "${name%%:*}" | tr '[:upper:]' '[:lower:]' | tr -cd 'a-z0-9._-')"
+  printf '%s/demo/%s:%s\n' "$registry" "${name:-image$2}" "$tag"
+}
+
+judge() { # IMAGE NUMBER
+  local name pushed result=0
+  name="$(name_of "$1" "$2")"
+  step "$1"
+  pushed=$(now_ms)
+  skopeo copy --quiet --insecure-policy --dest-tls-verify=false "$(source_of "$1")" "docker://$name"
+  say "pushed as $name in $(seconds_since "$pushed") s"
+  pushed=$(now_ms)
+  ask check "$name" --wait 10m || result=$?
+  case $result in
+    0 | 2 | 3) say "from push to verdict: $(seconds_since "$pushed") s" ;;
+    *)
+      tail -n 20 "$data/tidewaiter.log" >&2
+      fail "no verdict on $name; the server's log is above"
+      ;;
+  esac
+}
+
+seconds_since() { # MILLISECONDS
+  local past=$(($(now_ms) - $1))
+  printf '%d.%02d\n' $((past / 1000)) $((past % 1000 / 10))
+}
+
+how_to_go_on() {
+  cat <<END
+
+-- how to go on
+Everything over REST      curl -H "Authorization: Bearer \$(cat $data/admin.token)" $server/v1/images
+Another image             skopeo copy --dest-tls-verify=false docker://debian:12 docker://$registry/demo/debian:12
+its verdict               $tidewaiter check $registry/demo/debian:12 --wait 5m --server $server --token-file $data/admin.token
+Who has this one?         $tidewaiter images --cve CVE-2018-18074 --server $server --token-file $data/admin.token
+More advisories           $tidewaiter db import DIRECTORY --server $server --token-file $data/admin.token
+Without any server        $tidewaiter scan IMAGE
+END
+}
+
+step 'preparing this machine'
+"$here/prepare.sh" build demo
+
+step 'building (the first time takes a while: RocksDB is C++)'
+cargo build --locked --release --package tidewaiter
+
+umask 077
+if [ -z "$data" ]; then
+  temporary="$(mktemp -d)"
+  data="$temporary"
+else
+  mkdir -p "$data"
+  data="$(cd "$data" && pwd)"
+fi
+
+if [ ${#images[@]} = 0 ]; then
+  if [ ! -f "$demo/oci-layout" ]; then
+    step 'making the demonstration image'
+    rm -rf "$demo.part"
+    mkdir -p "$(dirname "$demo")"
+    (umask 022 && "$here/demo/make-image.sh" "$demo.part")
+    mv "$demo.part" "$demo"
+  fi
+  images=("oci:$demo:demo")
+fi
+
+step 'starting'
+start_server
+start_registry
+load_advisories
+number=0
+for image in "${images[@]}"; do
+  number=$((number + 1))
+  judge "$image" $number
+done
+how_to_go_on
+
+if [ $once = no ]; then
+  printf '\nCtrl-C stops everything%s.\n' "${temporary:+ and removes $temporary}"
+  # As long as both live; a signal ends the wait.
+  wait -n $server_pid $registry_pid || true
+  tail -n 20 "$data/tidewaiter.log" >&2
+  fail 'a server has stopped; the end of its log is above'
+fi

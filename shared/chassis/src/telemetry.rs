@@ -6,6 +6,7 @@
 
 mod context;
 mod export;
+mod line;
 #[cfg(test)]
 mod tests;
 
@@ -173,7 +174,7 @@ fn providers(config: &Config, resource: Resource) -> Result<Telemetry, Telemetry
 fn subscribe(config: &Config, telemetry: &Telemetry) -> Result<(), TelemetryError> {
     let lines = tracing_subscriber::fmt::layer().with_writer(std::io::stderr);
     let lines = match config.log_format {
-        LogFormat::Text => lines.with_ansi(false).boxed(),
+        LogFormat::Text => lines.with_ansi(false).event_format(line::Sentence).boxed(),
         LogFormat::Json => lines.json().flatten_event(true).boxed(),
     };
     let spans = telemetry.tracers.as_ref().map(|tracers| {

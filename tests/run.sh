@@ -77,7 +77,9 @@ tests() {
     cargo test --locked --release --workspace --exclude tests --no-fail-fast \
       && cargo test --locked --release --package tests --test tidy
   else
-    cargo test --locked --release --workspace --no-fail-fast
+    # The end-to-end tests start the program itself.
+    cargo build --locked --release --package tidewaiter \
+      && cargo test --locked --release --workspace --no-fail-fast
   fi
 }
 

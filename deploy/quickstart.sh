@@ -249,7 +249,7 @@ step 'preparing this machine'
 "$here/prepare.sh" build demo
 
 step 'building (the first time takes a while: RocksDB is C++)'
-cargo build --locked --release --package tidewaiter
+cargo build --locked --release --workspace --bin tidewaiter
 
 umask 077
 if [ -z "$data" ]; then

@@ -78,7 +78,7 @@ tests() {
       && cargo test --locked --release --package tests --test tidy
   else
     # The end-to-end tests start the program itself.
-    cargo build --locked --release --package tidewaiter \
+    cargo build --locked --release --workspace --bin tidewaiter \
       && cargo test --locked --release --workspace --no-fail-fast
   fi
 }

@@ -1,6 +1,6 @@
 //! Where a tag or digest leads: from what we know, else from its source.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, time::Duration};
 
 use anyhow::anyhow;
 use bus::Failure;
@@ -11,6 +11,10 @@ use tracing::{info, warn};
 use super::{Router, names::Sighting};
 use crate::sources::Client;
 
+/// The first wait for a tag that is being moved; it doubles.
+const TAG_PAUSE: Duration = Duration::from_millis(25);
+/// The longest of these waits: about a second in all.
+const TAG_PAUSE_MAX: Duration = Duration::from_millis(400);
 /// Labels that are kept of an image's config.
 const LABELS_MAX: usize = 64;
 const LABEL_CHARS_MAX: usize = 512;
@@ -63,6 +67,26 @@ impl From<Failure> for NoLead {
 // === impl Router ===
 
 impl Router {
+    /// The digest that a tag names. CNCF Distribution tells of a push before it moves the tag, so a
+    /// tag that does not lead to what was told yet is looked at again for a moment.
+    async fn named_now(
+        &self,
+        client: &dyn Client,
+        sighting: &Sighting,
+        tag: &str,
+    ) -> Result<Option<Digest>, NoLead> {
+        let mut pause = TAG_PAUSE;
+        loop {
+            let named = client.peek(&sighting.place.repository, tag).await;
+            let named = named.map_err(|error| sorted(error, sighting))?;
+            let as_told = sighting.digest.is_none() || named == sighting.digest;
+            if as_told || pause > TAG_PAUSE_MAX || !self.cx.sleep(pause).await {
+                return Ok(named);
+            }
+            pause = pause.saturating_mul(2);
+        }
+    }
+
     /// Where a sighting leads, and the sighting as its source confirms it: with the digest that
     /// the tag names now, or without the tag where that leads elsewhere.
     pub(super) async fn lead(
@@ -80,8 +104,7 @@ impl Router {
             let lead = self.by_digest(tenant, client, &sighting).await?;
             return Ok((sighting, lead));
         };
-        let named = client.peek(&sighting.place.repository, &tag).await;
-        let named = named.map_err(|error| sorted(error, &sighting))?;
+        let named = self.named_now(client, &sighting, &tag).await?;
         if let Some(named) = named.filter(|named| told.is_none_or(|told| told == *named)) {
             let sighting = Sighting {
                 digest: Some(named),

@@ -21,10 +21,10 @@ async fn every_poison_image_gets_a_verdict_that_names_the_gap() {
     // It is claimed and never pushed: some poison stands under the digests of its layers.
     let clean = clean_image();
 
-    // What is written into the registry's storage behind its back comes last: the same digests
-    // stand in other images.
+    // What the registry holds under wrong digests comes first: later images hold the same layers,
+    // and a layer that is known is not read again.
     let planted = |poison: &Poison| matches!(poison, Poison::ShortBlob | Poison::WrongDigest);
-    let (last, first): (Vec<_>, Vec<_>) = Poison::ALL.into_iter().partition(planted);
+    let (first, last): (Vec<_>, Vec<_>) = Poison::ALL.into_iter().partition(planted);
     for some in [first, last] {
         let mut references = Vec::new();
         for poison in some {

@@ -108,10 +108,7 @@ fn every_analyzer_has_testdata_and_a_version_that_follows_its_output() {
                 id.name
             );
             let mut section = section(&id.name, &directory);
-            assert!(
-                case == "good" || section.gaps.len() + section.findings.len() + 1 > 0,
-                "a broken file never fails the section"
-            );
+            // What it says of limits is in the digest, and limits are not what is shown here.
             section.analyzer.config = Digest::of(b"");
             write!(output, "{section:#?}").unwrap();
             insta::with_settings!({
@@ -119,7 +116,7 @@ fn every_analyzer_has_testdata_and_a_version_that_follows_its_output() {
                 prepend_module_to_snapshot => false,
                 omit_expression => true,
             }, {
-                insta::assert_yaml_snapshot!(case, section, { ".analyzer.config" => "[config]" });
+                insta::assert_yaml_snapshot!(case, section);
             });
         }
         let line = format!(

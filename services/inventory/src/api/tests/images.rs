@@ -165,14 +165,14 @@ async fn an_unknown_image_says_what_to_do() {
 #[tokio::test]
 async fn a_report_has_everything_and_names_the_verdict() {
     let world = fleet().await;
-    let report = world
+    let mut report = world
         .ok(&format!("/v1/images/{}/report", digest("a")))
         .await;
-    insta::assert_json_snapshot!(report, {
-        ".vulnerabilities" => "[vulnerabilities]", ".packages" => "[packages]",
-    });
-    assert_eq!(report["vulnerabilities"][0]["id"], "CVE-2026-1");
-    assert_eq!(report["packages"][0]["name"], "openssl");
+    let vulnerabilities = report["vulnerabilities"].take();
+    let packages = report["packages"].take();
+    assert_eq!(vulnerabilities[0]["id"], "CVE-2026-1");
+    assert_eq!(packages[0]["name"], "openssl");
+    insta::assert_json_snapshot!(report);
 }
 
 #[tokio::test]

@@ -10,7 +10,6 @@
 #
 #   TIDEWAITER_TEST_DATA     a folder of sample images and advisories; without it, the tests that
 #                            need them say so and pass
-#   TIDEWAITER_INSTALL_DENY  1: install cargo-deny where it is missing, which takes minutes to build
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 
@@ -83,23 +82,15 @@ tests() {
   fi
 }
 
-# Finds cargo-deny, or installs it if asked to: unoptimized, for it runs only seconds, and not for
-# longer than a quarter of an hour.
-no_deny=''
+# Finds cargo-deny, or builds it: unoptimized, for it runs only seconds, and in its own folder.
 deny_is_there() {
   export PATH="$tools/bin:$PATH"
   ! cargo deny --version >/dev/null 2>&1 || return 0
-  if [ "${TIDEWAITER_INSTALL_DENY:-0}" != 1 ]; then
-    # shellcheck disable=SC2016 # it is text.
-    no_deny='not installed: `cargo install --locked cargo-deny`, or TIDEWAITER_INSTALL_DENY=1'
-    return 1
-  fi
-  no_deny='it could not be installed, see above'
   echo "installing cargo-deny (once, into $tools)"
+  local result=0
   CARGO_PROFILE_RELEASE_OPT_LEVEL=0 CARGO_PROFILE_RELEASE_LTO=off CARGO_PROFILE_RELEASE_DEBUG=0 \
-    CARGO_PROFILE_RELEASE_CODEGEN_UNITS=256 CARGO_TARGET_DIR="$tools/target" timeout 15m \
-    cargo install --quiet --locked --root "$tools" cargo-deny --version '^0.20'
-  local result=$?
+    CARGO_PROFILE_RELEASE_CODEGEN_UNITS=256 CARGO_TARGET_DIR="$tools/target" timeout 10m \
+    cargo install --quiet --locked --root "$tools" cargo-deny --version '^0.20' || result=$?
   rm -rf "$tools/target"
   return $result
 }
@@ -133,7 +124,7 @@ if [ $quick = yes ]; then
 elif deny_is_there; then
   part cargo-deny deny
 else
-  skip cargo-deny "$no_deny"
+  skip cargo-deny 'it could not be installed, see above'
 fi
 
 summary

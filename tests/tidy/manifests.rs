@@ -1,8 +1,10 @@
 //! What every crate has.
 
-use toml::Value;
+use std::collections::HashSet;
 
-use crate::repo::{at, files, members, text, verdict};
+use toml::{Table, Value};
+
+use crate::repo::{at, files, is_rust, members, text, verdict};
 
 /// Keys of `[package]` that come from the workspace.
 const INHERITED: &[&str] = &["version", "edition", "rust-version", "license", "publish"];
@@ -58,6 +60,43 @@ fn every_dependency_is_listed_in_the_workspace() {
 }
 
 #[test]
+fn every_dependency_is_used() {
+    let (mut wrong, mut listed) = (Vec::new(), HashSet::new());
+    for member in members() {
+        let folder = format!("{}/", member.path);
+        let sources = files()
+            .iter()
+            .filter(|file| file.starts_with(&folder) && is_rust(file));
+        let words: HashSet<String> = sources
+            .filter_map(|file| text(file))
+            .flat_map(|text| words(&text).map(str::to_owned).collect::<Vec<_>>())
+            .collect();
+        for dependency in member.dependencies() {
+            listed.insert(dependency.name.to_owned());
+            if !words.contains(&dependency.name.replace('-', "_")) {
+                wrong.push(format!(
+                    "{}/Cargo.toml: nothing there names `{}`",
+                    member.path, dependency.name
+                ));
+            }
+        }
+    }
+    let root: Table = text("Cargo.toml")
+        .expect("it is there")
+        .parse()
+        .expect("TOML");
+    let versions = at(&root, &["workspace", "dependencies"]).and_then(Value::as_table);
+    for name in versions.into_iter().flat_map(Table::keys) {
+        // A crate of ours is listed for those who will want it.
+        let ours = members().iter().any(|member| member.name == *name);
+        if !ours && !listed.contains(name) {
+            wrong.push(format!("Cargo.toml: no crate of ours depends on `{name}`"));
+        }
+    }
+    verdict("dependencies that nothing uses", &wrong);
+}
+
+#[test]
 fn no_library_but_the_model_has_doctests() {
     let mut wrong = Vec::new();
     for member in members().iter().filter(|member| member.name != "model") {
@@ -98,4 +137,9 @@ fn every_crate_opens_with_a_sentence_that_says_what_it_is_for() {
         }
     }
     verdict("first doc sentences", &wrong);
+}
+
+/// Names in a source.
+fn words(text: &str) -> impl Iterator<Item = &str> {
+    text.split(|letter: char| !letter.is_ascii_alphanumeric() && letter != '_')
 }

@@ -9,6 +9,7 @@ use serde::Deserialize;
 
 use crate::{
     Limits, OciError,
+    keys::{self, ANY, Keys},
     source::{Descriptor, Manifest},
 };
 
@@ -17,6 +18,28 @@ pub(crate) const ACCEPT: &str = "application/vnd.oci.image.index.v1+json, \
     application/vnd.oci.image.manifest.v1+json, \
     application/vnd.docker.distribution.manifest.list.v2+json, \
     application/vnd.docker.distribution.manifest.v2+json";
+
+/// What runtimes look for in a manifest or an index.
+const DOCUMENT_KEYS: Keys = Keys(&[
+    ("schemaVersion", ANY),
+    ("mediaType", ANY),
+    ("config", &DESCRIPTOR_KEYS),
+    ("layers", &DESCRIPTOR_KEYS),
+    ("manifests", &DESCRIPTOR_KEYS),
+    ("fsLayers", ANY),
+]);
+
+const DESCRIPTOR_KEYS: Keys = Keys(&[
+    ("mediaType", ANY),
+    ("digest", ANY),
+    ("size", ANY),
+    ("platform", &PLATFORM_KEYS),
+    ("annotations", ANY),
+    ("urls", ANY),
+    ("data", ANY),
+]);
+
+const PLATFORM_KEYS: Keys = Keys(&[("os", ANY), ("architecture", ANY), ("variant", ANY)]);
 
 const REFERENCE_TYPE: &str = "vnd.docker.reference.type";
 const REF_NAME: &str = "org.opencontainers.image.ref.name";
@@ -106,8 +129,9 @@ impl Document {
         limits: &Limits,
     ) -> Result<Self, OciError> {
         let what = || format!("manifest `{digest}`");
-        let raw: RawDocument =
-            serde_json::from_slice(bytes).map_err(|error| OciError::malformed(what(), error))?;
+        let raw: RawDocument = keys::check(bytes, &DOCUMENT_KEYS)
+            .and_then(|()| serde_json::from_slice(bytes))
+            .map_err(|error| OciError::malformed(what(), error))?;
         let media_type = raw
             .media_type
             .as_deref()

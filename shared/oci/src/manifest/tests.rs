@@ -78,6 +78,56 @@ fn what_cannot_be_trusted_is_refused_with_a_reason() {
 }
 
 #[test]
+fn what_a_runtime_would_read_as_another_image_is_refused() {
+    let config = descriptor(media::IMAGE_CONFIG_MEDIA_TYPE, "c");
+    let clean = descriptor(media::IMAGE_LAYER_GZIP_MEDIA_TYPE, "clean");
+    let evil = descriptor(media::IMAGE_LAYER_GZIP_MEDIA_TYPE, "evil");
+    let mut folded = clean.clone();
+    folded["Digest"] = evil["digest"].clone();
+    let mut platform = clean.clone();
+    platform["platform"] = json!({"os": "linux", "architecture": "amd64", "OS": "windows"});
+    for (lie, key) in [
+        (
+            json!({"config": config, "layers": [clean], "Layers": [evil]}),
+            "`Layers`",
+        ),
+        (
+            json!({"config": config, "layers": [clean], "layer\u{17f}": [evil]}),
+            "for `layers`",
+        ),
+        (
+            json!({"config": config, "Config": config, "layers": [clean]}),
+            "`Config`",
+        ),
+        (json!({"config": config, "layers": [folded]}), "`Digest`"),
+        (
+            json!({"manifests": [clean], "Manifests": [evil]}),
+            "`Manifests`",
+        ),
+        (json!({"manifests": [platform]}), "`OS`"),
+        (
+            json!({"config": config, "layers": [clean], "FSLayers": []}),
+            "`FSLayers`",
+        ),
+    ] {
+        let text = refused(&lie);
+        assert!(
+            text.contains("is malformed") && text.contains(key),
+            "{text}"
+        );
+    }
+    let twice = format!(r#"{{"config": {config}, "layers": [{clean}], "layers": [{evil}]}}"#);
+    let bytes = twice.as_bytes();
+    let parsed = Document::parse(bytes, None, Digest::of(bytes), &Limits::default());
+    assert!(parsed.unwrap_err().to_string().contains("stands twice"));
+    // Keys of annotations are the maker's own, and readers compare them exactly.
+    let mut noted = clean.clone();
+    noted["annotations"] = json!({"Digest": "x", "digest": "y"});
+    let value = json!({"config": config, "layers": [noted], "annotations": {"LAYERS": ""}});
+    assert!(parse(&value).is_ok());
+}
+
+#[test]
 fn a_chart_is_no_image_but_a_renamed_config_hides_nothing() {
     let chart = "application/vnd.cncf.helm.config.v1+json";
     let content = descriptor("application/vnd.cncf.helm.chart.content.v1.tar+gzip", "x");

@@ -42,6 +42,8 @@ const DESCRIPTOR_KEYS: Keys = Keys(&[
 const PLATFORM_KEYS: Keys = Keys(&[("os", ANY), ("architecture", ANY), ("variant", ANY)]);
 
 const REFERENCE_TYPE: &str = "vnd.docker.reference.type";
+/// What BuildKit calls its attestations, beside giving them a platform on which nothing runs.
+const ATTESTATION: &str = "attestation-manifest";
 const REF_NAME: &str = "org.opencontainers.image.ref.name";
 const CONTAINERD_NAME: &str = "io.containerd.image.name";
 
@@ -268,16 +270,20 @@ impl RawDescriptor {
     fn into_entry(self, what: &str) -> Result<IndexEntry, OciError> {
         let descriptor = self.to_descriptor(what)?;
         let annotations = self.annotations.unwrap_or_default();
-        let unknown = self
-            .platform
-            .as_ref()
-            .is_some_and(|platform| platform.os == "unknown");
+        // Both marks together: an image that a runtime would choose is never left out because
+        // somebody wrote a word beside it.
+        let runs_nowhere = self.platform.as_ref().is_some_and(|platform| {
+            platform.os == "unknown" && platform.architecture == "unknown"
+        });
+        let is_attestation = runs_nowhere
+            && annotations
+                .get(REFERENCE_TYPE)
+                .is_some_and(|kind| kind == ATTESTATION);
         let platform = self.platform.and_then(RawPlatform::into_platform);
         let names = [CONTAINERD_NAME, REF_NAME]
             .iter()
             .filter_map(|name| annotations.get(*name).cloned())
             .collect();
-        let is_attestation = unknown || annotations.contains_key(REFERENCE_TYPE);
         Ok(IndexEntry {
             descriptor,
             platform,

@@ -60,6 +60,32 @@ fn attestations_and_names_of_an_index_are_told() {
 }
 
 #[test]
+fn an_image_is_not_hidden_by_half_the_marks_of_an_attestation() {
+    let entry = |os: &str, architecture: &str, reference: Option<&str>| {
+        let mut entry = descriptor(media::OCI_IMAGE_MEDIA_TYPE, "x");
+        entry["platform"] = json!({"os": os, "architecture": architecture});
+        if let Some(reference) = reference {
+            entry["annotations"] = json!({REFERENCE_TYPE: reference});
+        }
+        entry
+    };
+    for (entry, expected) in [
+        (entry("unknown", "unknown", Some(ATTESTATION)), true),
+        (entry("linux", "amd64", Some(ATTESTATION)), false),
+        (entry("linux", "amd64", Some("anything")), false),
+        (entry("unknown", "amd64", Some(ATTESTATION)), false),
+        (entry("unknown", "unknown", Some("anything")), false),
+        (entry("unknown", "unknown", None), false),
+    ] {
+        let value = json!({"schemaVersion": 2, "manifests": [entry]});
+        let Document::Index(entries) = parse(&value).unwrap() else {
+            panic!("an index")
+        };
+        assert_eq!(entries[0].is_attestation, expected, "{entry}");
+    }
+}
+
+#[test]
 fn what_cannot_be_trusted_is_refused_with_a_reason() {
     let schema1 = json!({"schemaVersion": 1, "fsLayers": [], "history": []});
     assert!(

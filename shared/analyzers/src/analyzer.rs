@@ -95,7 +95,7 @@ pub fn analyzer_id(
 
 /// The id under which the `entries` section is kept.
 pub fn entries_id(limits: &Limits) -> AnalyzerId {
-    analyzer_id("entries", 1, &(), limits)
+    analyzer_id("entries", 2, &(), limits)
 }
 
 // === impl Found ===

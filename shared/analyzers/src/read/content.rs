@@ -35,6 +35,9 @@ pub(super) struct Collector<'a, 'scope> {
     /// Files that wait for others, by analyzer and key, with the number of the first.
     waiting: BTreeMap<(usize, String), (usize, Vec<File>)>,
     waiting_bytes: u64,
+    /// The last part of the one temporary file for all that wait: there may be more of them than a
+    /// process may have open files.
+    waiting_spill: Option<Arc<Spill>>,
     spilled_bytes: u64,
     head: Vec<u8>,
     pub(super) transient_gaps: Vec<Gap>,
@@ -75,6 +78,7 @@ impl<'a, 'scope> Collector<'a, 'scope> {
             aside: Arc::default(),
             waiting: BTreeMap::new(),
             waiting_bytes: 0,
+            waiting_spill: None,
             spilled_bytes: 0,
             head: Vec::with_capacity(HEAD_BYTES),
             transient_gaps: Vec::new(),
@@ -144,9 +148,7 @@ impl<'a, 'scope> Collector<'a, 'scope> {
     /// Decides by size alone, never by what is going on at the moment: the same layer gives the
     /// same report.
     fn sink(&mut self, size: u64, wants: &[(usize, Wanted)]) -> Sink {
-        let together = wants
-            .iter()
-            .any(|(_, wanted)| matches!(wanted, Wanted::Together(_)));
+        let together = is_together(wants);
         if !together && !wants.iter().any(|(_, wanted)| *wanted == Wanted::Alone) {
             return Sink::Nowhere;
         }
@@ -165,7 +167,11 @@ impl<'a, 'scope> Collector<'a, 'scope> {
             return Sink::TooLarge;
         }
         self.spilled_bytes = spilled;
-        Spill::create().map_or_else(
+        let spill = match &self.waiting_spill {
+            Some(last) if together => Ok(last.next()),
+            _ => Spill::create(),
+        };
+        spill.map_or_else(
             |error| Sink::Failed(ArchiveError::Spill(error)),
             Sink::Spill,
         )
@@ -185,7 +191,13 @@ impl<'a, 'scope> Collector<'a, 'scope> {
         let content = match sink {
             Sink::Nowhere => Content::None,
             Sink::Memory(bytes) => Content::Held(Arc::new(Held(bytes))),
-            Sink::Spill(spill) => Content::Spilled(Arc::new(spill)),
+            Sink::Spill(spill) => {
+                let spill = Arc::new(spill);
+                if is_together(&wants) {
+                    self.waiting_spill = Some(Arc::clone(&spill));
+                }
+                Content::Spilled(spill)
+            }
             Sink::TooLarge => {
                 for (analyzer, _) in wants {
                     self.too_large(number, analyzer, entry);
@@ -242,6 +254,12 @@ impl<'a, 'scope> Collector<'a, 'scope> {
         let gap = Gap::new(GapCode::LimitFile, one.hides(), detail).at(&entry.path);
         self.results.note(number, analyzer, gap);
     }
+}
+
+/// Whether somebody wants it together with others.
+fn is_together(wants: &[(usize, Wanted)]) -> bool {
+    let mut wants = wants.iter();
+    wants.any(|(_, wanted)| matches!(wanted, Wanted::Together(_)))
 }
 
 // === impl Intake ===

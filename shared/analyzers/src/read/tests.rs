@@ -1,4 +1,7 @@
-use std::io::{self, Write as _};
+use std::{
+    io::{self, Write as _},
+    sync::atomic::{AtomicUsize, Ordering},
+};
 
 use archive::Entry;
 use flate2::{Compression, write::GzEncoder};
@@ -88,6 +91,27 @@ impl Analyzer for Lengths {
         if length == 13 {
             return Err(Malformed::Format("it has 13 bytes".to_owned()));
         }
+        Ok(())
+    }
+}
+
+/// Counts the open files of the process while files wait for the layer's end.
+struct OpenFiles(AnalyzerId);
+
+static OPEN_FILES: AtomicUsize = AtomicUsize::new(0);
+
+impl Analyzer for OpenFiles {
+    fn id(&self) -> &AnalyzerId {
+        &self.0
+    }
+
+    fn wants(&self, entry: &Entry<'_>, _head: &[u8]) -> Wanted {
+        Wanted::Together(entry.directory().to_owned())
+    }
+
+    fn analyze(&self, _files: &[File], _found: &mut Found) -> Result<(), Malformed> {
+        let open = std::fs::read_dir("/proc/self/fd").map_err(Malformed::Spilled)?;
+        OPEN_FILES.fetch_max(open.count(), Ordering::Relaxed);
         Ok(())
     }
 }
@@ -335,6 +359,32 @@ fn large_files_spill_and_larger_ones_are_a_gap() {
         ..limits
     };
     assert_eq!(lengths(&layer, &limits).report.sections[0].gaps.len(), 3);
+}
+
+#[test]
+fn files_that_wait_share_one_temporary_file() {
+    let names: Vec<_> = (0..300).map(|at| format!("d{}/{at}.pair", at / 3)).collect();
+    let contents: Vec<_> = (0..300).map(|at| vec![b'x'; at]).collect();
+    let files: Vec<_> = names
+        .iter()
+        .zip(&contents)
+        .map(|(name, content)| (&name[..], 0o644, &content[..]))
+        .collect();
+    let spilled = Limits {
+        held_bytes_max: 0,
+        ..Limits::default()
+    };
+    let layer = tar(&files);
+    let mut analyzers = Analyzers::none();
+    analyzers.push(Box::new(OpenFiles(analyzer_id("open", 1, &(), &spilled))));
+    let read = read_layer(&layer[..], &blob_of(&layer, TAR), &analyzers, &spilled, None);
+    assert!(read.complete);
+    // Tests beside this one have some open as well.
+    let most = OPEN_FILES.load(Ordering::Relaxed);
+    assert!(most < 200, "{most} files are open for 300 that wait");
+    let packages_spilled = packages(&lengths(&layer, &spilled));
+    assert_eq!(packages_spilled.len(), 100);
+    assert_eq!(packages_spilled, packages(&lengths(&layer, &Limits::default())));
 }
 
 #[test]

@@ -28,7 +28,7 @@ pub(crate) fn is_database(path: &str) -> bool {
 
 impl Apk {
     pub(crate) fn boxed(config: &Config, limits: &Limits) -> Box<dyn Analyzer> {
-        Box::new(Self(analyzer_id("apk", 1, config, limits)))
+        Box::new(Self(analyzer_id("apk", 2, config, limits)))
     }
 }
 

@@ -48,7 +48,7 @@ pub(crate) fn place(path: &str) -> String {
 
 impl Dpkg {
     pub(crate) fn boxed(config: &Config, limits: &Limits) -> Box<dyn Analyzer> {
-        Box::new(Self(analyzer_id("dpkg", 1, config, limits)))
+        Box::new(Self(analyzer_id("dpkg", 2, config, limits)))
     }
 }
 

@@ -16,7 +16,7 @@ pub(crate) struct Npm(AnalyzerId);
 
 impl Npm {
     pub(crate) fn boxed(config: &Config, limits: &Limits) -> Box<dyn Analyzer> {
-        Box::new(Self(analyzer_id("npm", 1, config, limits)))
+        Box::new(Self(analyzer_id("npm", 2, config, limits)))
     }
 }
 

@@ -18,7 +18,7 @@ pub(crate) struct Python(AnalyzerId);
 
 impl Python {
     pub(crate) fn boxed(config: &Config, limits: &Limits) -> Box<dyn Analyzer> {
-        Box::new(Self(analyzer_id("python", 1, config, limits)))
+        Box::new(Self(analyzer_id("python", 2, config, limits)))
     }
 }
 

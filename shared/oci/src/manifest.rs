@@ -272,9 +272,10 @@ impl RawDescriptor {
         let annotations = self.annotations.unwrap_or_default();
         // Both marks together: an image that a runtime would choose is never left out because
         // somebody wrote a word beside it.
-        let runs_nowhere = self.platform.as_ref().is_some_and(|platform| {
-            platform.os == "unknown" && platform.architecture == "unknown"
-        });
+        let runs_nowhere = self
+            .platform
+            .as_ref()
+            .is_some_and(|platform| platform.os == "unknown" && platform.architecture == "unknown");
         let is_attestation = runs_nowhere
             && annotations
                 .get(REFERENCE_TYPE)

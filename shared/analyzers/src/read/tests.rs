@@ -363,7 +363,9 @@ fn large_files_spill_and_larger_ones_are_a_gap() {
 
 #[test]
 fn files_that_wait_share_one_temporary_file() {
-    let names: Vec<_> = (0..300).map(|at| format!("d{}/{at}.pair", at / 3)).collect();
+    let names: Vec<_> = (0..300)
+        .map(|at| format!("d{}/{at}.pair", at / 3))
+        .collect();
     let contents: Vec<_> = (0..300).map(|at| vec![b'x'; at]).collect();
     let files: Vec<_> = names
         .iter()
@@ -377,14 +379,23 @@ fn files_that_wait_share_one_temporary_file() {
     let layer = tar(&files);
     let mut analyzers = Analyzers::none();
     analyzers.push(Box::new(OpenFiles(analyzer_id("open", 1, &(), &spilled))));
-    let read = read_layer(&layer[..], &blob_of(&layer, TAR), &analyzers, &spilled, None);
+    let read = read_layer(
+        &layer[..],
+        &blob_of(&layer, TAR),
+        &analyzers,
+        &spilled,
+        None,
+    );
     assert!(read.complete);
     // Tests beside this one have some open as well.
     let most = OPEN_FILES.load(Ordering::Relaxed);
     assert!(most < 200, "{most} files are open for 300 that wait");
     let packages_spilled = packages(&lengths(&layer, &spilled));
     assert_eq!(packages_spilled.len(), 100);
-    assert_eq!(packages_spilled, packages(&lengths(&layer, &Limits::default())));
+    assert_eq!(
+        packages_spilled,
+        packages(&lengths(&layer, &Limits::default()))
+    );
 }
 
 #[test]
@@ -407,6 +418,51 @@ fn more_results_than_allowed_are_a_gap() {
     let read = lengths(&layer, &limits);
     assert_eq!(packages(&read), ["1.big 1", "2.big 1"]);
     assert_eq!(read.report.sections[0].gaps[0].code, GapCode::LimitResults);
+}
+
+#[test]
+fn every_text_of_a_result_counts() {
+    let text = "x".repeat(1000);
+    let mut found = Found::new(10_000);
+    let package = || FoundPackage {
+        kind: PackageType::Npm,
+        name: "a".to_owned(),
+        version: "1".to_owned(),
+        arch: None,
+        source_name: Some(text.clone()),
+        source_version: Some(text.clone()),
+        licenses: Vec::new(),
+        depends_on: Vec::new(),
+        path: "p".to_owned(),
+        dev: None,
+        confidence: Confidence::High,
+    };
+    (0..9).for_each(|_| found.add_package(package()));
+    assert_eq!((found.packages.len(), found.is_over), (4, true));
+    let mut found = Found::new(10_000);
+    let os = || model::FoundOs {
+        path: String::new(),
+        id: String::new(),
+        version_id: String::new(),
+        codename: None,
+        pretty_name: Some(text.clone()),
+        id_like: vec![text.clone()],
+    };
+    (0..9).for_each(|_| found.add_os(os()));
+    assert_eq!((found.os.len(), found.is_over), (4, true));
+}
+
+#[test]
+fn the_text_of_a_license_is_no_name_of_one() {
+    let manifest = |license: &str| {
+        let content = format!(r#"{{"name": "a", "version": "1", "license": "{license}"}}"#);
+        let layer = tar(&[("node_modules/a/package.json", 0o644, content.as_bytes())]);
+        let read = read(&gzip(&layer), &Limits::default());
+        let mut sections = read.report.sections.iter();
+        sections.find_map(|section| section.packages.first().cloned())
+    };
+    assert_eq!(manifest("MIT").unwrap().licenses, ["MIT"]);
+    assert_eq!(manifest(&"x".repeat(1 << 20)).unwrap().licenses, [""; 0]);
 }
 
 #[test]

@@ -32,6 +32,13 @@ pub trait Analyzer: Send + Sync {
     /// unwanted bytes are never copied.
     fn wants(&self, entry: &Entry<'_>, head: &[u8]) -> Wanted;
 
+    /// Whether a file that it does not want would be one that it wants, had it another name: by its
+    /// first KB. Small ones are kept until the layer's end, for a hard link that gives them such a
+    /// name, and are then analyzed under that name.
+    fn recognizes(&self, _head: &[u8]) -> bool {
+        false
+    }
+
     /// Reads the wanted files and says what it found. What it found before an error is kept.
     fn analyze(&self, files: &[File], found: &mut Found) -> Result<(), Malformed>;
 }

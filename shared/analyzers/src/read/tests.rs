@@ -420,6 +420,72 @@ fn more_results_than_allowed_are_a_gap() {
     assert_eq!(read.report.sections[0].gaps[0].code, GapCode::LimitResults);
 }
 
+/// A layer in which later names are hard links to earlier ones.
+fn store(files: &[(&str, &[u8])], links: &[(&str, &str)]) -> Vec<u8> {
+    let mut builder = tar::Builder::new(Vec::new());
+    let header = |size: usize| {
+        let mut header = tar::Header::new_gnu();
+        header.set_size(size as u64);
+        header.set_mode(0o644);
+        header.set_uid(0);
+        header.set_gid(0);
+        header
+    };
+    for (path, content) in files {
+        let mut header = header(content.len());
+        builder.append_data(&mut header, path, *content).unwrap();
+    }
+    for (path, target) in links {
+        let mut header = header(0);
+        header.set_entry_type(tar::EntryType::Link);
+        builder.append_link(&mut header, path, target).unwrap();
+    }
+    builder.into_inner().unwrap()
+}
+
+fn found(layer: &[u8], limits: &Limits) -> Vec<String> {
+    let read = read(&gzip(layer), limits);
+    let sections = read.report.sections.iter();
+    let packages = sections.flat_map(|section| &section.packages);
+    packages
+        .map(|package| format!("{} {}", package.name, package.path))
+        .collect()
+}
+
+#[test]
+fn a_package_that_is_a_link_to_a_store_is_read_under_its_own_name() {
+    let npm = br#"{"name": "a", "version": "1"}"#;
+    let python = b"Metadata-Version: 2.1\nName: b\nVersion: 2\n";
+    let files: &[(&str, &[u8])] = &[("s/1", npm), ("s/2", python), ("s/3", b"{}")];
+    let links = [
+        ("x/node_modules/a/package.json", "s/1"),
+        ("y/node_modules/a/package.json", "./s/1"),
+        ("x/b-2.dist-info/METADATA", "s/2"),
+        ("x/node_modules/c/package.json", "s/3"),
+        ("x/node_modules/d/package.json", "s/4"),
+        ("x/copy", "s/1"),
+    ];
+    let expected = [
+        "b x/b-2.dist-info/METADATA",
+        "a x/node_modules/a/package.json",
+        "a y/node_modules/a/package.json",
+    ];
+    let layer = store(files, &links);
+    assert_eq!(found(&layer, &Limits::default()), expected);
+    // There is a bound on what is kept.
+    let small = Limits {
+        held_bytes_max: 1000,
+        ..Limits::default()
+    };
+    assert_eq!(found(&layer, &small), [expected[1], expected[2]]);
+    // What stands at the path when the link comes is what counts.
+    let replaced = [files, &[("s/1", b"")]].concat();
+    assert_eq!(
+        found(&store(&replaced, &links), &Limits::default()),
+        [expected[0]]
+    );
+}
+
 #[test]
 fn every_text_of_a_result_counts() {
     let text = "x".repeat(1000);

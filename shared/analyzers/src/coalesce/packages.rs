@@ -121,7 +121,7 @@ fn presence<'a>(
     Some((path, since))
 }
 
-fn report(found: &FoundPackage, path: &str, layer: model::Digest, os: Option<&Os>) -> Package {
+fn report(found: &FoundPackage, path: &str, layer: Digest, os: Option<&Os>) -> Package {
     let distro = if found.kind.is_os() { distro(os) } else { None };
     Package {
         id: id(found, path),

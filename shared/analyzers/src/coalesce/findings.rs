@@ -1,6 +1,6 @@
 //! Findings of the image. What a later layer deleted is still in it, and is marked.
 
-use std::collections::HashSet;
+use std::collections::HashMap;
 
 use model::{Findings, Fingerprint, FoundFinding, FoundMalware, FoundSecret, Malware, Secret};
 
@@ -20,9 +20,12 @@ pub(super) fn path(finding: &FoundFinding) -> Option<&str> {
 pub(super) fn collect(view: &View<'_>, instructions: &[String]) -> Findings {
     let mut all = Findings::default();
     // Of the same layer twice the upper one decides what is to be seen.
-    let mut known = HashSet::new();
-    for (number, layer) in view.layers.iter().enumerate().rev() {
-        if !known.insert(layer.blob) {
+    let numbers = view.layers.iter().enumerate();
+    let upper: HashMap<_, _> = numbers
+        .map(|(number, layer)| (layer.blob, number))
+        .collect();
+    for (number, layer) in view.layers.iter().enumerate() {
+        if upper.get(&layer.blob) != Some(&number) {
             continue;
         }
         for finding in layer.sections.iter().flat_map(|section| &section.findings) {

@@ -141,12 +141,12 @@ impl<'a> View<'a> {
             let Some(written) = self.written.get(origin.layer) else {
                 return;
             };
+            if !written.numbers.contains(&origin.entry) {
+                return;
+            }
             let at = written.files.get_key_value(path);
             if let Some((path, _)) = at.filter(|(_, entry)| **entry == origin.entry) {
                 exact.insert((origin, *path));
-            }
-            if !written.numbers.contains(&origin.entry) {
-                return;
             }
             let known = seen.entry(origin).or_insert_with(|| path.to_owned());
             if path < known.as_str() {

@@ -207,3 +207,15 @@ fn the_platform_is_what_the_index_says_where_the_config_is_silent() {
     let report = image(&[layer("0", &[], section())]);
     assert_eq!(report.target.platform, "linux/arm64".parse().unwrap());
 }
+
+#[test]
+fn a_layer_that_is_named_often_costs_its_results_once() {
+    let of = |number: usize| package(PackageType::Deb, &number.to_string(), "1", STATUS_PATH);
+    let found = with((0..2000).map(of).collect());
+    let layers = vec![layer("0", STATUS, found); 512];
+    let started = std::time::Instant::now();
+    let report = image(&layers);
+    assert_eq!(report.packages.len(), 2000);
+    assert_eq!(report.packages[0].layer, layers[0].blob);
+    assert!(started.elapsed() < std::time::Duration::from_secs(20));
+}

@@ -42,7 +42,7 @@ const DESCRIPTOR_KEYS: Keys = Keys(&[
 const PLATFORM_KEYS: Keys = Keys(&[("os", ANY), ("architecture", ANY), ("variant", ANY)]);
 
 const REFERENCE_TYPE: &str = "vnd.docker.reference.type";
-/// What BuildKit calls its attestations, beside giving them a platform on which nothing runs.
+/// What builders call its attestations, beside giving them a platform on which nothing runs.
 const ATTESTATION: &str = "attestation-manifest";
 const REF_NAME: &str = "org.opencontainers.image.ref.name";
 const CONTAINERD_NAME: &str = "io.containerd.image.name";

@@ -167,7 +167,12 @@ pub async fn scan(
         .iter()
         .filter_map(|layer| reports.get(&layer.digest).cloned())
         .collect();
-    let mut report = coalesce(&ordered, &image.config, subject(image, layers));
+    let (config, subject) = (image.config.clone(), subject(image, layers));
+    let (limits, layer_count) = (reader.settings.limits.clone(), ordered.len());
+    let mut report = cx
+        .compute(move || coalesce(&ordered, &config, subject, &limits))
+        .await
+        .context("putting the layers together")?;
     report.gaps.extend(gaps);
     report.gaps.sort();
     report.gaps.dedup();
@@ -176,7 +181,7 @@ pub async fn scan(
     metrics::scanned(
         duration,
         layers_read,
-        u32::try_from(ordered.len()).unwrap_or(u32::MAX),
+        u32::try_from(layer_count).unwrap_or(u32::MAX),
     );
     Ok(Scan {
         report,
@@ -347,6 +352,7 @@ fn subject(image: &Image, layers: &[Descriptor]) -> Subject {
         index_digest: image.index,
         manifest_digest: image.has_registry_manifest.then_some(image.digest),
         image_id: image.image_id,
+        platform: image.platform.clone(),
         layer_sizes: layers.iter().map(|layer| layer.size).collect(),
     }
 }

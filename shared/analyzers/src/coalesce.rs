@@ -5,8 +5,10 @@
 //! entry that its content came from. Packages exist while the file that proves them is visible,
 //! and a package manager's records count where the package manager itself would find them, by
 //! whatever links. A package's layer is the one from which on the records list it without
-//! interruption. Secrets and malware of deleted files stay: they are still in the image.
+//! interruption. Entries that a layer writes through a link of a lower layer go where the link leads,
+//! as with a merged `/usr`; a whiteout never does, for runtimes unpack a layer by itself. Secrets and malware of deleted files stay: they are still in the image.
 
+mod budget;
 mod findings;
 mod gaps;
 mod packages;
@@ -17,7 +19,10 @@ mod tests;
 mod tree;
 mod view;
 
-use model::{Digest, EntryKind, ImageConfig, ImageReport, LayerReport, Os, Target, TargetLayer};
+use archive::Limits;
+use model::{
+    Digest, EntryKind, ImageConfig, ImageReport, LayerReport, Os, Platform, Target, TargetLayer,
+};
 
 use self::view::View;
 use crate::os_release;
@@ -35,16 +40,24 @@ pub struct Subject {
     pub manifest_digest: Option<Digest>,
     /// The config's digest.
     pub image_id: Digest,
+    /// The platform: what the config says, else what the index says.
+    pub platform: Platform,
     /// Bytes of each layer's blob, as the manifest says, base layer first.
     pub layer_sizes: Vec<u64>,
 }
 
 /// Makes an image's report of its layers' reports, base layer first.
 ///
-/// It is a pure function: the same arguments give the same report, in the same order.
-pub fn coalesce(layers: &[LayerReport], config: &ImageConfig, subject: Subject) -> ImageReport {
+/// It is a pure function: the same arguments give the same report, in the same order. What the
+/// layers cost together is bounded by the `image_*` of the limits; what is beyond is a gap.
+pub fn coalesce(
+    layers: &[LayerReport],
+    config: &ImageConfig,
+    subject: Subject,
+    limits: &Limits,
+) -> ImageReport {
     let candidates = view::candidates(layers);
-    let view = View::new(layers, &candidates);
+    let view = View::new(layers, &candidates, limits);
     let instructions = instructions(config, layers.len());
     let os = os(&view);
     let target_layers = layers.iter().enumerate().map(|(at, layer)| TargetLayer {
@@ -69,13 +82,14 @@ pub fn coalesce(layers: &[LayerReport], config: &ImageConfig, subject: Subject) 
         analyzers,
         packages: packages::collect(&view, os.as_ref()),
         findings: findings::collect(&view, &instructions),
-        gaps: gaps::collect(&view, config, &subject),
+        // Last: by then it is known whether the limits sufficed.
+        gaps: gaps::collect(&view, config, &subject, limits),
         target: Target {
             reference: subject.reference,
             index_digest: subject.index_digest,
             manifest_digest: subject.manifest_digest,
             image_id: subject.image_id,
-            platform: config.platform.clone(),
+            platform: subject.platform,
             os,
             layers: target_layers,
             config: config.runtime.clone(),

@@ -1,11 +1,18 @@
 //! What is visible in the image, and since when.
 
-use std::collections::{BTreeSet, HashMap, HashSet};
+use std::{
+    collections::{BTreeSet, HashMap, HashSet},
+    rc::Rc,
+};
 
-use model::{EntryKind, FoundPackage, LayerEntry, LayerReport, PackageType};
+use archive::Limits;
+use model::{Digest, EntryKind, FoundPackage, LayerEntry, LayerReport, PackageType};
 
-use super::tree::{Node, Origin, Tree};
-use crate::{apk, dpkg, os_release};
+use super::{
+    budget::Budget,
+    tree::{Node, Origin, Tree},
+};
+use crate::{apk, dpkg, links, npm, os_release, python};
 
 /// The layers, laid over each other.
 pub(super) struct View<'a> {
@@ -13,18 +20,50 @@ pub(super) struct View<'a> {
     pub(super) layers: &'a [LayerReport],
     /// The whole image.
     pub(super) tree: Tree<'a>,
-    /// In each layer, the last file at each path that a section speaks of.
-    written: Vec<HashMap<&'a str, usize>>,
+    /// Layers that are not, or not whole, in the tree.
+    pub(super) cut: Vec<usize>,
+    /// Whether there are paths too long to be looked at.
+    pub(super) has_long_paths: bool,
+    /// Links to records of packages that nobody read as such: how many, and the first.
+    pub(super) unread_links: Option<(u64, UnreadLink)>,
+    /// What the sections of each layer speak of; the same layer twice shares it.
+    written: Vec<Rc<Written<'a>>>,
     /// Where the content of these files can be seen.
     seen: HashMap<Origin, String>,
+    /// Of the paths that sections speak of, those at which the file can be seen.
+    exact: HashSet<(Origin, &'a str)>,
+    /// Which layers' files can be seen.
+    shown: HashSet<usize>,
     /// What was to be seen at each candidate's place, from which layer on.
     history: HashMap<&'a str, Vec<(usize, Option<Origin>)>>,
+}
+
+/// A name of a record of a package, and the file behind it.
+#[derive(Debug)]
+pub(super) struct UnreadLink {
+    /// The name.
+    pub(super) path: String,
+    /// The file.
+    pub(super) origin: Origin,
+}
+
+/// The files that sections of a layer speak of.
+#[derive(Debug, Default)]
+struct Written<'a> {
+    /// The last file at each path. `usize::MAX` where it is not in the layer.
+    files: HashMap<&'a str, usize>,
+    /// The numbers of all of them.
+    numbers: HashSet<usize>,
+    /// The numbers of those that were read as records of packages.
+    records: HashSet<usize>,
 }
 
 /// Places whose history decides since when a package is there: where the package manager looks,
 /// or the file itself.
 pub(super) fn candidates(layers: &[LayerReport]) -> BTreeSet<String> {
-    let sections = layers.iter().flat_map(|layer| &layer.sections);
+    let mut known = HashSet::new();
+    let layers = layers.iter().filter(|layer| known.insert(layer.blob));
+    let sections = layers.flat_map(|layer| &layer.sections);
     let packages = sections.flat_map(|section| &section.packages);
     let mut places: BTreeSet<String> = packages.flat_map(places).collect();
     places.extend(os_release::PLACES.iter().map(|place| (*place).to_owned()));
@@ -46,48 +85,104 @@ pub(super) fn places(package: &FoundPackage) -> Vec<String> {
 // === impl View ===
 
 impl<'a> View<'a> {
-    pub(super) fn new(layers: &'a [LayerReport], candidates: &'a BTreeSet<String>) -> Self {
-        let written: Vec<_> = layers.iter().map(written).collect();
-        let mut tree = Tree::new();
-        let mut history: HashMap<&str, Vec<_>> = HashMap::new();
+    pub(super) fn new(
+        layers: &'a [LayerReport],
+        candidates: &'a BTreeSet<String>,
+        limits: &Limits,
+    ) -> Self {
+        let mut by_blob: HashMap<Digest, Rc<Written<'a>>> = HashMap::new();
+        let written = layers.iter().map(|layer| {
+            let known = by_blob.entry(layer.blob);
+            Rc::clone(known.or_insert_with(|| Rc::new(Written::of(layer))))
+        });
+        let mut view = Self {
+            layers,
+            written: written.collect(),
+            tree: Tree::new(Budget::new(limits)),
+            cut: Vec::new(),
+            has_long_paths: false,
+            unread_links: None,
+            seen: HashMap::new(),
+            exact: HashSet::new(),
+            shown: HashSet::new(),
+            history: HashMap::new(),
+        };
         for (number, layer) in layers.iter().enumerate() {
-            tree.apply(number, &layer.entries.entries);
+            if !view.tree.apply(number, &layer.entries.entries) {
+                view.cut.push(number);
+            }
             for place in candidates {
-                let origin = leaf(tree.find(place));
-                let past = history.entry(place.as_str()).or_default();
+                let origin = leaf(view.tree.find(place));
+                let past = view.history.entry(place.as_str()).or_default();
                 if past.last().is_none_or(|(_, before)| *before != origin) {
                     past.push((number, origin));
                 }
             }
         }
-        let interesting: HashSet<Origin> = written
-            .iter()
-            .enumerate()
-            .flat_map(|(layer, files)| {
-                files.values().map(move |entry| Origin {
-                    layer,
-                    entry: *entry,
-                })
-            })
-            .collect();
-        let mut seen: HashMap<Origin, String> = HashMap::new();
-        tree.visit(|path, node| {
-            let Some(origin) = leaf(Some(node)).filter(|origin| interesting.contains(origin))
-            else {
+        view.look();
+        view
+    }
+
+    /// Goes through all that is there.
+    fn look(&mut self) {
+        let (mut seen, mut exact) = (HashMap::<Origin, String>::new(), HashSet::new());
+        let (mut unread, mut first) = (0_u64, None);
+        let is_all = self.tree.visit(|path, node| {
+            if let Some(origin) = self.unread_link(path, node) {
+                unread = unread.saturating_add(1);
+                first.get_or_insert_with(|| UnreadLink {
+                    path: path.to_owned(),
+                    origin,
+                });
+            }
+            let Some(origin) = leaf(Some(node)) else {
                 return;
             };
+            let Some(written) = self.written.get(origin.layer) else {
+                return;
+            };
+            if !written.numbers.contains(&origin.entry) {
+                return;
+            }
+            let at = written.files.get_key_value(path);
+            if let Some((path, _)) = at.filter(|(_, entry)| **entry == origin.entry) {
+                exact.insert((origin, *path));
+            }
             let known = seen.entry(origin).or_insert_with(|| path.to_owned());
             if path < known.as_str() {
                 path.clone_into(known);
             }
         });
-        Self {
-            layers,
-            tree,
-            written,
-            seen,
-            history,
+        self.shown = seen.keys().map(|origin| origin.layer).collect();
+        self.has_long_paths = !is_all;
+        self.unread_links = first.map(|first| (unread, first));
+        self.seen = seen;
+        self.exact = exact;
+    }
+
+    /// The file behind a link that package managers take for records of a package, where nobody
+    /// read that file as such.
+    fn unread_link(&self, path: &str, node: &Node<'a>) -> Option<Origin> {
+        if !is_record(path) {
+            return None;
         }
+        let origin = match node {
+            Node::Leaf(origin) => *origin,
+            Node::Symlink { .. } => leaf(self.tree.find(path))?,
+            Node::Directory(_) => return None,
+        };
+        let entry = self.entry(origin)?;
+        let is_read = match entry.kind {
+            EntryKind::File => {
+                let written = self.written.get(origin.layer);
+                is_record(&entry.path)
+                    || written.is_some_and(|written| written.records.contains(&origin.entry))
+            }
+            // A hard link to nothing is a file that nobody has.
+            EntryKind::Hardlink => false,
+            _ => true,
+        };
+        (!is_read).then_some(origin)
     }
 
     /// The entry that an origin names.
@@ -101,11 +196,26 @@ impl<'a> View<'a> {
 
     /// The file that a section of a layer speaks of.
     pub(super) fn origin(&self, layer: usize, path: &str) -> Option<Origin> {
-        let entry = *self.written.get(layer)?.get(path)?;
+        let entry = *self.written.get(layer)?.files.get(path)?;
         Some(Origin { layer, entry })
     }
 
-    /// Where a file can be seen; `None` if it is deleted.
+    /// Where a file can be seen, if it can: at the path that its layer's sections speak of rather
+    /// than by another name.
+    pub(super) fn path_of(&self, origin: Origin, path: &'a str) -> Option<&str> {
+        if self.exact.contains(&(origin, path)) {
+            Some(path)
+        } else {
+            self.path(origin)
+        }
+    }
+
+    /// Whether a file of this layer that a section speaks of can be seen.
+    pub(super) fn shows(&self, layer: usize) -> bool {
+        self.shown.contains(&layer)
+    }
+
+    /// Where a file can be seen, the first of its names; `None` if it is deleted.
     pub(super) fn path(&self, origin: Origin) -> Option<&str> {
         self.seen.get(&origin).map(String::as_str)
     }
@@ -126,30 +236,70 @@ impl<'a> View<'a> {
     }
 }
 
-/// Paths that sections of a layer speak of, and the file that is meant.
-fn written(layer: &LayerReport) -> HashMap<&str, usize> {
-    let mut files = HashMap::new();
-    for section in &layer.sections {
-        let paths = section.packages.iter().map(|package| package.path.as_str());
-        let paths = paths.chain(section.os.iter().map(|os| os.path.as_str()));
-        let paths = paths.chain(section.gaps.iter().filter_map(|gap| gap.path.as_deref()));
-        let paths = paths.chain(section.findings.iter().filter_map(super::findings::path));
-        files.extend(paths.map(|path| (path, usize::MAX)));
-    }
-    for (number, entry) in layer.entries.entries.iter().enumerate() {
-        if entry.kind == EntryKind::File
-            && let Some(file) = files.get_mut(entry.path.as_str())
-        {
-            *file = number;
+/// Whether analyzers want a file at this path by itself, wherever it is.
+fn is_record(path: &str) -> bool {
+    npm::is_installed(path) || python::is_metadata(path)
+}
+
+// === impl Written ===
+
+impl<'a> Written<'a> {
+    fn of(layer: &'a LayerReport) -> Self {
+        let mut written = Self::default();
+        let mut of_records = HashSet::new();
+        for section in &layer.sections {
+            let paths = section.packages.iter().map(|package| package.path.as_str());
+            let paths = paths.chain(section.gaps.iter().filter_map(|gap| gap.path.as_deref()));
+            of_records.extend(paths);
+            let paths = section.os.iter().map(|os| os.path.as_str());
+            let paths = paths.chain(section.findings.iter().filter_map(super::findings::path));
+            written.files.extend(paths.map(|path| (path, usize::MAX)));
         }
+        let of_records_too = of_records.iter().map(|path| (*path, usize::MAX));
+        written.files.extend(of_records_too);
+        let entries = &layer.entries.entries;
+        let mut targets: HashMap<String, usize> = entries
+            .iter()
+            .filter(|entry| {
+                entry.kind == EntryKind::Hardlink && of_records.contains(entry.path.as_str())
+            })
+            .filter_map(|entry| Some((links::target(entry.link.as_deref()?)?, usize::MAX)))
+            .collect();
+        for (number, entry) in entries.iter().enumerate() {
+            let number = match entry.kind {
+                EntryKind::File => {
+                    if let Some(target) = targets.get_mut(&entry.path) {
+                        *target = number;
+                    }
+                    Some(number)
+                }
+                // A file is read under the names of later links to it, too.
+                EntryKind::Hardlink => entry
+                    .link
+                    .as_deref()
+                    .and_then(links::target)
+                    .and_then(|target| targets.get(&target).copied())
+                    .filter(|number| *number != usize::MAX),
+                _ => None,
+            };
+            if let Some(number) = number
+                && let Some(file) = written.files.get_mut(entry.path.as_str())
+            {
+                *file = number;
+            }
+        }
+        let files = written.files.iter();
+        let records = files.filter(|(path, _)| of_records.contains(*path));
+        written.records = records.map(|(_, number)| *number).collect();
+        written.numbers = written.files.values().copied().collect();
+        written
     }
-    files
 }
 
 fn leaf(node: Option<&Node<'_>>) -> Option<Origin> {
     match node? {
         Node::Leaf(origin) => Some(*origin),
-        Node::Directory(_) | Node::Symlink(_) => None,
+        Node::Directory(_) | Node::Symlink { .. } => None,
     }
 }
 
@@ -160,7 +310,7 @@ pub(super) fn visible(tree: &Tree<'_>) -> std::collections::BTreeMap<String, Str
     tree.visit(|path, node| {
         let text = match node {
             Node::Directory(_) => "directory".to_owned(),
-            Node::Symlink(target) => format!("-> {target}"),
+            Node::Symlink { target, .. } => format!("-> {target}"),
             Node::Leaf(origin) => format!("{}.{}", origin.layer, origin.entry),
         };
         all.insert(path.to_owned(), text);

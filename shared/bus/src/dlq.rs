@@ -105,12 +105,11 @@ impl Bus {
         let Some(Letter { letter, .. }) = self.dead_letter(number).await? else {
             return Ok(None);
         };
-        let retried = match subject::key_of(&letter.subject) {
-            Some((bucket, key)) => self.write_again(bucket, key, &letter).await?,
-            None => {
-                self.publish_again(&letter).await?;
-                Retried::Again
-            }
+        let retried = if let Some((bucket, key)) = subject::key_of(&letter.subject) {
+            self.write_again(bucket, key, &letter).await?
+        } else {
+            self.publish_again(&letter).await?;
+            Retried::Again
         };
         self.drop_letter(number).await?;
         Ok(Some(retried))

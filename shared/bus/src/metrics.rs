@@ -33,7 +33,7 @@ const QUEUE_OLDEST: &str = "tidewaiter.bus.queue.oldest_age";
 /// Dead letters that nobody dropped or retried.
 const LETTERS: &str = "tidewaiter.bus.dead_letters_kept";
 /// Bytes of message bodies that are kept as objects.
-const CLAIM_BYTES: &str = "tidewaiter.bus.claim_bytes";
+const CLAIM_BYTES: &str = "tidewaiter.bus.claims";
 /// Leases taken from a holder that stopped renewing.
 const TAKEOVERS: &str = "tidewaiter.bus.lease_takeovers";
 /// Items in the spool.

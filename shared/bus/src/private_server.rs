@@ -441,6 +441,9 @@ mod tests {
             .permissions()
             .mode();
         assert_eq!(mode & 0o777, 0o600);
+        let found = PrivateServer::find(dir.path());
+        assert_eq!(found.as_deref(), Some(server.url()));
+        assert_eq!(PrivateServer::find(&dir.path().join("none")), None);
         let config = Config {
             url: Some(server.url().to_owned()),
             ..Config::default()

@@ -322,6 +322,9 @@ impl<H: Handler> Taker<H> {
     /// Messages that were asked for and still came go back at once, instead of after their time to
     /// acknowledge.
     async fn give_back(&self, pull: Pull) {
+        if !self.server.bus.is_connected() {
+            return;
+        }
         for message in pull.drain().await {
             if let Some(arrived) = Arrived::new(message)
                 && let Some(hold) = self.server.hold(&arrived)

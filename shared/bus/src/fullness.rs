@@ -8,7 +8,7 @@ use std::{
 
 use tokio::time::Instant;
 
-use crate::{Bus, metrics::metrics};
+use crate::{Bus, metrics::metrics, subject};
 
 /// So long after the last refusal a stream counts as full.
 const LATELY: Duration = Duration::from_secs(10);
@@ -29,10 +29,11 @@ impl Bus {
 
 impl Fullness {
     /// A publish was refused.
-    pub(crate) fn note(&self, template: &str) {
-        metrics().refused(template);
+    pub(crate) fn note(&self, subject: &str) {
+        let template = subject::template(subject);
+        metrics().refused(&template);
         let mut refused = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        let before = refused.insert(template.to_owned(), Instant::now());
+        let before = refused.insert(template.clone(), Instant::now());
         drop(refused);
         if before.is_none_or(|before| before.elapsed() > LATELY) {
             tracing::warn!("the stream of `{template}` is full; what is for it waits");

@@ -200,7 +200,11 @@ async fn publish(bus: &Bus, item: Item) -> Result<String, WireError> {
             WireError::Other(error.to_string())
         }
     })?;
-    bus.0.wire.store(&subject, &headers, body).await?;
+    let stored = bus.0.wire.store(&subject, &headers, body).await;
+    if matches!(stored, Err(WireError::Full(_))) {
+        bus.0.fullness.note(&subject);
+    }
+    stored?;
     Ok(subject::template(&subject))
 }
 

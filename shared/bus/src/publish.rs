@@ -70,7 +70,10 @@ async fn publish_here(bus: &Bus, emit: &Emit) -> Result<(), BusError> {
             .await
         {
             Ok(_) => return Ok(()),
-            Err(WireError::Full(_)) => return Err(BusError::Full(emit.subject.clone())),
+            Err(WireError::Full(_)) => {
+                bus.0.fullness.note(&emit.subject);
+                return Err(BusError::Full(emit.subject.clone()));
+            }
             Err(error) if error.is_transient() && Instant::now() < deadline => {
                 sleep(random::jitter(PAUSE)).await;
             }

@@ -345,7 +345,6 @@ impl<H: Handler> Server<H> {
         loop {
             match publish(&self.bus, emit).await {
                 Err(BusError::Full(_)) if !self.cx.is_stopping() => {
-                    self.bus.0.fullness.note(&subject::template(&emit.subject));
                     self.cx.sleep(random::jitter(FULL_PAUSE)).await;
                 }
                 other => return other,

@@ -123,6 +123,9 @@ impl<H: Handler> Server<H> {
 
     /// Records that the handler ended, for a message that will come again.
     async fn note_ending(&self, hold: &Hold) {
+        if !self.bus.is_connected() {
+            return;
+        }
         let ledger = self.ledger(hold.sequence());
         match timeout(ENDING, ledger.close(|_| {})).await {
             Ok(Ok(_)) => {}

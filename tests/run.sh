@@ -8,6 +8,8 @@
 # Everything is built in one place with one profile, so that RocksDB's C++ is compiled once per
 # machine: CARGO_TARGET_DIR, by default ~/.cache/tidewaiter/target.
 #
+# Where Go is installed, the bus's own tests run a second time, on a current nats-server.
+#
 #   TIDEWAITER_TEST_DATA     a folder of sample images and advisories; ../shared/data where that is
 #                            there. Without it, the tests that need them say so and pass
 #   TIDEWAITER_DEMO_IMAGE    an image layout that deploy/demo/make-image.sh made; without one it is
@@ -108,6 +110,17 @@ tests() {
   fi 2>&1 | tee "$log"
 }
 
+# The bus on a current nats-server beside the one that the system has.
+current_nats() {
+  local server="$tools/bin/nats-server"
+  if [ ! -x "$server" ]; then
+    echo "building a current nats-server (once, into $tools)"
+    GOBIN="$tools/bin" timeout 10m go install github.com/nats-io/nats-server/v2@latest || return 1
+  fi
+  "$server" --version
+  TIDEWAITER_NATS_SERVER="$server" cargo test --locked --release --package bus
+}
+
 # Finds cargo-deny, or builds it: unoptimized, for it runs only seconds, and in its own folder.
 deny_is_there() {
   export PATH="$tools/bin:$PATH"
@@ -154,6 +167,13 @@ if [ $quick = no ] && [ -z "${TIDEWAITER_DEMO_IMAGE:-}" ]; then
   fi
 fi
 part tests tests
+if [ $quick = yes ]; then
+  skip current-nats '--quick'
+elif command -v go >/dev/null; then
+  part current-nats current_nats
+else
+  skip current-nats 'there is no Go toolchain to build a current nats-server with'
+fi
 if [ $quick = yes ]; then
   skip cargo-deny '--quick'
 elif deny_is_there; then

@@ -3,6 +3,7 @@
 use std::{num::NonZeroUsize, path::PathBuf};
 
 use archive::Limits;
+use bus::Slots;
 use model::Slug;
 use serde::{Deserialize, Serialize};
 
@@ -15,7 +16,8 @@ pub struct Config {
     /// Where the layer cache lives; set from the process's data directory.
     #[serde(skip)]
     pub data_dir: PathBuf,
-    /// How many image jobs of one priority one process works on. Most of them wait for layers.
+    /// How many image jobs one process works on. Most of them wait for layers. An eighth is reserved
+    /// for jobs of high priority, another quarter for those of high or normal priority.
     pub images_at_once: usize,
     /// How many layers one process reads at once. Each takes two threads and the memory that the
     /// doc of `analyzers` states.
@@ -44,6 +46,12 @@ impl Config {
             layers_at_once: self.layers_at_once.max(1),
             layers_max: self.layers_max,
         }
+    }
+
+    /// The slots that image jobs of all priorities share.
+    pub(crate) fn slots(&self) -> Slots {
+        let total = self.images_at_once;
+        Slots::new(total, total.div_ceil(8), total.div_ceil(4))
     }
 }
 

@@ -3,7 +3,7 @@
 use std::{collections::BTreeSet, sync::Arc};
 
 use anyhow::{Context as _, anyhow};
-use bus::{Delivery, Failure, Handler, Outcome, Store};
+use bus::{Delivery, Failure, Handler, Outcome, Store, Stored};
 use chassis::Cx;
 use model::{
     Digest, Gap, GapCode, Hides, ImageReport, RecordKey, Scanned, ScannedFindings, ScannedPackages,
@@ -56,12 +56,7 @@ impl<S: Sections + 'static> ImageJobs<S> {
 
     async fn report(&self, job: &ImageScan) -> Result<Scan, Failure> {
         let unreadable = |code: GapCode, detail: String| {
-            let gap = Gap::new(code, Hides::Entries, detail);
-            Scan {
-                report: unreadable(&self.reader, job.image, job.reference.clone(), gap),
-                layers_read: 0,
-                duration: std::time::Duration::ZERO,
-            }
+            self.given_up(job, Gap::new(code, Hides::Entries, detail))
         };
         let Some(source) = self.sources.source(&job.source) else {
             let detail = format!("no source `{}` is configured", job.source);
@@ -122,17 +117,57 @@ impl<S: Sections + 'static> Handler for ImageJobs<S> {
         let job = &delivery.body;
         let key = RecordKey::new(&delivery.tenant, job.image, What::Scanned);
         let current = self.store.record::<Scanned>(&key).await?;
-        if let Some(current) = &current {
+        if let Some(current) = &current
+            && !delivery.retried
+        {
             let same_job = current.body.cause == job.cause;
             if same_job || (!job.force && current.body.analyzers == self.reader.ids()) {
                 return Ok(Outcome::none());
             }
         }
+        let scan = self.report(job).await?;
+        self.record(&key, job, current, scan).await
+    }
+
+    /// An image that kills its scanner gets a record all the same, with a gap that hides everything:
+    /// whoever pushed it gets a verdict.
+    async fn condemned(
+        &self,
+        delivery: Delivery<ImageScan>,
+        cause: &str,
+    ) -> Result<Outcome, Failure> {
+        let job = &delivery.body;
+        let key = RecordKey::new(&delivery.tenant, job.image, What::Scanned);
+        let current = self.store.record::<Scanned>(&key).await?;
+        let gap = Gap::new(GapCode::ScanAborted, Hides::Entries, cause);
+        warn!(image.digest = %job.image, "image {} is given up: {cause}", job.reference);
+        let scan = self.given_up(job, gap);
+        self.record(&key, job, current, scan).await
+    }
+}
+
+impl<S: Sections + 'static> ImageJobs<S> {
+    fn given_up(&self, job: &ImageScan, gap: Gap) -> Scan {
+        Scan {
+            report: unreadable(&self.reader, job.image, job.reference.clone(), gap),
+            layers_read: 0,
+            duration: std::time::Duration::ZERO,
+        }
+    }
+
+    /// What a scan leaves: its objects now, its record and what it replaces with the outcome.
+    async fn record(
+        &self,
+        key: &RecordKey,
+        job: &ImageScan,
+        current: Option<Stored<Scanned>>,
+        scan: Scan,
+    ) -> Result<Outcome, Failure> {
         let Scan {
             report,
             layers_read,
             duration,
-        } = self.report(job).await?;
+        } = scan;
         let (packages, findings) = self.store_objects(&report).await.map_err(Failure::Retry)?;
         let record = Scanned {
             analyzers: report.analyzers.clone(),
@@ -152,7 +187,7 @@ impl<S: Sections + 'static> Handler for ImageJobs<S> {
             job.reference, record.package_count, record.gap_count
         );
         let expected = current.as_ref().map_or(0, |current| current.revision);
-        let mut outcome = Outcome::none().put(&key, &record, expected)?;
+        let mut outcome = Outcome::none().put(key, &record, expected)?;
         let kept = BTreeSet::from([packages, findings]);
         let old = current.map(|current| [current.body.packages, current.body.findings]);
         for replaced in old.into_iter().flatten().filter(|old| !kept.contains(old)) {
@@ -196,4 +231,97 @@ async fn resolve(source: &dyn Source, repository: &str, digest: Digest) -> Resul
 
 fn count(items: usize) -> u32 {
     u32::try_from(items).unwrap_or(u32::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::{AtomicU32, Ordering};
+
+    use futures::future::BoxFuture;
+    use model::{AnalyzerId, Entries, Section, event::Priority};
+
+    use super::*;
+    use crate::{Claim, Config, LayerSections, sections};
+
+    /// Nothing is known here, and nothing is to be had.
+    struct Nowhere(AtomicU32);
+
+    impl SourceOf for Nowhere {
+        fn source(&self, _name: &Slug) -> Option<Arc<dyn Source>> {
+            self.0.fetch_add(1, Ordering::SeqCst);
+            None
+        }
+    }
+
+    struct Empty;
+
+    impl Sections for Empty {
+        fn get<'a>(
+            &'a self,
+            _blob: Digest,
+            _wanted: &'a sections::Wanted,
+        ) -> BoxFuture<'a, anyhow::Result<LayerSections>> {
+            Box::pin(async { Ok(LayerSections::default()) })
+        }
+
+        fn put<'a>(
+            &'a self,
+            _blob: Digest,
+            _wanted: &'a sections::Wanted,
+            _entries: Arc<Entries>,
+            _sections: Vec<Arc<Section>>,
+        ) -> BoxFuture<'a, anyhow::Result<()>> {
+            Box::pin(async { Ok(()) })
+        }
+
+        fn claim(&self, _blob: Digest) -> BoxFuture<'_, anyhow::Result<Claim>> {
+            Box::pin(async { Ok(Claim::default()) })
+        }
+    }
+
+    #[tokio::test]
+    async fn an_image_that_kills_its_scanner_has_a_record_with_a_gap_and_can_be_tried_again() {
+        let (store, tenant) = (Store::memory(), Slug::default_tenant());
+        let sources = Arc::new(Nowhere(AtomicU32::new(0)));
+        let reader = Reader::new(Config::default().settings());
+        let ids: Vec<AnalyzerId> = reader.ids();
+        let of_jobs: Arc<dyn SourceOf> = sources.clone();
+        let jobs = ImageJobs::new(Cx::for_tests(), store.clone(), reader, of_jobs, Empty);
+        let job = ImageScan {
+            image: Digest::of(b"image"),
+            source: "main".parse().unwrap(),
+            repository: "app".to_owned(),
+            reference: "r.example/app:1".to_owned(),
+            index: None,
+            cause: "event".to_owned(),
+            priority: Priority::Norm,
+            force: false,
+        };
+        let delivery = || Delivery::of_event(&tenant, job.clone());
+        let outcome = jobs.condemned(delivery(), "it killed its process").await;
+        store.apply(&outcome.unwrap()).await.unwrap();
+        let key = RecordKey::new(&tenant, job.image, What::Scanned);
+        let record = store.record::<Scanned>(&key).await.unwrap().unwrap().body;
+        let packages = store.object(REPORT_OBJECTS, &record.packages).await;
+        let packages: ScannedPackages = packages.unwrap().unwrap();
+        let [gap] = packages.gaps.as_slice() else {
+            panic!("one gap, not {:?}", packages.gaps);
+        };
+        assert_eq!(
+            (gap.code, gap.hides),
+            (GapCode::ScanAborted, Hides::Entries)
+        );
+        assert_eq!(gap.detail, "it killed its process");
+
+        // A second push of it is no reason to die again; somebody's explicit wish is.
+        assert_eq!(record.analyzers, ids);
+        assert!(jobs.handle(delivery()).await.unwrap().is_empty());
+        assert_eq!(sources.0.load(Ordering::SeqCst), 0);
+        let retried = Delivery {
+            retried: true,
+            ..delivery()
+        };
+        assert!(!jobs.handle(retried).await.unwrap().is_empty());
+        assert_eq!(sources.0.load(Ordering::SeqCst), 1);
+    }
 }

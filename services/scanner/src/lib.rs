@@ -33,7 +33,7 @@ pub use self::{
     sections::{CacheSections, Claim, LayerSections, LeasedSections, Sections, Wanted},
 };
 
-/// Starts the workers: one consumer per priority.
+/// Starts the workers: one consumer per priority, all on one pool of slots.
 pub async fn run(
     cx: &Cx,
     bus: &Bus,
@@ -54,14 +54,11 @@ pub async fn run(
         sources,
         sections,
     ));
+    let slots = config.slots();
     for priority in Priority::ALL {
-        let consume = Consume::new(
-            bus,
-            JOBS,
-            &format!("image_{priority}"),
-            config.images_at_once,
-        );
-        bus.consume(cx, consume, Arc::clone(&jobs));
+        let durable = format!("image_{priority}");
+        let consume = Consume::new(bus, JOBS, &durable, config.images_at_once);
+        bus.consume_sharing(cx, consume, (&slots, priority), Arc::clone(&jobs));
     }
     Ok(axum::Router::new())
 }

@@ -68,6 +68,9 @@ Examples:
     /// Policies: try them out
     #[command(subcommand)]
     Policy(PolicyCommand),
+    /// Dead letters: messages that could not be handled, and the way back for them
+    #[command(subcommand)]
+    Dlq(DlqCommand),
     /// List the images that a server knows
     #[command(after_help = "Examples:
   tidewaiter images --server http://127.0.0.1:8080
@@ -213,6 +216,75 @@ pub(crate) enum PolicyCommand {
         #[command(flatten)]
         server: Server,
     },
+}
+
+/// Commands of `dlq`.
+#[derive(Debug, Subcommand)]
+pub(crate) enum DlqCommand {
+    /// List dead letters, newest first
+    #[command(after_help = "Examples:
+  tidewaiter dlq list --data-dir /var/lib/tidewaiter        of the server on this host
+  tidewaiter dlq list --nats-url nats://nats:4222 --limit 20
+  tidewaiter dlq list --before 120 --format json            the page before letter 120")]
+    List {
+        /// At most so many
+        #[arg(long, value_name = "N", default_value_t = 50, value_parser = clap::value_parser!(u16).range(1..=1000))]
+        limit: u16,
+        /// Only letters with smaller numbers: the next page
+        #[arg(long, value_name = "NUMBER")]
+        before: Option<u64>,
+        /// Output format
+        #[arg(long, short, value_enum, default_value = "table")]
+        format: Format,
+        #[command(flatten)]
+        broker: Broker,
+    },
+    /// Show one dead letter: why, what was tried, and what the message says
+    #[command(after_help = "Examples:
+  tidewaiter dlq show 17
+  tidewaiter dlq show 17 --format json | jq .event")]
+    Show {
+        /// The letter's number, as `dlq list` shows it
+        #[arg(value_name = "NUMBER")]
+        number: u64,
+        /// Output format
+        #[arg(long, short, value_enum, default_value = "table")]
+        format: Format,
+        #[command(flatten)]
+        broker: Broker,
+    },
+    /// Let messages be handled again, and drop their letters; doing it twice does it once
+    #[command(after_help = "Examples:
+  tidewaiter dlq retry 17 18
+  tidewaiter dlq list --format json | jq -r '.letters[].number' | xargs tidewaiter dlq retry")]
+    Retry {
+        /// The letters' numbers
+        #[arg(required = true, value_name = "NUMBER")]
+        numbers: Vec<u64>,
+        #[command(flatten)]
+        broker: Broker,
+    },
+    /// Drop letters for good
+    #[command(after_help = "Examples:
+  tidewaiter dlq drop 17")]
+    Drop {
+        /// The letters' numbers
+        #[arg(required = true, value_name = "NUMBER")]
+        numbers: Vec<u64>,
+        #[command(flatten)]
+        broker: Broker,
+    },
+}
+
+/// Which NATS server a command talks to; `bus` of the configuration file says the rest.
+#[derive(Clone, Debug, Args)]
+pub(crate) struct Broker {
+    /// The NATS server, instead of `bus.url` or the private one of `--data-dir`
+    #[arg(long, value_name = "URL")]
+    pub(crate) nats_url: Option<String>,
+    /// Where `tidewaiter serve` of this host keeps its data, with its private nats-server
+    #[arg(long, value_name = "DIR")]
+    pub(crate) data_dir: Option<PathBuf>,
 }
 
 /// Flags of `images`.

@@ -2,6 +2,7 @@
 
 mod check;
 mod db;
+mod dlq;
 mod images;
 mod policy;
 mod scan;
@@ -37,6 +38,7 @@ pub(crate) fn run(cli: Cli) -> anyhow::Result<Exit> {
             Command::Serve(args) => serve::run(config, args).await,
             Command::Db(command) => db::run(config, &global, command).await,
             Command::Policy(command) => policy::run(command).await,
+            Command::Dlq(command) => dlq::run(config, command).await,
             Command::Images(args) => images::run(args).await,
             Command::Check(args) => check::run(args).await,
         }

@@ -13,7 +13,11 @@ use crate::{
     config::Config,
     consume::Held,
     error::BusError,
+    fullness::Fullness,
+    gate::Gate,
     janitor::Janitor,
+    presence::Presence,
+    queues::Queues,
     store::{Store, nats::Nats},
     wait::Wakes,
     wire::Wire,
@@ -32,6 +36,11 @@ pub(crate) struct Inner {
     pub(crate) cx: Cx,
     pub(crate) wakes: Wakes,
     pub(crate) janitor: Janitor,
+    pub(crate) presence: Presence,
+    /// What every handler of this process passes.
+    pub(crate) gate: Gate,
+    pub(crate) fullness: Fullness,
+    pub(crate) queues: Queues,
     /// What this process holds, by stream and consumer.
     held: Mutex<HashMap<String, Held>>,
     /// The connection of those who follow buckets.
@@ -66,6 +75,10 @@ impl Bus {
             config: config.clone(),
             store,
             cx: cx.clone(),
+            presence: Presence::default(),
+            gate: Gate::default(),
+            fullness: Fullness::default(),
+            queues: Queues::default(),
             held: Mutex::default(),
             following: OnceCell::new(),
         })))
@@ -96,6 +109,12 @@ impl Inner {
         held.entry(format!("{stream}/{durable}"))
             .or_default()
             .clone()
+    }
+
+    /// Whether this process holds a message.
+    pub(crate) fn holds_any(&self) -> bool {
+        let held = self.held.lock().unwrap_or_else(PoisonError::into_inner);
+        held.values().any(|held| held.count() > 0)
     }
 
     /// The connection of those who follow, made at the first use.

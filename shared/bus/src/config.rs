@@ -29,6 +29,9 @@ pub struct Config {
     pub grace_ms: u64,
     /// The first delay before a message is tried again, milliseconds; it doubles up to 10 minutes.
     pub retry_ms: u64,
+    /// How long a message is tried again whose failure may be gone the next time, seconds; then it
+    /// is a dead letter.
+    pub retry_for_s: u64,
 }
 
 // === impl Config ===
@@ -46,6 +49,7 @@ impl Default for Config {
             discard_after_s: 3_600,
             grace_ms: 10_000,
             retry_ms: 5_000,
+            retry_for_s: 86_400,
         }
     }
 }
@@ -67,6 +71,10 @@ impl Config {
 
     pub(crate) const fn retry(&self) -> Duration {
         Duration::from_millis(self.retry_ms)
+    }
+
+    pub(crate) const fn retry_for(&self) -> Duration {
+        Duration::from_secs(self.retry_for_s)
     }
 
     pub(crate) const fn discard_after(&self) -> Duration {

@@ -2,12 +2,14 @@
 //!
 //! A message is asked for only when a permit is free for it. While it is handled the server gets
 //! a sign of life every third of the time to acknowledge. A message that comes again while this
-//! process holds it is dropped, and its newer handle is kept for the acknowledgment.
+//! process holds it is dropped, and its newer handle is kept for the acknowledgment. When the process
+//! stops, nothing more is taken, what runs has a grace to end, and the rest is given back.
 
 mod held;
 mod message;
 mod process;
 mod pull;
+mod settle;
 #[cfg(test)]
 mod tests;
 
@@ -15,15 +17,16 @@ use std::{sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use chassis::Cx;
+use model::event::Priority;
 use serde_json::Value;
 use tokio::{
     sync::{OwnedSemaphorePermit, Semaphore},
-    time::Instant,
+    time::{Instant, sleep},
 };
 use tokio_util::sync::CancellationToken;
 
 use crate::{
-    Bus, Handler,
+    Bus, Handler, Slots,
     error::BusError,
     random,
     topology::{self, ConsumerSpec},
@@ -114,8 +117,37 @@ impl Bus {
     /// Serves a consumer until `cx` stops; then what runs has [`crate::Config::grace_ms`] to end,
     /// and the rest is given back to the server.
     pub fn consume<H: Handler>(&self, cx: &Cx, consume: Consume, handler: Arc<H>) {
+        self.serve(cx, consume, None, handler);
+    }
+
+    /// Serves a consumer whose messages take slots of a pool that it shares with others. A message
+    /// that finds no slot free waits here and is kept alive meanwhile.
+    pub fn consume_sharing<H: Handler>(
+        &self,
+        cx: &Cx,
+        consume: Consume,
+        (slots, class): (&Slots, Priority),
+        handler: Arc<H>,
+    ) {
+        let concurrency = consume.concurrency.min(slots.limit(class));
+        let consume = Consume {
+            concurrency,
+            ..consume
+        };
+        self.serve(cx, consume, Some((slots.clone(), class)), handler);
+    }
+
+    fn serve<H: Handler>(
+        &self,
+        cx: &Cx,
+        consume: Consume,
+        share: Option<(Slots, Priority)>,
+        handler: Arc<H>,
+    ) {
         let concurrency = consume.concurrency.max(1);
-        let server = Arc::new(Server::new(self.clone(), cx.clone(), consume, handler));
+        self.observe(cx, &consume);
+        let server = Server::new(self.clone(), cx.clone(), consume, share, handler);
+        let server = Arc::new(server);
         let taker = Taker {
             cx: cx.clone(),
             server: Arc::clone(&server),
@@ -140,7 +172,13 @@ impl<H: Handler> Taker<H> {
     async fn run(mut self) {
         while !self.cx.is_stopping() {
             let next = match self.bind().await {
-                Ok(pull) => self.take(pull).await,
+                Ok(mut pull) => {
+                    let next = self.take(&mut pull).await;
+                    if matches!(next, Next::Stop) {
+                        self.give_back(pull).await;
+                    }
+                    next
+                }
                 Err(error) => {
                     let Consume {
                         stream, durable, ..
@@ -178,23 +216,23 @@ impl<H: Handler> Taker<H> {
         pull.map_err(|error| error.about(&consume.durable))
     }
 
-    async fn take(&mut self, mut pull: Pull) -> Next {
+    async fn take(&mut self, pull: &mut Pull) -> Next {
         let mut link = self.server.bus.0.wire.link();
         link.mark_unchanged();
         loop {
-            if let Err(next) = self.ask(&mut pull).await {
+            if let Err(next) = self.ask(pull).await {
                 return next;
             }
             let pulled = tokio::select! {
                 () = self.cx.stopped() => return Next::Stop,
                 pulled = pull.next() => pulled,
-                permit = Arc::clone(&self.permits).acquire_owned(), if self.may_ask_more(&pull) => {
+                permit = Arc::clone(&self.permits).acquire_owned(), if self.may_ask_more(pull) => {
                     self.asked.extend(permit.ok());
                     continue;
                 }
                 changed = link.changed() => {
                     if changed.is_err() { return Next::Stop }
-                    self.forget(&mut pull);
+                    self.forget(pull);
                     continue;
                 }
             };
@@ -218,7 +256,7 @@ impl<H: Handler> Taker<H> {
                         return Next::Rebind;
                     }
                 }
-                Pulled::Silent if self.server.bus.is_connected() => self.forget(&mut pull),
+                Pulled::Silent if self.server.bus.is_connected() => self.forget(pull),
                 Pulled::Gone => {
                     self.cx.sleep(random::jitter(PAUSE)).await;
                     return Next::Rebind;
@@ -281,6 +319,21 @@ impl<H: Handler> Taker<H> {
         });
     }
 
+    /// Messages that were asked for and still came go back at once, instead of after their time to
+    /// acknowledge.
+    async fn give_back(&self, pull: Pull) {
+        if !self.server.bus.is_connected() {
+            return;
+        }
+        for message in pull.drain().await {
+            if let Some(arrived) = Arrived::new(message)
+                && let Some(hold) = self.server.hold(&arrived)
+            {
+                self.server.give_back(&hold).await;
+            }
+        }
+    }
+
     fn release(&mut self, count: usize) {
         self.asked.truncate(self.asked.len().saturating_sub(count));
     }
@@ -311,17 +364,30 @@ impl<H: Handler> Taker<H> {
     }
 }
 
-/// Sends signs of life for everything that is held.
+/// Sends signs of life for everything that is held, and says what it is after a new connection.
 async fn keep_alive<H: Handler>(server: Arc<Server<H>>, done: CancellationToken) {
     let every = server.consume.ack_wait / 3;
-    while tokio::time::timeout(every, done.cancelled()).await.is_err() {
+    let wire = &server.bus.0.wire;
+    let mut link = wire.link();
+    let mut number = link.borrow_and_update().number;
+    loop {
+        tokio::select! {
+            () = done.cancelled() => return,
+            () = sleep(every) => {}
+            changed = link.changed() => {
+                let now = link.borrow_and_update().clone();
+                match changed {
+                    Err(_) => return,
+                    Ok(()) if now.up && now.number != number => {
+                        number = now.number;
+                        server.announce().await;
+                    }
+                    Ok(()) => continue,
+                }
+            }
+        }
         for handle in server.held.handles() {
-            server
-                .bus
-                .0
-                .wire
-                .send(handle, Bytes::from_static(b"+WPI"))
-                .await;
+            wire.send(handle, Bytes::from_static(b"+WPI")).await;
         }
     }
 }

@@ -2,9 +2,7 @@
 //! restarts of the server.
 //!
 //! The consumer behind it has no filter and delivers all, since making one with a filter stops the
-//! bucket's writers; it lives in memory, costs the server nothing when it is gone, and is made
-//! again at the next sequence whenever a number is missing. It runs on a connection that serves
-//! nothing else.
+//! bucket's writers. It runs on a connection that serves nothing else.
 
 use std::{
     pin::Pin,
@@ -15,25 +13,20 @@ use bytes::Bytes;
 use chassis::Cx;
 use futures::Stream;
 use serde::de::DeserializeOwned;
-use serde_json::{Value, json};
 use tokio::sync::mpsc;
 
 use crate::{
     Bus, Headers, Store,
-    consume::{Arrived, Pull, Pulled},
     error::{BusError, StoreError},
     random,
+    reader::{Reader, Step, state},
     store::is_marker,
     subject, topology,
-    wire::{PAUSE, REQUEST, Raw, Wire, WireError},
+    wire::{PAUSE, Raw, Wire, WireError},
 };
 
-/// Messages asked for at once.
-const BATCH: usize = 1_000;
 /// Changes read ahead of who takes them.
 const AHEAD: usize = 512;
-/// How long the server keeps an abandoned consumer.
-const INACTIVE_S: u64 = 60;
 
 /// A change of a key.
 #[derive(Clone, Debug)]
@@ -53,33 +46,6 @@ pub struct Change {
 /// The changes of a bucket, in order, each once. It ends when its `Cx` stops.
 #[derive(Debug)]
 pub struct Follow(mpsc::Receiver<Change>);
-
-/// Reads a stream in order from a sequence on.
-struct Reader {
-    wire: Wire,
-    stream: String,
-    next: u64,
-    once: bool,
-    source: Option<Source>,
-}
-
-/// What a reader did.
-enum Step {
-    Message(Box<Arrived>),
-    /// Nothing came for now.
-    Idle,
-    /// There is nothing more, for readers that read `once`.
-    End,
-}
-
-struct Source {
-    pull: Pull,
-    consumer: String,
-    /// The consumer's number of the next message.
-    number: u64,
-    /// The connection it was made on.
-    link: u64,
-}
 
 impl Bus {
     /// Everything that is in a bucket from sequence `from` on, then everything that comes. What
@@ -153,8 +119,7 @@ pub(crate) async fn read_all(
     let failed = |error: WireError| StoreError::unavailable(bucket, &error);
     let end = state(wire, &stream).await.map_err(failed)?;
     let mut found = std::collections::BTreeMap::new();
-    let mut reader = Reader::new(wire.clone(), stream, 1);
-    reader.once = true;
+    let mut reader = Reader::new(wire.clone(), stream, 1).once();
     while end.messages > 0 && reader.next <= end.last {
         let arrived = match reader.next().await.map_err(failed)? {
             Step::Message(arrived) => arrived,
@@ -212,128 +177,6 @@ impl Stream for Follow {
     fn poll_next(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Change>> {
         self.0.poll_recv(cx)
     }
-}
-
-// === impl Reader ===
-
-impl Reader {
-    fn new(wire: Wire, stream: String, from: u64) -> Self {
-        Self {
-            wire,
-            stream,
-            next: from.max(1),
-            once: false,
-            source: None,
-        }
-    }
-
-    async fn next(&mut self) -> Result<Step, WireError> {
-        let mut source = match self.source.take() {
-            Some(source) if source.link == self.wire.link().borrow().number => source,
-            _ => self.open().await?,
-        };
-        if source.pull.outstanding() == 0 {
-            source.pull.ask(BATCH).await?;
-        }
-        match source.pull.next().await {
-            Pulled::Message(message) => {
-                let arrived = Arrived::new(*message)
-                    .ok_or_else(|| WireError::Other("a message without a place".to_owned()))?;
-                if arrived.place.consumer_sequence != source.number {
-                    // Some were lost on the way: make a new consumer at the one that is missing.
-                    self.drop_consumer(&source.consumer).await;
-                    return Ok(Step::Idle);
-                }
-                source.number += 1;
-                self.source = Some(source);
-                if arrived.place.stream_sequence < self.next {
-                    return Ok(Step::Idle);
-                }
-                self.next = arrived.place.stream_sequence + 1;
-                Ok(Step::Message(Box::new(arrived)))
-            }
-            Pulled::Ended(_) | Pulled::Alive => {
-                self.source = Some(source);
-                Ok(if self.once { Step::End } else { Step::Idle })
-            }
-            Pulled::NotReady(_) | Pulled::Gone | Pulled::Silent => {
-                Err(WireError::Other("the reader's consumer is gone".to_owned()))
-            }
-        }
-    }
-
-    async fn open(&mut self) -> Result<Source, WireError> {
-        let Self {
-            wire, stream, next, ..
-        } = self;
-        if !wire.up(REQUEST).await {
-            return Err(WireError::Down);
-        }
-        let link = wire.link().borrow().number;
-        let mut config = json!({
-            "deliver_policy": "all",
-            "ack_policy": "none",
-            "replay_policy": "instant",
-            "inactive_threshold": INACTIVE_S * 1_000_000_000,
-            "mem_storage": true,
-            "num_replicas": 1,
-        });
-        if let (true, Some(fields)) = (*next > 1, config.as_object_mut()) {
-            fields.insert("deliver_policy".to_owned(), json!("by_start_sequence"));
-            fields.insert("opt_start_seq".to_owned(), json!(next));
-        }
-        let body = json!({ "stream_name": stream, "config": config });
-        let made = wire
-            .api(&format!("CONSUMER.CREATE.{stream}"), &body)
-            .await?;
-        let consumer = made
-            .get("name")
-            .and_then(Value::as_str)
-            .unwrap_or_default()
-            .to_owned();
-        let mut pull = Pull::open(wire, stream, &consumer).await?;
-        if self.once {
-            pull = pull.no_wait();
-        }
-        Ok(Source {
-            pull,
-            consumer,
-            number: 1,
-            link,
-        })
-    }
-
-    async fn close(mut self) {
-        if let Some(source) = self.source.take() {
-            self.drop_consumer(&source.consumer).await;
-        }
-    }
-
-    /// It would expire; deleting it is polite.
-    async fn drop_consumer(&self, consumer: &str) {
-        let asked = format!("$JS.API.CONSUMER.DELETE.{}.{consumer}", self.stream);
-        self.wire.send(asked.into(), Bytes::new()).await;
-    }
-}
-
-struct State {
-    messages: u64,
-    last: u64,
-}
-
-async fn state(wire: &Wire, stream: &str) -> Result<State, WireError> {
-    let info = wire
-        .api(&format!("STREAM.INFO.{stream}"), &Value::Null)
-        .await?;
-    let number = |field: &str| {
-        info.pointer(&format!("/state/{field}"))
-            .and_then(Value::as_u64)
-            .unwrap_or_default()
-    };
-    Ok(State {
-        messages: number("messages"),
-        last: number("last_seq"),
-    })
 }
 
 #[cfg(test)]

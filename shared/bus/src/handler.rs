@@ -36,6 +36,17 @@ pub trait Handler: Send + Sync + 'static {
         &self,
         delivery: Delivery<Self::Input>,
     ) -> impl Future<Output = Result<Outcome, Failure>> + Send;
+
+    /// Answers for a message that killed its process too often and is not handled any more, so
+    /// that whoever waits for it is told. It becomes a dead letter in any case. Without an answer
+    /// nothing is written.
+    fn condemned(
+        &self,
+        _delivery: Delivery<Self::Input>,
+        _cause: &str,
+    ) -> impl Future<Output = Result<Outcome, Failure>> + Send {
+        std::future::ready(Ok(Outcome::none()))
+    }
 }
 
 /// A message that arrived.
@@ -55,6 +66,12 @@ pub struct Delivery<T> {
     pub key: Option<RecordKey>,
     /// How often it was delivered, this time included.
     pub attempt: u64,
+    /// Whether no other handler runs in this process, since this message is suspected of killing
+    /// it: a handler that can should spare memory now.
+    pub alone: bool,
+    /// Whether it was a dead letter, and somebody wants it tried again: what its first try left
+    /// behind is no reason to do nothing.
+    pub retried: bool,
 }
 
 /// What a handler wants written and published. Order of execution: records as they were added,
@@ -114,13 +131,28 @@ pub(crate) struct Discard {
 // === impl Input ===
 
 macro_rules! inputs {
-    ($($name:ty),* $(,)?) => {$(
-        impl Input for $name {
-            fn decode(kind: &str, body: &[u8]) -> Result<Option<Self>, DecodeError> {
-                if kind == <$name>::TYPE { decode(body).map(Some) } else { Ok(None) }
+    ($($name:ty),* $(,)?) => {
+        $(
+            impl Input for $name {
+                fn decode(kind: &str, body: &[u8]) -> Result<Option<Self>, DecodeError> {
+                    if kind == <$name>::TYPE { decode(body).map(Some) } else { Ok(None) }
+                }
             }
+        )*
+
+        /// A body as JSON, by its `ce-type`: for people and for bridges. `None`: a type that this
+        /// version does not know.
+        pub fn to_json(kind: &str, body: &[u8]) -> Result<Option<serde_json::Value>, DecodeError> {
+            $(
+                if kind == <$name>::TYPE {
+                    let value: $name = decode(body)?;
+                    let json = serde_json::to_value(value);
+                    return json.map(Some).map_err(|error| DecodeError(error.to_string()));
+                }
+            )*
+            Ok(None)
         }
-    )*};
+    };
 }
 
 inputs![
@@ -149,6 +181,8 @@ impl<E: Event> Delivery<E> {
             sequence: 1,
             key: None,
             attempt: 1,
+            alone: false,
+            retried: false,
             body: event,
         }
     }
@@ -166,6 +200,8 @@ impl<R: Record> Delivery<R> {
             sequence: revision,
             key: Some(key.clone()),
             attempt: 1,
+            alone: false,
+            retried: false,
             body: record,
         }
     }
@@ -182,6 +218,8 @@ impl<T> Delivery<T> {
             sequence,
             key,
             attempt,
+            alone,
+            retried,
         } = self;
         Delivery {
             tenant,
@@ -191,6 +229,8 @@ impl<T> Delivery<T> {
             sequence,
             key,
             attempt,
+            alone,
+            retried,
         }
     }
 }

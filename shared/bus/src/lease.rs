@@ -81,6 +81,13 @@ impl Bus {
         Ok(None)
     }
 
+    /// The last renewal of a lease. `None`: nobody holds it.
+    pub(crate) async fn lease_revision(&self, name: &str) -> Result<Option<u64>, StoreError> {
+        let found = Nats(self.0.wire.clone()).get(LEASES, name).await?;
+        let live = found.filter(|raw| !is_marker(&raw.headers));
+        Ok(live.map(|raw| raw.sequence))
+    }
+
     async fn try_lease(&self, cx: &Cx, name: &str, waited: bool) -> Result<Try, BusError> {
         if !crate::subject::is_key(name) {
             return Err(StoreError::Key(name.to_owned()).into());

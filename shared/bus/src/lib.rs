@@ -11,31 +11,47 @@
 //! read directly; objects are plain messages named by their content. `JetStream`'s own object
 //! store is not used: two writers of one name hang its readers.
 //!
+//! A message that kills its process is found by who takes it next: the first delivery costs
+//! nothing extra, from the second on a record says which process works on it. Three deaths, the
+//! last one while nothing else ran beside it, make a dead letter; failures that may be gone the
+//! next time are tried for a day and never count as deaths. Dead letters can be listed, retried and
+//! dropped ([`Bus::dead_letters`]). A body over 256 KB travels as an object and every reader gets it
+//! back. Who only looks reads a stream in order from any place ([`Bus::tail`]).
+//!
 //! What it does not do: it does not know what events mean, and it promises no order between
 //! messages. To an outside receiver the promise is *at least once* under one CloudEvents id.
 //!
 //! To add a stream, bucket or consumer: one line in `topology.rs`. To add a kind of message: a
 //! type in `model::event`, and its name in the list of `handler.rs`.
 
+mod attempts;
 mod bus;
 mod config;
 mod consume;
+mod dlq;
 mod envelope;
 mod error;
 mod follow;
+mod fullness;
+mod gate;
 mod handler;
 mod janitor;
 mod lease;
 mod metrics;
 mod outbox;
 mod partitions;
+mod presence;
 mod private_server;
 mod provision;
 mod publish;
+mod queues;
 mod random;
+mod reader;
+mod slots;
 mod spool;
 mod store;
 mod subject;
+mod tail;
 #[cfg(test)]
 mod testing;
 pub mod topology;
@@ -46,14 +62,18 @@ pub use self::{
     bus::Bus,
     config::Config,
     consume::Consume,
+    dlq::{Letter, Letters, Retried},
     envelope::{Headers, decode, encode},
     error::{BusError, DecodeError, EncodeError, PutError, StoreError},
     follow::{Change, Follow},
-    handler::{Delivery, Failure, Handler, Input, Outcome},
+    handler::{Delivery, Failure, Handler, Input, Outcome, to_json},
     lease::Lease,
     outbox::Outbox,
     private_server::PrivateServer,
+    queues::Queue,
+    slots::Slots,
     spool::{Spool, SpoolError},
     store::{Store, Stored, Written},
+    tail::{Start, Tail, Tailed},
     topology::ConsumerSpec,
 };

@@ -5,8 +5,10 @@ use std::{sync::OnceLock, time::Duration};
 
 use opentelemetry::{
     KeyValue, global,
-    metrics::{Counter, Histogram, UpDownCounter},
+    metrics::{Counter, Gauge, Histogram, UpDownCounter},
 };
+
+use crate::Queue;
 
 /// Events stored in a stream, by `template`.
 const PUBLISHED: &str = "tidewaiter.bus.published";
@@ -18,6 +20,20 @@ const PROCESS_DURATION: &str = "messaging.process.duration";
 const REDELIVERED: &str = "tidewaiter.bus.redelivered";
 /// Dead letters, by `consumer`.
 const DEAD_LETTERS: &str = "tidewaiter.bus.dead_letters";
+/// Deaths of processes that were found by who took their work.
+const CRASHES: &str = "tidewaiter.bus.crashes";
+/// Publishes that a full stream refused, by `template`.
+const REFUSED: &str = "tidewaiter.bus.refused";
+/// Messages that wait, by `consumer`.
+const QUEUE_DEPTH: &str = "tidewaiter.bus.queue.depth";
+/// Messages that are being handled by any process, by `consumer`.
+const QUEUE_IN_FLIGHT: &str = "tidewaiter.bus.queue.in_flight";
+/// Seconds since the oldest message of a queue was stored, by `consumer`; 0 where it is empty.
+const QUEUE_OLDEST: &str = "tidewaiter.bus.queue.oldest_age";
+/// Dead letters that nobody dropped or retried.
+const LETTERS: &str = "tidewaiter.bus.dead_letters_kept";
+/// Bytes of message bodies that are kept as objects.
+const CLAIM_BYTES: &str = "tidewaiter.bus.claims";
 /// Leases taken from a holder that stopped renewing.
 const TAKEOVERS: &str = "tidewaiter.bus.lease_takeovers";
 /// Items in the spool.
@@ -31,6 +47,13 @@ pub(crate) struct Metrics {
     process: Histogram<f64>,
     redelivered: Counter<u64>,
     dead_letters: Counter<u64>,
+    crashes: Counter<u64>,
+    refused: Counter<u64>,
+    depth: Gauge<u64>,
+    in_flight: Gauge<u64>,
+    oldest: Gauge<f64>,
+    letters: Gauge<u64>,
+    claims: Gauge<u64>,
     takeovers: Counter<u64>,
     spool_items: UpDownCounter<i64>,
     spool_bytes: UpDownCounter<i64>,
@@ -53,6 +76,16 @@ pub(crate) fn metrics() -> &'static Metrics {
                 .u64_counter(DEAD_LETTERS)
                 .with_unit("{message}")
                 .build(),
+            crashes: meter.u64_counter(CRASHES).with_unit("{crash}").build(),
+            refused: meter.u64_counter(REFUSED).with_unit("{message}").build(),
+            depth: meter.u64_gauge(QUEUE_DEPTH).with_unit("{message}").build(),
+            in_flight: meter
+                .u64_gauge(QUEUE_IN_FLIGHT)
+                .with_unit("{message}")
+                .build(),
+            oldest: meter.f64_gauge(QUEUE_OLDEST).with_unit("s").build(),
+            letters: meter.u64_gauge(LETTERS).with_unit("{message}").build(),
+            claims: meter.u64_gauge(CLAIM_BYTES).with_unit("By").build(),
             takeovers: meter.u64_counter(TAKEOVERS).with_unit("{lease}").build(),
             spool_items: meter
                 .i64_up_down_counter(SPOOL_ITEMS)
@@ -90,6 +123,28 @@ impl Metrics {
     pub(crate) fn dead_letter(&self, consumer: &str) {
         self.dead_letters
             .add(1, &[KeyValue::new("consumer", consumer.to_owned())]);
+    }
+
+    pub(crate) fn crash(&self) {
+        self.crashes.add(1, &[]);
+    }
+
+    pub(crate) fn refused(&self, template: &str) {
+        self.refused
+            .add(1, &[KeyValue::new("template", template.to_owned())]);
+    }
+
+    pub(crate) fn queue(&self, queue: &Queue) {
+        let labels = [KeyValue::new("consumer", queue.consumer.clone())];
+        self.depth.record(queue.pending, &labels);
+        self.in_flight.record(queue.in_flight, &labels);
+        let oldest = queue.oldest_age.unwrap_or_default();
+        self.oldest.record(oldest.as_secs_f64(), &labels);
+    }
+
+    pub(crate) fn kept(&self, claim_bytes: u64, letters: u64) {
+        self.claims.record(claim_bytes, &[]);
+        self.letters.record(letters, &[]);
     }
 
     pub(crate) fn takeover(&self) {

@@ -22,7 +22,7 @@ use crate::{
     random,
     spool::{Item, Reader},
     subject,
-    wire::{Wire, WireError},
+    wire::WireError,
 };
 
 /// How many publishes are under way at once.
@@ -55,7 +55,7 @@ impl Outbox {
         let (reader, of_task) = (spool.reader(), spool.clone());
         let (bus, cx_here) = (bus.clone(), cx.clone());
         cx.spawn("outbox", async move {
-            drain(&cx_here, &bus.0.wire, &of_task, reader).await;
+            drain(&cx_here, &bus, &of_task, reader).await;
         });
         Ok(Self {
             spool,
@@ -104,7 +104,7 @@ impl Outbox {
     }
 }
 
-async fn drain(cx: &Cx, wire: &Wire, spool: &Spool, reader: Reader) {
+async fn drain(cx: &Cx, bus: &Bus, spool: &Spool, reader: Reader) {
     let mut durable = spool.durable();
     let mut reader = reader;
     while !cx.is_stopping() {
@@ -132,15 +132,19 @@ async fn drain(cx: &Cx, wire: &Wire, spool: &Spool, reader: Reader) {
             }
             continue;
         }
-        publish_all(cx, wire, spool, &items).await;
+        publish_all(cx, bus, spool, &items).await;
     }
 }
 
 /// Publishes items in order until all are stored.
-async fn publish_all(cx: &Cx, wire: &Wire, spool: &Spool, items: &[Item]) {
+async fn publish_all(cx: &Cx, bus: &Bus, spool: &Spool, items: &[Item]) {
     let mut rest = items;
     while !rest.is_empty() && !cx.is_stopping() {
-        let done = publish_window(wire, spool, rest).await;
+        // Those that wait for a connection by themselves would be woken in any order.
+        if !bus.0.wire.up(PAUSE).await {
+            continue;
+        }
+        let done = publish_window(bus, spool, rest).await;
         if let Some(last) = done.checked_sub(1).and_then(|last| rest.get(last)) {
             spool.commit(last.sequence).await;
         }
@@ -152,9 +156,9 @@ async fn publish_all(cx: &Cx, wire: &Wire, spool: &Spool, items: &[Item]) {
 }
 
 /// How many items from the first on are stored or set aside.
-async fn publish_window(wire: &Wire, spool: &Spool, items: &[Item]) -> usize {
+async fn publish_window(bus: &Bus, spool: &Spool, items: &[Item]) -> usize {
     let mut answers = stream::iter(items.to_vec())
-        .map(|item| publish(wire, item))
+        .map(|item| publish(bus, item))
         .buffered(WINDOW);
     let mut done = 0;
     while let Some(answer) = answers.next().await {
@@ -175,7 +179,7 @@ async fn publish_window(wire: &Wire, spool: &Spool, items: &[Item]) -> usize {
     done
 }
 
-async fn publish(wire: &Wire, item: Item) -> Result<String, WireError> {
+async fn publish(bus: &Bus, item: Item) -> Result<String, WireError> {
     let Queued {
         subject,
         headers,
@@ -184,8 +188,23 @@ async fn publish(wire: &Wire, item: Item) -> Result<String, WireError> {
         code: 0,
         text: error.to_string(),
     })?;
-    let headers: Headers = headers.into_iter().collect();
-    wire.store(&subject, &headers, body).await?;
+    let mut headers: Headers = headers.into_iter().collect();
+    let checked = bus.0.store.check_in(&mut headers, body).await;
+    let body = checked.map_err(|error| {
+        if error.is_permanent() {
+            WireError::Refused {
+                code: 0,
+                text: error.to_string(),
+            }
+        } else {
+            WireError::Other(error.to_string())
+        }
+    })?;
+    let stored = bus.0.wire.store(&subject, &headers, body).await;
+    if matches!(stored, Err(WireError::Full(_))) {
+        bus.0.fullness.note(&subject);
+    }
+    stored?;
     Ok(subject::template(&subject))
 }
 

@@ -111,6 +111,28 @@ impl PrivateServer {
         &self.url
     }
 
+    /// The address, with credentials, of the private server of another process that works in
+    /// `data_dir`, for tools of whoever may read that process's files. `None`: none was started
+    /// there, or its files are not for us to read.
+    pub fn find(data_dir: &Path) -> Option<String> {
+        let path = data_dir.join("nats").join("server.conf");
+        let text = chassis::files::read_text_bounded(&path, 64 * 1024).ok()?;
+        let field = |name: &str| -> Option<Value> {
+            let line = text.lines().find_map(|line| line.strip_prefix(name))?;
+            serde_json::from_str(line.strip_prefix(": ")?).ok()
+        };
+        let (listen, login) = (field("listen")?, field("authorization")?);
+        let part = |name: &str| login.get(name).and_then(Value::as_str);
+        let address = listen
+            .as_str()
+            .filter(|address| !address.ends_with(":-1"))?;
+        Some(format!(
+            "nats://{}:{}@{address}",
+            part("user")?,
+            part("password")?
+        ))
+    }
+
     /// Its process.
     pub fn pid(&self) -> Option<u32> {
         self.shared.state().child.as_ref().map(Child::id)
@@ -419,6 +441,9 @@ mod tests {
             .permissions()
             .mode();
         assert_eq!(mode & 0o777, 0o600);
+        let found = PrivateServer::find(dir.path());
+        assert_eq!(found.as_deref(), Some(server.url()));
+        assert_eq!(PrivateServer::find(&dir.path().join("none")), None);
         let config = Config {
             url: Some(server.url().to_owned()),
             ..Config::default()

@@ -2,7 +2,6 @@
 
 use std::time::Duration;
 
-use jiff::Timestamp;
 use model::{Slug, event::Event};
 use tokio::time::{Instant, sleep};
 use tracing::{Instrument, field};
@@ -13,7 +12,7 @@ use crate::{
     handler::Emit,
     metrics::metrics,
     random, subject,
-    wire::{PAUSE, Wire, WireError},
+    wire::{PAUSE, WireError},
 };
 
 /// How long a publish is tried.
@@ -24,12 +23,12 @@ impl Bus {
     /// computed from its content.
     pub async fn publish<E: Event>(&self, tenant: &Slug, event: &E) -> Result<(), BusError> {
         let emit = Emit::new(tenant, event).map_err(StoreError::from)?;
-        publish(&self.0.wire, &emit, self.0.cx.now()).await
+        publish(self, &emit).await
     }
 }
 
 /// Publishes in a span of its own, whose context travels with the message.
-pub(crate) async fn publish(wire: &Wire, emit: &Emit, now: Timestamp) -> Result<(), BusError> {
+pub(crate) async fn publish(bus: &Bus, emit: &Emit) -> Result<(), BusError> {
     let template = subject::template(&emit.subject);
     let span = tracing::info_span!(
         "publish",
@@ -45,7 +44,7 @@ pub(crate) async fn publish(wire: &Wire, emit: &Emit, now: Timestamp) -> Result<
         messaging.message.body.size = emit.body.len(),
     );
     async {
-        let stored = publish_here(wire, emit, now).await;
+        let stored = publish_here(bus, emit).await;
         match &stored {
             Ok(()) => metrics().published(template),
             Err(_) => {
@@ -58,13 +57,23 @@ pub(crate) async fn publish(wire: &Wire, emit: &Emit, now: Timestamp) -> Result<
     .await
 }
 
-async fn publish_here(wire: &Wire, emit: &Emit, now: Timestamp) -> Result<(), BusError> {
-    let headers = emit.headers(now);
+async fn publish_here(bus: &Bus, emit: &Emit) -> Result<(), BusError> {
+    let mut headers = emit.headers(bus.0.cx.now());
+    let store = &bus.0.store;
+    let body = store.check_in(&mut headers, emit.body.clone()).await?;
     let deadline = Instant::now() + PATIENCE;
     loop {
-        match wire.store(&emit.subject, &headers, emit.body.clone()).await {
+        match bus
+            .0
+            .wire
+            .store(&emit.subject, &headers, body.clone())
+            .await
+        {
             Ok(_) => return Ok(()),
-            Err(WireError::Full(_)) => return Err(BusError::Full(emit.subject.clone())),
+            Err(WireError::Full(_)) => {
+                bus.0.fullness.note(&emit.subject);
+                return Err(BusError::Full(emit.subject.clone()));
+            }
             Err(error) if error.is_transient() && Instant::now() < deadline => {
                 sleep(random::jitter(PAUSE)).await;
             }

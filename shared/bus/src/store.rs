@@ -6,6 +6,7 @@
 //! comes back to life.
 
 pub(crate) mod backend;
+pub(crate) mod claims;
 mod keys;
 mod memory;
 pub(crate) mod nats;
@@ -227,7 +228,9 @@ impl Store {
                 max: OBJECT_BYTES_MAX,
             });
         }
-        self.backend.put_object(bucket, &digest, bytes).await?;
+        self.backend
+            .put_object(bucket, &digest, bytes, false)
+            .await?;
         Ok(digest)
     }
 

@@ -41,6 +41,22 @@ pub(crate) fn template(subject: &str) -> String {
     }
 }
 
+/// Whether a subject fits a filter, which may have wildcards; an empty one fits all.
+pub(crate) fn matches(filter: &str, subject: &str) -> bool {
+    if filter.is_empty() {
+        return true;
+    }
+    let mut tokens = subject.split('.');
+    for wanted in filter.split('.') {
+        match tokens.next() {
+            Some(_) if wanted == ">" => return true,
+            Some(token) if wanted == "*" || wanted == token => {}
+            _ => return false,
+        }
+    }
+    tokens.next().is_none()
+}
+
 /// Whether NATS takes it as a key: tokens of `A-Z a-z 0-9 - _ = /`, joined by dots.
 pub(crate) fn is_key(key: &str) -> bool {
     let allowed = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'_' | b'=' | b'/');
@@ -78,6 +94,16 @@ mod tests {
         insta::assert_snapshot!(template("tw.res.acme.vulnerability.appeared"), @"tw.res.{tenant}.vulnerability.appeared");
         insta::assert_snapshot!(template("$KV.tw_images_f.acme.00ff.judged.default"), @"$KV.tw_images.{tenant}.{image}.judged");
         insta::assert_snapshot!(template("$KV.tw_config.tokens.abc"), @"$KV.tw_config.{key}");
+    }
+
+    #[test]
+    fn filters_fit_as_those_of_the_server() {
+        for filter in ["", ">", "a.>", "a.*.c", "a.b.c", "*.*.*"] {
+            assert!(matches(filter, "a.b.c"), "{filter}");
+        }
+        for filter in ["a", "a.b", "a.b.c.>", "a.*", "a.b.c.d", "b.>"] {
+            assert!(!matches(filter, "a.b.c"), "{filter}");
+        }
     }
 
     #[test]

@@ -2,14 +2,20 @@
 
 use std::{
     process::{Child, Command, Stdio},
+    sync::Arc,
     time::{Duration, Instant},
 };
 
 use chassis::Cx;
+use jiff::Timestamp;
+use model::event::{DeadLetter, ImagePushed, JOBS};
 use tempfile::TempDir;
+use tokio::runtime::Runtime;
 
-use crate::{Bus, Config};
+use crate::{Bus, Config, Consume, Handler};
 
+/// Names another server binary than the `nats-server` on the path, to run the suite on it.
+const BINARY: &str = "TIDEWAITER_NATS_SERVER";
 /// How long a test waits for anything.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(30);
 
@@ -26,17 +32,21 @@ pub(crate) struct World {
     pub(crate) bus: Bus,
 }
 
+/// Another process that can be killed, as far as NATS can tell: it has a runtime of its own.
+pub(crate) struct Mortal {
+    runtime: Option<Runtime>,
+    cx: Cx,
+    pub(crate) bus: Bus,
+}
+
 // === impl Server ===
 
 impl Server {
     /// `None`, with the reason printed, where there is no nats-server.
     pub(crate) async fn start() -> Option<Self> {
-        let installed = Command::new("nats-server")
-            .arg("--version")
-            .output()
-            .is_ok();
+        let installed = Command::new(binary()).arg("--version").output().is_ok();
         if !installed {
-            println!("skipped: no nats-server on the path");
+            println!("skipped: no `{}` that can be run", binary());
             return None;
         }
         let port = {
@@ -53,7 +63,7 @@ impl Server {
     }
 
     pub(crate) async fn up(&mut self) {
-        let mut command = Command::new("nats-server");
+        let mut command = Command::new(binary());
         command.args([
             "--addr",
             "127.0.0.1",
@@ -102,9 +112,15 @@ impl Drop for Server {
 
 impl World {
     pub(crate) async fn start() -> Option<Self> {
+        Self::with(|config| config).await
+    }
+
+    /// One with other settings than most tests need.
+    pub(crate) async fn with(change: impl FnOnce(Config) -> Config) -> Option<Self> {
         let server = Server::start().await?;
         let cx = Cx::for_tests();
-        let bus = Bus::connect(&cx, &server.config(), "test").await.unwrap();
+        let config = change(server.config());
+        let bus = Bus::connect(&cx, &config, "test").await.unwrap();
         bus.provision().await.unwrap();
         Some(Self { server, cx, bus })
     }
@@ -112,10 +128,82 @@ impl World {
     /// Another process's bus, as far as NATS can tell.
     pub(crate) async fn other(&self) -> (Cx, Bus) {
         let cx = Cx::for_tests();
-        let bus = Bus::connect(&cx, &self.server.config(), "other")
-            .await
-            .unwrap();
+        let config = self.bus.config();
+        let bus = Bus::connect(&cx, config, "other").await.unwrap();
         (cx, bus)
+    }
+
+    /// Another process that can be killed.
+    pub(crate) async fn mortal(&self) -> Mortal {
+        let mut runtime = tokio::runtime::Builder::new_multi_thread();
+        let runtime = runtime.worker_threads(1).enable_all().build().unwrap();
+        let (cx, config) = (Cx::for_tests(), self.bus.config().clone());
+        let of_bus = cx.clone();
+        let connect = async move { Bus::connect(&of_bus, &config, "mortal").await.unwrap() };
+        let bus = runtime.spawn(connect).await.unwrap();
+        let runtime = Some(runtime);
+        Mortal { runtime, cx, bus }
+    }
+}
+
+// === impl Mortal ===
+
+impl Mortal {
+    pub(crate) fn serve<H: Handler>(&self, consume: Consume, handler: Arc<H>) {
+        let _inside = self.runtime.as_ref().unwrap().enter();
+        self.bus.consume(&self.cx, consume, handler);
+    }
+
+    /// As `kill -9`: nothing is acknowledged, given back or released.
+    pub(crate) fn kill(self) {
+        drop(self);
+    }
+}
+
+impl Drop for Mortal {
+    fn drop(&mut self) {
+        if let Some(runtime) = self.runtime.take() {
+            runtime.shutdown_background();
+        }
+    }
+}
+
+fn binary() -> String {
+    chassis::config::env_var(BINARY).unwrap_or_else(|| "nats-server".to_owned())
+}
+
+/// So many dead letters, oldest first.
+pub(crate) async fn letters(bus: &Bus, wanted: usize) -> Vec<DeadLetter> {
+    eventually("dead letters", async || {
+        let page = bus.dead_letters(None, 100).await.unwrap();
+        page.letters.len() == wanted
+    })
+    .await;
+    let page = bus.dead_letters(None, 100).await.unwrap();
+    let letters = page.letters.into_iter().rev();
+    letters.map(|letter| letter.letter).collect()
+}
+
+/// All jobs are acknowledged. The stream itself may hold some that are: a server that was killed
+/// forgets removals, but not acknowledgments.
+pub(crate) async fn queue_is_empty(bus: &Bus) {
+    eventually("no job is left", async || {
+        bus.backlog(JOBS, "image_norm")
+            .await
+            .is_ok_and(|left| left == 0)
+    })
+    .await;
+}
+
+/// An event.
+pub(crate) fn pushed(repository: &str) -> ImagePushed {
+    ImagePushed {
+        source: "main".parse().unwrap(),
+        repository: repository.to_owned(),
+        tag: None,
+        digest: None,
+        sender_id: None,
+        occurred_at: Timestamp::UNIX_EPOCH,
     }
 }
 

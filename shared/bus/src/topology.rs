@@ -6,8 +6,8 @@ use std::time::Duration;
 use model::{
     Digest, Partition,
     event::{
-        ADVISORIES, ALERT_STATES, ALERTS, CONFIG, DLQ, EVENTS, FEED_OBJECTS, JOBS, LEASES,
-        Priority, REFS, REPORT_OBJECTS, RESULTS, images_bucket,
+        ADVISORIES, ALERT_STATES, ALERTS, ATTEMPTS, CLAIM_OBJECTS, CONFIG, DLQ, EVENTS,
+        FEED_OBJECTS, JOBS, LEASES, Priority, REFS, REPORT_OBJECTS, RESULTS, images_bucket,
     },
 };
 use serde_json::{Value, json};
@@ -22,6 +22,10 @@ pub(crate) const ACK_PENDING: u32 = 1_000;
 
 const MINUTE: Duration = Duration::from_mins(1);
 const DAY: Duration = Duration::from_hours(24);
+/// How long the longest streams keep a message.
+const NEWS_AGE: Duration = Duration::from_hours(30 * 24);
+/// How long a claim lives: it is stored before the message that names it.
+const CLAIM_AGE: Duration = Duration::from_hours(31 * 24);
 const MIB: i64 = 1024 * 1024;
 const GIB: i64 = 1024 * MIB;
 
@@ -52,17 +56,19 @@ pub(crate) fn streams(config: &Config) -> Vec<Stream> {
     let mut streams = vec![
         news(EVENTS, &events, 7 * DAY, 2 * GIB, 512 * 1024),
         jobs(),
-        news(RESULTS, &["tw.res.>"], 30 * DAY, 5 * GIB, 512 * 1024),
-        news(ALERTS, &["tw.alert.>"], 30 * DAY, GIB, 512 * 1024),
+        news(RESULTS, &["tw.res.>"], NEWS_AGE, 5 * GIB, 512 * 1024),
+        news(ALERTS, &["tw.alert.>"], NEWS_AGE, GIB, 512 * 1024),
         // A dead letter holds a whole message, so it may be as large as the server allows.
-        news(DLQ, &["tw.dlq.>"], 30 * DAY, GIB, -1),
+        news(DLQ, &["tw.dlq.>"], NEWS_AGE, GIB, -1),
         bucket(REFS, None),
         bucket(ADVISORIES, None),
         bucket(CONFIG, None),
         bucket(LEASES, Some(config.lease())),
+        bucket(ATTEMPTS, Some(30 * DAY)),
         bucket(ALERT_STATES, None),
-        objects(REPORT_OBJECTS),
-        objects(FEED_OBJECTS),
+        objects(REPORT_OBJECTS, None),
+        objects(FEED_OBJECTS, None),
+        objects(CLAIM_OBJECTS, Some(CLAIM_AGE)),
     ];
     streams.extend(Partition::all().map(|partition| bucket(&images_bucket(partition), None)));
     for stream in &mut streams {
@@ -229,14 +235,14 @@ fn bucket(name: &str, age: Option<Duration>) -> Stream {
     )
 }
 
-fn objects(name: &str) -> Stream {
+fn objects(name: &str, age: Option<Duration>) -> Stream {
     Stream::new(
         &object_stream(name),
         json!({
             "subjects": [format!("tw.obj.{name}.*.*")],
             "retention": "limits",
             "discard": "new",
-            "max_age": 0,
+            "max_age": nanos(age.unwrap_or_default()),
             "max_bytes": -1,
             "max_msgs_per_subject": 1,
             "duplicate_window": nanos(2 * MINUTE),
@@ -256,7 +262,7 @@ mod tests {
     #[test]
     fn the_list_is_whole() {
         let streams = streams(&Config::default());
-        assert_eq!(streams.len(), 28);
+        assert_eq!(streams.len(), 30);
         let consumers = consumers();
         assert_eq!(consumers.len(), 53);
         let of = |durable: &str| {
@@ -272,6 +278,17 @@ mod tests {
                 streams.iter().any(|stream| stream.name == spec.stream),
                 "{spec:?}"
             );
+        }
+    }
+
+    #[test]
+    fn claims_outlive_every_message_that_can_name_them() {
+        for stream in streams(&Config::default()) {
+            let plain = !stream.name.starts_with("KV_") && !stream.name.starts_with("OBJ_");
+            let age = stream.settings["max_age"].as_u64().unwrap();
+            if plain {
+                assert!((1..nanos(CLAIM_AGE)).contains(&age), "{}", stream.name);
+            }
         }
     }
 }

@@ -48,6 +48,8 @@ pub(crate) struct Link {
     /// Grows with each connection made.
     pub(crate) number: u64,
     pub(crate) up: bool,
+    /// When the connection was made.
+    pub(crate) since: Option<Instant>,
     problem: Option<String>,
 }
 
@@ -230,10 +232,25 @@ impl Wire {
 
     /// The last message of a subject. Tried again while there is no answer.
     pub(crate) async fn last(&self, stream: &str, subject: &str) -> Result<Option<Raw>, WireError> {
-        let deadline = Instant::now() + PATIENCE;
         let asked = format!("$JS.API.DIRECT.GET.{stream}.{subject}");
+        self.read(asked, Bytes::new()).await
+    }
+
+    /// A message by its sequence, or the first of a subject from a sequence on. Tried again while
+    /// there is no answer.
+    pub(crate) async fn direct(
+        &self,
+        stream: &str,
+        which: &Value,
+    ) -> Result<Option<Raw>, WireError> {
+        let asked = format!("$JS.API.DIRECT.GET.{stream}");
+        self.read(asked, Bytes::from(which.to_string())).await
+    }
+
+    async fn read(&self, asked: String, body: Bytes) -> Result<Option<Raw>, WireError> {
+        let deadline = Instant::now() + PATIENCE;
         loop {
-            match self.call(asked.clone(), None, Bytes::new()).await {
+            match self.call(asked.clone(), None, body.clone()).await {
                 Ok(message) if message.status == Some(StatusCode::NOT_FOUND) => return Ok(None),
                 Ok(message) => return raw(message).map(Some),
                 Err(error) if error.is_transient() && Instant::now() < deadline => {
@@ -447,11 +464,14 @@ fn inbox_name(name: &str) -> String {
 fn note(report: &watch::Sender<Link>, event: &Event) {
     match event {
         Event::Connected => {
-            report.send_modify(|link| (link.up, link.number) = (true, link.number + 1));
+            report.send_modify(|link| {
+                (link.up, link.number) = (true, link.number + 1);
+                link.since = Some(Instant::now());
+            });
             tracing::info!("connected to nats-server");
         }
         Event::Disconnected | Event::Closed => {
-            report.send_modify(|link| link.up = false);
+            report.send_modify(|link| (link.up, link.since) = (false, None));
             tracing::info!("disconnected from nats-server");
         }
         Event::ServerError(ServerError::Other(text)) if text.contains("ermissions") => {

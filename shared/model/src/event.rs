@@ -29,12 +29,16 @@ pub const ADVISORIES: &str = "tw_advisories";
 pub const CONFIG: &str = "tw_config";
 /// Bucket of leases.
 pub const LEASES: &str = "tw_leases";
+/// Bucket of attempts: what became of messages that were delivered more than once.
+pub const ATTEMPTS: &str = "tw_attempts";
 /// Bucket of alert states.
 pub const ALERT_STATES: &str = "tw_alerts";
 /// Objects: packages, findings and assessments of images.
 pub const REPORT_OBJECTS: &str = "tw_reports";
 /// Objects: advisory manifests, shards and inbox.
 pub const FEED_OBJECTS: &str = "tw_feeds";
+/// Objects: bodies of messages that are too large for them.
+pub const CLAIM_OBJECTS: &str = "tw_claims";
 
 /// The bucket of a partition's image records.
 pub fn images_bucket(partition: Partition) -> String {
@@ -248,6 +252,58 @@ pub struct DeadLetter {
     pub body: Vec<u8>,
     /// When.
     pub at: Timestamp,
+    /// The trace that the message belongs to.
+    #[serde(default)]
+    pub trace: Option<String>,
+    /// What was tried.
+    #[serde(default)]
+    pub attempts: AttemptCounts,
+}
+
+/// How often a message was tried, and how that ended.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct AttemptCounts {
+    /// How often it was delivered.
+    pub delivered: u64,
+    /// How often its process died.
+    pub crashes: u32,
+    /// How often something was away that should come back.
+    pub transient: u32,
+}
+
+/// What became of the attempts at a message that was delivered more than once. A value of
+/// [`ATTEMPTS`], by stream, consumer and sequence.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Attempts {
+    /// How often its process died.
+    pub crashes: u32,
+    /// How often something was away that should come back.
+    pub transient: u32,
+    /// When it failed so for the first time.
+    pub since: Option<Timestamp>,
+    /// The handler that runs now, or died.
+    pub open: Option<OpenAttempt>,
+    /// Whether it killed too many processes, the last one alone: it is not tried again.
+    pub condemned: bool,
+}
+
+/// A handler that runs.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct OpenAttempt {
+    /// The process that runs it, by the name of its lease.
+    pub holder: String,
+    /// Whether no other handler runs in that process.
+    #[serde(default)]
+    pub alone: bool,
+}
+
+// === impl DeadLetter ===
+
+impl DeadLetter {
+    /// The `ce-type` of its message.
+    pub const KIND: &'static str = "io.tidewaiter.dead-letter.v1";
 }
 
 // === impl Event ===

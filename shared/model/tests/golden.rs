@@ -17,8 +17,8 @@ use model::{
     Known, PolicyRecord, Record, RefRecord, ScanRequestRecord, Scanned, ScannedFindings,
     ScannedPackages, SweptMark, TagRecord, TokenRecord,
     event::{
-        Alert, DeadLetter, Event, ImageDeleted, ImageJudged, ImagePushed, ImageScan, ScanRequested,
-        VulnerabilityChanged,
+        Alert, Attempts, DeadLetter, Event, ImageDeleted, ImageJudged, ImagePushed, ImageScan,
+        ScanRequested, VulnerabilityChanged,
     },
 };
 use serde::{Serialize, de::DeserializeOwned};
@@ -99,6 +99,7 @@ fn cases() -> Vec<Case> {
         stored::<ScannedFindings>("findings"),
         stored::<Assessment>("assessment"),
         stored::<DeadLetter>("dead_letter"),
+        stored::<Attempts>("attempts"),
     ]
 }
 

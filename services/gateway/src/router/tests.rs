@@ -127,6 +127,8 @@ impl World {
             sequence: 1,
             key: None,
             attempt: 1,
+            alone: false,
+            retried: false,
         };
         self.router.handle(delivery).await
     }

@@ -2,6 +2,7 @@
 
 use async_nats::{Message, Subject};
 use bytes::Bytes;
+use jiff::Timestamp;
 use model::{RecordKey, Slug};
 
 use crate::{
@@ -27,6 +28,8 @@ pub(crate) struct Place {
     pub(crate) stream_sequence: u64,
     pub(crate) consumer_sequence: u64,
     pub(crate) pending: u64,
+    /// When the stream stored it.
+    pub(crate) stored_at: Timestamp,
 }
 
 /// Whose message it is, and what it is.
@@ -95,14 +98,16 @@ impl Place {
             [_, _, _, _, numbers @ ..] if numbers.len() >= 5 => numbers,
             _ => return None,
         };
-        let [delivered, stream, consumer, _, pending, ..] = numbers else {
+        let [delivered, stream, consumer, time, pending, ..] = numbers else {
             return None;
         };
+        let stored_at = Timestamp::from_nanosecond(time.parse().ok()?).ok()?;
         Some(Self {
             delivered: delivered.parse().ok()?,
             stream_sequence: stream.parse().ok()?,
             consumer_sequence: consumer.parse().ok()?,
             pending: pending.parse().ok()?,
+            stored_at,
         })
     }
 }
@@ -118,6 +123,7 @@ mod tests {
             stream_sequence: 30,
             consumer_sequence: 4,
             pending: 5,
+            stored_at: "1970-01-01T00:00:01.7Z".parse().unwrap(),
         };
         let check = |text: &str| assert_eq!(Place::parse(text), Some(place), "{text}");
         check("$JS.ACK.JOBS.image_high.2.30.4.1700000000.5");
@@ -142,6 +148,7 @@ mod tests {
                 stream_sequence: 2,
                 consumer_sequence: 3,
                 pending: 5,
+                stored_at: Timestamp::UNIX_EPOCH,
             },
         }
     }

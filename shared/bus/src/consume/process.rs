@@ -1,4 +1,5 @@
-//! One message: decode, handle, write, publish, acknowledge; or retry, or a dead letter.
+//! One message: look at the attempts before, decode, handle, write, publish. What follows from how
+//! that ended is in `settle`.
 
 use std::{
     collections::HashMap,
@@ -11,63 +12,65 @@ use anyhow::{Context as _, anyhow};
 use bytes::Bytes;
 use chassis::{Cx, telemetry};
 use futures::FutureExt;
-use model::event::DeadLetter;
-use tokio::time::Instant;
+use model::event::Priority;
+use tokio::time::{Instant, sleep};
 use tracing::{Instrument, Span, field};
 
-use super::{Arrived, Consume, Held, Hold, message::Identity};
+use super::{Arrived, Consume, Held, Hold, message::Identity, settle::End};
 use crate::{
-    Bus, Delivery, Failure, Handler, Input, Outcome,
-    envelope::{Attributes, Headers, MESSAGE_ID, encode},
+    Bus, Delivery, Failure, Handler, Input, Outcome, Slots,
+    attempts::{CRASHES_MAX, Ledger, Taken},
+    dlq,
     error::{BusError, PutError, StoreError},
+    handler::Emit,
     metrics::metrics,
     publish::publish,
     random,
+    slots::Slot,
     store::is_marker,
     subject,
-    wire::WireError,
 };
 
 /// How often a handler runs again at once after another wrote first.
 const CONFLICTS_MAX: u32 = 5;
+/// Pause before a handler runs again.
+const CONFLICT_PAUSE: Duration = Duration::from_millis(20);
 /// A message whose handler panics so often in this process is a dead letter.
 const PANICS_MAX: u32 = 3;
-/// The longest delay before a message is tried again.
-const DELAY_MAX: Duration = Duration::from_mins(10);
-/// From this attempt on a retry is worth a warning.
-const WARN_FROM: u64 = 5;
+/// Pause before a full stream is tried again.
+const FULL_PAUSE: Duration = Duration::from_secs(1);
+/// How long a claim that seems to be gone may take to appear.
+const SECOND_LOOK: Duration = Duration::from_secs(1);
 
 /// A consumer's handler with what is needed around it.
 pub(crate) struct Server<H> {
     pub(crate) bus: Bus,
     pub(crate) consume: Consume,
     pub(crate) held: Held,
-    cx: Cx,
+    /// The slots that its messages share with those of other consumers.
+    share: Option<(Slots, Priority)>,
+    pub(super) cx: Cx,
     handler: Arc<H>,
     /// How often a message's handler panicked, by sequence.
-    panics: Mutex<HashMap<u64, u32>>,
-}
-
-/// How a message ended.
-enum End {
-    Done,
-    /// Nothing to handle: a deletion, a type of a later version, a record replaced long ago.
-    Skipped(&'static str),
-    Retry(anyhow::Error),
-    Reject(anyhow::Error),
-    /// The process stops: somebody else shall have it at once.
-    Stopped,
+    pub(super) panics: Mutex<HashMap<u64, u32>>,
 }
 
 // === impl Server ===
 
 impl<H: Handler> Server<H> {
-    pub(crate) fn new(bus: Bus, cx: Cx, consume: Consume, handler: Arc<H>) -> Self {
+    pub(crate) fn new(
+        bus: Bus,
+        cx: Cx,
+        consume: Consume,
+        share: Option<(Slots, Priority)>,
+        handler: Arc<H>,
+    ) -> Self {
         let held = bus.0.held(&consume.stream, &consume.durable);
         Self {
             bus,
             consume,
             held,
+            share,
             cx,
             handler,
             panics: Mutex::default(),
@@ -92,14 +95,24 @@ impl<H: Handler> Server<H> {
         async {
             let end = tokio::select! {
                 biased;
-                end = self.run(&arrived) => end,
-                () = self.give_up() => End::Stopped,
+                end = self.run(&arrived, &hold) => end,
+                () = self.give_up(&hold) => End::Stopped,
             };
             let outcome = self.settle(&arrived, &hold, end).await;
             metrics().consumed(&self.consume.durable, outcome, started.elapsed());
         }
         .instrument(span.clone())
         .await;
+    }
+
+    /// Records what this process works on, for it may have been away for so long that others take
+    /// it for dead.
+    pub(crate) async fn announce(&self) {
+        for sequence in self.held.unrecorded() {
+            if let Err(error) = self.ledger(sequence).open(false).await {
+                tracing::debug!(%error, "message {sequence} is not announced: {error}");
+            }
+        }
     }
 
     fn span(&self, arrived: &Arrived) -> Span {
@@ -126,75 +139,151 @@ impl<H: Handler> Server<H> {
         )
     }
 
-    /// Ends when the process stops and the grace is over.
-    async fn give_up(&self) {
+    /// Ends when the process stops, and for a handler that began when the grace is over.
+    async fn give_up(&self, hold: &Hold) {
         self.cx.stopped().await;
-        tokio::time::sleep(self.bus.config().grace()).await;
+        if hold.has_begun() {
+            sleep(self.bus.config().grace()).await;
+        }
     }
 
-    async fn run(&self, arrived: &Arrived) -> End {
+    pub(super) fn ledger(&self, sequence: u64) -> Ledger {
+        let Consume {
+            stream, durable, ..
+        } = &self.consume;
+        Ledger::new(&self.bus, stream, durable, sequence)
+    }
+
+    async fn slot(&self) -> Option<Slot> {
+        let (slots, class) = self.share.as_ref()?;
+        slots.take(*class).await
+    }
+
+    async fn run(&self, arrived: &Arrived, hold: &Hold) -> End {
+        let _slot = self.slot().await;
         if is_marker(&arrived.headers) {
             return End::Skipped("deleted");
+        }
+        if !dlq::is_for(&self.consume.durable, arrived) {
+            return End::Skipped("for_another");
         }
         let identity = match arrived.identity() {
             Ok(identity) => identity,
             Err(cause) => return End::Reject(anyhow!(cause)),
+        };
+        let taken = match self.take(arrived, hold).await {
+            Ok(taken) => taken,
+            Err(error) => return End::of(error),
         };
         let body = match self.body(arrived).await {
             Ok(Some(body)) => body,
             Ok(None) => return End::Skipped("superseded"),
             Err(error) => return End::of(error),
         };
+        let opened = Opened {
+            arrived,
+            identity,
+            body,
+            alone: taken.attempts.crashes.saturating_add(1) >= CRASHES_MAX,
+        };
+        if taken.attempts.condemned {
+            return self.condemn(&opened, hold, &taken).await;
+        }
+        self.handle(&opened, hold).await
+    }
+
+    async fn handle(&self, opened: &Opened<'_>, hold: &Hold) -> End {
         for _ in 0..CONFLICTS_MAX {
-            let delivery = match Self::delivery(arrived, &identity, &body) {
+            let delivery = match opened.delivery::<H::Input>() {
                 Ok(Some(delivery)) => delivery,
                 Ok(None) => return End::Skipped("unknown"),
-                Err(end) => return end,
+                Err(error) => return End::Reject(error),
             };
-            let outcome = match self.call(delivery, arrived).await {
+            let running = self.call(delivery, opened.arrived);
+            let outcome = match self.attempt(hold, opened.alone, running).await {
                 Ok(outcome) => outcome,
                 Err(Failure::Retry(error)) => return End::Retry(error),
                 Err(Failure::Reject(error)) => return End::Reject(error),
             };
             match self.finish(outcome).await {
                 Ok(end) => return end,
-                Err(Conflict) => {
-                    tokio::time::sleep(random::jitter(Duration::from_millis(20))).await;
-                }
+                Err(Conflict) => sleep(random::jitter(CONFLICT_PAUSE)).await,
             }
         }
         End::Retry(anyhow!("another wrote first, {CONFLICTS_MAX} times"))
     }
 
-    async fn body(&self, arrived: &Arrived) -> Result<Option<Bytes>, StoreError> {
-        match subject::key_of(&arrived.subject) {
-            Some((bucket, key)) => {
-                let store = &self.bus.0.store;
-                store
-                    .body(bucket, key, &arrived.headers, arrived.body.clone())
-                    .await
-            }
-            None => Ok(Some(arrived.body.clone())),
+    /// What became of the attempt before, where there was one.
+    async fn take(&self, arrived: &Arrived, hold: &Hold) -> Result<Taken, StoreError> {
+        if arrived.place.delivered <= 1 {
+            return Ok(Taken::default());
         }
+        hold.record();
+        self.ledger(hold.sequence()).take().await
     }
 
-    fn delivery(
-        arrived: &Arrived,
-        identity: &Identity,
-        body: &[u8],
-    ) -> Result<Option<Delivery<H::Input>>, End> {
-        let decoded = H::Input::decode(&identity.kind, body)
-            .with_context(|| format!("body of type `{}`", identity.kind))
-            .map_err(End::Reject)?;
-        Ok(decoded.map(|body| Delivery {
-            tenant: identity.tenant.clone(),
-            body,
-            id: identity.id.clone(),
-            subject: arrived.subject.clone(),
-            sequence: arrived.place.stream_sequence,
-            key: identity.key.clone(),
-            attempt: arrived.place.delivered,
-        }))
+    /// Runs a handler beside others, or alone. While it runs the record says so.
+    async fn attempt(
+        &self,
+        hold: &Hold,
+        alone: bool,
+        running: impl Future<Output = Result<Outcome, Failure>>,
+    ) -> Result<Outcome, Failure> {
+        let passed = self.bus.0.gate.pass(alone).await;
+        let ledger = self.ledger(hold.sequence());
+        if hold.is_recorded() {
+            ledger.open(alone).await?;
+        }
+        hold.begin();
+        let result = running.await;
+        if hold.is_recorded()
+            && let Err(error) = ledger.close(|_| {}).await
+        {
+            tracing::debug!(%error, "a handler's end is not recorded: {error}");
+        }
+        drop(passed);
+        result
+    }
+
+    /// Lets the handler answer for a message that will not be handled any more.
+    async fn condemn(&self, opened: &Opened<'_>, hold: &Hold, taken: &Taken) -> End {
+        let crashes = taken.attempts.crashes;
+        let cause = format!("it killed its process {crashes} times, the last time alone");
+        for _ in 0..CONFLICTS_MAX {
+            let Ok(Some(delivery)) = opened.delivery::<H::Input>() else {
+                break;
+            };
+            if taken.unanswered {
+                break;
+            }
+            let answering = AssertUnwindSafe(self.handler.condemned(delivery, &cause));
+            let answering = answering.catch_unwind().map(|answer| {
+                answer.unwrap_or_else(|panic| Err(Failure::Reject(anyhow!(panic_text(&*panic)))))
+            });
+            match self.attempt(hold, true, answering).await {
+                Ok(outcome) => match self.finish(outcome).await {
+                    Ok(End::Retry(error)) => return End::Retry(error),
+                    Ok(_) => break,
+                    Err(Conflict) => sleep(random::jitter(CONFLICT_PAUSE)).await,
+                },
+                Err(Failure::Retry(error)) => return End::Retry(error.context(cause)),
+                Err(Failure::Reject(error)) => {
+                    tracing::warn!("nobody answers for a condemned message: {error:#}");
+                    break;
+                }
+            }
+        }
+        End::Reject(anyhow!(cause))
+    }
+
+    async fn body(&self, arrived: &Arrived) -> Result<Option<Bytes>, StoreError> {
+        let found = self.bus.resolve(arrived).await;
+        if matches!(found, Err(StoreError::Dangling { .. })) {
+            // In a cluster, the server that was asked may not have it yet.
+            sleep(SECOND_LOOK).await;
+            return self.bus.resolve(arrived).await;
+        }
+        found
     }
 
     /// Runs the handler. A panic is a bug of ours: tried again, then a dead letter.
@@ -239,10 +328,10 @@ impl<H: Handler> Server<H> {
             }
         }
         for emit in &emits {
-            let published = publish(&self.bus.0.wire, emit, self.cx.now()).await;
-            match published {
+            match self.publish(emit).await {
                 Ok(()) => {}
                 Err(error @ BusError::Refused { .. }) => return Ok(End::Reject(error.into())),
+                Err(BusError::Store(error)) => return Ok(End::of(error)),
                 Err(error) => return Ok(End::Retry(error.into())),
             }
         }
@@ -250,156 +339,60 @@ impl<H: Handler> Server<H> {
         Ok(End::Done)
     }
 
-    async fn settle(&self, arrived: &Arrived, hold: &Hold, end: End) -> &'static str {
-        let failed = matches!(end, End::Retry(_) | End::Reject(_));
-        if failed {
-            Span::current().record("otel.status_code", "ERROR");
-        }
-        match end {
-            End::Done => {
-                self.acknowledge(hold, Bytes::from_static(b"+ACK"), "done")
-                    .await
-            }
-            End::Skipped(why) => {
-                self.acknowledge(hold, Bytes::from_static(b"+ACK"), why)
-                    .await
-            }
-            End::Stopped => {
-                self.acknowledge(hold, Bytes::from_static(b"-NAK"), "stopped")
-                    .await
-            }
-            End::Retry(error) => {
-                let attempt = arrived.place.delivered;
-                let delay = backoff(self.bus.config().retry(), attempt);
-                self.say_retry(arrived, &error, delay);
-                let nak = format!("-NAK {{\"delay\": {}}}", delay.as_nanos());
-                self.acknowledge(hold, nak.into(), "retry").await
-            }
-            End::Reject(error) => match self.bury(arrived, &error).await {
-                Ok(()) => {
-                    self.acknowledge(hold, Bytes::from_static(b"+TERM"), "reject")
-                        .await
+    /// Publishes an event, and waits where its stream is full: this consumer takes nothing more
+    /// then, and others go on.
+    async fn publish(&self, emit: &Emit) -> Result<(), BusError> {
+        loop {
+            match publish(&self.bus, emit).await {
+                Err(BusError::Full(_)) if !self.cx.is_stopping() => {
+                    self.cx.sleep(random::jitter(FULL_PAUSE)).await;
                 }
-                Err(refused) => {
-                    tracing::warn!(error = %refused, "a dead letter could not be kept: {refused}");
-                    let delay = random::jitter(DELAY_MAX.min(self.bus.config().retry() * 12));
-                    let nak = format!("-NAK {{\"delay\": {}}}", delay.as_nanos());
-                    self.acknowledge(hold, nak.into(), "retry").await
-                }
-            },
+                other => return other,
+            }
         }
     }
+}
 
-    async fn acknowledge(&self, hold: &Hold, how: Bytes, outcome: &'static str) -> &'static str {
-        if outcome != "retry" {
-            let mut panics = self.panics.lock().unwrap_or_else(PoisonError::into_inner);
-            panics.remove(&hold.sequence());
-        }
-        if let Some(handle) = hold.handle() {
-            self.bus.0.wire.send(handle, how).await;
-        }
-        outcome
-    }
-
-    fn say_retry(&self, arrived: &Arrived, error: &anyhow::Error, delay: Duration) {
-        let Consume {
-            stream, durable, ..
-        } = &self.consume;
-        let sequence = arrived.place.stream_sequence;
-        let delay_ms = u64::try_from(delay.as_millis()).unwrap_or(u64::MAX);
-        if arrived.place.delivered >= WARN_FROM {
-            tracing::warn!(
-                delay_ms,
-                "`{stream}/{durable}` message {sequence} later: {error:#}"
-            );
-        } else {
-            tracing::info!(
-                delay_ms,
-                "`{stream}/{durable}` message {sequence} later: {error:#}"
-            );
-        }
-    }
-
-    /// Keeps the message as it was, with why it failed. Doing it again changes nothing.
-    async fn bury(&self, arrived: &Arrived, error: &anyhow::Error) -> Result<(), WireError> {
-        let Consume {
-            stream, durable, ..
-        } = &self.consume;
-        let sequence = arrived.place.stream_sequence;
-        let cause = format!("{error:#}");
-        tracing::warn!("`{stream}/{durable}` message {sequence} is a dead letter: {cause}");
-        let pairs = arrived.headers.iter();
-        let letter = DeadLetter {
-            stream: stream.clone(),
-            sequence,
-            consumer: durable.clone(),
-            subject: arrived.subject.clone(),
-            cause,
-            headers: pairs
-                .map(|(name, value)| (name.to_owned(), value.to_owned()))
-                .collect(),
-            body: arrived.body.to_vec(),
-            at: self.cx.now(),
-        };
-        let body = encode(&letter).map_err(|error| WireError::Other(error.to_string()))?;
-        // Two consumers may give up on the same message: each has its letter.
-        let id = format!("dlq:{stream}:{durable}:{sequence}");
-        let mut headers = Headers::default().with(MESSAGE_ID, &*id);
-        headers.describe(&Attributes {
-            id: &id,
-            kind: "io.tidewaiter.dead-letter.v1",
-            source: "/bus",
-            tenant: subject::tenant(&arrived.subject).as_ref(),
-            time: letter.at,
-        });
-        self.bus
-            .0
-            .wire
-            .store(&format!("tw.dlq.{stream}.{durable}"), &headers, body)
-            .await?;
-        metrics().dead_letter(durable);
-        Ok(())
-    }
+/// A message that can be handled.
+struct Opened<'a> {
+    arrived: &'a Arrived,
+    identity: Identity,
+    body: Bytes,
+    /// Whether it must be handled alone.
+    alone: bool,
 }
 
 struct Conflict;
 
-// === impl End ===
+// === impl Opened ===
 
-impl End {
-    /// Whether trying again may help.
-    fn of(error: StoreError) -> Self {
-        if error.is_permanent() {
-            Self::Reject(error.into())
-        } else {
-            Self::Retry(error.into())
-        }
+impl Opened<'_> {
+    /// What the handler gets. `None`: a type that this version does not know.
+    fn delivery<I: Input>(&self) -> anyhow::Result<Option<Delivery<I>>> {
+        let Self {
+            arrived,
+            identity,
+            body,
+            alone,
+        } = self;
+        let decoded = I::decode(&identity.kind, body)
+            .with_context(|| format!("body of type `{}`", identity.kind))?;
+        Ok(decoded.map(|body| Delivery {
+            tenant: identity.tenant.clone(),
+            body,
+            id: identity.id.clone(),
+            subject: arrived.subject.clone(),
+            sequence: arrived.place.stream_sequence,
+            key: identity.key.clone(),
+            attempt: arrived.place.delivered,
+            alone: *alone,
+            retried: dlq::is_retried(arrived),
+        }))
     }
-}
-
-/// `min(2^n x first, 10 minutes)`, with jitter.
-fn backoff(first: Duration, attempt: u64) -> Duration {
-    let doublings = u32::try_from(attempt.saturating_sub(1))
-        .unwrap_or(u32::MAX)
-        .min(16);
-    random::jitter(first.saturating_mul(2_u32.pow(doublings)).min(DELAY_MAX))
 }
 
 fn panic_text(panic: &(dyn std::any::Any + Send)) -> String {
     let text = panic.downcast_ref::<&str>().map(|text| (*text).to_owned());
     text.or_else(|| panic.downcast_ref::<String>().cloned())
         .unwrap_or_default()
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn retries_come_later_and_later() {
-        let first = Duration::from_secs(5);
-        assert!(backoff(first, 1) <= first && backoff(first, 1) >= first / 2);
-        assert!(backoff(first, 4) >= Duration::from_secs(20));
-        assert!(backoff(first, u64::MAX) <= DELAY_MAX);
-    }
 }

@@ -15,6 +15,8 @@ use crate::wire::{Wire, WireError};
 const EXPIRES: Duration = Duration::from_secs(30);
 /// How often the server says that it still stands.
 const HEARTBEAT: Duration = Duration::from_secs(5);
+/// How long the server may take to end a subscription.
+const DRAIN: Duration = Duration::from_secs(1);
 /// Silence that means the request is lost.
 const SILENCE: Duration = Duration::from_secs(12);
 
@@ -137,6 +139,20 @@ impl Pull {
                 Pulled::NotReady(self.end(number))
             }
         }
+    }
+
+    /// Takes nothing more, and gives what had been sent already.
+    pub(crate) async fn drain(mut self) -> Vec<Message> {
+        let mut came = Vec::new();
+        if self.subscriber.drain().await.is_err() {
+            return came;
+        }
+        while let Ok(Some(message)) = timeout(DRAIN, self.subscriber.next()).await {
+            if message.status.is_none() {
+                came.push(message);
+            }
+        }
+        came
     }
 
     fn count_down(&mut self) {

@@ -1,3 +1,5 @@
+mod pressure;
+
 use std::{
     sync::{
         Arc, Mutex,
@@ -11,17 +13,16 @@ use jiff::Timestamp;
 use model::{
     Counts, Decision, Digest, Known, RecordKey, Slug, What,
     event::{
-        DLQ, DeadLetter, EVENTS, ImageJudged, ImagePushed, ImageScan, JOBS, Priority, RESULTS,
-        images_bucket,
+        DLQ, EVENTS, ImageJudged, ImagePushed, ImageScan, JOBS, Priority, RESULTS, images_bucket,
     },
 };
-use serde_json::{Value, json};
+use serde_json::Value;
 
 use super::Consume;
 use crate::{
     Bus, Delivery, Failure, Handler, Headers, Input, Outcome, PutError, decode,
     envelope::{Attributes, MESSAGE_ID},
-    testing::{PATIENCE, World, eventually},
+    testing::{PATIENCE, World, eventually, letters, queue_is_empty},
     topology,
 };
 
@@ -102,17 +103,6 @@ async fn count(bus: &Bus, stream: &str) -> u64 {
     info.pointer("/state/messages")
         .and_then(Value::as_u64)
         .unwrap()
-}
-
-/// All jobs are acknowledged. The stream itself may hold some that are: a server that was killed
-/// forgets removals, but not acknowledgments.
-async fn queue_is_empty(bus: &Bus) {
-    eventually("no job is left", async || {
-        bus.backlog(JOBS, "image_norm")
-            .await
-            .is_ok_and(|left| left == 0)
-    })
-    .await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -245,22 +235,6 @@ async fn a_conflict_runs_the_handler_again_at_once() {
         ),
         (3, 1)
     );
-}
-
-async fn letters(bus: &Bus, wanted: u64) -> Vec<DeadLetter> {
-    eventually("dead letters", async || count(bus, DLQ).await == wanted).await;
-    let mut letters = Vec::new();
-    for sequence in 1..=wanted {
-        let asked = json!({ "seq": sequence });
-        let wire = &bus.0.wire;
-        let body = bytes::Bytes::from(asked.to_string());
-        let read = wire
-            .call(format!("$JS.API.DIRECT.GET.{DLQ}"), None, body)
-            .await
-            .unwrap();
-        letters.push(decode(&read.payload).unwrap());
-    }
-    letters
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -643,14 +617,7 @@ async fn a_thousand_messages_are_handled_once_each() {
             async { Ok(Outcome::none()) }
         }),
     );
-    let push = |n: usize| ImagePushed {
-        source: "main".parse().unwrap(),
-        repository: format!("app-{n}"),
-        tag: None,
-        digest: None,
-        sender_id: None,
-        occurred_at: Timestamp::UNIX_EPOCH,
-    };
+    let push = |n: usize| crate::testing::pushed(&format!("app-{n}"));
     futures::stream::iter(0..1_000)
         .map(async |n| bus.publish(&tenant(), &push(n)).await.unwrap())
         .buffer_unordered(100)

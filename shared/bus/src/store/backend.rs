@@ -39,9 +39,14 @@ pub(crate) trait Backend: Send + Sync {
     /// Keys that start with `prefix`, sorted, without deleted ones.
     fn list<'a>(&'a self, bucket: &'a str, prefix: &'a str) -> Reply<'a, Vec<(String, Raw)>>;
 
-    /// Stores an object; does nothing if it is there.
-    fn put_object<'a>(&'a self, bucket: &'a str, digest: &'a Digest, bytes: Bytes)
-    -> Reply<'a, ()>;
+    /// Stores an object; does nothing if it is there, unless its life shall begin anew.
+    fn put_object<'a>(
+        &'a self,
+        bucket: &'a str,
+        digest: &'a Digest,
+        bytes: Bytes,
+        renew: bool,
+    ) -> Reply<'a, ()>;
 
     /// An object's bytes, not verified yet.
     fn object<'a>(

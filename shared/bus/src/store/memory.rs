@@ -90,6 +90,7 @@ impl Backend for Memory {
         bucket: &'a str,
         digest: &'a Digest,
         bytes: Bytes,
+        _renew: bool,
     ) -> Reply<'a, ()> {
         self.state(|state| state.objects.insert((bucket.to_owned(), *digest), bytes));
         ready(Ok(())).boxed()

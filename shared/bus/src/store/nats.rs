@@ -21,7 +21,7 @@ use crate::{
 };
 
 /// Names a write, so that its writer knows it again after an answer got lost.
-const WRITE_ID: &str = "tw-write";
+pub(crate) const WRITE_ID: &str = "tw-write";
 /// How many chunks an object has; on chunk 0, which is written last.
 const CHUNKS: &str = "tw-chunks";
 /// How many bytes.
@@ -33,6 +33,8 @@ const PARALLEL: usize = 16;
 const PATIENCE: Duration = Duration::from_secs(20);
 /// How long one object may take to arrive.
 const OBJECT_DEADLINE: Duration = Duration::from_mins(1);
+/// How long reading a whole bucket may take: three million keys in 16 buckets take a second each.
+const LIST_DEADLINE: Duration = Duration::from_mins(5);
 
 /// The real thing.
 pub(crate) struct Nats(pub(crate) Wire);
@@ -132,10 +134,11 @@ impl Nats {
         bucket: &str,
         digest: &Digest,
         bytes: Bytes,
+        renew: bool,
     ) -> Result<(), StoreError> {
         let stream = topology::object_stream(bucket);
         let first = topology::object_subject(bucket, digest, 0);
-        if self.last(&stream, &first).await?.is_some() {
+        if !renew && self.last(&stream, &first).await?.is_some() {
             return Ok(());
         }
         let count = bytes.len().div_ceil(CHUNK_BYTES).max(1);
@@ -293,7 +296,10 @@ impl Backend for Nats {
             if whole_tokens(prefix).matches('.').count() >= 2 {
                 return self.list_few(bucket, prefix).await;
             }
-            read_all(&self.0, bucket, prefix).await
+            let read = read_all(&self.0, bucket, prefix);
+            tokio::time::timeout(LIST_DEADLINE, read)
+                .await
+                .unwrap_or_else(|_| Err(StoreError::unavailable(bucket, &"it takes too long")))
         }
         .boxed()
     }
@@ -303,8 +309,9 @@ impl Backend for Nats {
         bucket: &'a str,
         digest: &'a Digest,
         bytes: Bytes,
+        renew: bool,
     ) -> Reply<'a, ()> {
-        self.put_chunks(bucket, digest, bytes).boxed()
+        self.put_chunks(bucket, digest, bytes, renew).boxed()
     }
 
     fn object<'a>(

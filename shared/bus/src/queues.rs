@@ -1,0 +1,180 @@
+//! How full the queues are that this process serves: asked regularly, shown as metrics and on the
+//! page of health.
+
+use std::{
+    collections::BTreeMap,
+    sync::{
+        Mutex, PoisonError,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Duration,
+};
+
+use chassis::Cx;
+use jiff::Timestamp;
+use model::event::{CLAIM_OBJECTS, DLQ};
+use serde_json::{Value, json};
+
+use crate::{
+    Bus, Consume, metrics::metrics, random, reader::state, topology::object_stream, wire::WireError,
+};
+
+/// How often the server is asked.
+const EVERY: Duration = Duration::from_secs(15);
+
+/// A consumer's queue, as it was a few seconds ago.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Queue {
+    /// The stream.
+    pub stream: String,
+    /// The consumer.
+    pub consumer: String,
+    /// Messages that wait.
+    pub pending: u64,
+    /// Messages that are being handled, by any process.
+    pub in_flight: u64,
+    /// How long the oldest of them all is there.
+    pub oldest_age: Option<Duration>,
+}
+
+/// The queues of a process.
+#[derive(Debug, Default)]
+pub(crate) struct Queues {
+    /// By stream and consumer: what is served, and by whom.
+    served: Mutex<BTreeMap<(String, String), Served>>,
+    started: AtomicBool,
+}
+
+#[derive(Debug)]
+struct Served {
+    cx: Cx,
+    filter: String,
+    last: Option<Queue>,
+}
+
+impl Bus {
+    /// The queues of the consumers that this process serves, as they were asked for last; at most
+    /// some 15 s old.
+    pub fn queues(&self) -> Vec<Queue> {
+        self.0.queues.map(|served| {
+            let known = served.values().filter_map(|one| one.last.clone());
+            known.collect()
+        })
+    }
+
+    /// Watches a consumer's queue until `cx` stops.
+    pub(crate) fn observe(&self, cx: &Cx, consume: &Consume) {
+        let Consume {
+            stream,
+            durable,
+            filter,
+            ..
+        } = consume;
+        let one = Served {
+            cx: cx.clone(),
+            filter: filter.clone(),
+            last: None,
+        };
+        self.0
+            .queues
+            .map(|served| served.insert((stream.clone(), durable.clone()), one));
+        if self.0.queues.started.swap(true, Ordering::Relaxed) {
+            return;
+        }
+        let bus = self.clone();
+        self.0.cx.spawn("queues", async move {
+            // The first look comes soon, and not at the same moment in all processes.
+            let mut pause = random::jitter(EVERY / 5);
+            while bus.0.cx.sleep(pause).await {
+                tokio::select! {
+                    () = bus.0.cx.stopped() => return,
+                    () = bus.look() => {}
+                }
+                pause = EVERY;
+            }
+        });
+    }
+
+    /// Asks for everything once.
+    pub(crate) async fn look(&self) {
+        for (stream, durable, filter) in self.0.queues.due() {
+            if !self.is_connected() {
+                return;
+            }
+            match self.queue(&stream, &durable, &filter).await {
+                Ok(queue) => {
+                    metrics().queue(&queue);
+                    self.0.queues.map(|served| {
+                        if let Some(one) = served.get_mut(&(stream, durable)) {
+                            one.last = Some(queue);
+                        }
+                    });
+                }
+                Err(error) => tracing::debug!(%error, "queue of `{durable}`: {error}"),
+            }
+        }
+        let claims = state(&self.0.wire, &object_stream(CLAIM_OBJECTS)).await;
+        let letters = state(&self.0.wire, DLQ).await;
+        if let (Ok(claims), Ok(letters)) = (claims, letters) {
+            metrics().kept(claims.bytes, letters.messages);
+        }
+    }
+
+    /// Asks for one queue.
+    async fn queue(&self, stream: &str, durable: &str, filter: &str) -> Result<Queue, WireError> {
+        let wire = &self.0.wire;
+        let asked = format!("CONSUMER.INFO.{stream}.{durable}");
+        let info = wire.api(&asked, &Value::Null).await?;
+        let number = |pointer: &str| info.pointer(pointer).and_then(Value::as_u64).unwrap_or(0);
+        let (pending, in_flight) = (number("/num_pending"), number("/num_ack_pending"));
+        let mut oldest_age = None;
+        if pending + in_flight > 0 {
+            let from = number("/ack_floor/stream_seq").saturating_add(1);
+            let stored_at = self.first_after(stream, filter, from).await?;
+            let age = stored_at.map(|at| self.0.cx.now().duration_since(at));
+            oldest_age = age.map(|age| Duration::try_from(age).unwrap_or_default());
+        }
+        Ok(Queue {
+            stream: stream.to_owned(),
+            consumer: durable.to_owned(),
+            pending,
+            in_flight,
+            oldest_age,
+        })
+    }
+
+    /// When the first message at a sequence or behind it was stored.
+    async fn first_after(
+        &self,
+        stream: &str,
+        filter: &str,
+        from: u64,
+    ) -> Result<Option<Timestamp>, WireError> {
+        let filter = if filter.is_empty() { ">" } else { filter };
+        let which = json!({ "seq": from, "next_by_subj": filter });
+        let found = self.0.wire.direct(stream, &which).await?;
+        let time = found
+            .as_ref()
+            .and_then(|raw| raw.headers.get("Nats-Time-Stamp"));
+        Ok(time.and_then(|time| time.parse().ok()))
+    }
+}
+
+// === impl Queues ===
+
+impl Queues {
+    /// What to ask for; consumers that are not served any more are forgotten.
+    fn due(&self) -> Vec<(String, String, String)> {
+        self.map(|served| {
+            served.retain(|_, one| !one.cx.is_stopping());
+            let due = served.iter().map(|((stream, durable), one)| {
+                (stream.clone(), durable.clone(), one.filter.clone())
+            });
+            due.collect()
+        })
+    }
+
+    fn map<T>(&self, work: impl FnOnce(&mut BTreeMap<(String, String), Served>) -> T) -> T {
+        work(&mut self.served.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+}

@@ -199,3 +199,53 @@ impl Client for Registry {
         Box::pin(Self::peek(self, repository, tag))
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    async fn open(source: &str) -> Result<Arc<Registry>, String> {
+        let source: SourceConfig = serde_json::from_str(source).unwrap();
+        let opened = open_source(&Cx::for_tests(), &source, None).await;
+        opened.map_err(|error| format!("{error:#}"))
+    }
+
+    #[tokio::test]
+    async fn a_source_with_mirrors_pace_and_helpers_is_opened_without_asking_anybody() {
+        let source = r#"{
+            "name": "hub", "registry": "docker.io", "docker_config": "/nonexistent/config.json",
+            "pace": {"requests_per_second_max": 5, "bytes_per_second_max": 1000000},
+            "mirrors": [{"registry": "harbor.example/proxy"}, {"registry": "m.example", "tags": true}]
+        }"#;
+        open(source).await.unwrap();
+    }
+
+    #[tokio::test]
+    async fn what_a_source_needs_and_is_not_there_is_named() {
+        let check = async |rest: &str, expected: &str| {
+            let source = format!(r#"{{"name": "main", "registry": "r.example", {rest}}}"#);
+            let error = open(&source).await.unwrap_err();
+            assert!(error.contains(expected), "{error}");
+        };
+        check(
+            r#""ca_files": ["/nonexistent/ca.pem"]"#,
+            "`/nonexistent/ca.pem`",
+        )
+        .await;
+        check(
+            r#""credentials": {"username": "u", "password": "file:/nonexistent/word"}"#,
+            "`file:/nonexistent/word`",
+        )
+        .await;
+        check(
+            r#""mirrors": [{"registry": "m.example", "ca_files": ["/dev/null"]}]"#,
+            "a CA file of it holds no certificate",
+        )
+        .await;
+        check(
+            r#""mirrors": [{"registry": "m.example", "client_certificate": {"file": "/nonexistent/c", "key": "env:NONE"}}]"#,
+            "mirror `m.example`: reading `/nonexistent/c`",
+        )
+        .await;
+    }
+}

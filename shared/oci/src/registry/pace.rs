@@ -212,7 +212,7 @@ mod tests {
             assert_eq!(wait, due(request), "request {request}");
         }
         // What was not used in an idle hour is not saved up.
-        let later = start + Duration::from_secs(3600);
+        let later = start + Duration::from_hours(1);
         for request in 1..=35 {
             let wait = requests.place(1, later).saturating_duration_since(later);
             assert_eq!(wait, due(request), "request {request} after an hour");

@@ -4,6 +4,7 @@ mod fake;
 mod lines;
 mod mirrors;
 mod site;
+mod tls;
 
 use std::{io::Read as _, time::Duration};
 

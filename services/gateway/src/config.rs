@@ -1,5 +1,7 @@
 //! What an operator can set.
 
+mod access;
+
 use std::{collections::BTreeSet, path::PathBuf};
 
 use anyhow::{Context as _, bail};
@@ -7,6 +9,7 @@ use chassis::SecretRef;
 use model::{Digest, ImageRef, Slug};
 use serde::{Deserialize, Serialize};
 
+pub use self::access::{ClientCertificateConfig, MirrorConfig, PaceConfig};
 use crate::decoders;
 
 /// Settings of the gateway and the router.
@@ -53,6 +56,18 @@ pub struct SourceConfig {
     /// A Docker `config.json` with credentials for the registry, where `credentials` is absent.
     #[serde(default)]
     pub docker_config: Option<PathBuf>,
+    /// PEM files with the authorities of the registry's certificate, beside those of the system.
+    #[serde(default)]
+    pub ca_files: Vec<PathBuf>,
+    /// Our own certificate, where the registry wants one.
+    #[serde(default)]
+    pub client_certificate: Option<ClientCertificateConfig>,
+    /// Who is asked before the registry, in this order.
+    #[serde(default)]
+    pub mirrors: Vec<MirrorConfig>,
+    /// How fast the registry is asked.
+    #[serde(default)]
+    pub pace: PaceConfig,
     /// The token that the webhook's sender must send.
     #[serde(default)]
     pub hook_token: Option<SecretRef>,
@@ -129,6 +144,10 @@ impl SourceConfig {
                 self.registry
             );
         }
+        self.pace.check()?;
+        for mirror in &self.mirrors {
+            mirror.check()?;
+        }
         if let Some(hash) = &self.hook_token_sha256
             && Digest::from_hex(hash).is_none()
         {
@@ -195,6 +214,37 @@ mod tests {
             r#"{"name": "main", "registry": "r.example", "hook_token": "hunter2"}"#,
             "a secret is written as `env:NAME` or `file:PATH`",
         );
+        let mirror = |name: &str| {
+            let mirrors = format!(r#""mirrors": [{{"registry": "{name}"}}]"#);
+            format!(r#"{{"name": "main", "registry": "r.example", {mirrors}}}"#)
+        };
+        for name in ["https://m.example", "m.example/", "m.example/UP", "m/x", ""] {
+            check(&mirror(name), "is not a registry like `mirror.example`");
+        }
+        check(
+            r#"{"name": "main", "registry": "r.example", "pace": {"connections_max": 0}}"#,
+            "nothing could be fetched",
+        );
+        check(
+            r#"{"name": "main", "registry": "r.example", "pace": {"requests_per_second_max": 0}}"#,
+            "nonzero",
+        );
+    }
+
+    #[test]
+    fn a_mirror_may_be_a_project_of_a_registry() {
+        let source = source(
+            r#"{"name": "hub", "registry": "docker.io", "mirrors": [
+                {"registry": "harbor.example:8443/proxy/hub", "tags": true}, {"registry": "m.example"}
+            ]}"#,
+        );
+        let source = source.unwrap();
+        let places: Vec<_> = source.mirrors.iter().map(MirrorConfig::place).collect();
+        assert_eq!(
+            places,
+            [("harbor.example:8443", "proxy/hub"), ("m.example", "")]
+        );
+        assert_eq!(source.pace, PaceConfig::default());
     }
 
     #[test]

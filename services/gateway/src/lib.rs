@@ -52,7 +52,9 @@ use model::{AnalyzerId, event::EVENTS};
 
 use self::router::Router;
 pub use self::{
-    config::{Config, CredentialsConfig, SourceConfig},
+    config::{
+        ClientCertificateConfig, Config, CredentialsConfig, MirrorConfig, PaceConfig, SourceConfig,
+    },
     sources::{Sources, open_source},
 };
 

@@ -1,32 +1,74 @@
 //! Credentials that `docker login` left: the file `config.json` and the helpers that it names.
 
+mod helper;
+#[cfg(test)]
+mod tests;
+
 use std::{
+    collections::BTreeMap,
     path::{Path, PathBuf},
-    time::Duration,
 };
 
 use chassis::{Cx, Secret, files::read_bounded};
-use docker_credential::{CredentialRetrievalError, DockerCredential};
+use serde::Deserialize;
 
-use crate::{OciError, registry::Credentials};
+use crate::{OciError, base64, registry::Credentials};
 
 const BYTES_MAX: u64 = 1 << 20;
-/// Helpers may ask a keychain, never a person.
-const HELPER_TIMEOUT: Duration = Duration::from_secs(30);
+/// How Docker files its own registry.
+const DOCKER_HUB: &str = "https://index.docker.io/v1/";
 
 /// A `config.json`. The caller knows where it is: `$DOCKER_CONFIG/config.json`, else
 /// `~/.docker/config.json`, or a mounted pull secret.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct DockerConfig {
     path: PathBuf,
+    /// Where the helpers are; on the `PATH` without it.
+    helpers: Option<PathBuf>,
+}
+
+/// What of the file we look at.
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct Document {
+    #[serde(default)]
+    auths: BTreeMap<String, Entry>,
+    #[serde(default)]
+    cred_helpers: BTreeMap<String, String>,
+    #[serde(default)]
+    creds_store: Option<String>,
+}
+
+/// One registry's entry. It has no `Debug`: there are secrets in it.
+#[derive(Default, Deserialize)]
+struct Entry {
+    #[serde(default)]
+    auth: Option<String>,
+    #[serde(default)]
+    identitytoken: Option<String>,
+    #[serde(default)]
+    username: Option<String>,
+    #[serde(default)]
+    password: Option<String>,
 }
 
 // === impl DockerConfig ===
 
 impl DockerConfig {
-    /// The file at `path`, which need not exist.
+    /// The file at `path`, which need not exist. The helpers that it names are on the `PATH`.
     pub fn new(path: impl Into<PathBuf>) -> Self {
-        Self { path: path.into() }
+        Self {
+            path: path.into(),
+            helpers: None,
+        }
+    }
+
+    /// The file at `path`, with the helpers that it names in `folder`.
+    pub fn with_helpers(path: impl Into<PathBuf>, folder: impl Into<PathBuf>) -> Self {
+        Self {
+            path: path.into(),
+            helpers: Some(folder.into()),
+        }
     }
 
     /// The file that Docker would read.
@@ -38,148 +80,147 @@ impl DockerConfig {
             .map(|folder| folder.join("config.json"))
     }
 
-    /// The credentials for a registry; `None` where there are none. It may run a credential helper,
-    /// a program named in the file.
+    /// Says whether the file can be read, if it is there, and whether what it says of a registry
+    /// makes sense. No helper is run.
+    pub async fn check(&self, cx: &Cx, host: &str) -> Result<(), OciError> {
+        let Some(document) = self.read(cx, host).await? else {
+            return Ok(());
+        };
+        if let Some((name, _)) = document.helper(host) {
+            helper::check_name(name).map_err(|detail| self.fail(host, detail))?;
+        }
+        document
+            .entry(host)
+            .map(|_| ())
+            .map_err(|detail| self.fail(host, detail))
+    }
+
+    /// The credentials for a registry; `None` where there are none. It reads the file anew each
+    /// time, and may run a credential helper, a program named in the file. Where the helper knows
+    /// nothing of the registry, the file's own entry holds.
     pub async fn credentials(&self, cx: &Cx, host: &str) -> Result<Option<Credentials>, OciError> {
-        let (path, name) = (self.path.clone(), host.to_owned());
-        let reading = cx.blocking(move || read(&path, &name));
-        tokio::time::timeout(HELPER_TIMEOUT, reading)
-            .await
-            .map_err(|_| OciError::Credentials {
-                host: host.to_owned(),
-                from: format!("`{}`", self.path.display()),
-                detail: "the credential helper that it names does not answer".to_owned(),
-            })??
+        let Some(document) = self.read(cx, host).await? else {
+            return Ok(None);
+        };
+        if let Some((name, server)) = document.helper(host) {
+            let found = helper::get(name, self.helpers.as_deref(), server, helper::TIMEOUT)
+                .await
+                .map_err(|detail| self.fail(host, detail))?;
+            if found.is_some() {
+                return Ok(found);
+            }
+        }
+        document
+            .entry(host)
+            .map_err(|detail| self.fail(host, detail))
+    }
+
+    /// The file, unless there is none.
+    async fn read(&self, cx: &Cx, host: &str) -> Result<Option<Document>, OciError> {
+        let path = self.path.clone();
+        let bytes = cx.blocking(move || read_bounded(&path, BYTES_MAX)).await?;
+        let bytes = match bytes {
+            Ok(bytes) => bytes,
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(None),
+            Err(error) => return Err(self.fail(host, error.to_string())),
+        };
+        let document = serde_json::from_slice(&bytes).map_err(|error| {
+            // The parser's own words may repeat what stands there, which may be a secret.
+            let detail = format!(
+                "it is not a Docker `config.json` (line {}, column {})",
+                error.line(),
+                error.column()
+            );
+            self.fail(host, detail)
+        })?;
+        Ok(Some(document))
+    }
+
+    fn fail(&self, host: &str, detail: String) -> OciError {
+        OciError::Credentials {
+            host: host.to_owned(),
+            from: format!("`{}`", self.path.display()),
+            detail,
+        }
     }
 }
 
-fn read(path: &Path, host: &str) -> Result<Option<Credentials>, OciError> {
-    let fail = |detail: String| OciError::Credentials {
-        host: host.to_owned(),
-        from: format!("`{}`", path.display()),
-        detail,
-    };
-    let bytes = match read_bounded(path, BYTES_MAX) {
-        Ok(bytes) => bytes,
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(None),
-        Err(error) => return Err(fail(error.to_string())),
-    };
-    for server in names(host) {
-        match docker_credential::get_credential_from_reader(bytes.as_slice(), server) {
-            Ok(found) => return Ok(usable(found)),
-            Err(CredentialRetrievalError::NoCredentialConfigured) => {}
-            Err(error) if is_absent(&error) => {}
-            Err(error) => return Err(fail(explain(&error))),
-        }
-    }
-    Ok(None)
-}
+// === impl Document ===
 
-/// What Docker may have filed a registry's credentials under.
-fn names(host: &str) -> Vec<&str> {
-    match host {
-        "docker.io" | "index.docker.io" | "registry-1.docker.io" => {
-            vec![
-                "https://index.docker.io/v1/",
-                "docker.io",
-                "index.docker.io",
-            ]
+impl Document {
+    /// The helper for a registry, and what it calls the registry. As with Docker, the one for this
+    /// registry goes before the one for all.
+    fn helper<'a>(&'a self, host: &'a str) -> Option<(&'a str, &'a str)> {
+        let own = self
+            .cred_helpers
+            .iter()
+            .find(|(key, name)| is_of(key, host) && !name.is_empty());
+        let all = self.creds_store.as_deref().filter(|name| !name.is_empty());
+        let name = own.map(|(_, name)| name.as_str()).or(all)?;
+        let server = match (own, is_docker_hub(host)) {
+            (Some((key, _)), _) => key.as_str(),
+            (None, true) => DOCKER_HUB,
+            (None, false) => host,
+        };
+        Some((name, server))
+    }
+
+    /// What the file itself holds for a registry.
+    fn entry(&self, host: &str) -> Result<Option<Credentials>, String> {
+        let entries = self.auths.iter().filter(|(key, _)| is_of(key, host));
+        for (_, entry) in entries {
+            if let Some(found) = entry.credentials()? {
+                return Ok(Some(found));
+            }
         }
-        host => vec![host],
+        Ok(None)
     }
 }
 
-fn usable(found: DockerCredential) -> Option<Credentials> {
-    match found {
-        DockerCredential::IdentityToken(token) if !token.is_empty() => {
-            Some(Credentials::IdentityToken(Secret::from(token)))
+// === impl Entry ===
+
+impl Entry {
+    fn credentials(&self) -> Result<Option<Credentials>, String> {
+        if let Some(token) = filled(self.identitytoken.as_ref()) {
+            return Ok(Some(Credentials::IdentityToken(Secret::from(token))));
         }
-        DockerCredential::UsernamePassword(username, password) if !username.is_empty() => {
-            Some(Credentials::Basic {
-                username,
-                password: Secret::from(password),
-            })
+        if let Some(auth) = filled(self.auth.as_ref()) {
+            let decoded = base64::decode(&auth);
+            let pair = decoded.as_deref().and_then(|text| text.split_once(':'));
+            let (username, password) =
+                pair.ok_or("an `auth` in it is not `name:password` in base 64")?;
+            return Ok(pair_of(username, password));
         }
-        _ => None,
+        let password = self.password.as_deref().unwrap_or_default();
+        Ok(pair_of(
+            self.username.as_deref().unwrap_or_default(),
+            password,
+        ))
     }
 }
 
-/// Helpers say in words that they know nothing of a server.
-fn is_absent(error: &CredentialRetrievalError) -> bool {
-    let CredentialRetrievalError::HelperFailure { stdout, stderr, .. } = error else {
-        return false;
-    };
-    [stdout, stderr]
-        .iter()
-        .any(|text| text.contains("credentials not found"))
+fn filled(text: Option<&String>) -> Option<String> {
+    text.filter(|text| !text.is_empty()).cloned()
 }
 
-/// The error without what a helper printed to its output, which may be a secret.
-fn explain(error: &CredentialRetrievalError) -> String {
-    match error {
-        CredentialRetrievalError::HelperFailure { helper, stderr, .. } => {
-            let said: String = stderr
-                .chars()
-                .filter(|c| !c.is_control())
-                .take(200)
-                .collect();
-            format!("the helper `docker-credential-{helper}` gave up: {said}")
-        }
-        CredentialRetrievalError::HelperCommunicationError => {
-            "the credential helper that it names could not be started; is it on the PATH?"
-                .to_owned()
-        }
-        other => other.to_string(),
-    }
+/// `None` without a name.
+fn pair_of(username: &str, password: &str) -> Option<Credentials> {
+    (!username.is_empty()).then(|| Credentials::Basic {
+        username: username.to_owned(),
+        password: Secret::from(password.to_owned()),
+    })
 }
 
-#[cfg(test)]
-mod tests {
-    use super::*;
+/// Whether an entry is about a registry: Docker files them with and without scheme and path.
+fn is_of(key: &str, host: &str) -> bool {
+    let key = key.split_once("://").map_or(key, |(_, rest)| rest);
+    let name = key.split('/').next().unwrap_or_default();
+    name == host || (is_docker_hub(name) && is_docker_hub(host))
+}
 
-    fn check(config: &str, host: &str) -> Result<Option<String>, OciError> {
-        let temp = tempfile::tempdir().unwrap();
-        let path = temp.path().join("config.json");
-        std::fs::write(&path, config).unwrap();
-        read(&path, host).map(|found| {
-            found.map(|credentials| match credentials {
-                Credentials::Basic { username, password } => {
-                    format!("{username} {}", password.expose())
-                }
-                Credentials::IdentityToken(token) => token.expose().to_owned(),
-            })
-        })
-    }
-
-    #[test]
-    fn credentials_are_found_under_the_names_docker_uses() {
-        // `dXNlcjpwYXNz` is `user:pass`.
-        let config =
-            |name: &str| format!(r#"{{"auths": {{"{name}": {{"auth": "dXNlcjpwYXNz"}}}}}}"#);
-        for (name, host) in [
-            ("r.example:5000", "r.example:5000"),
-            ("https://index.docker.io/v1/", "docker.io"),
-            ("docker.io", "docker.io"),
-        ] {
-            let found = check(&config(name), host).unwrap();
-            assert_eq!(found.as_deref(), Some("user pass"), "{name}");
-        }
-        assert_eq!(check(&config("r.example"), "other.example").unwrap(), None);
-        let token = r#"{"auths": {"r.example": {"identitytoken": "abc"}}}"#;
-        assert_eq!(check(token, "r.example").unwrap().as_deref(), Some("abc"));
-    }
-
-    #[test]
-    fn no_file_is_no_credentials_and_a_broken_one_an_error_with_its_name() {
-        assert!(
-            read(Path::new("/nonexistent/config.json"), "r.example")
-                .unwrap()
-                .is_none()
-        );
-        let error = check("{", "r.example").unwrap_err().to_string();
-        assert!(error.contains("config.json`"), "{error}");
-        let missing = r#"{"credHelpers": {"r.example": "no-such-helper-at-all"}}"#;
-        let error = check(missing, "r.example").unwrap_err().to_string();
-        assert!(error.contains("could not be started"), "{error}");
-    }
+fn is_docker_hub(host: &str) -> bool {
+    matches!(
+        host,
+        "docker.io" | "index.docker.io" | "registry-1.docker.io"
+    )
 }

@@ -97,7 +97,7 @@ pub enum OciError {
     },
     /// The source, or a redirect of it, leads to an address inside our own network.
     #[error(
-        "`{host}` leads to the private address `{address}`; if it is a registry of yours, name it as a source that may be private"
+        "`{host}` leads to the private address `{address}`; where that is meant, let its source lead there (`allow_private`)"
     )]
     PrivateAddress {
         /// The host asked for.

@@ -13,9 +13,14 @@
 //! `oci-distribution`; only where a registry was not named by the operator our own client does that,
 //! too, since it alone can check the address of every redirect.
 //!
-//! It does not look into layers, keeps nothing on a disk, retries nothing but broken blob streams
-//! (the caller knows whether to wait; see [`OciError::is_transient`]), and never contacts an address
-//! that a manifest names.
+//! A registry is made once per process: all its images share its pace, its login and the pauses
+//! that it asks for. What may pass by itself is tried again within [`Limits`], and a blob that broke
+//! is taken up where it broke; what would take longer goes back to the caller, who knows whether to
+//! wait (see [`OciError::is_transient`] and [`OciError::retry_after`]). Mirrors are asked first, and
+//! believed only what a digest proves.
+//!
+//! It does not look into layers, keeps nothing on a disk, and never contacts an address that a
+//! manifest names.
 //!
 //! To add a source: a file with a type that implements [`Source`], a variant of [`Location`], and a
 //! line in [`open`].
@@ -30,6 +35,7 @@
     )
 )]
 
+mod base64;
 mod config;
 mod docker_archive;
 mod docker_config;
@@ -53,7 +59,9 @@ pub use self::{
     limits::Limits,
     location::{Location, LocationError},
     open::open,
-    registry::{Credentials, Registry, RegistryConfig, USER_AGENT},
+    registry::{
+        ClientCertificate, Credentials, Login, Mirror, Pace, Registry, RegistryConfig, USER_AGENT,
+    },
     source::{
         BlobReader, Descriptor, Image, Manifest, Platforms, Resolved, Source, Unreadable, Wanted,
         read_verified,

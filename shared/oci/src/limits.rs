@@ -32,6 +32,15 @@ pub struct Limits {
     pub idle_timeout: Duration,
     /// Time for a whole manifest, config or token.
     pub request_timeout: Duration,
+    /// How often a request is tried again that failed in a way that may pass.
+    pub retries_max: u32,
+    /// Longest wait before the first retry; it doubles with each, and a random part of it is waited.
+    pub retry_wait: Duration,
+    /// Longest wait before any retry that the source did not ask for.
+    pub retry_wait_max: Duration,
+    /// Time for all retries together, and the longest wait that a source may ask for before its
+    /// caller is told to come back later.
+    pub retry_time_max: Duration,
     /// How often a broken blob stream is taken up again where it broke.
     pub blob_resumes_max: u32,
     /// Manifests and configs fetched at the same time for one index.
@@ -56,6 +65,10 @@ impl Default for Limits {
             connect_timeout: Duration::from_secs(10),
             idle_timeout: Duration::from_secs(30),
             request_timeout: Duration::from_mins(1),
+            retries_max: 4,
+            retry_wait: Duration::from_millis(250),
+            retry_wait_max: Duration::from_secs(8),
+            retry_time_max: Duration::from_secs(30),
             blob_resumes_max: 4,
             parallel_max: 8,
         }

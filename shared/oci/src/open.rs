@@ -5,11 +5,12 @@ use std::sync::Arc;
 use chassis::Cx;
 
 use crate::{
-    DockerArchive, DockerConfig, Location, OciError, OciLayout, Registry, RegistryConfig, Source,
+    DockerArchive, DockerConfig, Location, Login, OciError, OciLayout, Registry, RegistryConfig,
+    Source,
 };
 
 /// Opens the source of a location. A registry gets `registry`'s settings with the location's host;
-/// where they hold no credentials, those of `docker` are looked for.
+/// where they name no login, those of `docker` are looked for.
 pub async fn open(
     cx: &Cx,
     location: &Location,
@@ -21,13 +22,14 @@ pub async fn open(
         Location::DockerArchive { file, .. } => Ok(Arc::new(DockerArchive::open(cx, file).await?)),
         Location::Registry(reference) => {
             let host = reference.registry.clone();
-            let credentials = match (registry.credentials, docker) {
-                (None, Some(docker)) => docker.credentials(cx, &host).await?,
+            let login = match (registry.login, docker) {
+                (Login::Anonymous, Some(docker)) => Login::Docker(docker.clone()),
                 (given, _) => given,
             };
+            login.check(cx, &host).await?;
             let config = RegistryConfig {
                 host,
-                credentials,
+                login,
                 ..registry
             };
             Ok(Arc::new(Registry::new(cx, config)?))

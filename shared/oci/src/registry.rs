@@ -1,28 +1,41 @@
-//! A registry that speaks the OCI distribution protocol (version 1.1; Docker's registry V2).
+//! A registry that speaks the OCI distribution protocol (version 1.1; Docker's registry V2), and
+//! its mirrors.
+//!
+//! Each host is an [`endpoint::Endpoint`] with a pace and a login of its own, which all images of
+//! the process share. What may pass by itself is tried again within bounds; where a registry says
+//! "later", all requests to it wait, or are told how long it would be.
 
 mod auth;
 mod blobs;
 mod challenge;
+mod endpoint;
 mod guard;
 mod http;
+mod library;
+mod login;
+mod pace;
+mod retry;
+mod stream;
 #[cfg(test)]
 mod tests;
+mod token;
 
 use std::{fmt, sync::Arc};
 
 use chassis::{Cx, Secret};
 use futures::future::BoxFuture;
 use model::Digest;
-use oci_distribution::Reference;
-use reqwest::{Method, Response, StatusCode, header};
-use url::Url;
+use reqwest::Method;
 
-use self::{auth::Auth, blobs::Library, guard::Guard, http::Http};
+use self::endpoint::{Endpoint, Found, Lookup};
+pub use self::{
+    login::{Credentials, Login},
+    pace::Pace,
+};
 use crate::{
     Limits, OciError,
-    manifest::ACCEPT,
     resolve::{self, Documents, Fetched},
-    source::{BlobReader, Descriptor, Resolved, Source, Wanted, verify},
+    source::{BlobReader, Descriptor, Resolved, Source, Wanted},
 };
 
 /// How we call ourselves, so that a registry's log and webhooks tell our pulls from others'.
@@ -37,11 +50,11 @@ pub struct RegistryConfig {
     pub host: String,
     /// Whether it speaks plain HTTP. `localhost` and loopback addresses always do, as for Docker.
     pub plain_http: bool,
-    /// Credentials; anonymous without.
-    pub credentials: Option<Credentials>,
+    /// Where the credentials are kept.
+    pub login: Login,
     /// Whether it, its token server and its redirects may lead to private and link-local addresses:
-    /// true where the operator named it. `localhost` and loopback addresses always may, for nobody
-    /// gets there who did not name them.
+    /// true where the operator said so. A registry on this machine may always lead to this machine,
+    /// and nowhere else inside.
     ///
     /// It decides how blobs are streamed, too: where every address is allowed, `oci-distribution`
     /// does it; where addresses must be checked on every redirect, which it cannot do, our own
@@ -49,25 +62,42 @@ pub struct RegistryConfig {
     pub allow_private: bool,
     /// Further certificate authorities, PEM.
     pub ca_certificates: Vec<Vec<u8>>,
+    /// Our own certificate, where the registry wants one. Its redirects and its token server, if
+    /// that is another host, do not get to see it.
+    pub client_certificate: Option<ClientCertificate>,
+    /// Who is asked before it, in this order.
+    pub mirrors: Vec<Mirror>,
+    /// How fast it and each of its mirrors are asked.
+    pub pace: Pace,
     /// The limits.
     pub limits: Limits,
 }
 
-/// What a registry or its token server lets us in by.
-#[derive(Clone, Debug)]
-pub enum Credentials {
-    /// A name and a password or access token.
-    Basic {
-        /// The name.
-        username: String,
-        /// The password.
-        password: Secret,
-    },
-    /// An OAuth 2 refresh token, which `docker login` keeps for some registries.
-    IdentityToken(Secret),
+/// Somebody who has copies of a registry's images, under the same names. A copy of a blob or of a
+/// manifest that is asked for by digest cannot lie: it is verified, and one that differs is
+/// reported and fetched elsewhere.
+#[derive(Clone, Debug, Default)]
+pub struct Mirror {
+    /// How it is reached. What is kept for it is sent to no other host. It has no mirrors.
+    pub registry: RegistryConfig,
+    /// What stands before the names of repositories, as a proxy project of Harbor does; empty for
+    /// nothing.
+    pub prefix: String,
+    /// Whether it is asked where a tag leads, too. A mirror may lag behind; without this, the
+    /// registry itself is asked.
+    pub tags: bool,
 }
 
-/// A registry as a source: one short-lived client per registry and credentials.
+/// A certificate to show to a registry.
+#[derive(Clone, Debug)]
+pub struct ClientCertificate {
+    /// It, and those between it and its authority, PEM.
+    pub certificate: Vec<u8>,
+    /// Its key, PEM.
+    pub key: Secret,
+}
+
+/// A registry as a source: one per process, so that all its images share one pace and one login.
 ///
 /// Manifests, configs and tokens come through a client of our own, each with a bound on its bytes.
 /// Blobs come as [`RegistryConfig::allow_private`] says.
@@ -78,12 +108,13 @@ pub struct Registry {
 /// What requests and the tasks that feed blobs share.
 struct Inner {
     cx: Cx,
-    config: RegistryConfig,
-    /// The host that is contacted: `index.docker.io` for `docker.io`.
-    api_host: String,
-    http: Http,
-    auth: Auth,
-    library: Library,
+    mirrors: Vec<MirrorEndpoint>,
+    origin: Endpoint,
+}
+
+struct MirrorEndpoint {
+    endpoint: Endpoint,
+    tags: bool,
 }
 
 // === impl Registry ===
@@ -91,31 +122,24 @@ struct Inner {
 impl Registry {
     /// A registry. Nothing is contacted yet.
     pub fn new(cx: &Cx, config: RegistryConfig) -> Result<Self, OciError> {
-        let local = guard::is_this_machine(&config.host);
-        let config = RegistryConfig {
-            plain_http: config.plain_http || local,
-            allow_private: config.allow_private || local,
-            ..config
-        };
-        let name = Reference::with_tag(config.host.clone(), "x".to_owned(), "x".to_owned());
-        let api_host = name.resolve_registry().to_owned();
-        let scheme = if config.plain_http { "http" } else { "https" };
-        let base = base_url(scheme, &api_host)?;
-        let guard = Guard {
-            allow_private: config.allow_private,
-        };
-        let http = Http::new(&config, base, guard)?;
-        let auth = Auth::new(config.credentials.clone());
-        let library = Library::default();
-        let cx = cx.clone();
+        let mut config = config;
+        let mut mirrors = Vec::new();
+        for mirror in std::mem::take(&mut config.mirrors) {
+            let of_mirror = RegistryConfig {
+                pace: config.pace.clone(),
+                limits: config.limits.clone(),
+                ..mirror.registry
+            };
+            mirrors.push(MirrorEndpoint {
+                endpoint: Endpoint::mirror(cx, of_mirror, mirror.prefix)?,
+                tags: mirror.tags,
+            });
+        }
         Ok(Self {
             inner: Arc::new(Inner {
-                cx,
-                config,
-                api_host,
-                http,
-                auth,
-                library,
+                cx: cx.clone(),
+                mirrors,
+                origin: Endpoint::new(cx, config)?,
             }),
         })
     }
@@ -123,10 +147,8 @@ impl Registry {
     /// The digest that a tag leads to now, as the registry's headers say, without a download.
     /// `None` where there is no such tag, or where the registry does not say.
     pub async fn peek(&self, repository: &str, tag: &str) -> Result<Option<Digest>, OciError> {
-        let url = self.inner.manifest_url(repository, tag)?;
-        let answer = self.inner.document(Method::HEAD, url, repository).await;
-        match answer {
-            Ok(response) => Ok(claimed_digest(&response)),
+        match self.inner.tag(&Method::HEAD, repository, tag).await {
+            Ok(found) => Ok(found.claimed),
             Err(OciError::NotFound { .. }) => Ok(None),
             Err(error) => Err(error),
         }
@@ -136,11 +158,12 @@ impl Registry {
 impl Source for Registry {
     fn resolve<'a>(&'a self, wanted: &'a Wanted) -> BoxFuture<'a, Result<Resolved, OciError>> {
         Box::pin(async move {
-            let reference = format!("{}/{}", self.inner.config.host, wanted.name());
+            let host = self.inner.origin.host();
+            let reference = format!("{host}/{}", wanted.name());
             let root = match (&wanted.digest, &wanted.tag) {
                 (Some(digest), _) => self.inner.manifest(&wanted.repository, *digest).await?,
-                (None, Some(tag)) => self.inner.fetch(&wanted.repository, tag).await?,
-                (None, None) => self.inner.fetch(&wanted.repository, "latest").await?,
+                (None, Some(tag)) => self.inner.tagged(&wanted.repository, tag).await?,
+                (None, None) => self.inner.tagged(&wanted.repository, "latest").await?,
             };
             resolve::follow(&*self.inner, wanted, reference, root).await
         })
@@ -158,7 +181,7 @@ impl Source for Registry {
 impl fmt::Debug for Registry {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Registry")
-            .field("config", &self.inner.config)
+            .field("config", &self.inner.origin.config)
             .finish_non_exhaustive()
     }
 }
@@ -166,121 +189,88 @@ impl fmt::Debug for Registry {
 // === impl Inner ===
 
 impl Inner {
-    /// Sends a request for a document, with what the registry wants to see to let us in.
-    async fn document(
-        &self,
-        method: Method,
-        url: Url,
-        repository: &str,
-    ) -> Result<Response, OciError> {
-        let timeout = self.config.limits.request_timeout;
-        let response = self
-            .authorized(repository, |headers| {
-                let request = self.http.request(method.clone(), url.clone())?;
-                Ok(request
-                    .headers(headers)
-                    .header(header::ACCEPT, ACCEPT)
-                    .timeout(timeout))
-            })
-            .await?;
-        self.http
-            .accepted(response, &self.subject(repository), &self.cx)
-            .await
+    const fn has_mirrors(&self) -> bool {
+        !self.mirrors.is_empty()
     }
 
-    /// Sends a request; where the registry answers with a challenge, answers it and sends again.
-    async fn authorized(
-        &self,
-        repository: &str,
-        request: impl Fn(header::HeaderMap) -> Result<reqwest::RequestBuilder, OciError>,
-    ) -> Result<Response, OciError> {
-        let send = async |request: reqwest::RequestBuilder| {
-            request
-                .send()
-                .await
-                .map_err(|error| self.http.broken(&error))
-        };
-        let headers = self.auth.headers(repository, self.cx.now());
-        let response = send(request(headers)?).await?;
-        if response.status() != StatusCode::UNAUTHORIZED || !self.http.is_ours(response.url()) {
-            return Ok(response);
+    /// The endpoint at a place of the order: mirrors, then the registry itself for ever.
+    fn endpoint(&self, at: usize) -> &Endpoint {
+        let mirror = self.mirrors.get(at);
+        mirror.map_or(&self.origin, |mirror| &mirror.endpoint)
+    }
+
+    /// The first place from `at` on whose endpoint can be asked now.
+    fn usable(&self, at: usize) -> usize {
+        let mut at = at;
+        while let Some(mirror) = self.mirrors.get(at) {
+            if mirror.endpoint.pacer.paused().is_none() {
+                break;
+            }
+            at = at.saturating_add(1);
         }
-        self.auth
-            .answer(self, repository, response.headers())
-            .await?;
-        send(request(self.auth.headers(repository, self.cx.now()))?).await
+        at
     }
 
-    async fn fetch(&self, repository: &str, reference: &str) -> Result<Fetched, OciError> {
-        let url = self.manifest_url(repository, reference)?;
-        let response = self.document(Method::GET, url, repository).await?;
-        let content_type = response.headers().get(header::CONTENT_TYPE);
-        let content_type = content_type
-            .and_then(|value| value.to_str().ok())
-            .map(|value| {
-                value
-                    .split(';')
-                    .next()
-                    .unwrap_or_default()
-                    .trim()
-                    .to_owned()
-            });
-        let claimed = claimed_digest(&response);
-        let what = format!(
-            "manifest of `{}:{reference}`",
-            self.subject(repository).name()
-        );
-        let bytes_max = self.config.limits.manifest_bytes_max;
-        let bytes = self.http.body(response, bytes_max, &what).await?;
-        let digest = Digest::of(&bytes);
-        // A registry that contradicts itself would give us one image and others another.
-        let bytes = match claimed {
-            Some(claimed) => verify(bytes, claimed, &what)?,
-            None => bytes,
-        };
-        Ok(Fetched {
-            bytes,
-            digest,
-            content_type,
-        })
+    /// What a tag leads to. The registry itself is asked where, and whoever has it for what.
+    async fn tagged(&self, repository: &str, tag: &str) -> Result<Fetched, OciError> {
+        let has_readers = self.mirrors.iter().any(|mirror| !mirror.tags);
+        if has_readers {
+            let found = self.tag(&Method::HEAD, repository, tag).await?;
+            if let Some(digest) = found.claimed {
+                return self.manifest(repository, digest).await;
+            }
+        }
+        let found = self.tag(&Method::GET, repository, tag).await?;
+        Ok(found.fetched)
     }
 
-    fn subject<'a>(&'a self, repository: &'a str) -> http::Subject<'a> {
-        let authenticated = self.config.credentials.is_some();
-        http::Subject {
-            host: &self.config.host,
+    async fn tag(&self, method: &Method, repository: &str, tag: &str) -> Result<Found, OciError> {
+        let host = self.origin.host();
+        let what = format!("manifest of `{host}/{repository}:{tag}`");
+        let lookup = Lookup {
+            method,
             repository,
-            authenticated,
-        }
-    }
-
-    fn manifest_url(&self, repository: &str, reference: &str) -> Result<Url, OciError> {
-        self.url(repository, "manifests", reference)
-    }
-
-    /// The URL of a manifest or blob. Names come from events, too: nothing in them may lead out of
-    /// its place in the path.
-    fn url(&self, repository: &str, kind: &str, reference: &str) -> Result<Url, OciError> {
-        let fits = |part: &str| {
-            !part.is_empty()
-                && !part.starts_with('.')
-                && part
-                    .bytes()
-                    .all(|byte| byte.is_ascii_alphanumeric() || b"._-".contains(&byte))
+            kind: "manifests",
+            reference: tag,
+            expected: None,
+            bytes_max: self.origin.limits().manifest_bytes_max,
+            what: &what,
         };
-        let tag_fits = reference.parse::<Digest>().is_ok() || fits(reference);
-        if repository.len() > 255 || !repository.split('/').all(fits) || !tag_fits {
-            let what: String = format!("{repository}:{reference}")
-                .chars()
-                .take(300)
-                .collect();
-            return Err(OciError::malformed(
-                format!("`{what}`"),
-                "it is not a name of an image",
-            ));
+        self.document(&lookup).await
+    }
+
+    /// The document from the first endpoint that has it and that may be asked for it.
+    async fn document(&self, lookup: &Lookup<'_>) -> Result<Found, OciError> {
+        for mirror in &self.mirrors {
+            let is_asked = lookup.expected.is_some() || mirror.tags;
+            if !is_asked || mirror.endpoint.pacer.paused().is_some() {
+                continue;
+            }
+            match mirror.endpoint.document(lookup).await {
+                Ok(found) => return Ok(found),
+                Err(error) => mirror.endpoint.demote(&error),
+            }
         }
-        self.http
-            .join(&format!("v2/{repository}/{kind}/{reference}"))
+        self.origin.document(lookup).await
+    }
+
+    async fn by_digest(
+        &self,
+        repository: &str,
+        (kind, digest): (&str, Digest),
+        bytes_max: u64,
+        what: &str,
+    ) -> Result<Fetched, OciError> {
+        let lookup = Lookup {
+            method: &Method::GET,
+            repository,
+            kind,
+            reference: &digest.to_string(),
+            expected: Some(digest),
+            bytes_max,
+            what,
+        };
+        Ok(self.document(&lookup).await?.fetched)
     }
 }
 
@@ -291,9 +281,10 @@ impl Documents for Inner {
         digest: Digest,
     ) -> BoxFuture<'a, Result<Fetched, OciError>> {
         Box::pin(async move {
-            let fetched = self.fetch(repository, &digest.to_string()).await?;
-            let bytes = verify(fetched.bytes, digest, &format!("manifest `{digest}`"))?;
-            Ok(Fetched { bytes, ..fetched })
+            let what = format!("manifest `{digest}`");
+            let bytes_max = self.origin.limits().manifest_bytes_max;
+            self.by_digest(repository, ("manifests", digest), bytes_max, &what)
+                .await
         })
     }
 
@@ -304,40 +295,15 @@ impl Documents for Inner {
     ) -> BoxFuture<'a, Result<Vec<u8>, OciError>> {
         Box::pin(async move {
             let what = format!("config `{}`", config.digest);
-            let url = self.url(repository, "blobs", &config.digest.to_string())?;
-            let response = self.document(Method::GET, url, repository).await?;
-            let bytes_max = self.config.limits.config_bytes_max;
-            let bytes = self.http.body(response, bytes_max, &what).await?;
-            verify(bytes, config.digest, &what)
+            let bytes_max = self.origin.limits().config_bytes_max;
+            let fetched = self
+                .by_digest(repository, ("blobs", config.digest), bytes_max, &what)
+                .await?;
+            Ok(fetched.bytes)
         })
     }
 
     fn limits(&self) -> &Limits {
-        &self.config.limits
+        self.origin.limits()
     }
-}
-
-fn base_url(scheme: &str, host: &str) -> Result<Url, OciError> {
-    let bad = || OciError::malformed(format!("`{host}`"), "it is not a registry's host and port");
-    let url = Url::parse(&format!("{scheme}://{host}/")).map_err(|_| bad())?;
-    let plain = url.username().is_empty()
-        && url.password().is_none()
-        && url.path() == "/"
-        && url.query().is_none()
-        && url.fragment().is_none();
-    if plain && url.host_str().is_some_and(|host| !host.is_empty()) {
-        Ok(url)
-    } else {
-        Err(bad())
-    }
-}
-
-fn claimed_digest(response: &Response) -> Option<Digest> {
-    response
-        .headers()
-        .get(DIGEST_HEADER)?
-        .to_str()
-        .ok()?
-        .parse()
-        .ok()
 }

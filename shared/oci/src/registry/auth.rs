@@ -1,52 +1,63 @@
-//! Being let in: basic authentication, and tokens from a registry's token server.
+//! Being let in: which of name and password, token or nothing goes with a request, and one login
+//! for all who wait for it.
 //!
-//! A token is kept per repository until shortly before its end. It is asked for with the scope that
-//! we need, never with the one that the challenge names: a registry cannot make us fetch a token
-//! for something else.
+//! A token is kept per repository until shortly before its end, and then renewed before the next
+//! request rather than after a refusal. Credentials are fetched anew for each login, so that those
+//! that are exchanged are picked up.
 
 use std::{
     collections::BTreeMap,
-    fmt,
-    sync::{Mutex, MutexGuard, PoisonError},
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::Duration,
 };
 
 use chassis::Secret;
-use jiff::{SignedDuration, Timestamp};
+use jiff::Timestamp;
 use reqwest::{
-    Method, RequestBuilder, StatusCode,
-    header::{AUTHORIZATION, CONTENT_TYPE, HeaderMap, HeaderValue},
+    Method, StatusCode,
+    header::{HeaderMap, HeaderValue},
 };
-use serde::Deserialize;
-use url::{Url, form_urlencoded};
+use tokio::time::Instant;
 
-use super::{Credentials, Inner, challenge, challenge::Challenge};
-use crate::OciError;
+use super::{
+    Credentials, Login,
+    challenge::{self, Challenge},
+    endpoint::Endpoint,
+    http::Ask,
+    token::{Token, TokenServer},
+};
+use crate::{OciError, base64};
 
 /// Tokens kept; when there are more, all are dropped and fetched again.
 const TOKENS_MAX: usize = 1024;
-/// How long a token holds whose server does not say (distribution's token specification).
-const LIFE_SECONDS: i64 = 60;
-/// A token is renewed so long before its end.
-const MARGIN_SECONDS: i64 = 10;
+/// A name and a password that were refused are not looked up again sooner than this.
+const REREAD_MIN: Duration = Duration::from_secs(10);
 
 /// The state of being let in.
 pub(super) struct Auth {
-    credentials: Option<Credentials>,
+    login: Login,
     state: Mutex<State>,
+    gates: Mutex<BTreeMap<String, Arc<Gate>>>,
 }
+
+/// One login at a time for a repository, and when and how the last one failed.
+type Gate = tokio::sync::Mutex<Option<(Instant, OciError)>>;
 
 #[derive(Default)]
 struct State {
-    /// Whether the registry asked for basic authentication.
-    basic: bool,
-    /// Whether the registry let us in without anything.
-    known: bool,
+    /// What the registry was last given by name and password, since it asked for that.
+    basic: Option<Basic>,
+    /// Whether the registry lets us in without anything.
+    is_open: bool,
+    /// Where it gives out tokens, once it said so.
+    server: Option<TokenServer>,
     tokens: BTreeMap<String, Token>,
 }
 
-struct Token {
-    text: Secret,
-    until: Timestamp,
+struct Basic {
+    username: String,
+    password: Secret,
+    read_at: Instant,
 }
 
 /// What goes with a request.
@@ -60,203 +71,221 @@ pub(super) enum Authorization {
     Bearer(Secret),
 }
 
-#[derive(Deserialize)]
-struct TokenAnswer {
-    #[serde(default)]
-    token: Option<String>,
-    #[serde(default)]
-    access_token: Option<String>,
-    #[serde(default)]
-    expires_in: Option<i64>,
-}
-
 // === impl Auth ===
 
 impl Auth {
-    pub(super) fn new(credentials: Option<Credentials>) -> Self {
+    pub(super) fn new(login: Login) -> Self {
         Self {
-            credentials,
+            login,
             state: Mutex::default(),
+            gates: Mutex::default(),
         }
+    }
+
+    /// Whether the operator gave credentials.
+    pub(super) const fn has_login(&self) -> bool {
+        !matches!(self.login, Login::Anonymous)
     }
 
     /// What goes with the next request for a repository, as far as it is known.
     pub(super) fn current(&self, repository: &str, now: Timestamp) -> Authorization {
         let state = self.state();
-        if let Some(token) = state
-            .tokens
-            .get(repository)
-            .filter(|token| now < token.until)
-        {
+        let token = state.tokens.get(repository);
+        if let Some(token) = token.filter(|token| now < token.until) {
             return Authorization::Bearer(token.text.clone());
         }
-        match &self.credentials {
-            Some(Credentials::Basic { username, password }) if state.basic => {
-                Authorization::Basic(username.clone(), password.clone())
+        state
+            .basic
+            .as_ref()
+            .map_or(Authorization::Anonymous, |basic| {
+                Authorization::Basic(basic.username.clone(), basic.password.clone())
+            })
+    }
+
+    /// Renews a token that is about to end, or fetches the first one of a repository, where the
+    /// registry's token server is known. A token server that fails for good is forgotten: the
+    /// registry may have another one now.
+    pub(super) async fn ready(
+        &self,
+        endpoint: &Endpoint,
+        repository: &str,
+    ) -> Result<(), OciError> {
+        let used = self.current(repository, endpoint.cx().now());
+        let server = self.state().server.clone();
+        let (Authorization::Anonymous, Some(server)) = (&used, server) else {
+            return Ok(());
+        };
+        match self.log_in(endpoint, repository, &used, &server).await {
+            Err(error) if !error.is_transient() => {
+                self.state().server = None;
+                Ok(())
             }
-            _ => Authorization::Anonymous,
+            done => done,
         }
     }
 
-    /// The same as headers.
-    pub(super) fn headers(&self, repository: &str, now: Timestamp) -> HeaderMap {
-        let value = match self.current(repository, now) {
-            Authorization::Anonymous => None,
-            Authorization::Basic(username, password) => Some(format!(
-                "Basic {}",
-                base64(&format!("{username}:{}", password.expose()))
-            )),
-            Authorization::Bearer(token) => Some(format!("Bearer {}", token.expose())),
-        };
-        let value = value.and_then(|value| HeaderValue::from_str(&value).ok());
-        let pairs = value.map(|mut value| {
-            value.set_sensitive(true);
-            (AUTHORIZATION, value)
-        });
-        pairs.into_iter().collect()
-    }
-
-    /// Asks the registry, unless it is known, what it wants to see.
-    pub(super) async fn prepare(&self, inner: &Inner, repository: &str) -> Result<(), OciError> {
-        let now = inner.cx.now();
-        let is_ready = !matches!(self.current(repository, now), Authorization::Anonymous);
-        if is_ready || self.state().known {
+    /// Asks the registry, unless it is known, what it wants to see. For those who cannot answer a
+    /// challenge themselves.
+    pub(super) async fn prepare(
+        &self,
+        endpoint: &Endpoint,
+        repository: &str,
+    ) -> Result<(), OciError> {
+        self.ready(endpoint, repository).await?;
+        let used = self.current(repository, endpoint.cx().now());
+        if !matches!(used, Authorization::Anonymous) || self.state().is_open {
             return Ok(());
         }
-        let timeout = inner.config.limits.request_timeout;
-        let url = inner.http.join("v2/")?;
-        let request = inner.http.request(Method::GET, url)?.timeout(timeout);
-        let response = request
-            .send()
-            .await
-            .map_err(|error| inner.http.broken(&error))?;
-        if response.status() == StatusCode::UNAUTHORIZED {
-            return self.answer(inner, repository, response.headers()).await;
+        let ask = Ask::new(Method::GET, endpoint.http.join("v2/")?);
+        let sent = endpoint.ask(&ask, endpoint.patience()).await?;
+        if sent.response.status() == StatusCode::UNAUTHORIZED {
+            let headers = sent.response.headers().clone();
+            drop(sent);
+            return self.renew(endpoint, repository, &used, &headers).await;
         }
-        self.state().known = true;
+        self.state().is_open = true;
         Ok(())
     }
 
-    /// Forgets what the registry no longer accepts.
-    pub(super) fn forget(&self, repository: &str) {
+    /// Forgets what the registry no longer accepts, unless there is something newer already.
+    pub(super) fn forget(&self, repository: &str, used: &Authorization, now: Timestamp) {
+        let is_newest = self.current(repository, now).is(used);
         let mut state = self.state();
-        state.tokens.remove(repository);
-        state.known = false;
+        state.is_open = false;
+        if is_newest {
+            state.tokens.remove(repository);
+        }
     }
 
-    /// Answers a challenge; afterwards [`Auth::headers`] has what the registry wants.
-    pub(super) async fn answer(
+    /// Answers a challenge that came although `used` was sent; afterwards [`Auth::current`] is
+    /// something else.
+    pub(super) async fn renew(
         &self,
-        inner: &Inner,
+        endpoint: &Endpoint,
         repository: &str,
+        used: &Authorization,
         headers: &HeaderMap,
     ) -> Result<(), OciError> {
         let challenges = challenge::parse_all(headers);
-        let subject = inner.subject(repository);
-        let refusal = |why: &str| subject.refusal(StatusCode::UNAUTHORIZED, why, None);
-        for challenge in &challenges {
-            if let Challenge::Bearer { realm, service } = challenge {
-                let token = self
-                    .fetch(inner, repository, realm, service.as_deref())
-                    .await?;
-                let mut state = self.state();
-                if state.tokens.len() >= TOKENS_MAX {
-                    state.tokens.clear();
-                }
-                state.tokens.insert(repository.to_owned(), token);
-                return Ok(());
-            }
+        let server = challenges.iter().find_map(|challenge| match challenge {
+            Challenge::Bearer { realm, service } => Some(TokenServer {
+                realm: realm.clone(),
+                service: service.clone(),
+            }),
+            Challenge::Basic => None,
+        });
+        if let Some(server) = server {
+            return self.log_in(endpoint, repository, used, &server).await;
         }
-        let mut state = self.state();
-        match &self.credentials {
-            _ if !challenges.contains(&Challenge::Basic) => {
-                Err(refusal("it names no way to authenticate that we know"))
-            }
-            None => Err(refusal("it wants a name and a password")),
-            Some(Credentials::IdentityToken(_)) => Err(refusal(
-                "it wants a name and a password, the credentials are a token",
-            )),
-            Some(Credentials::Basic { .. }) if state.basic => {
-                Err(refusal("it does not accept this name and password"))
-            }
-            Some(Credentials::Basic { .. }) => {
-                state.basic = true;
-                Ok(())
-            }
+        let refusal = |why: &str| {
+            let subject = endpoint.subject(repository);
+            Err(subject.refusal(StatusCode::UNAUTHORIZED, why, None))
+        };
+        if !challenges.contains(&Challenge::Basic) {
+            return refusal("it names no way to authenticate that we know");
+        }
+        if !self.has_login() {
+            return refusal("it wants a name and a password");
+        }
+        if self.read_again(endpoint, used).await? {
+            Ok(())
+        } else if matches!(used, Authorization::Basic(..)) {
+            refusal("it does not accept this name and password")
+        } else {
+            refusal("it wants a name and a password, and the credentials have none for it")
         }
     }
 
-    /// Fetches a token from the registry's token server.
+    /// Fetches name and password anew; false where they are still those that were used. Some
+    /// registries answer `403 Forbidden` when a password of theirs has ended.
+    pub(super) async fn read_again(
+        &self,
+        endpoint: &Endpoint,
+        used: &Authorization,
+    ) -> Result<bool, OciError> {
+        let gate = self.gate("");
+        let _one_at_a_time = gate.lock().await;
+        if let Some(basic) = &self.state().basic {
+            let known = Authorization::Basic(basic.username.clone(), basic.password.clone());
+            if !known.is(used) {
+                return Ok(true);
+            }
+            if basic.read_at.elapsed() < REREAD_MIN {
+                return Ok(false);
+            }
+        }
+        let found = self
+            .login
+            .credentials(endpoint.cx(), endpoint.host())
+            .await?;
+        let Some(Credentials::Basic { username, password }) = found else {
+            return Ok(false);
+        };
+        let fresh = Authorization::Basic(username.clone(), password.clone());
+        self.state().basic = Some(Basic {
+            username,
+            password,
+            read_at: Instant::now(),
+        });
+        Ok(!fresh.is(used))
+    }
+
+    /// Fetches a token, unless somebody else has done so since `used` was sent. Who waited for a
+    /// login that failed takes its error and does not try in its turn.
+    async fn log_in(
+        &self,
+        endpoint: &Endpoint,
+        repository: &str,
+        used: &Authorization,
+        server: &TokenServer,
+    ) -> Result<(), OciError> {
+        let came = Instant::now();
+        let gate = self.gate(repository);
+        let mut failed = gate.lock().await;
+        let current = self.current(repository, endpoint.cx().now());
+        if matches!(current, Authorization::Bearer(_)) && !current.is(used) {
+            return Ok(());
+        }
+        if let Some((_, error)) = failed.as_ref().filter(|(at, _)| *at > came) {
+            return Err(error.clone());
+        }
+        let fetched = self.fetch(endpoint, repository, server).await;
+        *failed = fetched
+            .as_ref()
+            .err()
+            .map(|error| (Instant::now(), error.clone()));
+        let token = fetched?;
+        let mut state = self.state();
+        if state.tokens.len() >= TOKENS_MAX {
+            state.tokens.clear();
+        }
+        state.tokens.insert(repository.to_owned(), token);
+        state.server = Some(server.clone());
+        Ok(())
+    }
+
     async fn fetch(
         &self,
-        inner: &Inner,
+        endpoint: &Endpoint,
         repository: &str,
-        realm: &str,
-        service: Option<&str>,
+        server: &TokenServer,
     ) -> Result<Token, OciError> {
-        let what = format!("the token server of `{}`", inner.config.host);
-        let realm: Url = realm
-            .parse()
-            .map_err(|error| OciError::malformed(format!("{what}'s URL"), error))?;
-        let request = self.token_request(inner, repository, realm, service)?;
-        let request = request.timeout(inner.config.limits.request_timeout);
-        let response = request
-            .send()
-            .await
-            .map_err(|error| inner.http.broken(&error))?;
-        let response = inner
-            .http
-            .accepted(response, &inner.subject(repository), &inner.cx)
+        let credentials = self
+            .login
+            .credentials(endpoint.cx(), endpoint.host())
             .await?;
-        let bytes_max = inner.config.limits.token_bytes_max;
-        let body = inner.http.body(response, bytes_max, &what).await?;
-        let answer: TokenAnswer =
-            serde_json::from_slice(&body).map_err(|error| OciError::malformed(&what, error))?;
-        answer
-            .into_token(inner.cx.now())
-            .ok_or_else(|| OciError::malformed(what, "no token"))
+        server
+            .fetch(endpoint, repository, credentials.as_ref())
+            .await
     }
 
-    fn token_request(
-        &self,
-        inner: &Inner,
-        repository: &str,
-        mut realm: Url,
-        service: Option<&str>,
-    ) -> Result<RequestBuilder, OciError> {
-        if self.credentials.is_some() && !inner.http.may_carry_secrets(&realm) {
-            let what = format!("the token server `{realm}`");
-            return Err(OciError::unsupported(
-                what,
-                "it would get the credentials in the clear",
-            ));
+    fn gate(&self, repository: &str) -> Arc<Gate> {
+        let mut gates = self.gates.lock().unwrap_or_else(PoisonError::into_inner);
+        if gates.len() >= TOKENS_MAX {
+            // Who waits at one keeps it; at worst a token is fetched twice.
+            gates.clear();
         }
-        let scope = format!("repository:{repository}:pull");
-        let mut pairs = vec![("scope", scope.as_str())];
-        pairs.extend(service.map(|service| ("service", service)));
-        match &self.credentials {
-            Some(Credentials::IdentityToken(token)) => {
-                pairs.push(("grant_type", "refresh_token"));
-                pairs.push(("refresh_token", token.expose()));
-                pairs.push(("client_id", "tidewaiter"));
-                let body = form_urlencoded::Serializer::new(String::new())
-                    .extend_pairs(pairs)
-                    .finish();
-                let request = inner.http.request(Method::POST, realm)?;
-                Ok(request
-                    .header(CONTENT_TYPE, "application/x-www-form-urlencoded")
-                    .body(body))
-            }
-            Some(Credentials::Basic { username, password }) => {
-                realm.query_pairs_mut().extend_pairs(pairs);
-                let request = inner.http.request(Method::GET, realm)?;
-                Ok(request.basic_auth(username, Some(password.expose())))
-            }
-            None => {
-                realm.query_pairs_mut().extend_pairs(pairs);
-                inner.http.request(Method::GET, realm)
-            }
-        }
+        Arc::clone(gates.entry(repository.to_owned()).or_default())
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
@@ -265,100 +294,33 @@ impl Auth {
     }
 }
 
-impl fmt::Debug for Auth {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Auth")
-            .field("credentials", &self.credentials)
-            .finish_non_exhaustive()
-    }
-}
+// === impl Authorization ===
 
-// === impl TokenAnswer ===
-
-impl TokenAnswer {
-    fn into_token(self, now: Timestamp) -> Option<Token> {
-        let text = self
-            .token
-            .filter(|text| !text.is_empty())
-            .or(self.access_token)?;
-        if text.is_empty() || !text.bytes().all(|byte| byte.is_ascii_graphic()) {
-            return None;
-        }
-        let life = self
-            .expires_in
-            .unwrap_or(LIFE_SECONDS)
-            .clamp(LIFE_SECONDS, 24 * 3600);
-        let life = SignedDuration::from_secs(life.saturating_sub(MARGIN_SECONDS));
-        Some(Token {
-            text: Secret::from(text),
-            until: now.checked_add(life).unwrap_or(now),
-        })
-    }
-}
-
-/// Base 64 as RFC 4648 section 4 has it.
-fn base64(text: &str) -> String {
-    const LETTERS: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
-    let letter = |bits: u32| {
-        let at = usize::try_from(bits & 63).unwrap_or_default();
-        char::from(LETTERS.get(at).copied().unwrap_or(b'='))
-    };
-    let mut encoded = String::new();
-    for chunk in text.as_bytes().chunks(3) {
-        let byte = |at: usize| u32::from(chunk.get(at).copied().unwrap_or_default());
-        let bits = (byte(0) << 16) | (byte(1) << 8) | byte(2);
-        let letters = [
-            letter(bits >> 18),
-            letter(bits >> 12),
-            letter(bits >> 6),
-            letter(bits),
-        ];
-        let used = chunk.len().saturating_add(1);
-        encoded.extend(letters.iter().take(used));
-        encoded.extend(std::iter::repeat_n('=', 4_usize.saturating_sub(used)));
-    }
-    encoded
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn base64_is_padded() {
-        for (text, expected) in [
-            ("", ""),
-            ("f", "Zg=="),
-            ("fo", "Zm8="),
-            ("foo", "Zm9v"),
-            ("Aladdin:open sesame", "QWxhZGRpbjpvcGVuIHNlc2FtZQ=="),
-        ] {
-            assert_eq!(base64(text), expected);
-        }
-    }
-
-    #[test]
-    fn tokens_end_before_the_server_says() {
-        let now: Timestamp = "2026-01-01T00:00:00Z".parse().unwrap();
-        let check = |answer: &str| {
-            let answer: TokenAnswer = serde_json::from_str(answer).unwrap();
-            let token = answer.into_token(now)?;
-            Some((
-                token.text.expose().to_owned(),
-                token.until.duration_since(now).as_secs(),
-            ))
+impl Authorization {
+    /// As a header; none for [`Authorization::Anonymous`].
+    pub(super) fn header(&self) -> Option<HeaderValue> {
+        let value = match self {
+            Self::Anonymous => return None,
+            Self::Basic(username, password) => {
+                let pair = format!("{username}:{}", password.expose());
+                format!("Basic {}", base64::encode(&pair))
+            }
+            Self::Bearer(token) => format!("Bearer {}", token.expose()),
         };
-        let token = |text: &str, seconds: i64| Some((text.to_owned(), seconds));
-        assert_eq!(
-            check(r#"{"token": "a", "expires_in": 300}"#),
-            token("a", 290)
-        );
-        assert_eq!(check(r#"{"access_token": "b"}"#), token("b", 50));
-        assert_eq!(
-            check(r#"{"token": "", "access_token": "b"}"#),
-            token("b", 50)
-        );
-        assert_eq!(check(r#"{"token": "line\nbreak"}"#), None);
-        assert_eq!(check("{}"), None);
+        let mut value = HeaderValue::from_str(&value).ok()?;
+        value.set_sensitive(true);
+        Some(value)
+    }
+
+    /// Whether both are the same.
+    pub(super) fn is(&self, other: &Self) -> bool {
+        match (self, other) {
+            (Self::Anonymous, Self::Anonymous) => true,
+            (Self::Basic(name, password), Self::Basic(other, secret)) => {
+                name == other && password.expose() == secret.expose()
+            }
+            (Self::Bearer(token), Self::Bearer(other)) => token.expose() == other.expose(),
+            _ => false,
+        }
     }
 }

@@ -5,19 +5,30 @@ use std::{
     net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
 };
 
-use reqwest::{
-    dns::{Addrs, Name, Resolve, Resolving},
-    redirect,
-};
+use reqwest::dns::{Addrs, Name, Resolve, Resolving};
 use url::{Host, Url};
 
 use crate::OciError;
 
-/// Refuses addresses inside our own network where the operator did not name the registry.
+/// Signed URLs of clouds have up to two thousand bytes.
+const LOCATION_BYTES_MAX: usize = 8 << 10;
+
+/// Refuses addresses that the operator did not mean.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Guard {
-    /// Whether every address will do.
-    pub(super) allow_private: bool,
+    /// How far a registry, its token server and its redirects may lead.
+    pub(super) reach: Reach,
+}
+
+/// Which addresses may be contacted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Reach {
+    /// Those of the open Internet.
+    Public,
+    /// Those and this machine's own, for a registry on this machine.
+    ThisMachine,
+    /// All.
+    Anywhere,
 }
 
 /// Why a connection or redirect was not made; travels through the client's errors.
@@ -46,7 +57,7 @@ impl Guard {
             Some(Host::Ipv6(address)) => IpAddr::V6(address),
             _ => return Ok(()),
         };
-        if self.allow_private || is_public(address) {
+        if self.allows(address) {
             return Ok(());
         }
         Err(Refused::Private {
@@ -55,42 +66,56 @@ impl Guard {
         })
     }
 
-    /// Follows a bounded number of redirects, never to a private address, never from TLS to none.
-    pub(super) fn redirects(self, redirects_max: usize) -> redirect::Policy {
-        redirect::Policy::custom(move |attempt| {
-            let target = attempt.url().host_str().unwrap_or_default().to_owned();
-            let from = attempt.previous().last();
-            let downgrade = from.is_some_and(|from| from.scheme() == "https")
-                && attempt.url().scheme() != "https";
-            if attempt.previous().len() > redirects_max {
-                return attempt.error(Refused::Redirect(target, "there are too many"));
-            }
-            if downgrade {
-                return attempt.error(Refused::Redirect(target, "it leads from TLS to plain HTTP"));
-            }
-            match self.check(attempt.url()) {
-                Ok(()) => attempt.follow(),
-                Err(refused) => attempt.error(refused),
-            }
-        })
+    /// Where a redirect leads: never to an address that is refused, never from TLS to none.
+    pub(super) fn follow(self, from: &Url, location: &[u8]) -> Result<Url, Refused> {
+        let refused = |target: &str, why| Err(Refused::Redirect(target.to_owned(), why));
+        let text = str::from_utf8(location).ok();
+        let text = text.filter(|text| text.len() <= LOCATION_BYTES_MAX);
+        let Some(target) = text.and_then(|text| from.join(text).ok()) else {
+            return refused("an address that is none", "its `Location` is malformed");
+        };
+        let host = target.host_str().unwrap_or_default();
+        match (from.scheme(), target.scheme()) {
+            (_, "https") | ("http", "http") => {}
+            ("https", "http") => return refused(host, "it leads from TLS to plain HTTP"),
+            _ => return refused(host, "it leads away from HTTP"),
+        }
+        if !target.username().is_empty() || target.password().is_some() {
+            return refused(host, "it carries a name or a password");
+        }
+        self.check(&target)?;
+        Ok(target)
+    }
+
+    fn allows(self, address: IpAddr) -> bool {
+        match self.reach {
+            Reach::Anywhere => true,
+            Reach::ThisMachine => is_public(address) || address.to_canonical().is_loopback(),
+            Reach::Public => is_public(address),
+        }
+    }
+
+    /// Those of a name's addresses that may be contacted; an error where there are only others.
+    fn usable(self, host: String, found: &[SocketAddr]) -> Result<Vec<SocketAddr>, Refused> {
+        let allowed = |address: &&SocketAddr| self.allows(address.ip());
+        let usable: Vec<_> = found.iter().filter(allowed).copied().collect();
+        if let (true, Some(address)) = (usable.is_empty(), found.first()) {
+            let address = address.ip().to_string();
+            return Err(Refused::Private { host, address });
+        }
+        Ok(usable)
     }
 }
 
 impl Resolve for Guard {
+    /// The addresses that are checked are those that are connected to: a name that leads elsewhere
+    /// the next time it is asked for gains nothing.
     fn resolve(&self, name: Name) -> Resolving {
-        let allow_private = self.allow_private;
+        let guard = *self;
         Box::pin(async move {
             let host = name.as_str().to_owned();
             let found: Vec<_> = tokio::net::lookup_host((host.as_str(), 0)).await?.collect();
-            let usable: Vec<SocketAddr> = found
-                .iter()
-                .copied()
-                .filter(|address| allow_private || is_public(address.ip()))
-                .collect();
-            if let (true, Some(address)) = (usable.is_empty(), found.first()) {
-                let address = address.ip().to_string();
-                return Err(Box::new(Refused::Private { host, address }) as _);
-            }
+            let usable = guard.usable(host, &found)?;
             Ok(Box::new(usable.into_iter()) as Addrs)
         })
     }
@@ -238,15 +263,110 @@ mod tests {
         }
     }
 
+    const PUBLIC: Guard = Guard {
+        reach: Reach::Public,
+    };
+    const THIS_MACHINE: Guard = Guard {
+        reach: Reach::ThisMachine,
+    };
+    const ANYWHERE: Guard = Guard {
+        reach: Reach::Anywhere,
+    };
+
     #[test]
     fn addresses_in_urls_are_checked() {
-        let guard = Guard {
-            allow_private: false,
-        };
-        let check = |url: &str| guard.check(&url.parse().unwrap()).is_ok();
-        assert!(check("https://registry.example/") && check("https://1.1.1.1/"));
-        assert!(!check("http://169.254.169.254/latest") && !check("http://[fe80::1]/"));
+        let check = |guard: Guard, url: &str| guard.check(&url.parse().unwrap()).is_ok();
+        for url in ["https://registry.example/", "https://1.1.1.1/"] {
+            assert!(check(PUBLIC, url) && check(THIS_MACHINE, url), "{url}");
+        }
         // Other spellings of 127.0.0.1 are the same address once parsed.
-        assert!(!check("http://2130706433/") && !check("http://0x7f.1/"));
+        for url in [
+            "http://127.0.0.1/",
+            "http://2130706433/",
+            "http://0x7f.1/",
+            "http://[::1]/",
+            "http://[::ffff:127.0.0.1]/",
+        ] {
+            assert!(!check(PUBLIC, url) && check(THIS_MACHINE, url), "{url}");
+        }
+        for url in [
+            "http://169.254.169.254/latest",
+            "http://[fe80::1]/",
+            "http://[fd00:ec2::254]/",
+            "http://[::ffff:169.254.169.254]/",
+            "http://10.0.0.1/",
+            "http://0.0.0.0/",
+        ] {
+            assert!(!check(PUBLIC, url) && !check(THIS_MACHINE, url), "{url}");
+            assert!(check(ANYWHERE, url), "{url}");
+        }
+    }
+
+    #[test]
+    fn a_name_that_leads_inside_is_refused_and_one_with_both_kinds_leads_outside_only() {
+        let usable = |guard: Guard, addresses: &[&str]| {
+            let found: Vec<SocketAddr> = addresses
+                .iter()
+                .map(|address| SocketAddr::new(address.parse().unwrap(), 0))
+                .collect();
+            guard.usable("r.example".to_owned(), &found).map(|usable| {
+                let text: Vec<_> = usable
+                    .iter()
+                    .map(|usable| usable.ip().to_string())
+                    .collect();
+                text.join(" ")
+            })
+        };
+        for address in [
+            "127.0.0.1",
+            "::1",
+            "10.0.0.1",
+            "169.254.169.254",
+            "fe80::1",
+            "fd00::1",
+            "::ffff:127.0.0.1",
+        ] {
+            let error = usable(PUBLIC, &[address]).unwrap_err();
+            assert!(
+                matches!(error, Refused::Private { .. }),
+                "{address}: {error}"
+            );
+            assert_eq!(usable(PUBLIC, &[address, "8.8.8.8"]).unwrap(), "8.8.8.8");
+            assert_eq!(usable(ANYWHERE, &[address]).unwrap(), address);
+        }
+        assert_eq!(usable(THIS_MACHINE, &["10.0.0.1", "::1"]).unwrap(), "::1");
+        assert_eq!(usable(PUBLIC, &[]).unwrap(), "", "not found is not refused");
+    }
+
+    #[test]
+    fn redirects_lead_neither_inside_nor_out_of_tls() {
+        let from: Url = "https://r.example/v2/a/blobs/x".parse().unwrap();
+        let follow = |location: &[u8]| {
+            let followed = PUBLIC.follow(&from, location);
+            followed
+                .map(|url| url.to_string())
+                .map_err(|refused| refused.to_string())
+        };
+        for (location, expected) in [
+            ("https://cdn.example/x?sig=1", "https://cdn.example/x?sig=1"),
+            ("/other", "https://r.example/other"),
+            ("//cdn.example/x", "https://cdn.example/x"),
+        ] {
+            assert_eq!(follow(location.as_bytes()).unwrap(), expected);
+        }
+        for (location, why) in [
+            ("http://cdn.example/x", "from TLS to plain HTTP"),
+            ("ftp://cdn.example/x", "away from HTTP"),
+            ("file:///etc/passwd", "away from HTTP"),
+            ("https://user:word@cdn.example/x", "carries a name"),
+            ("https://169.254.169.254/latest", "private address"),
+            ("//[::ffff:7f00:1]/", "private address"),
+            ("https://", "malformed"),
+        ] {
+            let error = follow(location.as_bytes()).unwrap_err();
+            assert!(error.contains(why), "{location}: {error}");
+        }
+        assert!(follow(b"https://\xff/").is_err());
+        assert!(follow("x".repeat(9000).as_bytes()).is_err());
     }
 }

@@ -1,29 +1,50 @@
-//! Our own HTTP client: every body has a bound, every answer a meaning.
+//! Our own HTTP client: every body has a bound, every answer a meaning, every redirect is checked.
 
 use std::time::Duration;
 
-use chassis::Cx;
+use chassis::{Cx, Secret};
 use jiff::fmt::rfc2822;
-use reqwest::{Certificate, Client, Method, RequestBuilder, Response, StatusCode, header};
+use reqwest::{
+    Certificate, Client, ClientBuilder, Identity, Method, Response, StatusCode,
+    header::{self, HeaderMap, HeaderValue},
+};
+use tokio::time::Instant;
 use url::Url;
 
 use super::{
     RegistryConfig, USER_AGENT,
-    guard::{Guard, Refused},
+    guard::{Guard, Reach, Refused},
 };
 use crate::OciError;
 
-/// Bytes of an error's body that are looked at.
-const ERROR_BYTES_MAX: u64 = 16 << 10;
 /// Longest wait that a registry may ask for.
 const RETRY_AFTER_MAX: Duration = Duration::from_hours(1);
 
 /// A client for one registry.
 pub(super) struct Http {
+    /// For the registry itself.
     client: Client,
+    /// For its token server and its redirects: without the certificate that is for the registry.
+    elsewhere: Client,
     base: Url,
     guard: Guard,
     host: String,
+    redirects_max: usize,
+    timeout: Duration,
+}
+
+/// A request.
+#[derive(Clone)]
+pub(super) struct Ask {
+    pub(super) method: Method,
+    pub(super) url: Url,
+    pub(super) headers: HeaderMap,
+    /// Goes to the URL's origin and to no other.
+    pub(super) authorization: Option<HeaderValue>,
+    /// A form with secrets; it goes nowhere but to the URL.
+    pub(super) form: Option<Secret>,
+    /// Whether the time-out holds for the beginning of the answer only, not for its body.
+    pub(super) is_stream: bool,
 }
 
 /// What a request is about, for errors.
@@ -41,43 +62,29 @@ pub(super) struct Subject<'a> {
 
 impl Http {
     pub(super) fn new(config: &RegistryConfig, base: Url, guard: Guard) -> Result<Self, OciError> {
-        let limits = &config.limits;
-        let set_up = |detail: String| OciError::Internal(format!("setting up TLS: {detail}"));
-        let certificates: Vec<Certificate> = config
-            .ca_certificates
-            .iter()
-            .map(|pem| Certificate::from_pem_bundle(pem))
-            .collect::<Result<Vec<_>, _>>()
-            .map_err(|error| set_up(causes(&error)))?
-            .into_iter()
-            .flatten()
-            .collect();
-        let mut builder = Client::builder()
-            .user_agent(USER_AGENT)
-            .redirect(guard.redirects(limits.redirects_max))
-            .connect_timeout(limits.connect_timeout)
-            .read_timeout(limits.idle_timeout)
-            // A body is hashed as it is sent.
-            .no_gzip()
-            .referer(false);
-        if !certificates.is_empty() {
-            builder = builder.tls_certs_merge(certificates);
-        }
-        if !guard.allow_private {
-            // Behind a proxy the proxy resolves names, and ours would be the address checked.
-            builder = builder.dns_resolver(guard).no_proxy();
-        }
-        let client = builder.build().map_err(|error| {
-            set_up(format!(
-                "{}; is the package `ca-certificates` installed?",
-                causes(&error)
-            ))
-        })?;
+        let elsewhere = build(builder(config, guard)?)?;
+        let client = match &config.client_certificate {
+            None => elsewhere.clone(),
+            Some(ours) => {
+                let mut pem = ours.certificate.clone();
+                pem.push(b'\n');
+                pem.extend_from_slice(ours.key.expose().as_bytes());
+                // The error's text comes from a parser that has seen the key.
+                let identity = Identity::from_pem(&pem).map_err(|_| {
+                    let detail = "the client certificate and its key are not both PEM";
+                    OciError::Internal(format!("setting up TLS for `{}`: {detail}", config.host))
+                })?;
+                build(builder(config, guard)?.identity(identity))?
+            }
+        };
         Ok(Self {
             client,
+            elsewhere,
             base,
             guard,
             host: config.host.clone(),
+            redirects_max: config.limits.redirects_max,
+            timeout: config.limits.request_timeout,
         })
     }
 
@@ -98,29 +105,62 @@ impl Http {
         url.scheme() == "https" || (self.base.scheme() == "http" && url.scheme() == "http")
     }
 
-    pub(super) fn request(&self, method: Method, url: Url) -> Result<RequestBuilder, OciError> {
-        self.guard.check(&url)?;
-        Ok(self.client.request(method, url))
+    /// Sends a request and follows its redirects: a bounded number, each checked. What lets us in
+    /// goes to the first origin; it does not come back into play when a redirect leads back there,
+    /// for then somebody else chose what is asked for.
+    pub(super) async fn send(&self, ask: &Ask) -> Result<Response, OciError> {
+        let now = Instant::now();
+        let deadline = now.checked_add(self.timeout).unwrap_or(now);
+        let (mut url, mut authorization) = (ask.url.clone(), ask.authorization.as_ref());
+        for _ in 0..=self.redirects_max {
+            let response = self.hop(ask, &url, authorization, deadline).await?;
+            let Some(location) = location(&response) else {
+                return Ok(response);
+            };
+            let target = self.guard.follow(&url, location.as_bytes())?;
+            if ask.form.is_some() {
+                let host = target.host_str().unwrap_or_default().to_owned();
+                return Err(Refused::Redirect(host, "it would carry a refresh token there").into());
+            }
+            if target.origin() != url.origin() {
+                authorization = None;
+            }
+            url = target;
+        }
+        let host = url.host_str().unwrap_or_default().to_owned();
+        Err(Refused::Redirect(host, "there are too many").into())
     }
 
-    /// The answer, if it is a good one; else what it means.
-    pub(super) async fn accepted(
+    async fn hop(
         &self,
-        response: Response,
-        subject: &Subject<'_>,
-        cx: &Cx,
+        ask: &Ask,
+        url: &Url,
+        authorization: Option<&HeaderValue>,
+        deadline: Instant,
     ) -> Result<Response, OciError> {
-        let status = response.status();
-        if status.is_success() {
-            return Ok(response);
+        self.guard.check(url)?;
+        let client = if self.is_ours(url) {
+            &self.client
+        } else {
+            &self.elsewhere
+        };
+        let left = deadline.saturating_duration_since(Instant::now());
+        let mut request = client
+            .request(ask.method.clone(), url.clone())
+            .headers(ask.headers.clone());
+        if let Some(authorization) = authorization {
+            request = request.header(header::AUTHORIZATION, authorization);
         }
-        let retry_after = retry_after(response.headers(), cx);
-        // What the body cannot tell, the status does.
-        let body = self
-            .body(response, ERROR_BYTES_MAX, "error")
-            .await
-            .unwrap_or_default();
-        Err(subject.refusal(status, &message(&body), retry_after))
+        if let Some(form) = &ask.form {
+            request = request.body(form.expose().to_owned());
+        }
+        if !ask.is_stream {
+            request = request.timeout(left);
+        }
+        match tokio::time::timeout(left, request.send()).await {
+            Ok(sent) => sent.map_err(|error| self.broken(&error)),
+            Err(_) => Err(too_slow(&self.host)),
+        }
     }
 
     /// A whole body of at most so many bytes.
@@ -153,6 +193,70 @@ impl Http {
     /// What an error of the connection means.
     pub(super) fn broken(&self, error: &reqwest::Error) -> OciError {
         broken(&self.host, error)
+    }
+}
+
+fn builder(config: &RegistryConfig, guard: Guard) -> Result<ClientBuilder, OciError> {
+    let limits = &config.limits;
+    let bad = |detail: String| {
+        let what = format!("setting up TLS for `{}`", config.host);
+        OciError::Internal(format!("{what}: a CA file of it {detail}"))
+    };
+    let mut certificates = Vec::new();
+    for pem in &config.ca_certificates {
+        let found = Certificate::from_pem_bundle(pem)
+            .map_err(|error| bad(format!("is malformed: {}", causes(&error))))?;
+        if found.is_empty() {
+            return Err(bad("holds no certificate (PEM is expected)".to_owned()));
+        }
+        certificates.extend(found);
+    }
+    let mut builder = Client::builder()
+        .user_agent(USER_AGENT)
+        // We follow redirects ourselves, with a look at each.
+        .redirect(reqwest::redirect::Policy::none())
+        .connect_timeout(limits.connect_timeout)
+        .read_timeout(limits.idle_timeout)
+        // A body is hashed as it is sent.
+        .no_gzip()
+        .referer(false);
+    if !certificates.is_empty() {
+        builder = builder.tls_certs_merge(certificates);
+    }
+    if guard.reach != Reach::Anywhere {
+        // Behind a proxy the proxy resolves names, and ours would be the address checked.
+        builder = builder.dns_resolver(guard).no_proxy();
+    }
+    Ok(builder)
+}
+
+fn build(builder: ClientBuilder) -> Result<Client, OciError> {
+    builder.build().map_err(|error| {
+        OciError::Internal(format!(
+            "setting up TLS: {}; is the package `ca-certificates` installed?",
+            causes(&error)
+        ))
+    })
+}
+
+fn location(response: &Response) -> Option<&HeaderValue> {
+    let redirects = matches!(response.status().as_u16(), 301 | 302 | 303 | 307 | 308);
+    let location = response.headers().get(header::LOCATION);
+    location.filter(|_| redirects)
+}
+
+// === impl Ask ===
+
+impl Ask {
+    pub(super) fn new(method: Method, url: Url) -> Self {
+        Self {
+            method,
+            url,
+            headers: HeaderMap::new(),
+            authorization: None,
+            form: None,
+            is_stream: false,
+        }
     }
 }
 
@@ -209,14 +313,25 @@ pub(super) fn broken(host: &str, error: &reqwest::Error) -> OciError {
     if let Some(refused) = Refused::find(error) {
         return refused.clone().into();
     }
-    let detail = if error.is_timeout() {
-        "it took too long".to_owned()
-    } else {
-        causes(error)
-    };
+    if error.is_timeout() {
+        return too_slow(host);
+    }
+    let mut detail = causes(error);
+    if detail.contains("invalid peer certificate") {
+        detail.push_str("; if its certificate is from an authority of your own, give the source that authority's file (`ca_files`)");
+    }
     OciError::Unavailable {
         host: host.to_owned(),
         detail,
+        retry_after: None,
+    }
+}
+
+/// A registry that keeps us waiting.
+pub(super) fn too_slow(host: &str) -> OciError {
+    OciError::Unavailable {
+        host: host.to_owned(),
+        detail: "it took too long".to_owned(),
         retry_after: None,
     }
 }
@@ -238,7 +353,7 @@ pub(super) fn causes(error: &(dyn std::error::Error + 'static)) -> String {
 }
 
 /// The first message of an error document of the distribution protocol.
-fn message(body: &[u8]) -> String {
+pub(super) fn message(body: &[u8]) -> String {
     let value: serde_json::Value = serde_json::from_slice(body).unwrap_or_default();
     let message = value
         .pointer("/errors/0/message")
@@ -253,9 +368,11 @@ fn message(body: &[u8]) -> String {
         .collect()
 }
 
-fn retry_after(headers: &header::HeaderMap, cx: &Cx) -> Option<Duration> {
+/// How long the registry wants to be left alone, in seconds or until a date (RFC 9110, section
+/// 10.2.3).
+pub(super) fn retry_after(headers: &HeaderMap, cx: &Cx) -> Option<Duration> {
     let value = headers.get(header::RETRY_AFTER)?.to_str().ok()?;
-    let wait = if let Ok(seconds) = value.parse() {
+    let wait = if let Ok(seconds) = value.trim().parse() {
         Duration::from_secs(seconds)
     } else {
         let date = rfc2822::DateTimeParser::new().parse_timestamp(value).ok()?;

@@ -1,6 +1,10 @@
 //! Against Debian's `docker-registry`, and against servers that misbehave on purpose.
 
 mod fake;
+mod lines;
+mod mirrors;
+mod site;
+mod tls;
 
 use std::{io::Read as _, time::Duration};
 
@@ -12,20 +16,36 @@ use testkit::{
 };
 
 use self::fake::{Fake, Fault};
-use super::*;
+use super::{
+    guard::{Guard, Reach},
+    http::{Ask, Http},
+    *,
+};
 use crate::{Platforms, read_verified};
 
 fn registry(cx: &Cx, host: &str, credentials: Option<Credentials>) -> Registry {
-    let host = host.to_owned();
+    let login = credentials.map_or(Login::Anonymous, Login::Given);
     Registry::new(
         cx,
         RegistryConfig {
-            host,
-            credentials,
-            ..RegistryConfig::default()
+            login,
+            ..quick(host)
         },
     )
     .unwrap()
+}
+
+/// A registry that is tried again soon and not for long.
+fn quick(host: &str) -> RegistryConfig {
+    RegistryConfig {
+        host: host.to_owned(),
+        limits: Limits {
+            retry_wait: Duration::from_millis(20),
+            retry_time_max: Duration::from_secs(5),
+            ..Limits::default()
+        },
+        ..RegistryConfig::default()
+    }
 }
 
 fn password(password: &str) -> Credentials {
@@ -118,24 +138,24 @@ async fn images_of_a_real_registry_are_resolved_and_read() {
 }
 
 #[tokio::test]
-async fn blobs_come_the_guarded_way_as_well() {
-    let Some(server) = RegistryServer::start(RegistryOptions::default()) else {
+async fn blobs_come_by_way_of_the_library_where_every_address_is_allowed() {
+    let options = RegistryOptions {
+        password: true,
+        ..RegistryOptions::default()
+    };
+    let Some(server) = RegistryServer::start(options) else {
         return;
     };
     server.push(clean_image(), "app", "1");
     let cx = Cx::for_tests();
-    let source = registry(&cx, &server.host(), None);
-    // Loopback always may be contacted, so the guarded way is taken by force.
-    let Registry { mut inner } = source;
-    Arc::get_mut(&mut inner).unwrap().config.allow_private = false;
-    let source = Registry { inner };
-    let image = source
-        .resolve(&wanted("app", "1"))
-        .await
-        .unwrap()
-        .images
-        .remove(0);
-    for layer in &image.manifest.layers {
+    let config = RegistryConfig {
+        allow_private: true,
+        login: Login::Given(password(PASSWORD)),
+        ..quick(&server.host())
+    };
+    let source = Registry::new(&cx, config).unwrap();
+    let image = source.resolve(&wanted("app", "1")).await.unwrap();
+    for layer in &image.images[0].manifest.layers {
         read_verified(&cx, &source, "app", layer, 1 << 20)
             .await
             .unwrap();
@@ -366,17 +386,16 @@ async fn private_addresses_are_not_contacted_unless_the_source_may() {
 
     // A name that leads to a private address, and a redirect that does.
     let guard = Guard {
-        allow_private: false,
+        reach: Reach::Public,
     };
-    let config = RegistryConfig {
-        host: "localhost:1".to_owned(),
-        ..RegistryConfig::default()
-    };
-    let http = Http::new(&config, "http://localhost:1/".parse().unwrap(), guard).unwrap();
-    let request = http
-        .request(Method::GET, "http://localhost:1/".parse().unwrap())
-        .unwrap();
-    let error = http.broken(&request.send().await.unwrap_err());
+    let http = Http::new(
+        &quick("localhost:1"),
+        "http://localhost:1/".parse().unwrap(),
+        guard,
+    )
+    .unwrap();
+    let ask = Ask::new(Method::GET, "http://localhost:1/".parse().unwrap());
+    let error = http.send(&ask).await.err().unwrap();
     assert!(matches!(error, OciError::PrivateAddress { .. }), "{error}");
 }
 

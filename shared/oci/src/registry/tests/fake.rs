@@ -279,6 +279,10 @@ async fn blob(
     let mut answer = answer(body);
     if range.is_some() {
         *answer.status_mut() = StatusCode::PARTIAL_CONTENT;
+        let last = bytes.len().saturating_sub(1);
+        let range = format!("bytes {start}-{last}/{}", bytes.len());
+        let range = HeaderValue::from_str(&range).unwrap();
+        answer.headers_mut().insert(header::CONTENT_RANGE, range);
     }
     answer
 }

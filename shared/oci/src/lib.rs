@@ -51,7 +51,7 @@ pub use self::{
     limits::Limits,
     location::{Location, LocationError},
     open::open,
-    registry::{Credentials, Registry, RegistryConfig, USER_AGENT},
+    registry::{Credentials, Page, Registry, RegistryConfig, USER_AGENT},
     source::{
         BlobReader, Descriptor, Image, Manifest, Platforms, Resolved, Source, Unreadable, Wanted,
         read_verified,

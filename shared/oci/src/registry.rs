@@ -5,6 +5,7 @@ mod blobs;
 mod challenge;
 mod guard;
 mod http;
+mod listing;
 #[cfg(test)]
 mod tests;
 
@@ -17,6 +18,7 @@ use oci_distribution::Reference;
 use reqwest::{Method, Response, StatusCode, header};
 use url::Url;
 
+pub use self::listing::Page;
 use self::{auth::Auth, blobs::Library, guard::Guard, http::Http};
 use crate::{
     Limits, OciError,

@@ -6,7 +6,7 @@ use anyhow::Context as _;
 use chassis::Cx;
 use futures::future::BoxFuture;
 use model::{Digest, Slug};
-use oci::{Credentials, DockerConfig, OciError, Registry, RegistryConfig, Source};
+use oci::{Credentials, DockerConfig, OciError, Page, Registry, RegistryConfig, Source};
 
 use crate::{Config, SourceConfig};
 
@@ -15,7 +15,7 @@ pub struct Sources {
     clients: BTreeMap<Slug, Arc<dyn Client>>,
 }
 
-/// A source that can tell cheaply where a tag leads.
+/// A source that can tell cheaply where a tag leads, and what else it has.
 pub(crate) trait Client: Source {
     /// The digest that a tag names now; `None` where there is no such tag, or where the source
     /// does not say it.
@@ -24,6 +24,16 @@ pub(crate) trait Client: Source {
         repository: &'a str,
         tag: &'a str,
     ) -> BoxFuture<'a, Result<Option<Digest>, OciError>>;
+
+    /// A page of its repositories.
+    fn repositories<'a>(&'a self, page: Option<&'a str>) -> BoxFuture<'a, Result<Page, OciError>>;
+
+    /// A page of a repository's tags.
+    fn tags<'a>(
+        &'a self,
+        repository: &'a str,
+        page: Option<&'a str>,
+    ) -> BoxFuture<'a, Result<Page, OciError>>;
 }
 
 /// Makes the client of a source; nothing is contacted yet. `docker` is a Docker `config.json` for
@@ -113,5 +123,17 @@ impl Client for Registry {
         tag: &'a str,
     ) -> BoxFuture<'a, Result<Option<Digest>, OciError>> {
         Box::pin(Self::peek(self, repository, tag))
+    }
+
+    fn repositories<'a>(&'a self, page: Option<&'a str>) -> BoxFuture<'a, Result<Page, OciError>> {
+        Box::pin(Self::repositories(self, page))
+    }
+
+    fn tags<'a>(
+        &'a self,
+        repository: &'a str,
+        page: Option<&'a str>,
+    ) -> BoxFuture<'a, Result<Page, OciError>> {
+        Box::pin(Self::tags(self, repository, page))
     }
 }

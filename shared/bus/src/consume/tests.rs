@@ -650,6 +650,7 @@ async fn a_thousand_messages_are_handled_once_each() {
         digest: None,
         sender_id: None,
         occurred_at: Timestamp::UNIX_EPOCH,
+        priority: model::event::Priority::Norm,
     };
     futures::stream::iter(0..1_000)
         .map(async |n| bus.publish(&tenant(), &push(n)).await.unwrap())

@@ -1,6 +1,7 @@
 //! What an operator can set.
 
 mod access;
+mod crawl;
 
 use std::{collections::BTreeSet, path::PathBuf};
 
@@ -9,8 +10,14 @@ use chassis::SecretRef;
 use model::{Digest, ImageRef, Slug};
 use serde::{Deserialize, Serialize};
 
-pub use self::access::{ClientCertificateConfig, MirrorConfig, PaceConfig};
-use crate::decoders;
+pub use self::{
+    access::{ClientCertificateConfig, MirrorConfig, PaceConfig},
+    crawl::{CrawlConfig, CrawlRepository},
+};
+use crate::{callbacks::CallbackHosts, decoders};
+
+/// Secrets of one sender: as many as exchanging one for another takes.
+const HOOK_SECRETS_MAX: usize = 8;
 
 /// Settings of the gateway and the router.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -27,8 +34,19 @@ pub struct Config {
     pub hook_bytes_max: usize,
     /// Events in one webhook request.
     pub hook_events_max: usize,
-    /// Webhook requests per second and source; beyond that the sender gets a 429.
+    /// Webhook requests per second and source in the long run; beyond it the sender gets a 429.
     pub hooks_per_second_max: u32,
+    /// Webhook requests that a source may send at once after a rest.
+    pub hooks_burst_max: u32,
+    /// How far the time of a signed webhook may be from ours, seconds; beyond it it is refused.
+    pub hook_age_s_max: u32,
+    /// Scan requests per second and token in the long run; beyond it the client gets a 429.
+    pub scans_per_second_max: u32,
+    /// Scan requests that a token may send at once after a rest.
+    pub scans_burst_max: u32,
+    /// Where answers to scan requests may be sent: `host`, `host:port`, or `http://host:port` for
+    /// one without TLS. Nothing is sent to any other host, and to none where the list is empty.
+    pub callback_hosts: Vec<String>,
     /// How many events the router works on at once.
     pub events_at_once: usize,
 }
@@ -75,9 +93,16 @@ pub struct SourceConfig {
     /// that one can be exchanged for another. Without both, the source has no webhook.
     #[serde(default)]
     pub hook_token_sha256: Option<String>,
+    /// Further secrets that the webhook's sender may use: it sends one as a token or signs with
+    /// one, as its kind has it. Any will do, so that one can be exchanged for another.
+    #[serde(default)]
+    pub hook_secrets: Vec<SecretRef>,
     /// Whose images these are.
     #[serde(default = "Slug::default_tenant")]
     pub tenant: Slug,
+    /// How it is looked around in for what no webhook told of.
+    #[serde(default)]
+    pub crawl: CrawlConfig,
 }
 
 /// User and password for a registry.
@@ -104,6 +129,7 @@ impl Config {
                 bail!("there are two sources of the name `{}`", source.name);
             }
         }
+        CallbackHosts::new(&self.callback_hosts).context("`callback_hosts`")?;
         Ok(())
     }
 }
@@ -117,6 +143,11 @@ impl Default for Config {
             hook_bytes_max: 1 << 20,
             hook_events_max: 1000,
             hooks_per_second_max: 500,
+            hooks_burst_max: 1000,
+            hook_age_s_max: 300,
+            scans_per_second_max: 20,
+            scans_burst_max: 200,
+            callback_hosts: Vec::new(),
             events_at_once: 16,
         }
     }
@@ -125,8 +156,15 @@ impl Default for Config {
 // === impl SourceConfig ===
 
 impl SourceConfig {
+    /// Whether its webhook has a secret, so that anybody can send for it.
+    pub(crate) const fn has_hook(&self) -> bool {
+        self.hook_token.is_some()
+            || self.hook_token_sha256.is_some()
+            || !self.hook_secrets.is_empty()
+    }
+
     fn check(&self) -> anyhow::Result<()> {
-        if decoders::of_kind(&self.kind).is_none() {
+        let Some(decoder) = decoders::of_kind(&self.kind) else {
             let kinds: Vec<_> = decoders::DECODERS
                 .iter()
                 .map(|decoder| decoder.kind())
@@ -136,7 +174,7 @@ impl SourceConfig {
                 self.kind,
                 kinds.join(", ")
             );
-        }
+        };
         let parsed: Result<ImageRef, _> = format!("{}/a/b", self.registry).parse();
         if !parsed.is_ok_and(|parsed| parsed.registry == self.registry) {
             bail!(
@@ -153,7 +191,16 @@ impl SourceConfig {
         {
             bail!("`hook_token_sha256` is not 64 hex digits; make it with `sha256sum`");
         }
-        Ok(())
+        if self.hook_token_sha256.is_some() && decoder.signs() {
+            bail!(
+                "a source of the kind `{}` signs, so its secret itself is needed: use `hook_secrets`",
+                self.kind
+            );
+        }
+        if self.hook_secrets.len() > HOOK_SECRETS_MAX {
+            bail!("there are more than {HOOK_SECRETS_MAX} `hook_secrets`");
+        }
+        self.crawl.check().context("`crawl`")
     }
 }
 
@@ -192,7 +239,7 @@ mod tests {
         };
         check(
             r#"{"name": "main", "registry": "r.example", "kind": "x"}"#,
-            "only: distribution",
+            "only: distribution, generic",
         );
         check(
             r#"{"name": "main", "registry": "https://r.example"}"#,
@@ -228,6 +275,21 @@ mod tests {
         check(
             r#"{"name": "main", "registry": "r.example", "pace": {"requests_per_second_max": 0}}"#,
             "nonzero",
+        );
+        check(
+            &format!(
+                r#"{{"name": "main", "registry": "r.example", "kind": "generic", "hook_token_sha256": "{}"}}"#,
+                Digest::of(b"secret").hex()
+            ),
+            "its secret itself is needed",
+        );
+        check(
+            r#"{"name": "main", "registry": "r.example", "crawl": {"requests_per_second": 0}}"#,
+            "`requests_per_second` is 0",
+        );
+        check(
+            r#"{"name": "main", "registry": "r.example", "crawl": {"repositories": [{"name": "A"}]}}"#,
+            "`A` is not the name of a repository",
         );
     }
 

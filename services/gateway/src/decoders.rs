@@ -1,19 +1,28 @@
 //! Senders of webhooks: who may speak, and what they say. One file per sender.
 
 mod distribution;
+mod generic;
 
 use axum::http::{HeaderMap, header};
 use chassis::Secret;
-use jiff::Timestamp;
+use jiff::{SignedDuration, Timestamp};
 use model::{Digest, ImageRef};
+
+/// Characters that are kept of a text that may be anything.
+const TEXT_CHARS_MAX: usize = 200;
 
 /// Understands one kind of sender.
 pub(crate) trait Decoder: Send + Sync {
     /// As in a source's `kind`.
     fn kind(&self) -> &'static str;
+    /// Whether it signs with its secret, so that the secret's hash is not enough to know it by.
+    fn signs(&self) -> bool;
+    /// How it proves who it is, for who failed to.
+    fn how(&self) -> &'static str;
     /// Whether the request comes from who knows the source's secret. The body is as it arrived,
     /// for senders that sign it.
-    fn authenticate(&self, request: &HookRequest<'_>, secrets: &Secrets) -> bool;
+    fn authenticate(&self, request: &HookRequest<'_>, secrets: &Secrets)
+    -> Result<Proof, Unproven>;
     /// What the request tells of images; nothing where it tells of other things.
     fn decode(
         &self,
@@ -23,7 +32,7 @@ pub(crate) trait Decoder: Send + Sync {
 }
 
 /// Every sender that we understand.
-pub(crate) static DECODERS: &[&dyn Decoder] = &[&distribution::Distribution];
+pub(crate) static DECODERS: &[&dyn Decoder] = &[&distribution::Distribution, &generic::Generic];
 
 /// A request as it arrived.
 #[derive(Clone, Copy, Debug)]
@@ -32,13 +41,35 @@ pub(crate) struct HookRequest<'a> {
     pub(crate) headers: &'a HeaderMap,
     /// The body.
     pub(crate) body: &'a [u8],
+    /// When it arrived.
+    pub(crate) now: Timestamp,
+    /// How far its own time may be from ours, where it has one.
+    pub(crate) age_max: SignedDuration,
 }
 
-/// What a sender may prove its identity with. Either will do where both are there.
+/// What proved who sent a request.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Proof {
+    /// A secret that comes with every request.
+    Token,
+    /// A signature of this request, named by what was signed: it counts once.
+    Signature(Digest),
+}
+
+/// Why a request does not prove who sent it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Unproven {
+    /// No secret, or a wrong one.
+    Wrong,
+    /// Its signature is right, and was made too long ago or is from the future.
+    Stale,
+}
+
+/// What a sender may prove its identity with. Any will do where there are several.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Secrets {
-    /// The secret itself.
-    pub(crate) plain: Option<Secret>,
+    /// The secrets themselves.
+    pub(crate) plain: Vec<Secret>,
     /// Its sha256, which is enough for senders that send the secret and do not sign with it.
     pub(crate) sha256: Option<Digest>,
 }
@@ -112,19 +143,16 @@ pub(crate) fn check_names(repository: &str, tag: Option<&str>) -> Result<(), Und
 impl Secrets {
     /// Whether a sender can prove anything at all.
     pub(crate) const fn is_empty(&self) -> bool {
-        self.plain.is_none() && self.sha256.is_none()
+        self.plain.is_empty() && self.sha256.is_none()
     }
 
-    /// Whether `token` is the secret. Digests are compared, in constant time, so that neither the
-    /// length nor the beginning of the secret shows in the time it takes.
+    /// Whether `token` is one of the secrets. Digests are compared, in constant time and all of
+    /// them, so that neither the length nor the beginning of a secret shows in the time it takes.
     pub(crate) fn are_token(&self, token: &str) -> bool {
         let token = Digest::of(token.as_bytes());
-        let plain = self
-            .plain
-            .as_ref()
-            .map(|secret| Digest::of(secret.expose().as_bytes()));
-        let known = [plain, self.sha256];
-        known.iter().fold(false, |found, known| {
+        let plain = self.plain.iter();
+        let plain = plain.map(|secret| Some(Digest::of(secret.expose().as_bytes())));
+        plain.chain([self.sha256]).fold(false, |found, known| {
             let known = known.as_ref().unwrap_or(&NOTHING);
             let fits = same(known, &token);
             found || (fits && *known != NOTHING)
@@ -137,6 +165,11 @@ const NOTHING: Digest = Digest::from_bytes([0; 32]);
 
 fn same(left: &Digest, right: &Digest) -> bool {
     aws_lc_rs::constant_time::verify_slices_are_equal(left.as_bytes(), right.as_bytes()).is_ok()
+}
+
+/// Text of a sender that is kept: at most so many characters of it.
+fn clip(text: &str) -> String {
+    text.chars().take(TEXT_CHARS_MAX).collect()
 }
 
 #[cfg(test)]

@@ -1,7 +1,7 @@
 //! `POST /hooks/{source}`: what registries send.
 //!
 //! The order is always the same: the body as it is on the wire, then the secret, then the share,
-//! then the content. A request that is authenticated and that we cannot decode is answered with 202
+//! then whether it was sent before, then the content. A request that is authenticated and that we cannot decode is answered with 202
 //! all the same, for most senders repeat or give up on anything else; it is counted, and logged as
 //! a warning without its body. It leaves no dead letter: what it would have told is found again
 //! when the image is asked for.
@@ -15,19 +15,26 @@ use axum::{
     http::{HeaderMap, StatusCode},
     routing::post,
 };
+use bus::SpoolError;
 use chassis::{
     Cx,
     http::{ApiError, body_limit},
 };
-use model::event::{ImageDeleted, ImagePushed};
+use futures::future::try_join_all;
+use jiff::SignedDuration;
+use model::{
+    Digest,
+    event::{ImageDeleted, ImagePushed, Priority},
+};
 use serde_json::{Value, json};
 use tracing::{info, warn};
 
 use crate::{
     Config, SourceConfig,
-    decoders::{Happened, HookRequest, Secrets, Told, bearer},
+    decoders::{Happened, HookRequest, Proof, Secrets, Told, Unproven, bearer},
     intake::{Accepted, Intake, refused},
     metrics,
+    rate::Buckets,
     senders::Sender,
 };
 
@@ -36,7 +43,8 @@ struct Hooks {
     senders: BTreeMap<String, Sender>,
     intake: Arc<dyn Intake>,
     events_max: usize,
-    per_second_max: u32,
+    age_max: SignedDuration,
+    shares: Buckets,
 }
 
 /// The routes of senders.
@@ -50,7 +58,8 @@ pub(crate) fn routes(cx: &Cx, config: &Config, intake: Arc<dyn Intake>) -> Route
         senders: senders.collect(),
         intake,
         events_max: config.hook_events_max,
-        per_second_max: config.hooks_per_second_max,
+        age_max: SignedDuration::from_secs(i64::from(config.hook_age_s_max)),
+        shares: Buckets::new(config.hooks_per_second_max, config.hooks_burst_max),
     };
     Router::new()
         .route("/hooks/{source}", post(receive))
@@ -67,6 +76,8 @@ async fn receive(
     let request = HookRequest {
         headers: &headers,
         body: &body,
+        now: hooks.cx.now(),
+        age_max: hooks.age_max,
     };
     let Some(sender) = hooks.senders.get(&source) else {
         // The same work as for a source that exists, so that the time tells nothing.
@@ -74,50 +85,26 @@ async fn receive(
         return Err(ApiError::not_found("there is no such source")
             .hint("the path is `/hooks/<name of a source in the configuration>`"));
     };
-    let name = sender.source.name.as_str();
-    let secrets = sender.secrets(&hooks.cx).await;
-    if secrets.is_empty() || !sender.decoder.authenticate(&request, &secrets) {
-        metrics::hook(name, "unauthenticated");
-        warn!(
-            source = name,
-            "refused a webhook for source `{name}`: it is not authenticated"
-        );
-        return Err(unauthenticated(&sender.source));
+    let signature = hooks.admit(sender, &request).await?;
+    let accepted = hooks.take(sender, &request).await;
+    if let (Err(_), Some(signature)) = (&accepted, signature) {
+        sender.forget(signature);
     }
-    if !sender.admit(hooks.cx.now(), hooks.per_second_max) {
-        metrics::hook(name, "too_many");
-        let detail = "this source sends more requests than it may";
-        return Err(ApiError::new(StatusCode::TOO_MANY_REQUESTS, detail)
-            .hint("send the same request again after a second"));
-    }
-    let told = match sender.decoder.decode(&request, hooks.events_max) {
-        Ok(told) => told,
-        Err(error) => {
-            metrics::hook(name, "undecodable");
-            warn!(
-                source = name,
-                "a webhook of source `{name}` tells us nothing: {error}"
-            );
-            return Ok(answer(0));
-        }
-    };
-    let accepted = hooks.accept(&sender.source, told).await?;
-    metrics::hook(
-        name,
-        if accepted == 0 {
-            "irrelevant"
-        } else {
-            "accepted"
-        },
-    );
-    Ok(answer(accepted))
+    Ok(answer(accepted?))
 }
 
-fn unauthenticated(source: &SourceConfig) -> ApiError {
-    let hint = if source.hook_token.is_none() && source.hook_token_sha256.is_none() {
-        "the source has no `hook_token` in the configuration, so nobody can send for it"
-    } else {
-        "send the source's `hook_token` as `Authorization: Bearer TOKEN`"
+fn unauthenticated(sender: &Sender, unproven: Unproven, age_max: SignedDuration) -> ApiError {
+    let hint = match unproven {
+        _ if !sender.source.has_hook() => {
+            "the source has no `hook_token` in the configuration, so nobody can send for it"
+                .to_owned()
+        }
+        Unproven::Wrong => sender.decoder.how().to_owned(),
+        Unproven::Stale => format!(
+            "the signature is right, and its time is more than {} s from ours: sign every request \
+             when it is sent, and set the clock",
+            age_max.as_secs()
+        ),
     };
     ApiError::new(
         StatusCode::UNAUTHORIZED,
@@ -133,19 +120,87 @@ fn answer(accepted: usize) -> (StatusCode, Json<Value>) {
 // === impl Hooks ===
 
 impl Hooks {
-    /// Keeps what was told; returns how many events that are.
+    /// Whether a request may go on: who sent it, whether that is its share, and whether it came
+    /// before. The signature is noted; it is to be forgotten if the request is not accepted.
+    async fn admit(
+        &self,
+        sender: &Sender,
+        request: &HookRequest<'_>,
+    ) -> Result<Option<Digest>, ApiError> {
+        let name = sender.source.name.as_str();
+        let secrets = sender.secrets(&self.cx).await;
+        let proof = if secrets.is_empty() {
+            Err(Unproven::Wrong)
+        } else {
+            sender.decoder.authenticate(request, &secrets)
+        };
+        let proof = proof.map_err(|unproven| {
+            metrics::hook(name, "unauthenticated");
+            warn!(
+                source = name,
+                "refused a webhook for source `{name}`: it is not authenticated"
+            );
+            unauthenticated(sender, unproven, self.age_max)
+        })?;
+        self.shares.take(name, request.now).map_err(|wait| {
+            metrics::hook(name, "too_many");
+            let detail = "this source sends more requests than it may";
+            ApiError::too_many(detail, wait).hint("send the same request again later")
+        })?;
+        let Proof::Signature(signature) = proof else {
+            return Ok(None);
+        };
+        // From its earliest to its latest moment a signature is good for twice the age.
+        if sender.is_new(signature, request.now, self.age_max.saturating_mul(2)) {
+            return Ok(Some(signature));
+        }
+        metrics::hook(name, "replayed");
+        warn!(
+            source = name,
+            "refused a webhook for source `{name}`: the same signature came before"
+        );
+        Err(ApiError::conflict("this very request was accepted before")
+            .hint("there is nothing to do; what happens next is signed anew"))
+    }
+
+    /// Takes what an admitted request tells; returns how many events that are.
+    async fn take(&self, sender: &Sender, request: &HookRequest<'_>) -> Result<usize, ApiError> {
+        let name = sender.source.name.as_str();
+        let told = match sender.decoder.decode(request, self.events_max) {
+            Ok(told) => told,
+            Err(error) => {
+                metrics::hook(name, "undecodable");
+                warn!(
+                    source = name,
+                    "a webhook of source `{name}` tells us nothing: {error}"
+                );
+                return Ok(0);
+            }
+        };
+        let accepted = self.accept(&sender.source, told).await?;
+        let outcome = if accepted == 0 {
+            "irrelevant"
+        } else {
+            "accepted"
+        };
+        metrics::hook(name, outcome);
+        Ok(accepted)
+    }
+
+    /// Keeps what was told, all of it at once, so that it goes to disk together.
     async fn accept(&self, source: &SourceConfig, told: Vec<Told>) -> Result<usize, ApiError> {
-        let count = told.len();
-        for told in told {
+        let kept = told.into_iter().map(async |told| {
             let name = name_of(&told);
             let event = self.event(source, told);
-            self.intake
-                .accept(&source.tenant, &event)
-                .await
-                .map_err(|error| refused(&error))?;
+            self.intake.accept(&source.tenant, &event).await?;
             info!(source = %source.name, "source `{}` tells of {name}", source.name);
-        }
-        Ok(count)
+            Ok::<_, SpoolError>(())
+        });
+        let kept = try_join_all(kept).await;
+        kept.map(|kept| kept.len()).map_err(|error| {
+            metrics::hook(source.name.as_str(), "refused");
+            refused(&error)
+        })
     }
 
     fn event(&self, source: &SourceConfig, told: Told) -> Accepted {
@@ -169,6 +224,7 @@ impl Hooks {
                 digest,
                 sender_id,
                 occurred_at,
+                priority: Priority::Norm,
             }),
             Happened::Deleted => Accepted::Deleted(ImageDeleted {
                 source,

@@ -9,15 +9,18 @@
 //! Two roles live here. The *gateway* has routes: `POST /hooks/{source}` for registries, and
 //! `POST /v1/scans` for CI. The *router* is a consumer: it resolves tags to digests and indexes to
 //! platforms, writes the `known` record of each image and where indexes, configs and tags lead,
-//! and makes one job per image that the current analyzers have not scanned.
+//! and makes one job per image that the current analyzers have not scanned. Beside it the *crawler*
+//! looks around in each source for pushes, moves and deletions that no webhook told of.
 //!
-//! What it does not do: it reads no layer, judges nothing, and deletes nothing. It does not crawl
-//! registries, so a webhook that was lost is not missed until the image is pushed or asked for
-//! again.
+//! Who sends more than its share gets a 429, who sends while the spool is full a 503, both with
+//! `Retry-After`; what was answered with 202 is on disk and is published when NATS is there.
+//!
+//! What it does not do: it reads no layer, judges nothing, and deletes nothing.
 //!
 //! | sender | file | authenticated by |
 //! |---|---|---|
 //! | `distribution`: CNCF Distribution, and GitLab's registry | `decoders/distribution.rs` | bearer token |
+//! | `generic`: whatever can sign a list of what happened | `decoders/generic.rs` | HMAC-SHA256 over time and body, each signature once |
 //!
 //! To add a sender: a file in `decoders/`, a line in `DECODERS`, a row here, and recorded requests
 //! in `testdata/<kind>/`: `good-*`, `bad-authentication-*`, `irrelevant-*`. The conformance test
@@ -33,15 +36,22 @@
     )
 )]
 
+mod callbacks;
 mod config;
+mod crawler;
 mod decoders;
 mod hooks;
 mod intake;
+mod keys;
 mod metrics;
+mod rate;
 mod router;
 mod scans;
+mod seen;
 mod senders;
 mod sources;
+#[cfg(test)]
+mod tests;
 
 use std::sync::Arc;
 
@@ -53,7 +63,8 @@ use model::{AnalyzerId, event::EVENTS};
 use self::router::Router;
 pub use self::{
     config::{
-        ClientCertificateConfig, Config, CredentialsConfig, MirrorConfig, PaceConfig, SourceConfig,
+        ClientCertificateConfig, Config, CrawlConfig, CrawlRepository, CredentialsConfig,
+        MirrorConfig, PaceConfig, SourceConfig,
     },
     sources::{Sources, open_source},
 };
@@ -70,10 +81,12 @@ pub async fn run(cx: &Cx, bus: &Bus, config: &Config) -> anyhow::Result<axum::Ro
         .with_context(|| format!("opening the spool in `{}`", dir.display()))?;
     let intake: Arc<dyn intake::Intake> = Arc::new(outbox);
     let hooks = hooks::routes(cx, config, Arc::clone(&intake));
-    Ok(hooks.merge(scans::routes(cx, config, intake)))
+    let link = bus.clone();
+    let keys = keys::Keys::new(bus.store(), move || link.is_connected());
+    Ok(hooks.merge(scans::routes(cx, config, intake, keys)?))
 }
 
-/// Starts the router. `analyzers` are those of the scanners: an image that exactly these have
+/// Starts the router and the crawler. `analyzers` are those of the scanners: an image that exactly these have
 /// scanned is not scanned again.
 #[expect(clippy::unused_async, reason = "every role starts in the same way")]
 pub async fn run_router(
@@ -86,6 +99,7 @@ pub async fn run_router(
     config
         .check()
         .context("section `gateway` of the configuration")?;
+    crawler::start(cx, bus, config, &sources, &analyzers);
     let router = Router::new(cx, bus.store(), &config.sources, sources, analyzers);
     let consume = Consume {
         stream: EVENTS.to_owned(),

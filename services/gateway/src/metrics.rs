@@ -40,6 +40,24 @@ static JOBS: LazyLock<Counter<u64>> = LazyLock::new(|| {
         .build()
 });
 
+/// Tags that the crawler looked at.
+static LOOKED_AT: LazyLock<Counter<u64>> = LazyLock::new(|| {
+    global::meter("gateway")
+        .u64_counter("tidewaiter.crawler.tags")
+        .with_unit("{tag}")
+        .with_description("Tags that the crawler looked at, by source and what it found")
+        .build()
+});
+
+/// Passes of the crawler that came to their end.
+static CRAWLED: LazyLock<Counter<u64>> = LazyLock::new(|| {
+    global::meter("gateway")
+        .u64_counter("tidewaiter.crawler.passes")
+        .with_unit("{pass}")
+        .with_description("Passes through a source that came to their end")
+        .build()
+});
+
 /// `source` is a configured name, so it has few values.
 pub(crate) fn hook(source: &str, outcome: &'static str) {
     let labels = [
@@ -56,4 +74,18 @@ pub(crate) fn scan_requested() {
 pub(crate) fn routed(outcome: &'static str, jobs: usize) {
     ROUTED.add(1, &[KeyValue::new("outcome", outcome)]);
     JOBS.add(u64::try_from(jobs).unwrap_or(u64::MAX), &[]);
+}
+
+/// `source` is a configured name.
+pub(crate) fn looked_at(source: &str, found: &'static str) {
+    let labels = [
+        KeyValue::new("source", source.to_owned()),
+        KeyValue::new("found", found),
+    ];
+    LOOKED_AT.add(1, &labels);
+}
+
+/// `source` is a configured name.
+pub(crate) fn crawled(source: &str) {
+    CRAWLED.add(1, &[KeyValue::new("source", source.to_owned())]);
 }

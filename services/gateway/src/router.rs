@@ -4,7 +4,7 @@
 //! headers only), never that of the event. A digest is believed, since it can only name what it
 //! names, and an image or index that we know already is not fetched again: its content cannot have
 //! changed. Events may arrive late, twice or out of order: a tag moves only forward in the sender's
-//! time.
+//! time, and what is said to be deleted is looked up before it is let go.
 //!
 //! What the source answers decides:
 //!
@@ -16,8 +16,10 @@
 //! | malformed, too large, other content | known and scanned all the same: the scanner's verdict names the gap | the same with a digest; else the request's answer says so |
 //! | no image at all (a chart, a signature) | nothing | the request's answer says so |
 
+mod deletions;
 mod lead;
 mod names;
+mod requests;
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -28,8 +30,8 @@ use anyhow::anyhow;
 use bus::{DecodeError, Delivery, Failure, Handler, Input, Outcome, Store, decode};
 use chassis::Cx;
 use model::{
-    AnalyzerId, Digest, RecordKey, ScanRequestRecord, Scanned, Slug, What,
-    event::{Event, ImageDeleted, ImagePushed, ImageScan, Priority, REFS, ScanRequested},
+    AnalyzerId, Digest, RecordKey, Scanned, Slug, What,
+    event::{Event, ImageDeleted, ImagePushed, ImageScan, Priority, ScanRequested},
 };
 use tracing::{info, warn};
 
@@ -164,7 +166,7 @@ impl Router {
         let cause = Cause {
             id,
             tenant,
-            priority: Priority::Norm,
+            priority: event.priority,
             force: false,
         };
         let (outcome, jobs) = self.jobs(outcome, &cause, &sighting, &lead).await?;
@@ -175,58 +177,6 @@ impl Router {
             jobs.len()
         );
         Ok(outcome)
-    }
-
-    async fn requested(
-        &self,
-        tenant: &Slug,
-        id: &str,
-        event: &ScanRequested,
-    ) -> Result<Outcome, Failure> {
-        let reference = &event.reference;
-        let place = self.place(tenant, &event.source, &reference.repository)?;
-        // With a digest the tag is the client's word alone, and so not believed.
-        let tag = reference.tag.clone().filter(|_| reference.digest.is_none());
-        let sighting = Sighting {
-            place,
-            tag,
-            digest: reference.digest,
-            at: event.requested_at,
-        };
-        let key = ScanRequestRecord::key(tenant, &event.id);
-        let mut record = ScanRequestRecord {
-            reference: reference.to_string(),
-            images: Vec::new(),
-            index: None,
-            error: None,
-            resolved_at: self.cx.now(),
-            waits_for: BTreeMap::new(),
-        };
-        let (sighting, lead) = match self.lead(tenant, sighting).await {
-            Ok(found) => found,
-            Err(NoLead::Failed(failure)) => return Err(failure),
-            Err(NoLead::Missing(error) | NoLead::Refused(error) | NoLead::Unreadable(error)) => {
-                return answer_error(record, &key, &error.to_string());
-            }
-            Err(NoLead::NoImage(why)) => return answer_error(record, &key, &why),
-        };
-        let outcome = self.sighted(tenant, &sighting, &lead).await?;
-        let cause = Cause {
-            id,
-            tenant,
-            priority: event.priority,
-            force: event.force,
-        };
-        let (outcome, jobs) = self.jobs(outcome, &cause, &sighting, &lead).await?;
-        record.images = lead.images.iter().map(|image| image.digest).collect();
-        record.index = lead.index;
-        record.waits_for = jobs;
-        info!(
-            event.id = id,
-            "{reference} leads to {} images",
-            lead.images.len()
-        );
-        Ok(outcome.put_kv(REFS, &key, &record, None)?)
     }
 
     /// One job per image that these analyzers have not scanned; with the revision of the scan that
@@ -297,15 +247,6 @@ impl std::fmt::Debug for Router {
             .field("analyzers", &self.analyzers)
             .finish_non_exhaustive()
     }
-}
-
-fn answer_error(mut record: ScanRequestRecord, key: &str, error: &str) -> Result<Outcome, Failure> {
-    warn!(
-        "a scan of {} was asked for and leads nowhere: {error}",
-        record.reference
-    );
-    record.error = Some(error.to_owned());
-    Ok(Outcome::none().put_kv(REFS, key, &record, None)?)
 }
 
 #[cfg(test)]

@@ -1,14 +1,25 @@
 //! `POST /v1/scans`: what CI asks for.
 //!
 //! A request with an `Idempotency-Key` has the same id whenever it is sent, so a client that lost
-//! the answer sends it again. Without a key every request is one of its own: a tag may have moved
-//! since the last one.
+//! the answer sends it again; with another body the key is refused. Without a key every request is
+//! one of its own: a tag may have moved since the last one.
+//!
+//! The request is accepted when it is on disk (202), and where to ask for the result is in
+//! `Location`. With `?wait=SECONDS` the answer is a redirect (303) to that place, which waits for the
+//! verdict: so one command waits for it, with a token that may both `scan` and `read`:
+//!
+//! ```sh
+//! curl -sL -H "Authorization: Bearer $TOKEN" -H "Idempotency-Key: $BUILD_ID" \
+//!   --json '{"image": "registry.example/team/app:1.0"}' https://tidewaiter/v1/scans?wait=120
+//! ```
+//!
+//! With `callback`, a URL on a host that the operator listed, the answer is sent there as well.
 
 use std::{collections::BTreeSet, sync::Arc};
 
 use axum::{
     Extension, Json, Router,
-    extract::State,
+    extract::{Query, State},
     http::{HeaderMap, StatusCode, header},
     routing::post,
 };
@@ -26,19 +37,36 @@ use tracing::info;
 
 use crate::{
     Config, SourceConfig,
+    callbacks::CallbackHosts,
     intake::{Accepted, Intake, refused},
+    keys::{Keys, Use},
     metrics,
+    rate::Buckets,
 };
 
 const SCOPE: &str = "scan";
 const BODY_BYTES_MAX: usize = 64 * 1024;
 const IDEMPOTENCY_KEY: &str = "idempotency-key";
 const IDEMPOTENCY_KEY_BYTES_MAX: usize = 255;
+/// As long as the route that is waited on allows.
+const WAIT_SECONDS_MAX: u64 = 120;
 
 struct Scans {
     cx: Cx,
     sources: Vec<SourceConfig>,
+    callbacks: CallbackHosts,
     intake: Arc<dyn Intake>,
+    keys: Keys,
+    shares: Buckets,
+}
+
+/// The query of a request.
+#[derive(Clone, Copy, Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct ScanQuery {
+    /// Answer when there is a verdict, or after so many seconds.
+    #[serde(default)]
+    wait: u64,
 }
 
 /// The body of a request.
@@ -59,6 +87,9 @@ struct ScanRequest {
     /// The CI system that asks.
     #[serde(default)]
     system: Option<Slug>,
+    /// Where to send the answer when it is there.
+    #[serde(default)]
+    callback: Option<String>,
 }
 
 /// The answer: where to ask for the result.
@@ -69,57 +100,71 @@ struct ScanAccepted {
 }
 
 /// The routes of CI. Who calls them was found out before: they ask for an `Extension<Grant>`.
-pub(crate) fn routes(cx: &Cx, config: &Config, intake: Arc<dyn Intake>) -> Router {
+pub(crate) fn routes(
+    cx: &Cx,
+    config: &Config,
+    intake: Arc<dyn Intake>,
+    keys: Keys,
+) -> anyhow::Result<Router> {
     let scans = Scans {
         cx: cx.clone(),
         sources: config.sources.clone(),
+        callbacks: CallbackHosts::new(&config.callback_hosts)?,
         intake,
+        keys,
+        shares: Buckets::new(config.scans_per_second_max, config.scans_burst_max),
     };
-    Router::new()
+    Ok(Router::new()
         .route("/v1/scans", post(request))
         .layer(body_limit(BODY_BYTES_MAX))
-        .with_state(Arc::new(scans))
+        .with_state(Arc::new(scans)))
 }
+
+type Answer = (
+    StatusCode,
+    [(header::HeaderName, String); 1],
+    Json<ScanAccepted>,
+);
 
 async fn request(
     State(scans): State<Arc<Scans>>,
     grant: Option<Extension<Grant>>,
+    Query(query): Query<ScanQuery>,
     headers: HeaderMap,
     Json(body): Json<ScanRequest>,
-) -> Result<
-    (
-        StatusCode,
-        [(header::HeaderName, String); 1],
-        Json<ScanAccepted>,
-    ),
-    ApiError,
-> {
+) -> Result<Answer, ApiError> {
     let grant = permit(grant)?;
     let tenant: Slug = grant.tenant.parse().map_err(|error| {
         let error = anyhow::Error::from(error);
         ApiError::from(error.context(format!("the tenant of token `{}`", grant.name)))
     })?;
+    let sender = format!("{tenant}/{}", grant.name);
+    let share = scans.shares.take(&sender, scans.cx.now());
+    share.map_err(|wait| {
+        let detail = format!("token `{}` asks for more scans than it may", grant.name);
+        ApiError::too_many(detail, wait).hint("send the same request again later")
+    })?;
+    if query.wait > WAIT_SECONDS_MAX {
+        let detail = format!("`wait` is more than {WAIT_SECONDS_MAX} seconds");
+        return Err(ApiError::bad_request(detail).hint("wait again at the `status_url`"));
+    }
     let key = idempotency_key(&headers)?;
     let event = scans.event(&tenant, body, key)?;
-    let (id, reference) = (event.id.clone(), event.reference.to_string());
-    let accepted = Accepted::Requested(event);
-    scans
-        .intake
-        .accept(&tenant, &accepted)
-        .await
-        .map_err(|error| refused(&error))?;
-    metrics::scan_requested();
-    info!(
-        request.id = id,
-        "`{}` asks for a scan of {reference}", grant.name
-    );
+    let id = event.id.clone();
+    scans.accept(&tenant, event, &grant.name).await?;
+    Ok(answer(id, query.wait))
+}
+
+/// Where to ask; who waits is sent there.
+fn answer(id: String, wait: u64) -> Answer {
     let status_url = format!("/v1/scans/{id}");
-    let location = [(header::LOCATION, status_url.clone())];
-    Ok((
-        StatusCode::ACCEPTED,
-        location,
-        Json(ScanAccepted { id, status_url }),
-    ))
+    let (status, location) = if wait == 0 {
+        (StatusCode::ACCEPTED, status_url.clone())
+    } else {
+        (StatusCode::SEE_OTHER, format!("{status_url}?wait={wait}"))
+    };
+    let location = [(header::LOCATION, location)];
+    (status, location, Json(ScanAccepted { id, status_url }))
 }
 
 fn permit(grant: Option<Extension<Grant>>) -> Result<Grant, ApiError> {
@@ -167,8 +212,12 @@ impl Scans {
                 .hint("`image` is what `docker pull` takes, as `registry.example/team/app:1.0`")
         })?;
         let source = self.source(tenant, &reference, request.source.as_ref())?;
+        let callback = request
+            .callback
+            .map(|url| self.callback(&url))
+            .transpose()?;
         let requested_at = self.cx.now();
-        Ok(ScanRequested {
+        let mut event = ScanRequested {
             id: request_id(tenant, key, &reference, requested_at),
             reference,
             source: source.name.clone(),
@@ -176,7 +225,47 @@ impl Scans {
             priority: request.priority,
             force: request.force,
             requested_at,
+            callback,
+            content: None,
+        };
+        event.content = key.map(|_| content(&event));
+        Ok(event)
+    }
+
+    fn callback(&self, url: &str) -> Result<String, ApiError> {
+        self.callbacks.check(url).map_err(|error| {
+            ApiError::new(StatusCode::UNPROCESSABLE_ENTITY, error.to_string())
+                .hint(self.callbacks.hint())
         })
+    }
+
+    /// Keeps a request, unless it is there already.
+    async fn accept(
+        &self,
+        tenant: &Slug,
+        event: ScanRequested,
+        name: &str,
+    ) -> Result<(), ApiError> {
+        let (id, reference) = (event.id.clone(), event.reference.to_string());
+        if let Some(content) = &event.content {
+            match self.keys.note(tenant, &id, content, &reference).await {
+                Use::New => {}
+                Use::Answered => return Ok(()),
+                Use::Other => {
+                    let detail = "this `Idempotency-Key` was used for another request";
+                    return Err(ApiError::new(StatusCode::UNPROCESSABLE_ENTITY, detail)
+                        .hint("send the same body again, or another key"));
+                }
+            }
+        }
+        let accepted = Accepted::Requested(event);
+        if let Err(error) = self.intake.accept(tenant, &accepted).await {
+            self.keys.forget(&id);
+            return Err(refused(&error));
+        }
+        metrics::scan_requested();
+        info!(request.id = id, "`{name}` asks for a scan of {reference}");
+        Ok(())
     }
 
     /// The source that serves a reference. No other host is ever asked.
@@ -234,6 +323,18 @@ fn request_id(
     }
     let (reference, at) = (reference.to_string(), requested_at.to_string());
     Fingerprint::of(&["content", tenant.as_str(), &reference, &at]).0
+}
+
+/// The fingerprint of all that is asked for.
+fn content(event: &ScanRequested) -> Fingerprint {
+    Fingerprint::of(&[
+        &event.reference.to_string(),
+        event.source.as_str(),
+        event.system.as_str(),
+        event.priority.as_str(),
+        if event.force { "force" } else { "" },
+        event.callback.as_deref().unwrap_or_default(),
+    ])
 }
 
 #[cfg(test)]

@@ -1,8 +1,8 @@
-//! Who may send webhooks: the configured sources with their secrets and their share of requests.
+//! Who may send webhooks: the configured sources with their secrets and what they sent lately.
 
 use std::sync::{Arc, Mutex, PoisonError};
 
-use chassis::Cx;
+use chassis::{Cx, SecretRef};
 use jiff::{SignedDuration, Timestamp};
 use model::Digest;
 use tracing::error;
@@ -10,6 +10,7 @@ use tracing::error;
 use crate::{
     SourceConfig,
     decoders::{self, Decoder, Secrets},
+    seen::Seen,
 };
 
 /// How long a secret is used before it is read again, so that an exchanged one is seen.
@@ -20,14 +21,7 @@ pub(crate) struct Sender {
     pub(crate) source: SourceConfig,
     pub(crate) decoder: &'static dyn Decoder,
     secrets: Mutex<Option<(Timestamp, Arc<Secrets>)>>,
-    rate: Mutex<Rate>,
-}
-
-/// How many requests came in the second that runs.
-#[derive(Debug, Default)]
-struct Rate {
-    second: i64,
-    requests: u32,
+    seen: Mutex<Seen>,
 }
 
 // === impl Sender ===
@@ -40,7 +34,7 @@ impl Sender {
             source: source.clone(),
             decoder,
             secrets: Mutex::default(),
-            rate: Mutex::default(),
+            seen: Mutex::default(),
         })
     }
 
@@ -59,41 +53,30 @@ impl Sender {
         secrets
     }
 
-    /// Counts a request; false if it is one too many.
-    pub(crate) fn admit(&self, now: Timestamp, per_second_max: u32) -> bool {
-        lock(&self.rate).admit(now.as_second(), per_second_max)
+    /// Notes a signature for as long as it could be sent again; false if it was.
+    pub(crate) fn is_new(&self, signature: Digest, now: Timestamp, age: SignedDuration) -> bool {
+        lock(&self.seen).note(signature, now, age)
     }
-}
 
-// === impl Rate ===
-
-impl Rate {
-    fn admit(&mut self, second: i64, max: u32) -> bool {
-        if second != self.second {
-            *self = Self {
-                second,
-                requests: 0,
-            };
-        }
-        self.requests = self.requests.saturating_add(1);
-        self.requests <= max
+    /// A request with this signature was not accepted, and may come again.
+    pub(crate) fn forget(&self, signature: Digest) {
+        lock(&self.seen).forget(signature);
     }
 }
 
 fn read(source: &SourceConfig) -> Secrets {
-    let plain = source
-        .hook_token
-        .as_ref()
-        .and_then(|reference| match reference.read() {
-            Ok(secret) => Some(secret),
-            Err(error) => {
-                error!(
-                    source = %source.name,
-                    "the webhook token of source `{}` cannot be read: {error:#}", source.name
-                );
-                None
-            }
-        });
+    let read = |reference: &SecretRef| match reference.read() {
+        Ok(secret) => Some(secret),
+        Err(error) => {
+            error!(
+                source = %source.name,
+                "a webhook secret of source `{}` cannot be read: {error:#}", source.name
+            );
+            None
+        }
+    };
+    let references = source.hook_token.iter().chain(&source.hook_secrets);
+    let plain = references.filter_map(read).collect();
     let sha256 = source
         .hook_token_sha256
         .as_deref()
@@ -104,19 +87,4 @@ fn read(source: &SourceConfig) -> Secrets {
 /// A lock whose holder panicked still guards whole values.
 fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_second_has_room_for_so_many_requests() {
-        let mut rate = Rate::default();
-        let admitted: Vec<_> = [7, 7, 7, 8, 8]
-            .into_iter()
-            .map(|second| rate.admit(second, 2))
-            .collect();
-        assert_eq!(admitted, [true, true, false, true, true]);
-    }
 }

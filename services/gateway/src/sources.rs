@@ -12,7 +12,8 @@ use chassis::{Cx, files::read_bounded};
 use futures::future::BoxFuture;
 use model::{Digest, Slug};
 use oci::{
-    ClientCertificate, DockerConfig, Login, Mirror, OciError, Registry, RegistryConfig, Source,
+    ClientCertificate, DockerConfig, Login, Mirror, OciError, Page, Registry, RegistryConfig,
+    Source,
 };
 
 use crate::{ClientCertificateConfig, Config, CredentialsConfig, MirrorConfig, SourceConfig};
@@ -25,7 +26,7 @@ pub struct Sources {
     clients: BTreeMap<Slug, Arc<dyn Client>>,
 }
 
-/// A source that can tell cheaply where a tag leads.
+/// A source that can tell cheaply where a tag leads, and what else it has.
 pub(crate) trait Client: Source {
     /// The digest that a tag names now; `None` where there is no such tag, or where the source
     /// does not say it.
@@ -34,6 +35,16 @@ pub(crate) trait Client: Source {
         repository: &'a str,
         tag: &'a str,
     ) -> BoxFuture<'a, Result<Option<Digest>, OciError>>;
+
+    /// A page of its repositories.
+    fn repositories<'a>(&'a self, page: Option<&'a str>) -> BoxFuture<'a, Result<Page, OciError>>;
+
+    /// A page of a repository's tags.
+    fn tags<'a>(
+        &'a self,
+        repository: &'a str,
+        page: Option<&'a str>,
+    ) -> BoxFuture<'a, Result<Page, OciError>>;
 }
 
 /// How one host is reached, a registry or a mirror.
@@ -197,6 +208,18 @@ impl Client for Registry {
         tag: &'a str,
     ) -> BoxFuture<'a, Result<Option<Digest>, OciError>> {
         Box::pin(Self::peek(self, repository, tag))
+    }
+
+    fn repositories<'a>(&'a self, page: Option<&'a str>) -> BoxFuture<'a, Result<Page, OciError>> {
+        Box::pin(Self::repositories(self, page))
+    }
+
+    fn tags<'a>(
+        &'a self,
+        repository: &'a str,
+        page: Option<&'a str>,
+    ) -> BoxFuture<'a, Result<Page, OciError>> {
+        Box::pin(Self::tags(self, repository, page))
     }
 }
 

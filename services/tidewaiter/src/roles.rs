@@ -29,7 +29,14 @@ pub(crate) async fn start(
     telemetry: &Telemetry,
 ) -> anyhow::Result<Router> {
     let readiness = Readiness::default();
-    let tokens: Arc<dyn Tokens> = Arc::new(StoredTokens::new(cx.clone(), bus.store()));
+    let link = bus.clone();
+    let stored = Arc::new(StoredTokens::new(cx, bus.store(), move || {
+        link.is_connected()
+    }));
+    if roles.contains(&Role::Gateway) {
+        stored.keep();
+    }
+    let tokens: Arc<dyn Tokens> = stored;
     let docker = paths::docker_config();
     let sources = gateway::Sources::open(cx, &config.gateway, docker.as_deref()).await;
     let sources = Arc::new(sources.context("opening the sources")?);

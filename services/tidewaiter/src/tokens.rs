@@ -1,10 +1,18 @@
 //! Bearer tokens: kept as sha256 in KV `tw_config`, so that neither NATS nor a backup holds one.
+//!
+//! Every request looks its token up. While NATS is away, a token that this process saw within the
+//! last 15 minutes is still believed, for CI must be answered from the spool then; of any other
+//! nobody knows, and its request is told to come again (503), never that it is wrong (401).
+
+mod lately;
 
 use std::{
+    fmt,
     io::Write as _,
     os::unix::fs::OpenOptionsExt as _,
     path::{Path, PathBuf},
     sync::Arc,
+    time::Duration,
 };
 
 use anyhow::Context as _;
@@ -17,53 +25,126 @@ use axum::{
 use bus::Store;
 use chassis::{
     Cx, Secret,
-    http::{ApiError, Grant, Tokens, token_digest},
+    http::{ApiError, Grant, Tokens, TokensAway, token_digest},
 };
 use futures::future::BoxFuture;
 use model::{Digest, Scope, Slug, TokenRecord, event::CONFIG};
-use tracing::error;
+use tracing::{debug, warn};
+
+use self::lately::Lately;
+
+/// How long a look-up may take where the token was seen lately, and where it was not.
+const PATIENCE_SEEN: Duration = Duration::from_millis(100);
+const PATIENCE: Duration = Duration::from_secs(3);
+/// How often all tokens are read, so that those that were never used here are known as well.
+const REFRESH: Duration = Duration::from_mins(1);
+/// What the keys of tokens begin with.
+const KEYS: &str = "tokens.";
 
 /// Looks tokens up in KV.
-#[derive(Debug)]
 pub(crate) struct StoredTokens {
     cx: Cx,
     store: Store,
+    /// Whether NATS is there now.
+    is_up: Box<dyn Fn() -> bool + Send + Sync>,
+    lately: Lately,
 }
 
 // === impl StoredTokens ===
 
 impl StoredTokens {
-    pub(crate) fn new(cx: Cx, store: Store) -> Self {
-        Self { cx, store }
+    /// Tokens in `store`; `is_up` tells whether asking it makes sense.
+    pub(crate) fn new(
+        cx: &Cx,
+        store: Store,
+        is_up: impl Fn() -> bool + Send + Sync + 'static,
+    ) -> Self {
+        Self {
+            cx: cx.clone(),
+            store,
+            is_up: Box::new(is_up),
+            lately: Lately::default(),
+        }
+    }
+
+    /// Reads all tokens from time to time: for processes that answer while NATS is away.
+    pub(crate) fn keep(self: &Arc<Self>) {
+        let (tokens, cx) = (Arc::clone(self), self.cx.clone());
+        self.cx.spawn("tokens", async move {
+            loop {
+                tokens.refresh().await;
+                if !cx.sleep(REFRESH).await {
+                    return;
+                }
+            }
+        });
+    }
+
+    async fn refresh(&self) {
+        if !(self.is_up)() {
+            return;
+        }
+        match self.store.list::<TokenRecord>(CONFIG, KEYS).await {
+            Ok(all) => {
+                let all = all.into_iter().filter_map(|(key, stored)| {
+                    Some((key.strip_prefix(KEYS)?.to_owned(), stored.body))
+                });
+                self.lately.note_all(all, self.cx.now());
+            }
+            Err(error) => debug!("tokens are read later: {error}"),
+        }
+    }
+
+    /// The record of a token, as it is or as it was lately.
+    async fn record(&self, token: &str) -> Result<Option<TokenRecord>, TokensAway> {
+        let now = self.cx.now();
+        let lately = self.lately.get(token, now);
+        if (self.is_up)() {
+            let patience = if lately.is_some() {
+                PATIENCE_SEEN
+            } else {
+                PATIENCE
+            };
+            let key = key(token);
+            let asked = self.store.get::<TokenRecord>(CONFIG, &key);
+            match tokio::time::timeout(patience, asked).await {
+                Ok(Ok(found)) => {
+                    let found = found.map(|stored| stored.body);
+                    self.lately.note(token, found.as_ref(), now);
+                    return Ok(found);
+                }
+                Ok(Err(error)) => warn!("a token could not be looked up: {error:#}"),
+                Err(_) => debug!("a token could not be looked up in {patience:?}"),
+            }
+        }
+        lately.map(Some).ok_or(TokensAway)
+    }
+}
+
+impl fmt::Debug for StoredTokens {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("StoredTokens").finish_non_exhaustive()
     }
 }
 
 impl Tokens for StoredTokens {
-    fn find(&self, token_sha256_hex: &str) -> BoxFuture<'_, Option<Grant>> {
-        let key = key(token_sha256_hex);
+    fn find(&self, token_sha256_hex: &str) -> BoxFuture<'_, Result<Option<Grant>, TokensAway>> {
+        let token = token_sha256_hex.to_owned();
         Box::pin(async move {
-            let found = self.store.get::<TokenRecord>(CONFIG, &key).await;
-            let record = match found {
-                Ok(found) => found?.body,
-                Err(error) => {
-                    error!("a token could not be looked up: {error:#}");
-                    return None;
-                }
-            };
-            if record.expires_at.is_some_and(|end| end <= self.cx.now()) {
-                return None;
-            }
-            let scopes = record
-                .scopes
-                .iter()
-                .map(|scope| scope_name(*scope).to_owned())
-                .collect();
-            Some(Grant {
-                name: record.name,
-                tenant: record.tenant.to_string(),
-                scopes,
-            })
+            let record = self.record(&token).await?;
+            let is_live =
+                |record: &TokenRecord| record.expires_at.is_none_or(|end| end > self.cx.now());
+            Ok(record.filter(is_live).map(grant))
         })
+    }
+}
+
+fn grant(record: TokenRecord) -> Grant {
+    let scopes = record.scopes.iter();
+    Grant {
+        scopes: scopes.map(|scope| scope_name(*scope).to_owned()).collect(),
+        name: record.name,
+        tenant: record.tenant.to_string(),
     }
 }
 
@@ -83,14 +164,18 @@ pub(crate) async fn identify(
         .map(str::to_owned);
     let is_hook = request.uri().path().starts_with("/hooks/");
     if let Some(token) = token.filter(|_| !is_hook) {
-        let Some(grant) = tokens.find(&token_digest(token.trim())).await else {
-            let error = ApiError::new(
-                StatusCode::UNAUTHORIZED,
-                "nobody knows this token, or it ran out",
-            );
-            return error
-                .hint("send `Authorization: Bearer TOKEN`")
-                .into_response();
+        let grant = match tokens.find(&token_digest(token.trim())).await {
+            Ok(Some(grant)) => grant,
+            Ok(None) => {
+                let error = ApiError::new(
+                    StatusCode::UNAUTHORIZED,
+                    "nobody knows this token, or it ran out",
+                );
+                return error
+                    .hint("send `Authorization: Bearer TOKEN`")
+                    .into_response();
+            }
+            Err(away) => return ApiError::from(away).into_response(),
         };
         request.extensions_mut().insert(grant);
     }
@@ -102,7 +187,7 @@ pub(crate) async fn identify(
 pub(crate) async fn bootstrap(cx: &Cx, store: &Store, dir: &Path) -> anyhow::Result<PathBuf> {
     let file = dir.join("admin.token");
     let tokens = store
-        .list::<TokenRecord>(CONFIG, "tokens.")
+        .list::<TokenRecord>(CONFIG, KEYS)
         .await
         .context("listing tokens")?;
     if !tokens.is_empty() {
@@ -150,7 +235,7 @@ fn write_secret(file: &Path, secret: &str) -> std::io::Result<()> {
 }
 
 fn key(token_sha256_hex: &str) -> String {
-    format!("tokens.{token_sha256_hex}")
+    format!("{KEYS}{token_sha256_hex}")
 }
 
 const fn scope_name(scope: Scope) -> &'static str {
@@ -158,5 +243,100 @@ const fn scope_name(scope: Scope) -> &'static str {
         Scope::Read => "read",
         Scope::Scan => "scan",
         Scope::Admin => "admin",
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::{AtomicBool, Ordering};
+
+    use chassis::{Clock as _, CxLimits, FixedClock};
+    use jiff::SignedDuration;
+
+    use super::*;
+
+    struct World {
+        clock: Arc<FixedClock>,
+        store: Store,
+        tokens: StoredTokens,
+        is_up: Arc<AtomicBool>,
+    }
+
+    impl World {
+        fn new() -> Self {
+            let clock = Arc::new(FixedClock::default());
+            let cx = Cx::new(
+                Arc::<FixedClock>::clone(&clock),
+                CxLimits {
+                    compute_threads: 1,
+                    blocking_threads: 1,
+                },
+            );
+            let (store, is_up) = (Store::memory(), Arc::new(AtomicBool::new(true)));
+            let asked = Arc::clone(&is_up);
+            let tokens =
+                StoredTokens::new(&cx, store.clone(), move || asked.load(Ordering::Relaxed));
+            Self {
+                clock,
+                store,
+                tokens,
+                is_up,
+            }
+        }
+
+        async fn put(&self, token: &str) {
+            let record = TokenRecord {
+                name: token.to_owned(),
+                scopes: vec![Scope::Scan],
+                tenant: Slug::default_tenant(),
+                created_at: self.clock.now(),
+                expires_at: None,
+            };
+            let key = key(&token_digest(token));
+            self.store.put(CONFIG, &key, &record, None).await.unwrap();
+        }
+
+        async fn find(&self, token: &str) -> Result<Option<String>, TokensAway> {
+            let found = self.tokens.find(&token_digest(token)).await?;
+            Ok(found.map(|grant| grant.name))
+        }
+
+        fn nats_is_up(&self, up: bool) {
+            self.is_up.store(up, Ordering::Relaxed);
+        }
+    }
+
+    #[tokio::test]
+    async fn a_token_that_was_seen_lately_is_believed_while_nats_is_away() {
+        let world = World::new();
+        world.put("ci").await;
+        assert_eq!(world.find("ci").await, Ok(Some("ci".to_owned())));
+        assert_eq!(world.find("guess").await, Ok(None));
+        world.nats_is_up(false);
+        assert_eq!(world.find("ci").await, Ok(Some("ci".to_owned())));
+        assert_eq!(world.find("guess").await, Err(TokensAway));
+        world.clock.advance(SignedDuration::from_mins(16));
+        assert_eq!(world.find("ci").await, Err(TokensAway));
+    }
+
+    #[tokio::test]
+    async fn a_token_that_was_never_used_here_is_known_too() {
+        let world = World::new();
+        world.put("ci").await;
+        world.tokens.refresh().await;
+        world.nats_is_up(false);
+        assert_eq!(world.find("ci").await, Ok(Some("ci".to_owned())));
+    }
+
+    #[tokio::test]
+    async fn a_revoked_token_is_refused_at_once_and_for_good() {
+        let world = World::new();
+        world.put("ci").await;
+        assert_eq!(world.find("ci").await, Ok(Some("ci".to_owned())));
+        let key = key(&token_digest("ci"));
+        world.store.delete(CONFIG, &key).await.unwrap();
+        assert_eq!(world.find("ci").await, Ok(None));
+        world.nats_is_up(false);
+        assert_eq!(world.find("ci").await, Err(TokensAway));
     }
 }

@@ -92,6 +92,9 @@ pub struct ImagePushed {
     pub sender_id: Option<String>,
     /// When it happened, by the sender's clock; by ours where it does not say.
     pub occurred_at: Timestamp,
+    /// How urgent its scan is: a push that was told of goes before what a look around found.
+    #[serde(default, skip_serializing_if = "Priority::is_default")]
+    pub priority: Priority,
 }
 
 /// A registry says that something was deleted.
@@ -132,6 +135,13 @@ pub struct ScanRequested {
     pub force: bool,
     /// When.
     pub requested_at: Timestamp,
+    /// Where to send the answer when it is there: a URL on a host that the configuration lists.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub callback: Option<String>,
+    /// The fingerprint of all that was asked for, where the client gave an idempotency key: the same
+    /// key with something else is a mistake.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub content: Option<Fingerprint>,
 }
 
 /// A command: scan an image.
@@ -495,6 +505,15 @@ impl Priority {
             Self::Norm => "norm",
             Self::Low => "low",
         }
+    }
+
+    /// Whether it is that of work of which nobody said how urgent it is.
+    #[expect(
+        clippy::trivially_copy_pass_by_ref,
+        reason = "serde hands over a reference"
+    )]
+    pub fn is_default(&self) -> bool {
+        *self == Self::default()
     }
 }
 

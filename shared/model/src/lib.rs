@@ -44,9 +44,10 @@ pub use self::{
     },
     package::{Confidence, Package, PackageId, PackageType, Purl},
     record::{
-        AlertRecord, AlertState, Assessed, Judged, Known, PolicyRecord, Record, RecordKey,
-        RecordKeyError, RefKind, RefRecord, ScanRequestRecord, Scanned, ScannedFindings,
-        ScannedPackages, Scope, SeenReference, TagRecord, TokenRecord, What,
+        AlertRecord, AlertState, Assessed, Catalog, CheckRecord, CrawlCursor, CrawlPass,
+        CrawlRecord, Judged, Known, PolicyRecord, Record, RecordKey, RecordKeyError, RefKind,
+        RefRecord, ScanRequestRecord, Scanned, ScannedFindings, ScannedPackages, Scope,
+        SeenReference, TagRecord, TokenRecord, What,
     },
     report::{REPORT_SCHEMA, REPORTS_SCHEMA, Report, ReportAnalyzer, Reports, Tool},
     slug::{Slug, SlugError},

@@ -222,6 +222,9 @@ pub struct ScanRequestRecord {
     /// that stood when the request was resolved (its KV revision; 0 for none).
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub waits_for: BTreeMap<Digest, u64>,
+    /// The request's [`content`](crate::event::ScanRequested::content).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub content: Option<Fingerprint>,
 }
 
 /// KV `tw_refs`: where a tag leads, key [`TagRecord::key`].
@@ -237,6 +240,103 @@ pub struct TagRecord {
     pub images: Vec<Digest>,
     /// When the source saw it move there; what is older is not believed.
     pub since: Timestamp,
+}
+
+/// KV `tw_refs`: how far the look around a source got, key [`CrawlRecord::key`].
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct CrawlRecord {
+    /// The source.
+    pub source: Slug,
+    /// What its catalog says.
+    pub catalog: Catalog,
+    /// The pass that runs, or that ran last.
+    pub pass: CrawlPass,
+    /// The last pass that came to its end.
+    #[serde(default)]
+    pub last_pass: Option<CrawlPass>,
+    /// Where the pass goes on; `None` after its end.
+    #[serde(default)]
+    pub cursor: Option<CrawlCursor>,
+    /// What went wrong last, in the pass that runs or ran last.
+    #[serde(default)]
+    pub last_error: Option<String>,
+}
+
+/// One look around a source.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct CrawlPass {
+    /// Which one, from 1 on.
+    pub number: u64,
+    /// When it began.
+    pub started_at: Timestamp,
+    /// When it came to its end.
+    #[serde(default)]
+    pub ended_at: Option<Timestamp>,
+    /// Repositories looked at.
+    #[serde(default)]
+    pub repositories: u64,
+    /// Tags looked at.
+    #[serde(default)]
+    pub tags: u64,
+    /// Tags that nobody had told of, that had moved, or whose image had to be scanned again.
+    #[serde(default)]
+    pub found: u64,
+    /// Tags that were gone.
+    #[serde(default)]
+    pub gone: u64,
+    /// Repositories and tags that could not be looked at.
+    #[serde(default)]
+    pub errors: u64,
+}
+
+/// Where a look around goes on after an interruption.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct CrawlCursor {
+    /// The page of the catalog; `None` is the first.
+    #[serde(default)]
+    pub page: Option<String>,
+    /// Whether the configured repositories are done.
+    #[serde(default)]
+    pub in_catalog: bool,
+    /// The repository that was looked at last.
+    #[serde(default)]
+    pub after: Option<String>,
+}
+
+/// What a source's catalog says.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "state", rename_all = "snake_case")]
+pub enum Catalog {
+    /// It was not asked: configured repositories are looked at alone.
+    #[default]
+    Unasked,
+    /// It lists its repositories.
+    Listed,
+    /// It does not: configured repositories are looked at alone.
+    Refused {
+        /// What it answered, and what to do.
+        detail: String,
+    },
+}
+
+/// KV `tw_refs`: when a repository of a source was looked at, key [`CheckRecord::key`].
+///
+/// It is the last check of every image that a tag of the repository leads to: the source still has
+/// the tag, and a scan by other analyzers than today's was asked for again. Whether the assessment
+/// holds for the advisories of today is what the partitions' marks say.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct CheckRecord {
+    /// The source.
+    pub source: Slug,
+    /// `registry/repository`.
+    pub repository: String,
+    /// When.
+    pub checked_at: Timestamp,
+    /// How many tags it had.
+    pub tags: u64,
+    /// How many of them could not be looked at.
+    #[serde(default)]
+    pub errors: u64,
 }
 
 /// KV `tw_config`: a bearer token, key `tokens.<sha256 of the token in hex>`. The token itself is
@@ -417,12 +517,20 @@ impl Known {
     }
 }
 
-// === impl ScanRequestRecord, RefRecord, TagRecord ===
+// === impl ScanRequestRecord, RefRecord, TagRecord, CrawlRecord, CheckRecord ===
 
 impl ScanRequestRecord {
     /// The key of a request.
     pub fn key(tenant: &Slug, id: &str) -> String {
         format!("{tenant}.scan.{id}")
+    }
+
+    /// Whether something else was asked for, as far as the records tell.
+    pub fn is_another_than(&self, other: &Self) -> bool {
+        match (&self.content, &other.content) {
+            (Some(one), Some(two)) => one != two,
+            _ => self.reference != other.reference,
+        }
     }
 }
 
@@ -446,6 +554,28 @@ impl TagRecord {
     /// What the keys of all tags of a repository begin with.
     pub fn keys_of(tenant: &Slug, registry: &str, repository: &str) -> String {
         format!("{tenant}.tag.{}.", Fingerprint::of(&[registry, repository]))
+    }
+}
+
+impl CrawlRecord {
+    /// The key of a source.
+    pub fn key(tenant: &Slug, source: &Slug) -> String {
+        format!("{}{source}", Self::keys_of(tenant))
+    }
+
+    /// What the keys of all sources of a tenant begin with.
+    pub fn keys_of(tenant: &Slug) -> String {
+        format!("{tenant}.crawl.")
+    }
+}
+
+impl CheckRecord {
+    /// The key of a repository, which is as in references: without the registry's host.
+    pub fn key(tenant: &Slug, source: &Slug, repository: &str) -> String {
+        format!(
+            "{tenant}.checked.{source}.{}",
+            Fingerprint::of(&[repository])
+        )
     }
 }
 

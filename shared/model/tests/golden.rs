@@ -13,9 +13,9 @@ use std::{
 };
 
 use model::{
-    AdvisoryHead, AdvisoryInbox, AdvisoryManifest, AlertRecord, Assessed, Assessment, Judged,
-    Known, PolicyRecord, Record, RefRecord, ScanRequestRecord, Scanned, ScannedFindings,
-    ScannedPackages, SweptMark, TagRecord, TokenRecord,
+    AdvisoryHead, AdvisoryInbox, AdvisoryManifest, AlertRecord, Assessed, Assessment, CheckRecord,
+    CrawlRecord, Judged, Known, PolicyRecord, Record, RefRecord, ScanRequestRecord, Scanned,
+    ScannedFindings, ScannedPackages, SweptMark, TagRecord, TokenRecord,
     event::{
         Alert, Attempts, DeadLetter, Event, ImageDeleted, ImageJudged, ImagePushed, ImageScan,
         ScanRequested, VulnerabilityChanged,
@@ -88,6 +88,8 @@ fn cases() -> Vec<Case> {
         stored::<RefRecord>("ref"),
         stored::<ScanRequestRecord>("scan_request"),
         stored::<TagRecord>("tag"),
+        stored::<CrawlRecord>("crawl"),
+        stored::<CheckRecord>("checked"),
         stored::<TokenRecord>("token"),
         stored::<AlertRecord>("alert"),
         stored::<PolicyRecord>("policy"),

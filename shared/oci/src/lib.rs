@@ -60,7 +60,8 @@ pub use self::{
     location::{Location, LocationError},
     open::open,
     registry::{
-        ClientCertificate, Credentials, Login, Mirror, Pace, Registry, RegistryConfig, USER_AGENT,
+        ClientCertificate, Credentials, Login, Mirror, Pace, Page, Registry, RegistryConfig,
+        USER_AGENT,
     },
     source::{
         BlobReader, Descriptor, Image, Manifest, Platforms, Resolved, Source, Unreadable, Wanted,

@@ -12,6 +12,7 @@ mod endpoint;
 mod guard;
 mod http;
 mod library;
+mod listing;
 mod login;
 mod pace;
 mod retry;
@@ -29,6 +30,7 @@ use reqwest::Method;
 
 use self::endpoint::{Endpoint, Found, Lookup};
 pub use self::{
+    listing::Page,
     login::{Credentials, Login},
     pace::Pace,
 };

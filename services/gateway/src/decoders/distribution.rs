@@ -8,9 +8,10 @@ use jiff::Timestamp;
 use model::Digest;
 use serde::Deserialize;
 
-use super::{Decoder, Happened, HookRequest, Secrets, Told, Undecodable, bearer, check_names};
-
-const SENDER_ID_CHARS_MAX: usize = 200;
+use super::{
+    Decoder, Happened, HookRequest, Proof, Secrets, Told, Undecodable, Unproven, bearer,
+    check_names, clip,
+};
 
 /// The decoder.
 #[derive(Debug)]
@@ -50,8 +51,24 @@ impl Decoder for Distribution {
         "distribution"
     }
 
-    fn authenticate(&self, request: &HookRequest<'_>, secrets: &Secrets) -> bool {
-        secrets.are_token(bearer(request.headers).unwrap_or_default())
+    fn signs(&self) -> bool {
+        false
+    }
+
+    fn how(&self) -> &'static str {
+        "send the source's `hook_token` as `Authorization: Bearer TOKEN`"
+    }
+
+    fn authenticate(
+        &self,
+        request: &HookRequest<'_>,
+        secrets: &Secrets,
+    ) -> Result<Proof, Unproven> {
+        if secrets.are_token(bearer(request.headers).unwrap_or_default()) {
+            Ok(Proof::Token)
+        } else {
+            Err(Unproven::Wrong)
+        }
     }
 
     fn decode(
@@ -114,10 +131,6 @@ fn is_manifest(media_type: &str) -> bool {
         || media_type.starts_with("application/vnd.oci.image.index.")
 }
 
-fn clip(text: &str) -> String {
-    text.chars().take(SENDER_ID_CHARS_MAX).collect()
-}
-
 #[cfg(test)]
 mod tests {
     use axum::http::HeaderMap;
@@ -130,6 +143,8 @@ mod tests {
             &HookRequest {
                 headers: &headers,
                 body: body.as_bytes(),
+                now: Timestamp::UNIX_EPOCH,
+                age_max: jiff::SignedDuration::ZERO,
             },
             3,
         )

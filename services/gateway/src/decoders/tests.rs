@@ -14,6 +14,9 @@ use super::*;
 /// The secret that the recorded senders were given.
 const TOKEN: &str = "demo-hook-token";
 
+/// When the recorded signatures were made.
+const SIGNED_AT: &str = "2026-01-02T03:04:05Z";
+
 /// A request as it was on the wire.
 struct Recorded {
     name: String,
@@ -72,54 +75,63 @@ fn of_case<'a>(requests: &'a [Recorded], case: &str) -> Vec<&'a Recorded> {
     found
 }
 
+// === impl Recorded ===
+
+impl Recorded {
+    fn request<'a>(&'a self, body: &'a [u8]) -> HookRequest<'a> {
+        HookRequest {
+            headers: &self.headers,
+            body,
+            now: SIGNED_AT.parse().unwrap(),
+            age_max: SignedDuration::from_mins(5),
+        }
+    }
+}
+
 #[test]
 fn every_sender_passes_the_conformance_test() {
     let secrets = Secrets {
-        plain: Some(TOKEN.to_owned().into()),
+        plain: vec![TOKEN.to_owned().into()],
         sha256: None,
     };
     let hashed = Secrets {
-        plain: None,
+        plain: Vec::new(),
         sha256: Some(Digest::of(TOKEN.as_bytes())),
     };
+    let nobody = Secrets::default();
     for decoder in DECODERS {
         let requests = recorded(decoder.kind());
-        for request in of_case(&requests, "good") {
-            let Recorded {
-                name,
-                headers,
-                body,
-            } = request;
-            let request = HookRequest { headers, body };
-            assert!(decoder.authenticate(&request, &secrets), "{name}");
-            assert!(decoder.authenticate(&request, &hashed), "{name}");
-            assert!(
-                !decoder.authenticate(&request, &Secrets::default()),
+        let accepts = |recorded: &Recorded, body: &[u8], secrets| {
+            decoder
+                .authenticate(&recorded.request(body), secrets)
+                .is_ok()
+        };
+        for recorded in of_case(&requests, "good") {
+            let Recorded { name, body, .. } = recorded;
+            assert!(accepts(recorded, body, &secrets), "{name}");
+            // Who signs cannot be known by a hash of its secret.
+            assert_eq!(accepts(recorded, body, &hashed), !decoder.signs(), "{name}");
+            assert!(!accepts(recorded, body, &nobody), "{name}");
+            let altered = [body.as_slice(), b" "].concat();
+            assert_eq!(
+                accepts(recorded, &altered, &secrets),
+                !decoder.signs(),
                 "{name}"
             );
-            let told = decoder.decode(&request, 100).unwrap();
+            let told = decoder.decode(&recorded.request(body), 100).unwrap();
             assert!(!told.is_empty(), "{name}");
             insta::assert_json_snapshot!(format!("{}-{name}", decoder.kind()), told);
         }
-        for request in of_case(&requests, "bad-authentication") {
-            let Recorded {
-                name,
-                headers,
-                body,
-            } = request;
-            let request = HookRequest { headers, body };
-            assert!(!decoder.authenticate(&request, &secrets), "{name}");
-            assert!(!decoder.authenticate(&request, &hashed), "{name}");
+        for recorded in of_case(&requests, "bad-authentication") {
+            let Recorded { name, body, .. } = recorded;
+            assert!(!accepts(recorded, body, &secrets), "{name}");
+            assert!(!accepts(recorded, body, &hashed), "{name}");
         }
-        for request in of_case(&requests, "irrelevant") {
-            let Recorded {
-                name,
-                headers,
-                body,
-            } = request;
-            let request = HookRequest { headers, body };
-            assert!(decoder.authenticate(&request, &secrets), "{name}");
-            assert_eq!(decoder.decode(&request, 100).unwrap(), [], "{name}");
+        for recorded in of_case(&requests, "irrelevant") {
+            let Recorded { name, body, .. } = recorded;
+            assert!(accepts(recorded, body, &secrets), "{name}");
+            let told = decoder.decode(&recorded.request(body), 100).unwrap();
+            assert_eq!(told, [], "{name}");
         }
     }
 }
@@ -140,11 +152,14 @@ fn kinds_are_found_by_name_and_are_all_different() {
 }
 
 #[test]
-fn either_of_two_secrets_will_do_and_none_does_not() {
-    let both = Secrets {
-        plain: Some("new".to_owned().into()),
+fn any_of_several_secrets_will_do_and_none_does_not() {
+    let all = Secrets {
+        plain: ["new", "newer"].map(|text| text.to_owned().into()).into(),
         sha256: Some(Digest::of(b"old")),
     };
-    assert!(both.are_token("new") && both.are_token("old") && !both.are_token("other"));
+    for token in ["new", "newer", "old"] {
+        assert!(all.are_token(token), "{token}");
+    }
+    assert!(!all.are_token("other"));
     assert!(Secrets::default().is_empty() && !Secrets::default().are_token(""));
 }

@@ -2,7 +2,8 @@ use axum::{
     body::{Body, to_bytes},
     http::Request,
 };
-use model::{Digest, Slug};
+use chassis::{CxLimits, FixedClock};
+use model::{Slug, event::Event as _};
 use tower::ServiceExt as _;
 
 use super::*;
@@ -158,7 +159,7 @@ async fn a_full_spool_asks_the_sender_to_come_again() {
 #[tokio::test]
 async fn a_sender_has_its_share_of_requests() {
     let config = Config {
-        hooks_per_second_max: 0,
+        hooks_burst_max: 0,
         ..config()
     };
     let intake = Arc::new(Memory::with_room(10));
@@ -167,6 +168,7 @@ async fn a_sender_has_its_share_of_requests() {
         (answer.status, intake.taken().len()),
         (StatusCode::TOO_MANY_REQUESTS, 0)
     );
+    assert_eq!(answer.retry_after.as_deref(), Some("1"));
 }
 
 #[tokio::test]
@@ -177,4 +179,119 @@ async fn an_event_of_the_future_happens_now() {
         panic!("{events:?}")
     };
     assert!(event.occurred_at < "2998-01-01T00:00:00Z".parse().unwrap());
+}
+
+/// A gateway whose source signs, at a time of its own.
+struct Signing {
+    clock: Arc<FixedClock>,
+    intake: Arc<Memory>,
+    router: Router,
+    // The secret is read when it is used.
+    _dir: tempfile::TempDir,
+}
+
+impl Signing {
+    const SIGNED: &[u8] = include_bytes!("../../testdata/generic/good-push.http");
+
+    fn new(room: usize) -> Self {
+        let dir = tempfile::tempdir().unwrap();
+        let file = dir.path().join("secret");
+        std::fs::write(&file, "demo-hook-token").unwrap();
+        let source = json!({
+            "name": "ci",
+            "kind": "generic",
+            "registry": "registry.example:5000",
+            "hook_secrets": [format!("file:{}", file.display())],
+        });
+        let config = Config {
+            sources: vec![serde_json::from_value(source).unwrap()],
+            ..Config::default()
+        };
+        let clock = Arc::new(FixedClock::new("2026-01-02T03:04:06Z".parse().unwrap()));
+        let limits = CxLimits {
+            compute_threads: 1,
+            blocking_threads: 1,
+        };
+        let cx = Cx::new(Arc::<FixedClock>::clone(&clock), limits);
+        let intake = Arc::new(Memory::with_room(room));
+        let router = routes(&cx, &config, Arc::<Memory>::clone(&intake));
+        Self {
+            clock,
+            intake,
+            router,
+            _dir: dir,
+        }
+    }
+
+    async fn send(&self, recorded: &[u8]) -> (StatusCode, Value) {
+        let text = std::str::from_utf8(recorded).unwrap();
+        let (head, body) = text.split_once("\r\n\r\n").unwrap();
+        let mut request = Request::post("/hooks/ci");
+        for (name, value) in head
+            .lines()
+            .skip(1)
+            .filter_map(|line| line.split_once(": "))
+        {
+            request = request.header(name, value);
+        }
+        let request = request.body(Body::from(body.to_owned())).unwrap();
+        let response = self.router.clone().oneshot(request).await.unwrap();
+        let status = response.status();
+        let body = to_bytes(response.into_body(), 1 << 16).await.unwrap();
+        (status, serde_json::from_slice(&body).unwrap_or_default())
+    }
+}
+
+#[tokio::test]
+async fn a_signed_request_counts_once_and_for_five_minutes() {
+    let world = Signing::new(10);
+    let (status, answer) = world.send(Signing::SIGNED).await;
+    assert_eq!(
+        (status, answer),
+        (StatusCode::ACCEPTED, json!({"accepted": 1}))
+    );
+    let (status, answer) = world.send(Signing::SIGNED).await;
+    assert_eq!(status, StatusCode::CONFLICT);
+    assert_eq!(answer["detail"], "this very request was accepted before");
+    world.clock.advance(SignedDuration::from_mins(6));
+    let (status, answer) = world.send(Signing::SIGNED).await;
+    assert_eq!(status, StatusCode::UNAUTHORIZED);
+    let hint = answer["hint"].as_str().unwrap();
+    assert!(hint.contains("more than 300 s from ours"), "{hint}");
+    assert_eq!(world.intake.taken().len(), 1);
+}
+
+#[tokio::test]
+async fn a_request_that_comes_again_after_a_restart_changes_nothing() {
+    let ids = async || {
+        let world = Signing::new(10);
+        world.send(Signing::SIGNED).await;
+        let taken = world.intake.taken();
+        let [(tenant, Accepted::Pushed(event))] = taken.as_slice() else {
+            panic!("{taken:?}")
+        };
+        (event.message_id(tenant), event.occurred_at)
+    };
+    assert_eq!(ids().await, ids().await);
+}
+
+#[tokio::test]
+async fn a_signed_request_that_was_not_accepted_may_come_again() {
+    let world = Signing::new(0);
+    for _ in 0..2 {
+        let (status, _) = world.send(Signing::SIGNED).await;
+        assert_eq!(status, StatusCode::SERVICE_UNAVAILABLE);
+    }
+}
+
+#[tokio::test]
+async fn who_does_not_sign_learns_how() {
+    let world = Signing::new(10);
+    let unsigned = include_bytes!("../../testdata/generic/bad-authentication-none.http");
+    let (status, answer) = world.send(unsigned).await;
+    assert_eq!(status, StatusCode::UNAUTHORIZED);
+    insta::assert_snapshot!(
+        answer["hint"].as_str().unwrap(),
+        @"sign with one of the source's `hook_secrets`: `X-Tidewaiter-Signature: t=<unix seconds>,v1=<hex of HMAC-SHA256 over t, a dot and the body>`"
+    );
 }

@@ -87,6 +87,14 @@ impl Router {
         }
     }
 
+    /// The client of a source.
+    pub(super) fn client(&self, name: &Slug) -> Result<&dyn Client, Failure> {
+        let client = self.sources.client(name);
+        let client =
+            client.ok_or_else(|| Failure::Reject(anyhow!("source `{name}` is not open")))?;
+        Ok(&**client)
+    }
+
     /// Where a sighting leads, and the sighting as its source confirms it: with the digest that
     /// the tag names now, or without the tag where that leads elsewhere.
     pub(super) async fn lead(
@@ -94,11 +102,7 @@ impl Router {
         tenant: &Slug,
         sighting: Sighting,
     ) -> Result<(Sighting, Lead), NoLead> {
-        let name = &sighting.place.source;
-        let client = self.sources.client(name).ok_or_else(|| {
-            NoLead::Failed(Failure::Reject(anyhow!("source `{name}` is not open")))
-        })?;
-        let client: &dyn Client = &**client;
+        let client = self.client(&sighting.place.source)?;
         let told = sighting.digest;
         let Some(tag) = sighting.tag.clone() else {
             let lead = self.by_digest(tenant, client, &sighting).await?;
@@ -277,7 +281,7 @@ fn unread(error: OciError, sighting: &Sighting) -> Result<Lead, NoLead> {
 }
 
 /// The one place that decides what a source's error means.
-fn sorted(error: OciError, sighting: &Sighting) -> NoLead {
+pub(super) fn sorted(error: OciError, sighting: &Sighting) -> NoLead {
     if error.is_transient() {
         let context = format!("looking up {sighting}");
         return NoLead::Failed(Failure::Retry(anyhow::Error::from(error).context(context)));

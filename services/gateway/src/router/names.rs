@@ -6,9 +6,9 @@ use bus::{Failure, Outcome};
 use jiff::Timestamp;
 use model::{
     Digest, ImageRef, Known, RecordKey, RefKind, RefRecord, SeenReference, Slug, TagRecord, What,
-    event::{ImageDeleted, REFS},
+    event::REFS,
 };
-use tracing::{info, warn};
+use tracing::warn;
 
 use super::{
     Router,
@@ -78,56 +78,6 @@ impl Router {
         self.led(outcome, tenant, lead).await
     }
 
-    /// A registry deleted a tag, a manifest, or a whole repository.
-    pub(super) async fn deleted(
-        &self,
-        tenant: &Slug,
-        event: &ImageDeleted,
-    ) -> Result<Outcome, Failure> {
-        let place = self.place(tenant, &event.source, &event.repository)?;
-        let tags = TagRecord::keys_of(tenant, &place.registry, &place.repository);
-        let mut outcome = Outcome::none();
-        let mut images: BTreeSet<Digest> = BTreeSet::new();
-        let mut gone: BTreeSet<Option<String>> = BTreeSet::new();
-        for (key, stored) in self.store.list::<TagRecord>(REFS, &tags).await? {
-            let record = stored.body;
-            let named = place.tag_of(&record.reference);
-            let is_meant = match (&event.tag, &event.digest) {
-                (Some(tag), _) => named.as_deref() == Some(tag.as_str()),
-                (None, Some(digest)) => record.digest == Some(*digest),
-                (None, None) => true,
-            };
-            if !is_meant || record.digest.is_none() || record.since > event.occurred_at {
-                continue;
-            }
-            images.extend(&record.images);
-            gone.insert(named);
-            let record = TagRecord {
-                digest: None,
-                images: Vec::new(),
-                since: event.occurred_at,
-                ..record
-            };
-            outcome = outcome.put_kv(REFS, &key, &record, Some(stored.revision))?;
-        }
-        if event.tag.is_none() {
-            gone.insert(None);
-            images.extend(event.digest);
-        }
-        for image in images {
-            outcome = self
-                .gone(outcome, (tenant, image), &place, &gone, event.occurred_at)
-                .await?;
-        }
-        info!(
-            "{}/{} lost {} names",
-            place.registry,
-            place.repository,
-            gone.len()
-        );
-        Ok(outcome)
-    }
-
     /// The tag left these images.
     async fn left(
         &self,
@@ -150,7 +100,7 @@ impl Router {
     }
 
     /// These names of a repository do not lead to the image any more.
-    async fn gone(
+    pub(super) async fn gone(
         &self,
         outcome: Outcome,
         (tenant, image): (&Slug, Digest),
@@ -301,7 +251,7 @@ impl Place {
     }
 
     /// The tag of `registry/repository:tag`.
-    fn tag_of(&self, reference: &str) -> Option<String> {
+    pub(super) fn tag_of(&self, reference: &str) -> Option<String> {
         let name = format!("{}/{}:", self.registry, self.repository);
         reference.strip_prefix(&name).map(ToOwned::to_owned)
     }

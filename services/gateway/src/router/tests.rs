@@ -4,9 +4,12 @@ use std::sync::Mutex;
 
 use futures::{FutureExt as _, future::BoxFuture};
 use jiff::Timestamp;
-use model::{ImageConfig, Known, Platform, RefKind, RefRecord, SeenReference, TagRecord};
+use model::{
+    ImageConfig, Known, Platform, RefKind, RefRecord, ScanRequestRecord, SeenReference, TagRecord,
+    event::REFS,
+};
 use oci::{
-    BlobReader, Descriptor, Image, Manifest, OciError, Resolved, Source, Unreadable, Wanted,
+    BlobReader, Descriptor, Image, Manifest, OciError, Page, Resolved, Source, Unreadable, Wanted,
 };
 
 use super::*;
@@ -54,8 +57,24 @@ impl Client for Fake {
         _repository: &'a str,
         tag: &'a str,
     ) -> BoxFuture<'a, Result<Option<Digest>, OciError>> {
-        let found = self.tags.lock().unwrap().get(tag).copied();
+        let tags = self.tags.lock().unwrap();
+        let found = match tag.parse::<Digest>() {
+            Ok(digest) => tags.values().copied().find(|known| *known == digest),
+            Err(_) => tags.get(tag).copied(),
+        };
         std::future::ready(Ok(found)).boxed()
+    }
+
+    fn repositories<'a>(&'a self, _page: Option<&'a str>) -> BoxFuture<'a, Result<Page, OciError>> {
+        panic!("the router asks for no catalog")
+    }
+
+    fn tags<'a>(
+        &'a self,
+        _repository: &'a str,
+        _page: Option<&'a str>,
+    ) -> BoxFuture<'a, Result<Page, OciError>> {
+        panic!("the router asks for no list")
     }
 }
 
@@ -257,6 +276,7 @@ fn pushed(tag: Option<&str>, name: Option<&str>, second: i64) -> Routed {
         digest: name.map(digest),
         sender_id: None,
         occurred_at: at(second),
+        priority: Priority::Norm,
     })
 }
 
@@ -280,6 +300,8 @@ fn requested(reference: &str, force: bool) -> Routed {
         priority: Priority::High,
         force,
         requested_at: at(50),
+        callback: None,
+        content: None,
     })
 }
 
@@ -441,8 +463,10 @@ async fn deletions_end_the_names_they_mean() {
     let tagged = async |tag: &str, second| {
         world.push(tag, "a", second).await;
     };
+    let untag = |tag: &str| world.registry.tags.lock().unwrap().remove(tag);
     tagged("1", 10).await;
     tagged("2", 11).await;
+    untag("1");
     world.route(deleted(Some("1"), None, 12)).await;
     assert_eq!(world.names(digest("a")).await, ["r.example/app:2"]);
     assert_eq!(world.tag("1").await.digest, None);
@@ -450,11 +474,32 @@ async fn deletions_end_the_names_they_mean() {
     world.route(deleted(Some("2"), None, 5)).await;
     assert_eq!(world.names(digest("a")).await, ["r.example/app:2"]);
     tagged("1", 13).await;
+    untag("1");
+    untag("2");
     world.route(deleted(None, Some("a"), 14)).await;
     assert_eq!(world.names(digest("a")).await, [""; 0]);
     tagged("3", 15).await;
+    untag("3");
     world.route(deleted(None, None, 16)).await;
     assert_eq!(world.names(digest("a")).await, [""; 0]);
+}
+
+#[tokio::test]
+async fn what_is_said_to_be_deleted_and_is_there_stays() {
+    let world = World::new();
+    world.answer(&digest("a").to_string(), Ok(one("a")));
+    world.push("1", "a", 10).await;
+    // Deleted at 12 and pushed again at 14, and the deletion comes last.
+    world.push("1", "a", 14).await;
+    for late in [
+        deleted(Some("1"), None, 12),
+        deleted(None, Some("a"), 12),
+        deleted(None, None, 12),
+    ] {
+        world.route(late).await;
+        assert_eq!(world.names(digest("a")).await, ["r.example/app:1"]);
+        assert_eq!(world.tag("1").await.digest, Some(digest("a")));
+    }
 }
 
 #[tokio::test]
@@ -544,11 +589,66 @@ async fn a_request_is_answered_with_its_images_and_what_to_wait_for() {
 }
 
 #[tokio::test]
+async fn a_request_that_comes_again_waits_for_the_scan_it_led_to() {
+    let world = World::new();
+    world.answer("1", Ok(one("a")));
+    let old = world.scanned(digest("a"), vec![analyzer("dpkg")]).await;
+    world.route(requested("r.example/app:1", true)).await;
+    // Its scan ends, and then the request comes again.
+    let key = RecordKey::new(&tenant(), digest("a"), What::Scanned);
+    let stored = world.store.record::<Scanned>(&key).await.unwrap().unwrap();
+    world
+        .store
+        .put_record(&key, &stored.body, old)
+        .await
+        .unwrap();
+    world.route(requested("r.example/app:1", true)).await;
+    let waits_for = world.scan_request().await.waits_for;
+    assert_eq!(waits_for, BTreeMap::from([(digest("a"), old)]));
+}
+
+#[tokio::test]
+async fn a_request_under_the_key_of_another_does_not_replace_its_answer() {
+    let world = World::new();
+    world.answer("1", Ok(one("a")));
+    world.answer("2", Ok(one("b")));
+    world.route(requested("r.example/app:1", false)).await;
+    let before = world.scan_request().await;
+    assert!(
+        world
+            .route(requested("r.example/app:2", false))
+            .await
+            .is_empty()
+    );
+    assert_eq!(world.scan_request().await, before);
+}
+
+#[tokio::test]
+async fn what_the_crawler_found_makes_way_for_what_was_told() {
+    let world = World::new();
+    world.answer(&digest("a").to_string(), Ok(one("a")));
+    let mut found = pushed(Some("1"), Some("a"), 10);
+    if let Routed::Pushed(event) = &mut found {
+        event.priority = Priority::Low;
+    }
+    world
+        .registry
+        .tags
+        .lock()
+        .unwrap()
+        .insert("1".to_owned(), digest("a"));
+    let outcome = world.route(found).await;
+    let jobs = outcome.events::<ImageScan>();
+    assert_eq!(jobs[0].1.priority, Priority::Low);
+}
+
+#[tokio::test]
 async fn a_request_that_leads_nowhere_says_why() {
     let world = World::new();
     world.route(requested("r.example/app:none", false)).await;
     let error = world.scan_request().await.error.unwrap();
     assert!(error.contains("`none` does not exist"), "{error}");
+    let world = World::new();
     world.answer("secret", Err(unauthorized()));
     world.route(requested("r.example/app:secret", false)).await;
     let error = world.scan_request().await.error.unwrap();

@@ -261,6 +261,7 @@ fn pushed(n: usize) -> ImagePushed {
         digest: None,
         sender_id: None,
         occurred_at: Timestamp::UNIX_EPOCH,
+        priority: model::event::Priority::Norm,
     }
 }
 

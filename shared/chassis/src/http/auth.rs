@@ -19,13 +19,19 @@ use tower::{Layer, Service};
 use super::ApiError;
 
 const TOKEN_BYTES_MAX: usize = 1024;
+const RETRY_AFTER_SECONDS: u32 = 5;
 const CHALLENGE: &str = "Bearer realm=\"tidewaiter\"";
 
 /// Where tokens are known.
 pub trait Tokens: Send + Sync {
     /// What a token grants, by the hex digits of its sha256; `None` for a token nobody knows.
-    fn find(&self, token_sha256_hex: &str) -> BoxFuture<'_, Option<Grant>>;
+    fn find(&self, token_sha256_hex: &str) -> BoxFuture<'_, Result<Option<Grant>, TokensAway>>;
 }
+
+/// Nobody can say just now whether a token is known: it is neither accepted nor refused.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("tokens cannot be looked up just now")]
+pub struct TokensAway;
 
 /// What a token allows; handlers find it as `Extension<Grant>`.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -70,6 +76,15 @@ pub fn token_digest(token: &str) -> String {
         })
 }
 
+// === impl TokensAway ===
+
+impl From<TokensAway> for ApiError {
+    fn from(away: TokensAway) -> Self {
+        Self::unavailable(away.to_string(), RETRY_AFTER_SECONDS)
+            .hint("send the same request again a little later")
+    }
+}
+
 // === impl Grant ===
 
 impl Grant {
@@ -86,7 +101,7 @@ impl Require {
         let Some(token) = token else {
             return Err(unauthorized("this needs a token", CHALLENGE));
         };
-        let grant = self.tokens.find(&token_digest(&token)).await;
+        let grant = self.tokens.find(&token_digest(&token)).await?;
         let grant = grant.ok_or_else(|| {
             let challenge = format!("{CHALLENGE}, error=\"invalid_token\"");
             unauthorized("nobody knows this token, or it ran out", &challenge)

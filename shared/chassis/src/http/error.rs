@@ -50,17 +50,25 @@ impl ApiError {
 
     /// 503: try again, after so many seconds.
     pub fn unavailable(detail: impl Into<String>, retry_after_seconds: u32) -> Self {
-        let retry_after_seconds = Some(retry_after_seconds);
-        Self {
-            retry_after_seconds,
-            ..Self::new(StatusCode::SERVICE_UNAVAILABLE, detail)
-        }
+        Self::new(StatusCode::SERVICE_UNAVAILABLE, detail).retry_after(retry_after_seconds)
+    }
+
+    /// 429: the client has had its share; try again after so many seconds.
+    pub fn too_many(detail: impl Into<String>, retry_after_seconds: u32) -> Self {
+        Self::new(StatusCode::TOO_MANY_REQUESTS, detail).retry_after(retry_after_seconds)
     }
 
     /// Adds what the client can do about it.
     #[must_use]
     pub fn hint(mut self, hint: impl Into<String>) -> Self {
         self.hint = hint.into();
+        self
+    }
+
+    /// Says when to try again.
+    #[must_use]
+    const fn retry_after(mut self, seconds: u32) -> Self {
+        self.retry_after_seconds = Some(seconds);
         self
     }
 

@@ -23,14 +23,20 @@ const SOON: Duration = Duration::from_secs(10);
 struct OneToken;
 
 impl Tokens for OneToken {
-    fn find(&self, token_sha256_hex: &str) -> BoxFuture<'_, Option<Grant>> {
+    fn find(&self, token_sha256_hex: &str) -> BoxFuture<'_, Result<Option<Grant>, TokensAway>> {
         let grant = Grant {
             name: "ci".to_owned(),
             tenant: "default".to_owned(),
             scopes: vec!["images:read".to_owned()],
         };
         let found = token_sha256_hex == token_digest("opensesame");
-        Box::pin(async move { found.then_some(grant) })
+        let away = token_sha256_hex == token_digest("asked in vain");
+        Box::pin(async move {
+            if away {
+                return Err(TokensAway);
+            }
+            Ok(found.then_some(grant))
+        })
     }
 }
 
@@ -164,6 +170,7 @@ async fn tokens_open_what_their_scopes_say() {
         (status, challenge.unwrap().contains("invalid_token")),
         (401, true)
     );
+    assert_eq!(check("/images", Some("Bearer asked in vain")).await.0, 503);
     let (status, challenge) = check("/tokens", good).await;
     assert_eq!(
         (status, challenge.unwrap().contains("insufficient_scope")),

@@ -15,6 +15,7 @@ fn record(images: &[&str]) -> ScanRequestRecord {
         error: None,
         resolved_at: time(NOW),
         waits_for: std::collections::BTreeMap::new(),
+        content: None,
     }
 }
 

@@ -150,6 +150,7 @@ async fn mark(store: &Store, partition: Partition) -> Result<SweptMark, StoreErr
 struct Holds {
     judged_at: Timestamp,
     waivers_end: Option<Timestamp>,
+    os_ends: Option<Timestamp>,
     data_age_s_max: Option<i64>,
 }
 
@@ -160,6 +161,7 @@ impl Holds {
         Self {
             judged_at: judged.verdict.evaluated_at,
             waivers_end: judged.waivers_end,
+            os_ends: judged.os_ends,
             data_age_s_max: judged.data_age_s_max,
         }
     }
@@ -171,7 +173,7 @@ impl Holds {
         valid_until(
             data_at,
             self.data_age_s_max.map(SignedDuration::from_secs),
-            self.waivers_end,
+            self.waivers_end.into_iter().chain(self.os_ends),
         )
     }
 }
@@ -189,6 +191,7 @@ impl JudgedView {
         let holds = Holds {
             judged_at: self.judged_at,
             waivers_end: self.waivers_end,
+            os_ends: self.os_ends,
             data_age_s_max: self.data_age_s_max,
         };
         let none = SweptMark::default();

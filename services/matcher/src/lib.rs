@@ -56,7 +56,8 @@ pub fn assess(
 ) -> anyhow::Result<Assessment> {
     let snapshot = advisories.snapshot();
     let today = now.to_zoned(TimeZone::UTC).date();
-    vulndb::match_packages(packages, &snapshot, &snapshot.manifest().stamp(), today)
+    let (stamp, limits) = (snapshot.manifest().stamp(), vulndb::Limits::default());
+    vulndb::match_packages(packages, &snapshot, &stamp, today, &limits)
         .with_context(|| format!("matching packages of `{}`", packages.image))
 }
 

@@ -145,6 +145,7 @@ pub(crate) fn retired(
         previous: None,
         counts: Counts::default(),
         waivers_end: None,
+        os_ends: None,
         data_age_s_max: None,
         repositories: Vec::new(),
         waived: BTreeMap::new(),

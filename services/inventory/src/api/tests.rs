@@ -138,6 +138,7 @@ impl World {
                 feeds: Vec::new(),
             },
             os: None,
+            os_ends: None,
             vulnerabilities: found,
             gaps: Vec::new(),
         };
@@ -156,7 +157,7 @@ impl World {
             .unwrap();
         self.view(
             key(image, What::Assessed),
-            Fact::Assessed(assessed, Some(assessment)),
+            Fact::Assessed(assessed, Some(Box::new(assessment))),
         );
         scan
     }
@@ -236,6 +237,7 @@ fn judged(policy: &str, decision: Decision, scan: u64) -> Judged {
         previous: None,
         counts: Counts::default(),
         waivers_end: None,
+        os_ends: None,
         data_age_s_max: Some(7 * 24 * 60 * 60),
         references: Vec::new(),
         repositories: Vec::new(),

@@ -227,6 +227,7 @@ impl Given {
             fetched_at: self.at - self.advisory_age.0,
             coverage: Vec::new(),
             advisories: 1,
+            partial: false,
         };
         let assessment = Assessment {
             image: Digest::of(b"made-up"),
@@ -242,8 +243,8 @@ impl Given {
                 pretty_name: None,
                 codename: None,
             }),
-            vulnerabilities: self.vulnerabilities.iter().map(vulnerability).collect(),
             os_ends: self.support_ends,
+            vulnerabilities: self.vulnerabilities.iter().map(vulnerability).collect(),
             gaps: self.gaps.iter().map(gap).collect(),
         };
         let findings = Findings {

@@ -362,6 +362,7 @@ async fn advisories_are_those_of_the_head() {
             fetched_at: time(NOW),
             coverage: vec!["Debian:12".to_owned()],
             advisories: 5,
+            partial: false,
         }],
         shards: std::collections::BTreeMap::new(),
     };
@@ -374,6 +375,7 @@ async fn advisories_are_those_of_the_head() {
         revision: 9,
         manifest: object,
         published_at: time(NOW),
+        past: Vec::new(),
     };
     store.put(ADVISORIES, "head", &head, None).await.unwrap();
     let answer = world.ok("/v1/advisories").await;

@@ -315,3 +315,6 @@ impl Sweeping {
 fn complain(partition: Partition, what: &str, error: &anyhow::Error) {
     tracing::warn!(%partition, error = format!("{error:#}"), "{what} partition {partition}: {error:#}");
 }
+
+#[cfg(test)]
+mod tests;

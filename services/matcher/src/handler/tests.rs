@@ -69,15 +69,7 @@ impl Bench {
 
     /// Stores a scan with these Python packages; gives the record's revision.
     pub(crate) async fn scan(&self, packages: &[(&str, &str)]) -> (u64, Scanned) {
-        let packages = ScannedPackages {
-            image: self.key.image,
-            os: None,
-            packages: packages
-                .iter()
-                .map(|(name, version)| package(name, version))
-                .collect(),
-            gaps: Vec::new(),
-        };
+        let packages = list(self.key.image, packages);
         let object = self
             .store
             .put_object(REPORT_OBJECTS, &packages)
@@ -143,6 +135,19 @@ fn told(outcome: &Outcome) -> Vec<String> {
         )
     };
     events.iter().map(|(_, event)| line(event)).collect()
+}
+
+/// An image's Python packages.
+pub(crate) fn list(image: Digest, packages: &[(&str, &str)]) -> ScannedPackages {
+    let packages = packages.iter();
+    ScannedPackages {
+        image,
+        os: None,
+        packages: packages
+            .map(|(name, version)| package(name, version))
+            .collect(),
+        gaps: Vec::new(),
+    }
 }
 
 fn package(name: &str, version: &str) -> Package {

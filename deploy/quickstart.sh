@@ -172,7 +172,7 @@ load_advisories() {
     say "OSV.dev cannot be reached: using the few dozen advisories of deploy/demo/advisories,"
     say "which cover the demonstration's packages and nothing else"
     feeds_wanted=(advisories)
-    ask db import "$here/demo/advisories"
+    ask db import "$here/demo/advisories" --replace
   fi
   wait_for "$server_pid" 120 'the advisory revision' "$data/tidewaiter.log" has_advisories
 }

@@ -124,13 +124,14 @@ impl Fabric {
         .await
     }
 
-    /// Hands an advisory in and waits until every partition is matched with it.
+    /// Hands an advisory in, with those before it as one whole feed, and waits until every partition
+    /// is matched with it.
     pub(crate) async fn import(&self, advisory: &Advisory) {
         let before = self.revision().await;
-        let dir = self.dir.path().join(format!("advisories-{}", advisory.id));
+        let dir = self.dir.path().join("advisories");
         advisory.write(&dir);
-        let imported =
-            self.tidewaiter(&["db", "import", &dir.display().to_string(), "--feed", "test"]);
+        let dir = dir.display().to_string();
+        let imported = self.tidewaiter(&["db", "import", &dir, "--feed", "test", "--replace"]);
         assert!(
             imported.status.success(),
             "{}",

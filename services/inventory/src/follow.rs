@@ -130,7 +130,7 @@ pub(crate) async fn write_of(
                     let assessment = store
                         .object::<Assessment>(REPORT_OBJECTS, &assessed.assessment)
                         .await?;
-                    Some(Fact::Assessed(assessed, assessment))
+                    Some(Fact::Assessed(assessed, assessment.map(Box::new)))
                 }
                 None => None,
             },

@@ -156,6 +156,7 @@ struct Holds {
     assessed: u64,
     judged_at: Timestamp,
     waivers_end: Option<Timestamp>,
+    os_ends: Option<Timestamp>,
     data_age_s_max: Option<i64>,
 }
 
@@ -167,6 +168,7 @@ impl Holds {
             assessed: judged.assessed,
             judged_at: judged.verdict.evaluated_at,
             waivers_end: judged.waivers_end,
+            os_ends: judged.os_ends,
             data_age_s_max: judged.data_age_s_max,
         }
     }
@@ -180,7 +182,7 @@ impl Holds {
         valid_until(
             data_at,
             self.data_age_s_max.map(SignedDuration::from_secs),
-            self.waivers_end,
+            self.waivers_end.into_iter().chain(self.os_ends),
         )
     }
 }
@@ -200,6 +202,7 @@ impl JudgedView {
             assessed: self.assessed,
             judged_at: self.judged_at,
             waivers_end: self.waivers_end,
+            os_ends: self.os_ends,
             data_age_s_max: self.data_age_s_max,
         };
         let none = SweptMark::default();

@@ -60,7 +60,7 @@ pub(crate) enum Fact {
     Known(Known),
     /// `None`: the object is gone, so a newer record follows.
     Scanned(Scanned, Option<Vec<Package>>),
-    Assessed(Assessed, Option<Assessment>),
+    Assessed(Assessed, Option<Box<Assessment>>),
     Judged(Box<Judged>),
     /// The record was deleted.
     Gone,

@@ -1,7 +1,7 @@
 //! The local copy of the advisories: manifest, shards by content, and where each advisory stands.
 
 use std::{
-    collections::{BTreeMap, BTreeSet, HashMap},
+    collections::{BTreeMap, BTreeSet, HashMap, HashSet},
     path::Path,
     sync::{Arc, Mutex, PoisonError, RwLock},
 };
@@ -10,7 +10,7 @@ use anyhow::Context as _;
 use bytes::Bytes;
 use cache::{Database, Schema};
 use model::{AdvisoryManifest, Digest, ShardKey};
-use vulndb::{Shard, ShardError, Shards};
+use vulndb::{Memo, Shard, ShardError, Shards};
 
 /// Raised when what is stored changes its meaning: the database is then made anew.
 const VERSION: u32 = 1;
@@ -33,23 +33,31 @@ const DECODED_BYTES_MAX: usize = 32 << 20;
 pub struct Advisories {
     /// Absent where a one-off scan found none.
     database: Option<Arc<Database>>,
-    current: RwLock<Arc<AdvisoryManifest>>,
+    current: RwLock<Current>,
     decoded: Mutex<Decoded>,
+    memo: Memo,
+}
+
+/// The revision in force.
+#[derive(Clone)]
+struct Current {
+    manifest: Arc<AdvisoryManifest>,
+    /// The ecosystems that its feeds cover.
+    covered: Arc<HashSet<String>>,
 }
 
 /// The advisories at one revision, for as long as it is held.
 pub(crate) struct Snapshot<'a> {
     advisories: &'a Advisories,
-    manifest: Arc<AdvisoryManifest>,
-    covered: BTreeSet<String>,
+    current: Current,
 }
 
 /// Decoded shards, in two generations: when the young one is full, the old one is dropped.
 #[derive(Default)]
 struct Decoded {
-    young: HashMap<Digest, Arc<Shard>>,
+    young: HashMap<Digest, (Arc<Shard>, usize)>,
     young_bytes: usize,
-    old: HashMap<Digest, Arc<Shard>>,
+    old: HashMap<Digest, (Arc<Shard>, usize)>,
 }
 
 // === impl Advisories ===
@@ -75,28 +83,23 @@ impl Advisories {
         let current: AdvisoryManifest = manifest.unwrap_or_default();
         Ok(Self {
             database,
-            current: RwLock::new(Arc::new(current)),
+            current: RwLock::new(Current::of(current)),
             decoded: Mutex::new(Decoded::default()),
+            memo: Memo::default(),
         })
     }
 
     /// The revision in force here.
     pub fn manifest(&self) -> Arc<AdvisoryManifest> {
-        Arc::clone(&self.current.read().unwrap_or_else(PoisonError::into_inner))
+        let current = self.current.read().unwrap_or_else(PoisonError::into_inner);
+        Arc::clone(&current.manifest)
     }
 
     pub(crate) fn snapshot(&self) -> Snapshot<'_> {
-        let manifest = self.manifest();
-        let covered = manifest
-            .feeds
-            .iter()
-            .flat_map(|feed| &feed.coverage)
-            .cloned()
-            .collect();
+        let current = self.current.read().unwrap_or_else(PoisonError::into_inner);
         Snapshot {
             advisories: self,
-            manifest,
-            covered,
+            current: current.clone(),
         }
     }
 
@@ -113,16 +116,43 @@ impl Advisories {
         Ok(self.database()?.get_as(META, &history_key(revision))?)
     }
 
-    /// Shards of a manifest that are not here.
-    pub(crate) fn missing(&self, manifest: &AdvisoryManifest) -> anyhow::Result<BTreeSet<Digest>> {
+    /// Those of some shards that are not here.
+    pub(crate) fn missing(&self, wanted: BTreeSet<Digest>) -> anyhow::Result<BTreeSet<Digest>> {
         let database = self.database()?;
+        let here: HashSet<Digest> = self.manifest().shards.values().copied().collect();
         let mut missing = BTreeSet::new();
-        for digest in manifest.shards.values() {
-            if database.get(SHARDS, digest.as_bytes())?.is_none() {
-                missing.insert(*digest);
+        for digest in wanted {
+            // Those of the revision in force are here, since it is; reading them all takes long.
+            if !here.contains(&digest) && database.get(SHARDS, digest.as_bytes())?.is_none() {
+                missing.insert(digest);
             }
         }
         Ok(missing)
+    }
+
+    /// Keeps a shard. It is named by its content, so it is harmless when no revision with it is put
+    /// into force after all.
+    pub(crate) fn keep(&self, digest: &Digest, bytes: &[u8]) -> anyhow::Result<()> {
+        anyhow::ensure!(
+            Digest::of(bytes) == *digest,
+            "shard `{digest}` has other bytes"
+        );
+        Ok(self.database()?.put(SHARDS, digest.as_bytes(), bytes)?)
+    }
+
+    /// Keeps an older revision, so that its shards go when it does.
+    pub(crate) fn remember(&self, manifest: &AdvisoryManifest) -> anyhow::Result<()> {
+        let database = self.database()?;
+        let kept: Option<Vec<u64>> = database.get_as(META, b"history")?;
+        let mut kept = kept.unwrap_or_default();
+        kept.retain(|revision| *revision != manifest.revision);
+        // The next to go.
+        kept.insert(0, manifest.revision);
+        database.batch(|batch| {
+            batch.put_as(META, &history_key(manifest.revision), manifest)?;
+            batch.put_as(META, b"history", &kept)
+        })?;
+        Ok(())
     }
 
     /// A shard of a manifest, decoded; an empty one where the manifest has none.
@@ -168,12 +198,7 @@ impl Advisories {
         let database = self.database()?;
         let old = self.manifest();
         for (digest, bytes) in shards {
-            anyhow::ensure!(
-                Digest::of(bytes) == *digest,
-                "shard `{digest}` has other bytes"
-            );
-            // By content, so it is harmless when the revision is not put into force after all.
-            database.put(SHARDS, digest.as_bytes(), bytes)?;
+            self.keep(digest, bytes)?;
         }
         let moved = self.moved_ids(&old, manifest)?;
         let history = self.history(manifest)?;
@@ -196,7 +221,8 @@ impl Advisories {
             batch.put_as(META, b"manifest", manifest)
         })?;
         let mut current = self.current.write().unwrap_or_else(PoisonError::into_inner);
-        *current = Arc::new(manifest.clone());
+        *current = Current::of(manifest.clone());
+        self.memo.clear();
         Ok(())
     }
 
@@ -291,17 +317,29 @@ struct History {
     dropped: Vec<u64>,
 }
 
+// === impl Current ===
+
+impl Current {
+    fn of(manifest: AdvisoryManifest) -> Self {
+        let covered = manifest.feeds.iter().flat_map(|feed| &feed.coverage);
+        Self {
+            covered: Arc::new(covered.cloned().collect()),
+            manifest: Arc::new(manifest),
+        }
+    }
+}
+
 // === impl Snapshot ===
 
 impl Snapshot<'_> {
     pub(crate) fn manifest(&self) -> &AdvisoryManifest {
-        &self.manifest
+        &self.current.manifest
     }
 }
 
 impl Shards for Snapshot<'_> {
     fn shard(&self, key: &ShardKey) -> Result<Option<Arc<Shard>>, ShardError> {
-        let Some(digest) = self.manifest.shards.get(key) else {
+        let Some(digest) = self.current.manifest.shards.get(key) else {
             return Ok(None);
         };
         let shard = self.advisories.decoded(digest);
@@ -312,18 +350,25 @@ impl Shards for Snapshot<'_> {
     }
 
     fn covers(&self, ecosystem: &str) -> bool {
-        self.covered.contains(ecosystem)
+        self.current.covered.contains(ecosystem)
+    }
+
+    fn memo(&self) -> Option<&Memo> {
+        Some(&self.advisories.memo)
     }
 }
 
 // === impl Decoded ===
 
 impl Decoded {
-    fn get(&self, digest: &Digest) -> Option<Arc<Shard>> {
-        self.young
-            .get(digest)
-            .or_else(|| self.old.get(digest))
-            .cloned()
+    fn get(&mut self, digest: &Digest) -> Option<Arc<Shard>> {
+        if let Some((shard, _)) = self.young.get(digest) {
+            return Some(Arc::clone(shard));
+        }
+        // What is used stays: it grows young again.
+        let (shard, bytes) = self.old.remove(digest)?;
+        self.put(*digest, Arc::clone(&shard), bytes);
+        Some(shard)
     }
 
     fn put(&mut self, digest: Digest, shard: Arc<Shard>, bytes: usize) {
@@ -332,7 +377,7 @@ impl Decoded {
             self.young_bytes = 0;
         }
         self.young_bytes += bytes;
-        self.young.insert(digest, shard);
+        self.young.insert(digest, (shard, bytes));
     }
 }
 

@@ -2,32 +2,44 @@
 //!
 //! First assessments make no news. Every later one is news of the difference to the assessment
 //! that the record names as its previous, so that doing it again says the same again.
+//!
+//! It can die between any two steps. The index is written first and says nothing about the
+//! assessment, so a sweep finds the image whether it was assessed or not; the message is
+//! acknowledged after the record and its news are out, so what is missing is done again; and where
+//! the record stands already, its news are told again under the same ids.
+//!
+//! A scan whose packages cannot be read, or that makes matching panic, is assessed as well: without
+//! vulnerabilities, with a gap that hides packages. So it has a verdict, and its partition's sweeps
+//! come to their end.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
+    fmt,
     sync::Arc,
     time::Instant,
 };
 
 use anyhow::anyhow;
-use bus::{Delivery, Failure, Handler, Outcome, Store, Stored};
-use chassis::Cx;
+use bus::{Delivery, Failure, Handler, Outcome, Store, StoreError, Stored};
+use chassis::{Cx, Lost};
+use jiff::{SignedDuration, Timestamp};
 use model::{
-    Assessed, Assessment, Counts, Digest, Fingerprint, RecordKey, Scanned, ScannedPackages,
-    Vulnerability, What,
+    Assessed, Assessment, Counts, Digest, Fingerprint, Gap, GapCode, Hides, RecordKey, Scanned,
+    ScannedPackages, Vulnerability, What,
     event::{Change, REPORT_OBJECTS, VulnerabilityChanged},
 };
 use vulndb::Lookup;
 
-use crate::{
-    Advisories,
-    index::{Index, Indexed},
-    metrics,
-};
+use crate::{Advisories, index::Index, metrics, packages::Packages};
 
 /// How often an assessment is repeated when advisories move meanwhile, before the message comes
 /// again later.
 const REPEATS_MAX: usize = 5;
+/// How often packages that are not there are waited for.
+pub(crate) const TRIES_MAX: u64 = 4;
+/// News of a record this young are told again when a newer scan replaces it: whoever wrote it may
+/// have died before it told, and its message went with its scan.
+const TELL_AGAIN: SignedDuration = SignedDuration::from_hours(1);
 
 /// Assesses images.
 #[derive(Clone, Debug)]
@@ -36,6 +48,7 @@ pub(crate) struct Assessor {
     pub(crate) store: Store,
     pub(crate) advisories: Arc<Advisories>,
     pub(crate) index: Index,
+    pub(crate) packages: Packages,
 }
 
 /// Why an image is assessed.
@@ -50,6 +63,13 @@ pub(crate) enum Cause {
     },
 }
 
+/// The packages of a scan that is in force are not there. They may come back; in vain waited for,
+/// the image gets an assessment that says so.
+#[derive(Debug)]
+pub(crate) struct PackagesMissing {
+    image: Digest,
+}
+
 impl Handler for Assessor {
     type Input = Scanned;
 
@@ -60,15 +80,23 @@ impl Handler for Assessor {
                 "`{subject}` is not an image's record"
             )));
         };
-        self.assess(key, delivery.sequence, &delivery.body, Cause::Scan)
-            .await
+        let (scan, body) = (delivery.sequence, &delivery.body);
+        match self.assess(key, scan, body, Cause::Scan).await {
+            Err(Failure::Retry(error))
+                if error.is::<PackagesMissing>() && delivery.attempt >= TRIES_MAX =>
+            {
+                self.unreadable(key, scan, body, Cause::Scan, &error).await
+            }
+            other => other,
+        }
     }
 }
 
 // === impl Assessor ===
 
 impl Assessor {
-    /// Assesses one scan with the advisories in force.
+    /// Assesses one scan with the advisories in force. What can never be assessed gets an
+    /// assessment that says so.
     pub(crate) async fn assess(
         &self,
         key: &RecordKey,
@@ -76,34 +104,113 @@ impl Assessor {
         scanned: &Scanned,
         cause: Cause,
     ) -> Result<Outcome, Failure> {
+        match self.try_assess(key, scan, scanned, cause).await {
+            Err(Failure::Reject(error)) => self.unreadable(key, scan, scanned, cause, &error).await,
+            other => other,
+        }
+    }
+
+    /// Assesses a scan of which nothing can be read.
+    pub(crate) async fn unreadable(
+        &self,
+        key: &RecordKey,
+        scan: u64,
+        scanned: &Scanned,
+        cause: Cause,
+        why: &anyhow::Error,
+    ) -> Result<Outcome, Failure> {
+        let image = key.image;
+        tracing::warn!(
+            image.digest = %image,
+            error = format!("{why:#}"),
+            "image {image} is assessed without its packages: {why:#}"
+        );
+        let manifest = self.advisories.manifest();
+        let advisory = manifest.revision;
+        let present: Option<Stored<Assessed>> =
+            self.store.record(&key.sibling(What::Assessed)).await?;
+        if present
+            .as_ref()
+            .is_some_and(|present| present.body.scan > scan || present.body.advisory > advisory)
+        {
+            return Ok(Outcome::none());
+        }
+        let detail = format!("the image's packages could not be matched: {why:#}");
+        let assessment = Assessment {
+            image,
+            scan,
+            advisories: manifest.stamp(),
+            os: None,
+            os_ends: None,
+            vulnerabilities: Vec::new(),
+            gaps: vec![Gap::new(GapCode::ScanAborted, Hides::Packages, detail)],
+        };
+        self.write(key, scanned, assessment, present, cause).await
+    }
+
+    async fn try_assess(
+        &self,
+        key: &RecordKey,
+        scan: u64,
+        scanned: &Scanned,
+        cause: Cause,
+    ) -> Result<Outcome, Failure> {
         let start = Instant::now();
-        let packages: Option<ScannedPackages> =
-            self.store.object(REPORT_OBJECTS, &scanned.packages).await?;
-        let Some(packages) = packages.map(Arc::new) else {
+        let assessed_key = key.sibling(What::Assessed);
+        let present: Option<Stored<Assessed>> = self.store.record(&assessed_key).await?;
+        if let Some(present) = &present {
+            let advisory = self.advisories.manifest().revision;
+            if let Some(standing) = self.standing(key, scan, advisory, &present.body).await? {
+                return Ok(standing);
+            }
+        }
+        let packages = match self.packages.get(&scanned.packages).await {
+            Ok(packages) => packages,
+            Err(error) if error.is_permanent() => return Err(Failure::reject(error)),
+            Err(error @ StoreError::Corrupt { .. }) => return Err(Failure::reject(error)),
+            Err(error) => return Err(error.into()),
+        };
+        let Some(packages) = packages else {
             return self.without_packages(key, scan).await;
         };
         let mut assessment = self.matched(key, scan, &packages).await?;
         assessment.scan = scan;
         metrics::assessed(start.elapsed());
-        let assessed_key = key.sibling(What::Assessed);
-        let present: Option<Stored<Assessed>> = self.store.record(&assessed_key).await?;
         let advisory = assessment.advisories.revision;
-        match present {
-            Some(present) if present.body.scan > scan => Ok(Outcome::none()),
-            Some(present) if present.body.advisory > advisory => {
-                if present.body.scan == scan {
-                    return Ok(Outcome::none());
-                }
-                // The other part would get smaller. Our advisories catch up.
-                Err(Failure::Retry(anyhow!(
-                    "advisories here are behind the record's"
-                )))
-            }
-            Some(present) if (present.body.scan, present.body.advisory) == (scan, advisory) => {
-                self.told_again(Outcome::none(), key, &present.body).await
-            }
-            present => self.write(key, scanned, assessment, present, cause).await,
+        if let Some(present) = &present
+            && let Some(standing) = self.standing(key, scan, advisory, &present.body).await?
+        {
+            return Ok(standing);
         }
+        self.write(key, scanned, assessment, present, cause).await
+    }
+
+    /// What is to be done where a record stands that must not be replaced: nothing, or its news
+    /// once more. `None`: an assessment of this scan at this revision replaces it.
+    async fn standing(
+        &self,
+        key: &RecordKey,
+        scan: u64,
+        advisory: u64,
+        present: &Assessed,
+    ) -> Result<Option<Outcome>, Failure> {
+        if present.scan > scan {
+            return Ok(Some(Outcome::none()));
+        }
+        if present.advisory > advisory {
+            if present.scan == scan {
+                return Ok(Some(Outcome::none()));
+            }
+            // The other part would get smaller. Our advisories catch up.
+            return Err(Failure::Retry(anyhow!(
+                "advisories here are behind the record's"
+            )));
+        }
+        if (present.scan, present.advisory) == (scan, advisory) {
+            let told = self.told_again(Outcome::none(), key, present).await?;
+            return Ok(Some(told));
+        }
+        Ok(None)
     }
 
     /// Indexes and matches, until the advisories stood still meanwhile. The index is written
@@ -114,26 +221,29 @@ impl Assessor {
         scan: u64,
         packages: &Arc<ScannedPackages>,
     ) -> Result<Assessment, Failure> {
-        let lookups = lookups(packages);
+        let (index, image, list) = (self.index.clone(), key.clone(), Arc::clone(packages));
+        let indexing = move || index.put_scan(&image, scan, || lookups(&list));
+        let indexed = self.cx.blocking(indexing).await;
+        indexed.map_err(Failure::retry)?.map_err(Failure::retry)?;
         for _ in 0..REPEATS_MAX {
-            let advisory = self.advisories.manifest().revision;
-            let entry = Indexed {
-                scan,
-                advisory,
-                lookups: lookups.clone(),
-            };
-            let (index, image) = (self.index.clone(), key.clone());
-            let written = self.cx.blocking(move || index.put(&image, entry)).await;
-            written.map_err(Failure::retry)?.map_err(Failure::retry)?;
             let (advisories, packages) = (Arc::clone(&self.advisories), Arc::clone(packages));
             let now = self.cx.now();
             let matching = self
                 .cx
                 .compute(move || crate::assess(&advisories, &packages, now))
                 .await;
-            let assessment = matching.map_err(Failure::retry)?.map_err(Failure::Retry)?;
-            let revision = assessment.advisories.revision;
-            if revision == advisory && revision == self.advisories.manifest().revision {
+            let assessment = match matching {
+                Ok(assessment) => assessment.map_err(Failure::Retry)?,
+                Err(panic @ Lost::Panicked) => {
+                    let image = key.image;
+                    tracing::error!(image.digest = %image, "matching image {image} panicked");
+                    return Err(Failure::Reject(
+                        anyhow!(panic).context("matching its packages"),
+                    ));
+                }
+                Err(stop @ Lost::Stopped) => return Err(Failure::retry(stop)),
+            };
+            if assessment.advisories.revision == self.advisories.manifest().revision {
                 return Ok(assessment);
             }
         }
@@ -157,7 +267,7 @@ impl Assessor {
         // Whoever wrote the record may have died before it told.
         if let Some(present) = present
             .as_ref()
-            .filter(|present| cause.may_be_untold(present, &assessment))
+            .filter(|present| cause.may_be_untold(present, &assessment, self.cx.now()))
         {
             outcome = self.told_again(outcome, key, present).await?;
         }
@@ -202,10 +312,10 @@ impl Assessor {
         let scanned_key = key.sibling(What::Scanned);
         let present: Option<Stored<Scanned>> = self.store.record(&scanned_key).await?;
         match present {
-            Some(present) if present.revision <= scan => Err(Failure::Retry(anyhow!(
-                "packages of `{}` are missing",
-                key.image
-            ))),
+            Some(present) if present.revision <= scan => {
+                let image = key.image;
+                Err(Failure::retry(PackagesMissing { image }))
+            }
             _ => Ok(Outcome::none()),
         }
     }
@@ -218,15 +328,31 @@ impl Assessor {
     }
 }
 
+// === impl PackagesMissing ===
+
+impl fmt::Display for PackagesMissing {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "packages of `{}` are missing", self.image)
+    }
+}
+
+impl std::error::Error for PackagesMissing {}
+
 // === impl Cause ===
 
 impl Cause {
-    /// Whether the news of the record in force may not have been told: its scan was delivered
-    /// before, or it was written after the last sweep that came to its end.
-    fn may_be_untold(self, present: &Assessed, assessment: &Assessment) -> bool {
+    /// Whether the news of the record that is replaced may not have been told.
+    ///
+    /// A sweep tells before it marks its revision, so a record that an older sweep wrote is told.
+    /// One at the mark's revision may be of a scan whose message comes again, and finds the record
+    /// that replaces it. A scan that is replaced takes its message with it.
+    fn may_be_untold(self, present: &Assessed, assessment: &Assessment, now: Timestamp) -> bool {
         match self {
-            Self::Scan => present.scan == assessment.scan,
-            Self::Advisories { swept } => present.advisory > swept,
+            Self::Scan => {
+                present.scan == assessment.scan
+                    || now.duration_since(present.assessed_at) < TELL_AGAIN
+            }
+            Self::Advisories { swept } => present.advisory >= swept,
         }
     }
 }
@@ -246,6 +372,16 @@ fn says_the_same(a: &Assessment, b: &Assessment) -> bool {
     a.scan == b.scan && a.vulnerabilities == b.vulnerabilities && a.gaps == b.gaps && a.os == b.os
 }
 
+/// Whether something keeps results of matching out of an assessment that do not follow from the
+/// packages alone.
+fn is_cut(assessment: &Assessment) -> bool {
+    let cuts = |gap: &Gap| {
+        gap.hides == Hides::Packages
+            && matches!(gap.code, GapCode::LimitResults | GapCode::ScanAborted)
+    };
+    assessment.gaps.iter().any(cuts)
+}
+
 /// Adds the news that follow from a difference.
 fn news(
     mut outcome: Outcome,
@@ -259,7 +395,11 @@ fn news(
     };
     let (old, new) = (by_fingerprint(before), by_fingerprint(after));
     let appeared = new.iter().filter(|(name, _)| !old.contains_key(*name));
-    let resolved = old.iter().filter(|(name, _)| !new.contains_key(*name));
+    // What is only out of sight now is not resolved.
+    let is_hidden = is_cut(after) && !is_cut(before);
+    let resolved = old
+        .iter()
+        .filter(|(name, _)| !is_hidden && !new.contains_key(*name));
     let changes = appeared
         .map(|(_, vulnerability)| (Change::Appeared, *vulnerability))
         .chain(resolved.map(|(_, vulnerability)| (Change::Resolved, *vulnerability)));

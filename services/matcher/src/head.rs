@@ -1,6 +1,10 @@
 //! Following `head`: fetch the manifest in force and the shards that are not here.
 
-use std::{collections::BTreeMap, sync::Arc, time::Duration};
+use std::{
+    collections::BTreeMap,
+    sync::{Arc, PoisonError},
+    time::Duration,
+};
 
 use anyhow::Context as _;
 use bus::{Bus, Store};
@@ -34,6 +38,8 @@ pub(crate) struct Head {
     revision: Arc<watch::Sender<u64>>,
     /// One at a time changes the local copy.
     changing: Arc<Mutex<()>>,
+    /// The object of the manifest that was installed last by this process.
+    installed: Arc<std::sync::Mutex<Option<Digest>>>,
 }
 
 // === impl Head ===
@@ -46,6 +52,7 @@ impl Head {
             advisories,
             revision,
             changing: Arc::default(),
+            installed: Arc::default(),
         }
     }
 
@@ -60,24 +67,81 @@ impl Head {
 
     /// Reads `head` and makes the local copy what it says. Gives the KV revision of `head`.
     pub(crate) async fn sync(&self, cx: &Cx) -> anyhow::Result<u64> {
+        Ok(self.sync_head(cx).await?.0)
+    }
+
+    /// [`Head::sync`], with what `head` says.
+    pub(crate) async fn sync_head(&self, cx: &Cx) -> anyhow::Result<(u64, Option<AdvisoryHead>)> {
         let _changing = self.changing.lock().await;
         let Some(head) = self.store.get::<AdvisoryHead>(ADVISORIES, HEAD).await? else {
-            self.install(cx, AdvisoryManifest::default(), BTreeMap::new())
-                .await?;
-            return Ok(0);
+            self.install(cx, AdvisoryManifest::default()).await?;
+            return Ok((0, None));
         };
         let digest = head.body.manifest;
+        let here = self.advisories.manifest();
+        if here.revision == head.body.revision && self.is_installed(&digest) {
+            return Ok((head.revision, Some(head.body)));
+        }
         let manifest: Option<AdvisoryManifest> = self.store.object(FEED_OBJECTS, &digest).await?;
         let manifest = manifest.with_context(|| format!("manifest `{digest}` is missing"))?;
-        let (advisories, wanted) = (Arc::clone(&self.advisories), manifest.clone());
-        let missing = cx.blocking(move || advisories.missing(&wanted)).await??;
-        let fetched: BTreeMap<Digest, Bytes> = stream::iter(missing)
-            .map(|digest| self.shard(digest))
-            .buffer_unordered(FETCHES)
-            .try_collect()
-            .await?;
-        self.install(cx, manifest, fetched).await?;
-        Ok(head.revision)
+        self.fetch(cx, &manifest, None).await?;
+        self.install(cx, manifest).await?;
+        *self
+            .installed
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner) = Some(digest);
+        Ok((head.revision, Some(head.body)))
+    }
+
+    /// [`Head::sync`] until it works. False: `cx` stopped first.
+    pub(crate) async fn sync_at_last(&self, cx: &Cx) -> bool {
+        while let Err(error) = self.sync(cx).await {
+            tracing::warn!(
+                error = format!("{error:#}"),
+                "following advisories: {error:#}"
+            );
+            if !cx.sleep(RETRY).await {
+                return false;
+            }
+        }
+        true
+    }
+
+    /// An older revision, with the shards that differ from those of `to`: kept here, or as `head`
+    /// still names it. `None` where it is too long ago.
+    pub(crate) async fn at(
+        &self,
+        cx: &Cx,
+        revision: u64,
+        to: &AdvisoryManifest,
+    ) -> anyhow::Result<Option<AdvisoryManifest>> {
+        let _changing = self.changing.lock().await;
+        let advisories = Arc::clone(&self.advisories);
+        let here = cx.blocking(move || advisories.at_revision(revision));
+        if let Some(manifest) = here.await?? {
+            return Ok(Some(manifest));
+        }
+        let head = self.store.get::<AdvisoryHead>(ADVISORIES, HEAD).await?;
+        let past = head.into_iter().flat_map(|head| head.body.past);
+        let Some(digest) = past
+            .filter(|past| past.revision == revision)
+            .map(|past| past.manifest)
+            .next()
+        else {
+            return Ok(None);
+        };
+        let manifest: Option<AdvisoryManifest> = self.store.object(FEED_OBJECTS, &digest).await?;
+        let Some(manifest) = manifest else {
+            return Ok(None);
+        };
+        // The leader may be deleting it: then it is too long ago.
+        if let Err(error) = self.fetch(cx, &manifest, Some(to)).await {
+            tracing::debug!("revision {revision} is not whole any more: {error:#}");
+            return Ok(None);
+        }
+        let (advisories, kept) = (Arc::clone(&self.advisories), manifest.clone());
+        cx.blocking(move || advisories.remember(&kept)).await??;
+        Ok(Some(manifest))
     }
 
     /// Follows `head` until `cx` stops.
@@ -93,16 +157,46 @@ impl Head {
                 },
                 () = tokio::time::sleep(RECHECK) => {}
             }
-            while let Err(error) = self.sync(cx).await {
-                tracing::warn!(
-                    error = format!("{error:#}"),
-                    "following advisories: {error:#}"
-                );
-                if !cx.sleep(RETRY).await {
-                    return;
-                }
+            if !self.sync_at_last(cx).await {
+                return;
             }
         }
+    }
+
+    /// Fetches the shards of a manifest that are not here, or those of them that differ from the
+    /// shards of another one. Each goes into the database as it comes: memory holds a few at a
+    /// time, and what is there when the process dies is not fetched again.
+    async fn fetch(
+        &self,
+        cx: &Cx,
+        manifest: &AdvisoryManifest,
+        other_than: Option<&AdvisoryManifest>,
+    ) -> anyhow::Result<()> {
+        let none = AdvisoryManifest::default();
+        let wanted = manifest
+            .changed_since(other_than.unwrap_or(&none))
+            .into_iter()
+            .filter_map(|key| manifest.shards.get(key).copied())
+            .collect();
+        let advisories = Arc::clone(&self.advisories);
+        let missing = cx.blocking(move || advisories.missing(wanted)).await??;
+        let mut fetching = stream::iter(missing)
+            .map(|digest| self.shard(digest))
+            .buffer_unordered(FETCHES);
+        while let Some((digest, bytes)) = fetching.try_next().await? {
+            let advisories = Arc::clone(&self.advisories);
+            cx.blocking(move || advisories.keep(&digest, &bytes))
+                .await??;
+        }
+        Ok(())
+    }
+
+    fn is_installed(&self, manifest: &Digest) -> bool {
+        let installed = self
+            .installed
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
+        *installed == Some(*manifest)
     }
 
     async fn shard(&self, digest: Digest) -> anyhow::Result<(Digest, Bytes)> {
@@ -116,22 +210,15 @@ impl Head {
         ))
     }
 
-    async fn install(
-        &self,
-        cx: &Cx,
-        manifest: AdvisoryManifest,
-        shards: BTreeMap<Digest, Bytes>,
-    ) -> anyhow::Result<()> {
+    async fn install(&self, cx: &Cx, manifest: AdvisoryManifest) -> anyhow::Result<()> {
         let revision = manifest.revision;
         if *self.advisories.manifest() != manifest {
             let advisories = Arc::clone(&self.advisories);
-            let fetched = shards.len();
-            cx.blocking(move || advisories.install(&manifest, &shards))
+            cx.blocking(move || advisories.install(&manifest, &BTreeMap::new()))
                 .await??;
             tracing::info!(
                 advisory.revision = revision,
-                shards = fetched,
-                "advisories are at revision {revision}; {fetched} shards were new here"
+                "advisories are at revision {revision}"
             );
         }
         metrics::revision(revision);

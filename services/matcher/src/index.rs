@@ -1,7 +1,7 @@
 //! The reverse index: package → images, per partition, in the local database.
 
 use std::{
-    collections::BTreeSet,
+    collections::{BTreeMap, BTreeSet},
     sync::{Arc, Mutex, PoisonError},
 };
 
@@ -28,10 +28,22 @@ pub(crate) struct Index {
 pub(crate) struct Indexed {
     /// The scan that it rests on.
     pub(crate) scan: u64,
-    /// The advisory revision that it was last assessed at, or is being assessed at.
+    /// The advisory revision of the last sweep that assessed this scan, wrote what follows and told
+    /// it; 0 where none did. It is raised after all that, so a sweep that is begun again leaves out
+    /// what is done and nothing else.
     pub(crate) advisory: u64,
     /// What its packages are looked up by.
     pub(crate) lookups: BTreeSet<Lookup>,
+}
+
+/// An image that must be assessed again, although the advisories of its packages need not change:
+/// its record rests on other advisories than the partition's mark.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Open {
+    /// The revision that its record rests on.
+    pub(crate) advisory: u64,
+    /// The record's sequence.
+    pub(crate) sequence: u64,
 }
 
 // === impl Index ===
@@ -44,15 +56,25 @@ impl Index {
         }
     }
 
-    /// Writes an image's lookups and its assessed revision in one batch. An older scan than the one
-    /// that is there changes nothing.
-    pub(crate) fn put(&self, image: &RecordKey, mut new: Indexed) -> Result<(), CacheError> {
+    /// Writes what the packages of an image's scan are looked up by. A scan that is there already,
+    /// or a newer one, changes nothing.
+    pub(crate) fn put_scan(
+        &self,
+        image: &RecordKey,
+        scan: u64,
+        lookups: impl FnOnce() -> BTreeSet<Lookup>,
+    ) -> Result<(), CacheError> {
         let _guard = self.writing.lock().unwrap_or_else(PoisonError::into_inner);
-        let old = self.get(image)?.unwrap_or_default();
-        if old.scan > new.scan {
+        let old = self.get(image)?;
+        if old.as_ref().is_some_and(|old| old.scan >= scan) {
             return Ok(());
         }
-        new.advisory = new.advisory.max(old.advisory);
+        let old = old.unwrap_or_default();
+        let new = Indexed {
+            scan,
+            advisory: 0,
+            lookups: lookups(),
+        };
         self.database.batch(|batch| {
             for gone in old.lookups.difference(&new.lookups) {
                 batch.delete(LOOKUPS, &posting(image, gone))?;
@@ -62,6 +84,54 @@ impl Index {
             }
             batch.put_as(IMAGES, &image_key(image), &new)
         })
+    }
+
+    /// Notes that a sweep is done with an image's scan.
+    pub(crate) fn swept(
+        &self,
+        image: &RecordKey,
+        scan: u64,
+        advisory: u64,
+    ) -> Result<(), CacheError> {
+        let _guard = self.writing.lock().unwrap_or_else(PoisonError::into_inner);
+        match self.get(image)? {
+            Some(known) if known.scan == scan => {
+                let known = Indexed { advisory, ..known };
+                self.database.put_as(IMAGES, &image_key(image), &known)
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// Notes that an image must be assessed again.
+    pub(crate) fn open(&self, image: &RecordKey, open: Open) -> Result<(), CacheError> {
+        let _guard = self.writing.lock().unwrap_or_else(PoisonError::into_inner);
+        self.database.put_as(META, &open_key(image), &open)
+    }
+
+    /// The images of a partition that must be assessed again.
+    pub(crate) fn opened(
+        &self,
+        partition: Partition,
+    ) -> Result<BTreeMap<RecordKey, Open>, CacheError> {
+        let images = self.images(META, format!("open/{partition}\0").as_bytes())?;
+        let mut opened = BTreeMap::new();
+        for image in images {
+            if let Some(open) = self.database.get_as(META, &open_key(&image))? {
+                opened.insert(image, open);
+            }
+        }
+        Ok(opened)
+    }
+
+    /// Notes that an image was assessed again, unless its record was written once more meanwhile.
+    pub(crate) fn close(&self, image: &RecordKey, open: Open) -> Result<(), CacheError> {
+        let _guard = self.writing.lock().unwrap_or_else(PoisonError::into_inner);
+        let key = open_key(image);
+        match self.database.get_as::<Open>(META, &key)? {
+            Some(known) if known == open => self.database.delete(META, &key),
+            _ => Ok(()),
+        }
     }
 
     /// Forgets an image.
@@ -74,6 +144,7 @@ impl Index {
             for lookup in &old.lookups {
                 batch.delete(LOOKUPS, &posting(image, lookup))?;
             }
+            batch.delete(META, &open_key(image))?;
             batch.delete(IMAGES, &image_key(image))
         })
     }
@@ -111,6 +182,9 @@ impl Index {
         if clear {
             for image in self.all(partition)? {
                 self.remove(&image)?;
+            }
+            for (image, open) in self.opened(partition)? {
+                self.close(&image, open)?;
             }
             self.set_cursor(partition, 0)?;
         }
@@ -161,6 +235,11 @@ fn image_of(key: &[u8]) -> Option<RecordKey> {
 fn image_key(image: &RecordKey) -> Vec<u8> {
     let partition = image.image.partition();
     format!("{partition}\0{}", image.sibling(What::Scanned)).into_bytes()
+}
+
+fn open_key(image: &RecordKey) -> Vec<u8> {
+    let partition = image.image.partition();
+    format!("open/{partition}\0{}", image.sibling(What::Scanned)).into_bytes()
 }
 
 fn posting(image: &RecordKey, lookup: &Lookup) -> Vec<u8> {

@@ -2,14 +2,17 @@
 //!
 //! It can die at any line. What it stores is named by content; `head` moves by compare-and-set
 //! after everything that it leads to is stored; and what was handed in is deleted last. Taken up a
-//! second time it changes nothing, so no revision follows.
+//! second time it changes nothing, so no revision follows. `head` also names the revisions before
+//! it; what only older ones lead to is deleted after it moved, which the next move does again.
+
+mod past;
 
 use std::{sync::Arc, time::Duration};
 
 use anyhow::Context as _;
 use bus::{Bus, PutError, Store};
 use bytes::Bytes;
-use chassis::Cx;
+use chassis::{Cx, Lost};
 use futures::StreamExt as _;
 use model::{
     AdvisoryHead, AdvisoryInbox,
@@ -155,15 +158,20 @@ pub(crate) async fn take_all(
 ) -> anyhow::Result<()> {
     let mut inbox = store.list::<AdvisoryInbox>(ADVISORIES, INBOX).await?;
     inbox.sort_by(|a, b| (a.1.body.fetched_at, &a.0).cmp(&(b.1.body.fetched_at, &b.0)));
-    for (key, entry) in &inbox {
+    for (index, (key, entry)) in inbox.iter().enumerate() {
         take(cx, store, head, &entry.body, limits)
             .await
             .with_context(|| format!("feed `{}`", entry.body.feed.escape_debug()))?;
-        store.delete(ADVISORIES, key).await?;
-        let is_shared = |(other, others): &(String, bus::Stored<AdvisoryInbox>)| {
-            other > key && others.body.object == entry.body.object
-        };
-        if !inbox.iter().any(is_shared) {
+        // First the entry, and only as it was taken up; what was handed in again stays. Whoever
+        // dies between the two leaves an object behind and nothing undone.
+        match store.delete_at(ADVISORIES, key, entry.revision).await {
+            Ok(()) => {}
+            Err(PutError::Conflict) => continue,
+            Err(PutError::Store(error)) => return Err(error.into()),
+        }
+        // An entry that follows may share its object, if an older version handed them in.
+        let mut later = inbox.iter().skip(index + 1);
+        if !later.any(|(_, later)| later.body.object == entry.body.object) {
             store
                 .delete_object(FEED_OBJECTS, &entry.body.object)
                 .await?;
@@ -182,14 +190,17 @@ async fn take(
     limits: &FeedLimits,
 ) -> anyhow::Result<()> {
     let feed = entry.feed.escape_debug().to_string();
+    let most = limits.archive_bytes_max.saturating_add(entry.offset);
     let bytes = store
-        .object_bytes(FEED_OBJECTS, &entry.object, limits.archive_bytes_max)
+        .object_bytes(FEED_OBJECTS, &entry.object, most)
         .await?;
-    let Some(bytes) = bytes else {
+    let Some(mut bytes) = bytes else {
         metrics::imported("missing");
         tracing::warn!(feed, object = %entry.object, "feed `{feed}`: its object is gone");
         return Ok(());
     };
+    let front = usize::try_from(entry.offset).unwrap_or(usize::MAX);
+    let source = Source::Bytes(bytes.split_off(front.min(bytes.len())));
     let mode = if entry.replace {
         Mode::Replace
     } else {
@@ -200,24 +211,28 @@ async fn take(
         mode,
         fetched_at: entry.fetched_at,
     };
+    let (reading, limits) = (import.clone(), limits.clone());
+    let read = cx.blocking(move || stage::read(&reading, &source, &limits));
+    // Only what the records themselves are to blame for is refused.
+    let parts = match read.await {
+        Ok(Ok(parts)) => parts,
+        Ok(Err(error)) => {
+            refused(&feed, &error);
+            return Ok(());
+        }
+        Err(panic @ Lost::Panicked) => {
+            refused(&feed, &panic.into());
+            return Ok(());
+        }
+        Err(stop @ Lost::Stopped) => return Err(stop.into()),
+    };
     for _ in 0..MOVES_MAX {
-        let expected = head.sync(cx).await?;
-        let (advisories, source) = (Arc::clone(head.advisories()), Source::Bytes(bytes.clone()));
-        let (import, limits) = (import.clone(), limits.clone());
-        let staging = move || stage::stage(&advisories, &import, &source, &limits);
-        let staged = match cx.blocking(staging).await? {
-            Ok(staged) => staged,
-            Err(error) => {
-                metrics::imported("refused");
-                tracing::warn!(
-                    feed,
-                    error = format!("{error:#}"),
-                    "feed `{feed}`: {error:#}"
-                );
-                return Ok(());
-            }
-        };
-        if publish(cx, store, head, &staged, expected).await? {
+        let (expected, standing) = head.sync_head(cx).await?;
+        let (advisories, import) = (Arc::clone(head.advisories()), import.clone());
+        let parts = parts.clone();
+        let staging = move || stage::stage(&advisories, &import, parts);
+        let staged = cx.blocking(staging).await??;
+        if publish(cx, store, head, &staged, (expected, standing)).await? {
             metrics::imported("taken");
             report(&feed, &staged);
             return Ok(());
@@ -226,25 +241,37 @@ async fn take(
     anyhow::bail!("others keep moving `head`")
 }
 
-/// Stores what a revision leads to, then moves `head`. False where somebody else moved it.
+fn refused(feed: &str, error: &anyhow::Error) {
+    metrics::imported("refused");
+    tracing::warn!(
+        feed,
+        error = format!("{error:#}"),
+        "feed `{feed}`: {error:#}"
+    );
+}
+
+/// Stores what a revision leads to, then moves `head`, then deletes what only revisions of long ago
+/// name. False where somebody else moved `head`.
 async fn publish(
     cx: &Cx,
     store: &Store,
     head: &Head,
     staged: &Staged,
-    expected: u64,
+    (expected, standing): (u64, Option<AdvisoryHead>),
 ) -> anyhow::Result<bool> {
-    let manifest = &staged.imported.manifest;
-    if manifest.revision == head.advisories().manifest().revision {
+    if !staged.is_new {
         return Ok(true);
     }
+    let manifest = &staged.imported.manifest;
     for bytes in staged.shards.values() {
         store.put_object_bytes(FEED_OBJECTS, bytes.clone()).await?;
     }
+    let (past, old) = past::of(store, standing).await?;
     let moved = AdvisoryHead {
         revision: manifest.revision,
         manifest: store.put_object(FEED_OBJECTS, manifest).await?,
         published_at: cx.now(),
+        past,
     };
     match store.put(ADVISORIES, HEAD, &moved, Some(expected)).await {
         Ok(_) => {}
@@ -252,6 +279,13 @@ async fn publish(
         Err(error) => return Err(error.into()),
     }
     head.sync(cx).await?;
+    // The revision is in force; what is not deleted now is deleted after the next.
+    if let Err(error) = past::trim(cx, store, &moved, &old).await {
+        tracing::warn!(
+            error = format!("{error:#}"),
+            "deleting old advisories: {error:#}"
+        );
+    }
     Ok(true)
 }
 

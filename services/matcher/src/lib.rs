@@ -12,7 +12,12 @@
 //!   process follows `head` ([`head`]).
 //! - Per partition: scans are assessed as they come ([`handler`]), the index is kept ([`index`]),
 //!   and after a new revision what it touches is assessed again ([`sweep`]); then the partition's
-//!   mark says that everything in it holds for that revision.
+//!   mark says that everything in it holds for that revision. No image stops it: what cannot be
+//!   assessed gets an assessment with a gap.
+//! - Only a feed that was given whole covers anything and has an age; records that were merged add
+//!   findings and nothing else.
+//! - Images share packages: results of packages are remembered while a revision holds, lists of
+//!   packages are fetched once ([`packages`]).
 //! - The first assessment of an image is no news; every later difference is.
 //!
 //! It knows no version order and no rule of matching: those are `vulndb`'s. It judges nothing.
@@ -26,6 +31,7 @@ mod head;
 mod index;
 mod leader;
 mod metrics;
+mod packages;
 mod partition;
 mod stage;
 mod sweep;
@@ -56,7 +62,8 @@ pub fn assess(
 ) -> anyhow::Result<Assessment> {
     let snapshot = advisories.snapshot();
     let today = now.to_zoned(TimeZone::UTC).date();
-    vulndb::match_packages(packages, &snapshot, &snapshot.manifest().stamp(), today)
+    let (stamp, limits) = (snapshot.manifest().stamp(), vulndb::Limits::default());
+    vulndb::match_packages(packages, &snapshot, &stamp, today, &limits)
         .with_context(|| format!("matching packages of `{}`", packages.image))
 }
 
@@ -70,27 +77,27 @@ pub async fn run(cx: &Cx, bus: &Bus, config: &Config) -> anyhow::Result<axum::Ro
         .with_context(|| format!("opening the advisories in `{}`", config.data_dir.display()))?;
     let advisories = Arc::new(advisories);
     let head = head::Head::new(bus.store(), Arc::clone(&advisories));
-    // Before anything is assessed: an old copy would give answers that are repeated at once.
-    if let Err(error) = head.sync(cx).await {
-        tracing::warn!(
-            error = format!("{error:#}"),
-            "advisories are as they were: {error:#}"
-        );
-    }
-    let following = head.clone();
-    let (task_cx, task_bus) = (cx.clone(), bus.clone());
-    cx.spawn("advisory-head", async move {
-        following.follow(&task_cx, &task_bus).await;
-    });
     let leader = leader::Leader::new(bus.clone(), head.clone(), config);
     let task_cx = cx.clone();
     cx.spawn("feeds", async move {
         leader.run(&task_cx).await;
     });
-    let partitions = Arc::new(partition::Partitions::new(bus.clone(), head, config));
-    bus.own_partitions(cx, "matcher", move |partition, cx| {
-        let partitions = Arc::clone(&partitions);
-        async move { partitions.serve(partition, &cx) }.boxed()
+    let partitions = Arc::new(partition::Partitions::new(
+        bus.clone(),
+        head.clone(),
+        config,
+    ));
+    let (task_cx, task_bus) = (cx.clone(), bus.clone());
+    cx.spawn("advisory-head", async move {
+        // Before anything is assessed: an old copy, or an empty one, would give wrong answers.
+        if !head.sync_at_last(&task_cx).await {
+            return;
+        }
+        task_bus.own_partitions(&task_cx, "matcher", move |partition, cx| {
+            let partitions = Arc::clone(&partitions);
+            async move { partitions.serve(partition, &cx).await }.boxed()
+        });
+        head.follow(&task_cx, &task_bus).await;
     });
     Ok(axum::Router::new())
 }

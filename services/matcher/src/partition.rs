@@ -1,46 +1,59 @@
 //! Serving a partition: its scans, its index, and its sweeps.
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    sync::{Arc, Mutex},
+    time::Duration,
+};
 
 use anyhow::Context as _;
-use bus::{Bus, Change, Consume, Failure, PutError, Store, topology};
+use bus::{Bus, Change, Consume, StoreError, topology};
 use chassis::Cx;
-use futures::StreamExt as _;
+use futures::{FutureExt as _, StreamExt as _};
 use model::{
-    AdvisoryManifest, Partition, RecordKey, Scanned, ScannedPackages, SweptMark, What,
-    event::{ADVISORIES, REPORT_OBJECTS, VulnerabilityChanged, images_bucket},
+    Assessed, Partition, RecordKey, Scanned, SweptMark, What,
+    event::{ADVISORIES, images_bucket},
 };
-use tokio::sync::watch;
+use tokio::sync::{Notify, watch};
 
 use crate::{
     Config,
-    handler::{self, Assessor, Cause},
+    handler::{self, Assessor},
     head::Head,
-    index::{Index, Indexed},
-    metrics, sweep,
+    index::{Index, Open},
+    packages::Packages,
+    sweep::{Progress, Sweeper},
 };
 
 const RETRY: Duration = Duration::from_secs(5);
-/// How often an image is assessed again when others write its record at the same time.
-const CONFLICTS_MAX: usize = 5;
 
 /// Serves partitions.
 pub(crate) struct Partitions {
     bus: Bus,
     head: Head,
+    packages: Packages,
     images_at_once: usize,
 }
 
-/// One partition while it is owned.
-struct Owned {
+/// Follows a partition's bucket and keeps its index.
+struct Indexing {
     partition: Partition,
     cx: Cx,
     bus: Bus,
-    store: Store,
-    head: Head,
     index: Index,
-    assessor: Assessor,
-    images_at_once: usize,
+    packages: Packages,
+    progress: Arc<Progress>,
+    /// Up to which sequence the bucket is in the index.
+    cursor: watch::Sender<u64>,
+    /// A record came that must be assessed again.
+    opened: Arc<Notify>,
+}
+
+/// Sweeps a partition when there is a reason.
+struct Sweeping {
+    bus: Bus,
+    sweeper: Sweeper,
+    cursor: watch::Receiver<u64>,
+    opened: Arc<Notify>,
 }
 
 // === impl Partitions ===
@@ -48,6 +61,7 @@ struct Owned {
 impl Partitions {
     pub(crate) fn new(bus: Bus, head: Head, config: &Config) -> Self {
         Self {
+            packages: Packages::new(bus.store()),
             bus,
             head,
             images_at_once: config.images_at_once.max(1),
@@ -56,250 +70,251 @@ impl Partitions {
 
     /// Serves a partition until `cx` stops. Fresh images are assessed from the start; sweeps wait
     /// for the index.
-    pub(crate) fn serve(&self, partition: Partition, cx: &Cx) {
+    ///
+    /// Before the first scan is taken the mark is read, and then the head: so the advisories here
+    /// are not older than the mark, and a scan that is assessed with them is not left behind by a
+    /// sweep that was before.
+    pub(crate) async fn serve(&self, partition: Partition, cx: &Cx) {
+        let mark = loop {
+            match self.mark(cx, partition).await {
+                Ok(mark) => break mark,
+                Err(error) => complain(partition, "taking over", &error),
+            }
+            if !cx.sleep(RETRY).await {
+                return;
+            }
+        };
         let Ok(database) = self.head.advisories().database() else {
             return;
         };
-        let index = Index::new(database);
-        let store = self.bus.store();
         let assessor = Assessor {
             cx: cx.clone(),
-            store: store.clone(),
+            store: self.bus.store(),
             advisories: Arc::clone(self.head.advisories()),
-            index: index.clone(),
+            index: Index::new(database),
+            packages: self.packages.clone(),
         };
         let stream = topology::bucket_stream(&images_bucket(partition));
         let durable = format!("matcher_{partition}");
         let consume = Consume::new(&self.bus, &stream, &durable, self.images_at_once);
         self.bus.consume(cx, consume, Arc::new(assessor.clone()));
-        let owned = Arc::new(Owned {
+        let progress = Arc::new(Progress::new(mark));
+        let opened = Arc::new(Notify::new());
+        let (cursor, is_at) = watch::channel(0);
+        let indexing = Indexing {
             partition,
             cx: cx.clone(),
             bus: self.bus.clone(),
-            store,
+            index: assessor.index.clone(),
+            packages: self.packages.clone(),
+            progress: Arc::clone(&progress),
+            cursor,
+            opened: Arc::clone(&opened),
+        };
+        let bus = self.bus.clone();
+        let sweeper = Sweeper {
+            partition,
+            cx: cx.clone(),
+            store: self.bus.store(),
             head: self.head.clone(),
-            index,
             assessor,
+            publish: Arc::new(move |tenant, event| {
+                let bus = bus.clone();
+                async move { bus.publish(&tenant, &event).await }.boxed()
+            }),
             images_at_once: self.images_at_once,
-        });
-        let (ready, is_ready) = watch::channel(false);
-        let indexing = Arc::clone(&owned);
-        cx.spawn("index", async move {
-            indexing.keep_index(&ready).await;
-        });
-        cx.spawn("sweep", async move {
-            owned.keep_swept(is_ready).await;
-        });
+            progress,
+            missing: Mutex::default(),
+        };
+        let sweeping = Sweeping {
+            bus: self.bus.clone(),
+            sweeper,
+            cursor: is_at,
+            opened,
+        };
+        cx.spawn("index", indexing.run());
+        cx.spawn("sweep", sweeping.run());
+    }
+
+    /// The partition's mark, read before the head that the local copy is then at.
+    async fn mark(&self, cx: &Cx, partition: Partition) -> anyhow::Result<u64> {
+        let key = format!("swept.{partition}");
+        let mark = self.bus.store().get::<SweptMark>(ADVISORIES, &key).await?;
+        self.head.sync(cx).await?;
+        Ok(mark.map_or(0, |mark| mark.body.revision))
     }
 }
 
-// === impl Owned ===
+// === impl Indexing ===
 
-impl Owned {
+impl Indexing {
     /// Brings the index up to the bucket's last sequence at the start, then goes on following.
-    async fn keep_index(&self, ready: &watch::Sender<bool>) {
+    async fn run(self) {
         let bucket = images_bucket(self.partition);
         let (last, cursor) = loop {
-            let last = self
-                .bus
-                .last_sequence(&bucket)
-                .await
-                .context("reading the last sequence");
-            let cursor = self
-                .index
-                .cursor(self.partition)
-                .context("reading the cursor");
-            match last.and_then(|last| Ok((last, cursor?))) {
+            match self.positions(&bucket).await {
                 Ok(found) => break found,
-                Err(error) => self.complain("indexing", &error),
+                Err(error) => complain(self.partition, "indexing", &error),
             }
             if !self.cx.sleep(RETRY).await {
                 return;
             }
         };
-        // A bucket that was made anew starts again; so does its index.
-        let cursor = match self.index.clear_if(cursor > last, self.partition) {
-            Ok(true) => 0,
-            Ok(false) => cursor,
-            Err(error) => return self.complain("clearing the index of", &error.into()),
-        };
-        ready.send_replace(cursor >= last);
+        self.cursor.send_replace(cursor);
         let mut changes = self.bus.follow(&self.cx, &bucket, cursor.saturating_add(1));
         while let Some(change) = changes.next().await {
-            while let Err(error) = self.index_change(&change).await {
-                self.complain("indexing", &error);
+            let is_late = change.sequence > last;
+            while let Err(error) = self.change(&change, is_late).await {
+                complain(self.partition, "indexing", &error);
                 if !self.cx.sleep(RETRY).await {
                     return;
                 }
             }
-            if change.sequence >= last {
-                ready.send_if_modified(|ready| !std::mem::replace(ready, true));
-            }
+            self.cursor.send_replace(change.sequence);
         }
     }
 
-    async fn index_change(&self, change: &Change) -> anyhow::Result<()> {
-        let key = change
-            .key
-            .parse::<RecordKey>()
-            .ok()
-            .filter(|key| key.what == What::Scanned);
-        if let Some(key) = key {
-            if change.body.is_none() {
-                self.index.remove(&key)?;
-            } else if self
-                .index
-                .get(&key)?
-                .is_none_or(|known| known.scan < change.sequence)
-            {
-                self.index_scan(&key, change).await?;
+    /// The bucket's last sequence, and up to where it is in the index. A bucket that was made anew
+    /// starts again; so does its index.
+    async fn positions(&self, bucket: &str) -> anyhow::Result<(u64, u64)> {
+        let last = self.bus.last_sequence(bucket).await;
+        let last = last.context("reading the last sequence")?;
+        let cursor = self.index.cursor(self.partition);
+        let cursor = cursor.context("reading the cursor")?;
+        let is_new = self.index.clear_if(cursor > last, self.partition);
+        let is_new = is_new.context("clearing the index")?;
+        Ok((last, if is_new { 0 } else { cursor }))
+    }
+
+    /// Takes a change into the index; the cursor passes it after everything that follows from it
+    /// is in the database.
+    async fn change(&self, change: &Change, is_late: bool) -> anyhow::Result<()> {
+        if let Ok(key) = change.key.parse::<RecordKey>() {
+            match key.what {
+                What::Scanned if change.body.is_none() => self.index.remove(&key)?,
+                What::Scanned => self.scanned(&key, change).await?,
+                What::Assessed if change.body.is_some() => {
+                    self.assessed(&key, change, is_late).await?;
+                }
+                _ => {}
             }
         }
         self.index.set_cursor(self.partition, change.sequence)?;
         Ok(())
     }
 
-    async fn index_scan(&self, key: &RecordKey, change: &Change) -> anyhow::Result<()> {
-        let Some(scanned) = change.decode::<Scanned>().await? else {
+    async fn scanned(&self, key: &RecordKey, change: &Change) -> anyhow::Result<()> {
+        let known = self.index.get(key)?;
+        if known.is_some_and(|known| known.scan >= change.sequence) {
+            return Ok(());
+        }
+        let Some(scanned) = readable(change.decode::<Scanned>().await, change)?.flatten() else {
             return Ok(());
         };
-        let packages: Option<ScannedPackages> =
-            self.store.object(REPORT_OBJECTS, &scanned.packages).await?;
         // Gone means replaced: the newer scan follows.
-        let Some(packages) = packages else {
-            return Ok(());
+        let list = self.packages.get(&scanned.packages).await;
+        let lookups = match readable(list, change)? {
+            Some(Some(packages)) => handler::lookups(&packages),
+            Some(None) => return Ok(()),
+            None => std::collections::BTreeSet::new(),
         };
-        let entry = Indexed {
-            scan: change.sequence,
-            advisory: 0,
-            lookups: handler::lookups(&packages),
-        };
-        self.index.put(key, entry)?;
+        self.index.put_scan(key, change.sequence, || lookups)?;
         Ok(())
     }
 
-    /// Sweeps after every new revision, and once at the start where the mark is behind.
-    async fn keep_swept(&self, mut is_ready: watch::Receiver<bool>) {
-        let mut revision = self.head.watch();
-        tokio::select! {
-            () = self.cx.stopped() => return,
-            ready = is_ready.wait_for(|ready| *ready) => if ready.is_err() { return },
+    /// Notes an image whose record does not rest on what the partition was swept for.
+    async fn assessed(
+        &self,
+        key: &RecordKey,
+        change: &Change,
+        is_late: bool,
+    ) -> anyhow::Result<()> {
+        let Some(assessed) = readable(change.decode::<Assessed>().await, change)?.flatten() else {
+            return Ok(());
+        };
+        let advisory = assessed.advisory;
+        if self.progress.is_open(advisory, is_late) {
+            let sequence = change.sequence;
+            self.index.open(key, Open { advisory, sequence })?;
+            if self.progress.is_behind(advisory) {
+                self.opened.notify_one();
+            }
         }
-        drop(is_ready);
+        Ok(())
+    }
+}
+
+/// What was read; `None` where it can never be read, which must not stop the index.
+fn readable<T>(read: Result<T, StoreError>, change: &Change) -> anyhow::Result<Option<T>> {
+    match read {
+        Ok(read) => Ok(Some(read)),
+        Err(error) if error.is_permanent() || matches!(error, StoreError::Corrupt { .. }) => {
+            let key = &change.key;
+            tracing::warn!(key, %error, "`{key}` is not in the index: {error}");
+            Ok(None)
+        }
+        Err(error) => Err(error.into()),
+    }
+}
+
+// === impl Sweeping ===
+
+impl Sweeping {
+    /// Sweeps after every new revision, once at the start where the mark is behind, and when a
+    /// record comes that rests on older advisories.
+    async fn run(mut self) {
+        let mut revision = self.sweeper.head.watch();
+        let (cx, partition) = (self.sweeper.cx.clone(), self.sweeper.partition);
         loop {
             revision.mark_unchanged();
             while let Err(error) = self.sweep().await {
-                self.complain("sweeping", &error);
-                if !self.cx.sleep(RETRY).await {
+                if cx.is_stopping() {
+                    return;
+                }
+                complain(partition, "sweeping", &error);
+                if !cx.sleep(RETRY).await {
                     return;
                 }
             }
             tokio::select! {
-                () = self.cx.stopped() => return,
+                () = cx.stopped() => return,
+                () = self.opened.notified() => {}
                 changed = revision.changed() => if changed.is_err() { return },
             }
         }
     }
 
-    /// Assesses again what the revision in force touches, then writes the partition's mark.
-    async fn sweep(&self) -> anyhow::Result<()> {
-        let to = self.head.advisories().manifest();
-        let key = format!("swept.{}", self.partition);
-        let mark = self.store.get::<SweptMark>(ADVISORIES, &key).await?;
-        let mark = mark.map(|stored| stored.body);
-        if to.revision == 0
-            || mark
-                .as_ref()
-                .is_some_and(|mark| mark.revision == to.revision)
-        {
+    async fn sweep(&mut self) -> anyhow::Result<()> {
+        let Some(to) = self.sweeper.begin() else {
             return Ok(());
-        }
-        let swept = mark.as_ref().map_or(0, |mark| mark.revision);
-        let images = self.touched(mark.as_ref(), &to).await?;
-        let count = images.len();
-        let mut sweeping = futures::stream::iter(images)
-            .map(|image| self.again(image, swept))
-            .buffer_unordered(self.images_at_once);
-        while let Some(swept) = sweeping.next().await {
-            swept?;
-            anyhow::ensure!(!self.cx.is_stopping(), "the partition was given up");
-        }
-        metrics::swept(count);
-        let mark = SweptMark {
-            revision: to.revision,
-            data_at: to.stamp().data_at(),
         };
-        self.store.put(ADVISORIES, &key, &mark, None).await?;
-        if count > 0 {
+        let partition = self.sweeper.partition;
+        // The index may be behind what others wrote into the bucket until now.
+        let last = self.bus.last_sequence(&images_bucket(partition)).await?;
+        let cx = self.sweeper.cx.clone();
+        tokio::select! {
+            () = cx.stopped() => return Ok(()),
+            caught_up = self.cursor.wait_for(|cursor| *cursor >= last) => {
+                caught_up.context("nobody keeps the index")?;
+            }
+        }
+        let images = self.sweeper.sweep(&to).await?;
+        if images > 0 {
+            let revision = to.revision;
             tracing::info!(
-                partition = %self.partition,
-                advisory.revision = to.revision,
-                images = count,
-                "partition {} swept for revision {}: {count} images assessed again",
-                self.partition,
-                to.revision
+                %partition,
+                advisory.revision = revision,
+                images,
+                "partition {partition} swept for revision {revision}: {images} images assessed again"
             );
         }
         Ok(())
     }
-
-    async fn touched(
-        &self,
-        mark: Option<&SweptMark>,
-        to: &Arc<AdvisoryManifest>,
-    ) -> anyhow::Result<Vec<RecordKey>> {
-        let (advisories, index) = (Arc::clone(self.head.advisories()), self.index.clone());
-        let (partition, to) = (self.partition, Arc::clone(to));
-        let from = mark.map(|mark| mark.revision);
-        let find = move || {
-            // A mark above our revision is of advisories that are no more.
-            let from = from.filter(|from| *from < to.revision);
-            let from = from
-                .map(|from| advisories.at_revision(from))
-                .transpose()?
-                .flatten();
-            sweep::touched(&advisories, &index, partition, from.as_ref(), &to)
-        };
-        Ok(self.cx.blocking(find).await??.into_iter().collect())
-    }
-
-    /// Assesses an image again.
-    async fn again(&self, image: RecordKey, swept: u64) -> anyhow::Result<()> {
-        for _ in 0..CONFLICTS_MAX {
-            let Some(scanned) = self.store.record::<Scanned>(&image).await? else {
-                self.index.remove(&image)?;
-                return Ok(());
-            };
-            let outcome = self
-                .assessor
-                .assess(
-                    &image,
-                    scanned.revision,
-                    &scanned.body,
-                    Cause::Advisories { swept },
-                )
-                .await;
-            let outcome = match outcome {
-                Ok(outcome) => outcome,
-                Err(Failure::Retry(error) | Failure::Reject(error)) => {
-                    return Err(error.context(format!("assessing `{}`", image.image)));
-                }
-            };
-            match self.store.apply(&outcome).await {
-                Ok(_) => {}
-                Err(PutError::Conflict) => continue,
-                Err(error) => return Err(error.into()),
-            }
-            for (tenant, event) in outcome.events::<VulnerabilityChanged>() {
-                self.bus.publish(&tenant, &event).await?;
-            }
-            return Ok(());
-        }
-        anyhow::bail!("others keep writing the record of `{}`", image.image)
-    }
-
-    fn complain(&self, what: &str, error: &anyhow::Error) {
-        let partition = self.partition;
-        tracing::warn!(%partition, error = format!("{error:#}"), "{what} partition {partition}: {error:#}");
-    }
 }
+
+fn complain(partition: Partition, what: &str, error: &anyhow::Error) {
+    tracing::warn!(%partition, error = format!("{error:#}"), "{what} partition {partition}: {error:#}");
+}
+
+#[cfg(test)]
+mod tests;

@@ -20,9 +20,9 @@ const FEED_BYTES_MAX: usize = 64;
 /// What is known of records that are imported.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Import {
-    /// The feed that they belong to. A feed that has the name of an OSV ecosystem (`Debian`) covers
-    /// that ecosystem alone, with all its releases; any other feed covers every ecosystem that it
-    /// has a record of.
+    /// The feed that they belong to. Given whole, a feed that has the name of an OSV ecosystem
+    /// (`Debian`) covers that ecosystem alone, with all its releases; any other feed covers every
+    /// ecosystem that it has a record of.
     pub feed: String,
     /// Whether they are the whole feed.
     pub mode: Mode,
@@ -33,9 +33,10 @@ pub struct Import {
 /// Whether imported records are the whole feed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Mode {
-    /// Records are added, and replace those of the same id.
+    /// Records are added, and replace those of the same id. What a feed covers and how old it is
+    /// stays as it was given whole: a few records say nothing about the rest.
     Merge,
-    /// The feed is these records and no others.
+    /// The feed is these records and no others. Without any record the feed is removed.
     Replace,
 }
 
@@ -58,13 +59,15 @@ pub struct Imported {
 #[derive(Debug)]
 pub(crate) struct Staged {
     pub(crate) imported: Imported,
+    /// Whether it differs from the revision in force.
+    pub(crate) is_new: bool,
     /// The changed shards by content.
     pub(crate) shards: BTreeMap<Digest, Bytes>,
 }
 
 /// The records, cut into parts.
-#[derive(Default)]
-struct Parts {
+#[derive(Clone, Default)]
+pub(crate) struct Parts {
     by_shard: BTreeMap<ShardKey, Vec<ShardAdvisory>>,
     ids: BTreeSet<String>,
     ecosystems: BTreeSet<String>,
@@ -80,8 +83,9 @@ pub fn import(
     source: &Source,
     limits: &FeedLimits,
 ) -> anyhow::Result<Imported> {
-    let staged = stage(advisories, import, source, limits)?;
-    if staged.imported.manifest != *advisories.manifest() {
+    let parts = read(import, source, limits)?;
+    let staged = stage(advisories, import, parts)?;
+    if staged.is_new {
         advisories.install(&staged.imported.manifest, &staged.shards)?;
     }
     Ok(staged.imported)
@@ -91,11 +95,8 @@ pub fn import(
 pub(crate) fn stage(
     advisories: &Advisories,
     import: &Import,
-    source: &Source,
-    limits: &FeedLimits,
+    mut parts: Parts,
 ) -> anyhow::Result<Staged> {
-    check_feed(&import.feed)?;
-    let mut parts = read(&import.feed, source, limits)?;
     let old = advisories.manifest();
     let mut manifest = AdvisoryManifest::clone(&old);
     let mut touched: BTreeSet<ShardKey> = parts.by_shard.keys().cloned().collect();
@@ -136,7 +137,8 @@ pub(crate) fn stage(
         covered(&import.feed, parts.ecosystems),
         added,
     );
-    if manifest != *old {
+    let is_new = manifest != *old;
+    if is_new {
         manifest.revision += 1;
     }
     let changed = manifest.changed_since(&old).into_iter().cloned().collect();
@@ -149,6 +151,7 @@ pub(crate) fn stage(
             malformed,
             problems,
         },
+        is_new,
         shards,
     })
 }
@@ -166,7 +169,10 @@ pub(crate) fn check_feed(feed: &str) -> anyhow::Result<()> {
     Ok(())
 }
 
-fn read(feed: &str, source: &Source, limits: &FeedLimits) -> anyhow::Result<Parts> {
+/// Reads the records of a source. An error is the source's, and reading it again gives the same.
+pub(crate) fn read(import: &Import, source: &Source, limits: &FeedLimits) -> anyhow::Result<Parts> {
+    let feed = import.feed.as_str();
+    check_feed(feed)?;
     let mut parts = Parts::default();
     source
         .each_record(limits, &mut |name, bytes| parts.add(feed, name, bytes))
@@ -193,28 +199,42 @@ fn covered(feed: &str, mut ecosystems: BTreeSet<String>) -> BTreeSet<String> {
 fn set_feed(
     manifest: &mut AdvisoryManifest,
     import: &Import,
-    mut coverage: BTreeSet<String>,
+    coverage: BTreeSet<String>,
     added: usize,
 ) {
-    let before = manifest.feeds.iter().find(|feed| feed.name == import.feed);
-    let stays = before.filter(|_| import.mode == Mode::Merge);
-    coverage.extend(
-        stays
-            .into_iter()
-            .flat_map(|feed| feed.coverage.iter().cloned()),
-    );
-    let advisories = stays.map_or(0, |feed| feed.advisories) + added as u64;
-    // An older import that comes late does not make the data look older.
-    let fetched_at = stays.map_or(import.fetched_at, |feed| {
-        feed.fetched_at.max(import.fetched_at)
-    });
-    let feed = Feed {
-        name: import.feed.clone(),
-        fetched_at,
-        coverage: coverage.into_iter().collect(),
-        advisories,
+    let known = manifest
+        .feeds
+        .iter()
+        .position(|feed| feed.name == import.feed);
+    let before = known.map(|at| manifest.feeds.remove(at));
+    let added = added as u64;
+    let feed = match (import.mode, before) {
+        (Mode::Replace, _) if added == 0 => return,
+        (Mode::Replace, _) => Feed {
+            name: import.feed.clone(),
+            fetched_at: import.fetched_at,
+            coverage: coverage.into_iter().collect(),
+            advisories: added,
+            partial: false,
+        },
+        (Mode::Merge, Some(before)) => Feed {
+            // An older import that comes late does not make the data look older.
+            fetched_at: if before.partial {
+                before.fetched_at.max(import.fetched_at)
+            } else {
+                before.fetched_at
+            },
+            advisories: before.advisories + added,
+            ..before
+        },
+        (Mode::Merge, None) => Feed {
+            name: import.feed.clone(),
+            fetched_at: import.fetched_at,
+            coverage: Vec::new(),
+            advisories: added,
+            partial: true,
+        },
     };
-    manifest.feeds.retain(|other| other.name != feed.name);
     manifest.feeds.push(feed);
     manifest.feeds.sort_by(|a, b| a.name.cmp(&b.name));
 }

@@ -69,18 +69,25 @@ pub fn routes(store: Store, clock: Arc<dyn chassis::Clock>, limits: &FeedLimits)
         .with_state(Uploads { store, clock })
 }
 
-/// Stores records for the leader to take up. Doing it again changes nothing.
+/// Stores records for the leader to take up. Doing it again with the same time changes nothing.
+///
+/// The object is this entry's alone: its first bytes name feed, mode and time. So whoever is done
+/// with another entry of the same records does not delete it.
 pub async fn hand_in(store: &Store, import: &Import, zip: Bytes) -> anyhow::Result<String> {
     stage::check_feed(&import.feed)?;
+    let replace = import.mode == Mode::Replace;
+    let mode = if replace { "replace" } else { "merge" };
+    let (feed, fetched_at) = (&import.feed, import.fetched_at);
+    let front = format!("{feed}\n{mode}\n{fetched_at}\n");
+    let object = [front.as_bytes(), &zip].concat();
     let entry = AdvisoryInbox {
-        object: store.put_object_bytes(FEED_OBJECTS, zip).await?,
+        object: store.put_object_bytes(FEED_OBJECTS, object.into()).await?,
+        offset: front.len() as u64,
         feed: import.feed.clone(),
-        replace: import.mode == Mode::Replace,
-        fetched_at: import.fetched_at,
+        replace,
+        fetched_at,
     };
-    let mode = if entry.replace { "replace" } else { "merge" };
-    let name = Fingerprint::of(&[&entry.object.hex(), &entry.feed, mode]);
-    let key = format!("{INBOX}{name}");
+    let key = format!("{INBOX}{}", Fingerprint::of(&[&entry.object.hex()]));
     store.put(ADVISORIES, &key, &entry, None).await?;
     Ok(key)
 }

@@ -1,5 +1,5 @@
-//! What must be judged again though no record changes: verdicts that stand on a waiver, when it
-//! ends, and verdicts that wait for newer advisory data, when they come.
+//! What must be judged again though no record changes: verdicts that stand on a waiver or on the
+//! support of an operating system, when it ends, and verdicts that wait for newer advisory data, when they come.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -20,7 +20,7 @@ pub(crate) struct Calendar(Mutex<Entries>);
 
 #[derive(Debug, Default)]
 struct Entries {
-    /// Images by the end of a waiver.
+    /// Images by the end of a waiver or of their operating system's support.
     ends: BTreeMap<Timestamp, BTreeSet<RecordKey>>,
     /// Images that wait for data.
     waiting: BTreeSet<RecordKey>,
@@ -34,7 +34,8 @@ impl Calendar {
         let image = ruling.key.sibling(What::Assessed);
         let policy = policies.get(&ruling.judged.verdict.policy);
         let mut entries = self.entries();
-        if let Some(end) = ruling.judged.waivers_end {
+        let ends = [ruling.judged.waivers_end, ruling.judged.os_ends];
+        for end in ends.into_iter().flatten() {
             entries.ends.entry(end).or_default().insert(image.clone());
         }
         if policy.is_some_and(|policy| waits_for_data(&ruling.judged, policy)) {
@@ -47,7 +48,7 @@ impl Calendar {
         self.entries().ends.entry(at).or_default().insert(key);
     }
 
-    /// Takes out the images whose waivers have ended.
+    /// Takes out the images of which something has ended.
     pub(crate) fn take_ended(&self, now: Timestamp) -> BTreeSet<RecordKey> {
         let mut entries = self.entries();
         let later = entries.ends.split_off(&now);

@@ -43,6 +43,8 @@ pub struct Given {
     pub os: String,
     /// Whether that is out of support.
     pub end_of_life: bool,
+    /// When its support ends, if that is known.
+    pub support_ends: Option<Timestamp>,
     /// How old the advisory data are.
     pub advisory_age: Age,
     /// Whether there are none.
@@ -204,6 +206,7 @@ impl Default for Given {
             repositories: vec!["registry.example/app".to_owned()],
             os: "debian:12".to_owned(),
             end_of_life: false,
+            support_ends: None,
             advisory_age: Age(jiff::SignedDuration::ZERO),
             no_advisories: false,
             vulnerabilities: Vec::new(),
@@ -224,6 +227,7 @@ impl Given {
             fetched_at: self.at - self.advisory_age.0,
             coverage: Vec::new(),
             advisories: 1,
+            partial: false,
         };
         let assessment = Assessment {
             image: Digest::of(b"made-up"),
@@ -239,6 +243,7 @@ impl Given {
                 pretty_name: None,
                 codename: None,
             }),
+            os_ends: self.support_ends,
             vulnerabilities: self.vulnerabilities.iter().map(vulnerability).collect(),
             gaps: self.gaps.iter().map(gap).collect(),
         };

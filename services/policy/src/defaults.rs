@@ -105,7 +105,7 @@ fn lines(defaults: &Defaults) -> [(&'static str, Decision, &'static str); 5] {
 fn beyond_gaps(rule: &str, facts: &Standing<'_>, remediation: &str) -> Option<Evidence> {
     match rule {
         END_OF_LIFE_OS => {
-            let os = facts.os.filter(|os| os.eol == Some(true))?;
+            let os = facts.os.filter(|_| facts.os_has_ended)?;
             let piece = format!("{} {}", os.id, os.version_id);
             let subject = "the operating system gets no security updates any more";
             Some(Evidence::plain(subject, vec![piece], remediation))

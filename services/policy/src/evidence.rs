@@ -1,6 +1,6 @@
 //! Evidence: what stands against an image after waivers, and how a reason tells it to a person.
 
-use jiff::SignedDuration;
+use jiff::{SignedDuration, Timestamp};
 use model::{
     AdvisoryStamp, Decision, Facts, Fingerprint, Gap, Os, PackageType, Reason, Severity,
     Vulnerability,
@@ -31,6 +31,8 @@ pub(crate) struct Standing<'a> {
     pub(crate) gaps: &'a [Gap],
     /// The operating system.
     pub(crate) os: Option<&'a Os>,
+    /// Whether it gets no security updates any more: it may have got them when it was assessed.
+    pub(crate) os_has_ended: bool,
     /// The advisory data.
     pub(crate) advisories: &'a AdvisoryStamp,
     /// How old the advisory data are; `None` where there are none.
@@ -63,6 +65,7 @@ impl<'a> Standing<'a> {
         facts: &Facts<'a>,
         waivers: &InForce<'_>,
         data_age: Option<SignedDuration>,
+        now: Timestamp,
     ) -> Self {
         let Facts {
             assessment,
@@ -111,6 +114,11 @@ impl<'a> Standing<'a> {
             malware: malware.filter(|found| stands(found.fingerprint)).collect(),
             gaps: &assessment.gaps,
             os: assessment.os.as_ref(),
+            os_has_ended: assessment
+                .os
+                .as_ref()
+                .is_some_and(|os| os.eol == Some(true))
+                || assessment.os_ends.is_some_and(|ends| ends <= now),
             advisories: &assessment.advisories,
             data_age,
         }

@@ -18,6 +18,8 @@ pub struct Judgement {
     pub counts: Counts,
     /// When the first waiver in force ends.
     pub waivers_end: Option<Timestamp>,
+    /// When the operating system's security updates end, if they have not yet.
+    pub os_ends: Option<Timestamp>,
     /// The greatest age of advisory data that the policy allows, seconds.
     pub data_age_s_max: Option<i64>,
 }
@@ -40,7 +42,9 @@ pub fn judge(
         repositories,
         now,
     );
-    let standing = Standing::new(facts, &waivers, data_at.map(|at| now.duration_since(at)));
+    let data_age = data_at.map(|at| now.duration_since(at));
+    let standing = Standing::new(facts, &waivers, data_age, now);
+    let os_ends = facts.assessment.os_ends.filter(|ends| *ends > now);
     let mut reasons = Vec::new();
     defaults::reasons(&policy.defaults, &standing, &mut reasons);
     for rule in &policy.rules {
@@ -63,12 +67,13 @@ pub fn judge(
         policy_revision: policy.revision,
         advisory_revision: facts.assessment.advisories.revision,
         evaluated_at: now,
-        valid_until: model::valid_until(data_at, age_max, waivers.end),
+        valid_until: model::valid_until(data_at, age_max, waivers.end.into_iter().chain(os_ends)),
     };
     Judgement {
         counts: Counts::of(standing.vulnerabilities.iter().copied()),
         waived: waivers.marks,
         waivers_end: waivers.end,
+        os_ends,
         data_age_s_max: age_max.map(|age: SignedDuration| age.as_secs()),
         verdict,
     }

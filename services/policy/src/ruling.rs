@@ -148,6 +148,7 @@ pub(crate) fn retired(
         decided_at: None,
         counts: Counts::default(),
         waivers_end: None,
+        os_ends: None,
         data_age_s_max: None,
         repositories: Vec::new(),
         waived: BTreeMap::new(),

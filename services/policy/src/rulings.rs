@@ -222,6 +222,7 @@ impl Image {
             && judged.references == self.names
             && judged.repositories == selected.repositories
             && judged.waivers_end.is_none_or(|end| end > self.now)
+            && judged.os_ends.is_none_or(|end| end > self.now)
             && !is_retired(judged)
             && !(waits_for_data(judged, policy) && self.data_came(judged, policy))
     }
@@ -260,6 +261,7 @@ impl Image {
             mut verdict,
             counts,
             waivers_end,
+            os_ends,
             data_age_s_max,
             waived,
         } = judge(
@@ -282,6 +284,7 @@ impl Image {
             verdict,
             counts,
             waivers_end,
+            os_ends,
             data_age_s_max,
             references: self.names.clone(),
             repositories,

@@ -15,7 +15,7 @@ use model::{Platform, Severity};
 )]
 #[command(after_help = "Examples:
   tidewaiter scan debian:12                          one image, no server needed
-  tidewaiter db import ./advisories                  advisories for `scan`
+  tidewaiter db import ./advisories --replace        advisories for `scan`
   tidewaiter serve --data-dir /var/lib/tidewaiter    everything in one process
   tidewaiter check registry.example/app:1.0 --server https://tidewaiter.example
 
@@ -161,7 +161,8 @@ pub(crate) enum DbCommand {
     },
     /// Import OSV records from a directory or a zip
     #[command(after_help = "Examples:
-  tidewaiter db import ./advisories                  merges every *.json below it
+  tidewaiter db import ./advisories --replace        every *.json below it, as a whole feed
+  tidewaiter db import ./more                        adds to it; covers no more than before
   tidewaiter db import Debian/all.zip --replace --feed Debian
   tidewaiter db import new.json.d --server http://127.0.0.1:8080")]
     Import {
@@ -171,7 +172,8 @@ pub(crate) enum DbCommand {
         /// The feed that the records belong to; otherwise the directory's or zip's name
         #[arg(long, value_name = "NAME")]
         feed: Option<String>,
-        /// The records are the whole feed: what is missing is withdrawn
+        /// The records are the whole feed: what is missing is withdrawn, and only such a feed covers
+        /// ecosystems and has an age
         #[arg(long)]
         replace: bool,
         #[command(flatten)]

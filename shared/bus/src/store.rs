@@ -173,6 +173,14 @@ impl Store {
         }
     }
 
+    /// Deletes a key that has this revision. A conflict means that somebody wrote it since it was
+    /// read, or that it is gone.
+    pub async fn delete_at(&self, bucket: &str, key: &str, revision: u64) -> Result<(), PutError> {
+        check_key(key)?;
+        self.backend.remove(bucket, key, Some(revision)).await?;
+        Ok(())
+    }
+
     /// Keys that start with `prefix`, in order, with their values. A value that does not decode as
     /// `T` is an error. Reads the whole bucket unless the prefix names an image.
     pub async fn list<T: DeserializeOwned>(

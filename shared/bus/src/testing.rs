@@ -204,6 +204,7 @@ pub(crate) fn pushed(repository: &str) -> ImagePushed {
         digest: None,
         sender_id: None,
         occurred_at: Timestamp::UNIX_EPOCH,
+        priority: model::event::Priority::Norm,
     }
 }
 

@@ -32,10 +32,16 @@ pub struct CxLimits {
     pub blocking_threads: usize,
 }
 
-/// The work ended without a result: it panicked, or the runtime is going down.
+/// The work ended without a result.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("the work panicked or was dropped at shutdown")]
-pub struct Lost;
+pub enum Lost {
+    /// It panicked: a bug of ours, which the same input meets again.
+    #[error("the work panicked")]
+    Panicked,
+    /// The process is going down.
+    #[error("the work was dropped at shutdown")]
+    Stopped,
+}
 
 struct Inner {
     clock: Arc<dyn Clock>,

@@ -45,6 +45,10 @@ pub struct Feed {
     /// How many advisories it has.
     #[serde(default)]
     pub advisories: u64,
+    /// Whether it was never given whole, only record by record: then it says nothing about what it
+    /// does not mention, covers nothing, and has no age.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub partial: bool,
 }
 
 /// The advisory data behind a result; the report's `advisories`.
@@ -65,6 +69,18 @@ pub struct AdvisoryHead {
     pub manifest: Digest,
     /// When it was published.
     pub published_at: Timestamp,
+    /// The revisions before it whose manifests and shards are still there, oldest first.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub past: Vec<PastRevision>,
+}
+
+/// A revision that was in force not long ago.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PastRevision {
+    /// The revision.
+    pub revision: u64,
+    /// Its manifest's object in `tw_feeds`.
+    pub manifest: Digest,
 }
 
 /// KV `tw_advisories`, key `inbox.<hash>`: advisories that somebody handed in.
@@ -72,6 +88,9 @@ pub struct AdvisoryHead {
 pub struct AdvisoryInbox {
     /// The object in `tw_feeds`: a zip of OSV records, as OSV.dev's `all.zip`.
     pub object: Digest,
+    /// Bytes in front of the zip: they make the object this entry's alone.
+    #[serde(default)]
+    pub offset: u64,
     /// The feed that they belong to.
     pub feed: String,
     /// Whether they are the whole feed, so that what is missing is withdrawn from it.
@@ -164,9 +183,10 @@ impl AdvisoryManifest {
 // === impl AdvisoryStamp ===
 
 impl AdvisoryStamp {
-    /// When the oldest of the feeds was fetched.
+    /// When the oldest of the feeds that were given whole was fetched.
     pub fn data_at(&self) -> Option<Timestamp> {
-        self.feeds.iter().map(|feed| feed.fetched_at).min()
+        let whole = self.feeds.iter().filter(|feed| !feed.partial);
+        whole.map(|feed| feed.fetched_at).min()
     }
 }
 

@@ -25,7 +25,7 @@ mod verdict;
 
 pub use self::{
     advisory::{
-        AdvisoryHead, AdvisoryInbox, AdvisoryManifest, AdvisoryStamp, Feed, ShardKey,
+        AdvisoryHead, AdvisoryInbox, AdvisoryManifest, AdvisoryStamp, Feed, PastRevision, ShardKey,
         ShardKeyError, SweptMark,
     },
     digest::{Digest, DigestError, Hasher, Partition, hex},

@@ -169,6 +169,9 @@ pub struct Judged {
     /// When the first waiver in force ends.
     #[serde(default)]
     pub waivers_end: Option<Timestamp>,
+    /// When the operating system's security updates end, if they had not when it was judged.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub os_ends: Option<Timestamp>,
     /// The greatest age of advisory data that the policy allows, seconds.
     #[serde(default)]
     pub data_age_s_max: Option<i64>,

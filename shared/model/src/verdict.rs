@@ -33,6 +33,9 @@ pub struct Assessment {
     /// The operating system, with what is known of its end of life.
     #[serde(default)]
     pub os: Option<Os>,
+    /// From when on the operating system gets no security updates; `None` where we do not know.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub os_ends: Option<Timestamp>,
     /// Vulnerabilities, most urgent first.
     pub vulnerabilities: Vec<Vulnerability>,
     /// Gaps of the scan and of the matching.
@@ -107,16 +110,17 @@ pub struct Counts {
 /// Until when a verdict may be given as an answer (architecture, "How long").
 ///
 /// `data_at` is when the advisory data behind it were fetched, `age_max` the policy's limit for
-/// their age, `waivers_end` when the first waiver in force ends.
+/// their age, `ends` when something else that it rests on ends: the first waiver in force, the
+/// support of the operating system.
 pub fn valid_until(
     data_at: Option<Timestamp>,
     age_max: Option<SignedDuration>,
-    waivers_end: Option<Timestamp>,
+    ends: impl IntoIterator<Item = Timestamp>,
 ) -> Option<Timestamp> {
     let data_ends = data_at
         .zip(age_max)
         .and_then(|(at, age)| at.checked_add(age).ok());
-    [data_ends, waivers_end].into_iter().flatten().min()
+    data_ends.into_iter().chain(ends).min()
 }
 
 // === impl Decision ===
@@ -199,9 +203,14 @@ impl Verdict {
             rule: "verdict-expired".to_owned(),
             decision: Decision::Incomplete,
             fingerprints: Vec::new(),
-            message: format!("the verdict held until {until}: advisory data or a waiver ran out"),
-            remediation: "update the advisories (`tidewaiter db update`) or renew the waiver"
-                .to_owned(),
+            message: format!(
+                "the verdict held until {until}: advisory data, a waiver or the operating system's \
+                 support ran out"
+            ),
+            remediation:
+                "update the advisories (`tidewaiter db update`), renew the waiver or move \
+                          to a newer release"
+                    .to_owned(),
         });
         verdict
     }
@@ -229,6 +238,8 @@ mod tests {
         assert_eq!(valid_until(Some(at), Some(day), None), Some(at + day));
         assert_eq!(valid_until(Some(at), Some(day), Some(waiver)), Some(waiver));
         assert_eq!(valid_until(Some(at), None, None), None);
+        let ends = [waiver, at + SignedDuration::from_hours(6)];
+        assert_eq!(valid_until(Some(at), Some(day), ends), Some(ends[1]));
     }
 
     #[test]

@@ -87,8 +87,10 @@ pub(crate) fn finding(
 pub(crate) fn sort_by_risk(found: &mut [Vulnerability]) {
     found.sort_by(|a, b| {
         let key = |v: &Vulnerability| (Reverse(v.severity), Reverse(v.is_fixable()));
-        let names = |v: &Vulnerability| (v.id.clone(), v.package.clone(), v.package_id.clone());
-        key(a).cmp(&key(b)).then_with(|| names(a).cmp(&names(b)))
+        key(a).cmp(&key(b)).then_with(|| {
+            let names = (&a.id, &a.package, &a.package_id);
+            names.cmp(&(&b.id, &b.package, &b.package_id))
+        })
     });
 }
 

@@ -15,6 +15,8 @@
 //! evidence for one finding each, and never joins them. In a distribution the record of the
 //! vulnerability itself outranks such a bulletin.
 //!
+//! Results of single packages are remembered where whoever calls keeps a [`Memo`] beside the shards.
+//!
 //! It does no I/O and reads no clock; whoever calls brings the shards ([`Shards`]) and the date.
 //! Ubuntu's lists of fixed binary packages are not looked at; nor are EPSS, KEV and VEX.
 //!
@@ -42,6 +44,7 @@ mod ecosystems;
 mod evaluate;
 mod finding;
 mod matching;
+mod memo;
 mod names;
 mod os;
 mod osv;
@@ -50,7 +53,8 @@ mod version;
 
 pub use self::{
     ecosystems::{ECOSYSTEMS, Ecosystem, Lookup, Query, family, lookups, newest},
-    matching::match_packages,
+    matching::{Limits, match_packages},
+    memo::Memo,
     os::end_of_life,
     osv::{Advisory, MalformedAdvisory, RECORD_BYTES_MAX},
     shard::{MalformedShard, Shard, ShardAdvisory, ShardError, Shards, Window, WindowEnd},

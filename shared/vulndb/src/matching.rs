@@ -15,6 +15,7 @@ use crate::{
     ecosystems::{self, Ecosystem, Query},
     evaluate::{Evaluation, evaluate},
     finding::{self, Affecting},
+    memo::Matched,
     names::{self, Names},
     os,
     shard::{Shard, ShardAdvisory, ShardError, Shards},
@@ -23,10 +24,24 @@ use crate::{
 /// How many advisories a gap names.
 const NAMED_MAX: usize = 5;
 
+/// How much one image may ask for. Its package database is written by whoever built it, and a
+/// hundred thousand stanzas that all name the kernel as their source would be worth hours and all
+/// memory. What is beyond a limit is a gap that hides packages, never silence.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Limits {
+    /// How many findings are kept: the worst.
+    pub findings_max: usize,
+    /// How many advisories are compared with packages.
+    pub comparisons_max: usize,
+    /// How many gaps tell of versions that cannot be compared.
+    pub undecided_max: usize,
+}
+
 /// One image being matched.
 struct Matching<'a> {
     os: Option<&'a Os>,
     shards: &'a dyn Shards,
+    limits: &'a Limits,
     /// Operating system packages whose distribution's advisories are there.
     covered: BTreeSet<&'a PackageId>,
 }
@@ -40,6 +55,16 @@ struct Found {
     uncovered: BTreeMap<String, u64>,
     /// How many operating system packages cannot be looked up at all.
     without_release: u64,
+    /// How many advisories were compared with packages.
+    comparisons: usize,
+    /// How many packages were not compared with all their advisories, for there were too many.
+    unmatched: u64,
+    /// How many findings were dropped, for there were worse ones.
+    dropped: u64,
+    /// Versions that cannot be compared.
+    undecided: Vec<Gap>,
+    /// How many more there were.
+    undecided_more: u64,
 }
 
 /// An advisory about a package, and the question that led to it.
@@ -56,10 +81,12 @@ pub fn match_packages(
     shards: &dyn Shards,
     stamp: &AdvisoryStamp,
     today: Date,
+    limits: &Limits,
 ) -> Result<Assessment, ShardError> {
     let mut matching = Matching {
         os: scanned.os.as_ref(),
         shards,
+        limits,
         covered: BTreeSet::new(),
     };
     for package in scanned
@@ -82,18 +109,21 @@ pub fn match_packages(
     for package in &scanned.packages {
         matching.package(package, &mut found)?;
     }
+    let os_ends = scanned.os.as_ref().and_then(os::ends_at);
     let os = scanned
         .os
         .clone()
         .map(|os| with_end_of_life(os, today, &mut found));
     found.note_unknown_os(os.as_ref());
     found.note_uncovered();
-    finding::sort_by_risk(&mut found.vulnerabilities);
+    found.keep_worst(limits.findings_max);
+    found.note_limits(limits);
     Ok(Assessment {
         image: scanned.image,
         scan: 0,
         advisories: stamp.clone(),
         os,
+        os_ends,
         vulnerabilities: found.vulnerabilities,
         gaps: found.gaps,
     })
@@ -158,6 +188,35 @@ impl Matching<'_> {
                 shards.push((query, shard));
             }
         }
+        let about =
+            |(query, shard): &(&Query, Arc<Shard>)| shard.of_package(&query.lookup.name).len();
+        let comparisons = shards.iter().map(about).sum();
+        let comparisons = found.comparisons.saturating_add(comparisons);
+        if comparisons > self.limits.comparisons_max {
+            found.unmatched = found.unmatched.saturating_add(1);
+            return Ok(());
+        }
+        found.comparisons = comparisons;
+        found.take(&self.matched(package, family, &shards));
+        // Between the two the worst are kept, so memory is bounded and sorting is rare.
+        if found.vulnerabilities.len() >= self.limits.findings_max.saturating_mul(2) {
+            found.keep_worst(self.limits.findings_max);
+        }
+        found.drop_undecided(self.limits.undecided_max);
+        Ok(())
+    }
+
+    /// What its advisories say of a package, remembered or judged now.
+    fn matched(
+        &self,
+        package: &Package,
+        family: &dyn Ecosystem,
+        shards: &[(&Query, Arc<Shard>)],
+    ) -> Arc<Matched> {
+        let memo = self.shards.memo();
+        if let Some(known) = memo.and_then(|memo| memo.get(package, shards)) {
+            return known;
+        }
         let candidates: Vec<Candidate<'_>> = shards
             .iter()
             .flat_map(|(query, shard)| {
@@ -165,8 +224,11 @@ impl Matching<'_> {
                 about.iter().map(|advisory| Candidate { advisory, query })
             })
             .collect();
-        judge(package, family, &candidates, found);
-        Ok(())
+        let matched = Arc::new(judge(package, family, &candidates));
+        if let Some(memo) = memo {
+            memo.put(package, shards, Arc::clone(&matched));
+        }
+        matched
     }
 
     /// A language package that an operating system package owns is the distribution's: it patches
@@ -178,12 +240,8 @@ impl Matching<'_> {
 }
 
 /// Judges one package: its candidates by vulnerability, and per vulnerability one finding.
-fn judge(
-    package: &Package,
-    family: &dyn Ecosystem,
-    candidates: &[Candidate<'_>],
-    found: &mut Found,
-) {
+fn judge(package: &Package, family: &dyn Ecosystem, candidates: &[Candidate<'_>]) -> Matched {
+    let mut found = Matched::default();
     let mut names = Names::default();
     for candidate in candidates {
         names.join(candidate.advisory);
@@ -221,8 +279,9 @@ fn judge(
         }
     }
     for (why, ids) in undecided {
-        found.gaps.push(undecided_gap(package, &why, ids));
+        found.undecided.push(undecided_gap(package, &why, ids));
     }
+    found
 }
 
 /// Weighs what several advisories say of one vulnerability. In a distribution a vendor's "never
@@ -284,9 +343,77 @@ fn undecided_gap(package: &Package, why: &str, ids: Vec<String>) -> Gap {
         .in_layer(package.layer)
 }
 
+// === impl Limits ===
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            // An image with the packages of a whole desktop has a tenth of it.
+            findings_max: 20_000,
+            // A few seconds of work.
+            comparisons_max: 1_000_000,
+            undecided_max: 1_000,
+        }
+    }
+}
+
 // === impl Found ===
 
 impl Found {
+    fn take(&mut self, matched: &Matched) {
+        self.vulnerabilities
+            .extend_from_slice(&matched.vulnerabilities);
+        self.undecided.extend_from_slice(&matched.undecided);
+    }
+
+    /// Sorts by risk and drops what is beyond the limit.
+    fn keep_worst(&mut self, most: usize) {
+        finding::sort_by_risk(&mut self.vulnerabilities);
+        let beyond = self.vulnerabilities.len().saturating_sub(most);
+        self.vulnerabilities.truncate(most);
+        self.dropped = self.dropped.saturating_add(beyond as u64);
+    }
+
+    fn drop_undecided(&mut self, most: usize) {
+        let beyond = self.undecided.len().saturating_sub(most);
+        self.undecided.truncate(most);
+        self.undecided_more = self.undecided_more.saturating_add(beyond as u64);
+    }
+
+    fn note_limits(&mut self, limits: &Limits) {
+        self.gaps.append(&mut self.undecided);
+        let Limits {
+            findings_max,
+            comparisons_max,
+            undecided_max,
+        } = limits;
+        let mut note = |count: u64, detail: String| {
+            if count > 0 {
+                self.gaps
+                    .push(Gap::new(GapCode::LimitResults, Hides::Packages, detail));
+            }
+        };
+        let (dropped, unmatched, more) = (self.dropped, self.unmatched, self.undecided_more);
+        note(
+            dropped,
+            format!(
+                "more than {findings_max} vulnerabilities: {dropped} less severe ones are left out"
+            ),
+        );
+        note(
+            unmatched,
+            format!(
+                "more than {comparisons_max} advisories to compare: {unmatched} packages are not matched"
+            ),
+        );
+        note(
+            more,
+            format!(
+                "more than {undecided_max} versions cannot be compared: {more} more are not listed"
+            ),
+        );
+    }
+
     fn count_uncovered(&mut self, ecosystem: &str) {
         let count = self.uncovered.entry(ecosystem.to_owned()).or_default();
         *count = count.saturating_add(1);

@@ -1,6 +1,10 @@
 //! Operating systems: which OSV ecosystems a release has, and when its security updates end.
 
-use jiff::civil::{Date, date};
+use jiff::{
+    Timestamp,
+    civil::{Date, date},
+    tz::TimeZone,
+};
 use model::Os;
 
 /// Debian's releases by codename, for an os-release without `VERSION_ID`.
@@ -67,6 +71,15 @@ pub fn end_of_life(os: &Os) -> Option<Date> {
     let same = |entry: &&(&str, &str, Date)| entry.0 == os.id && entry.1 == release;
     let known = LAST_DAYS.iter().find(same).map(|entry| entry.2);
     known.or_else(|| is_older_than_listed(&os.id, &release).then_some(Date::ZERO))
+}
+
+/// The moment from which a release gets no security updates; `None` where we do not know it.
+pub(crate) fn ends_at(os: &Os) -> Option<Timestamp> {
+    let after = end_of_life(os)
+        .filter(|last_day| *last_day > Date::ZERO)?
+        .tomorrow()
+        .ok()?;
+    Some(after.to_zoned(TimeZone::UTC).ok()?.timestamp())
 }
 
 /// Whether there are rules for this operating system and its release is known.

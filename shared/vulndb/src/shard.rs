@@ -6,6 +6,8 @@ use jiff::Timestamp;
 use model::{Cvss, Severity, ShardKey};
 use serde::{Deserialize, Serialize};
 
+use crate::Memo;
+
 /// What one advisory says of one package in one ecosystem.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct ShardAdvisory {
@@ -108,6 +110,10 @@ pub trait Shards {
     fn shard(&self, key: &ShardKey) -> Result<Option<Arc<Shard>>, ShardError>;
     /// Whether a feed covers an ecosystem, so that "no advisory" means something.
     fn covers(&self, ecosystem: &str) -> bool;
+    /// What was found before with the very same shards.
+    fn memo(&self) -> Option<&Memo> {
+        None
+    }
 }
 
 // === impl Shard ===

@@ -67,6 +67,7 @@ impl World {
             previous: None,
             counts: Counts::default(),
             waivers_end: None,
+            os_ends: None,
             data_age_s_max: None,
             references: Vec::new(),
             repositories: Vec::new(),

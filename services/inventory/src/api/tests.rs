@@ -138,6 +138,7 @@ impl World {
                 feeds: Vec::new(),
             },
             os: None,
+            os_ends: None,
             vulnerabilities: found,
             gaps: Vec::new(),
         };
@@ -156,7 +157,7 @@ impl World {
             .unwrap();
         self.view(
             key(image, What::Assessed),
-            Fact::Assessed(assessed, Some(assessment)),
+            Fact::Assessed(assessed, Some(Box::new(assessment))),
         );
         scan
     }
@@ -246,6 +247,7 @@ fn judged(policy: &str, decision: Decision, scan: u64) -> Judged {
         decided_at: None,
         counts: Counts::default(),
         waivers_end: None,
+        os_ends: None,
         data_age_s_max: Some(7 * 24 * 60 * 60),
         references: Vec::new(),
         repositories: Vec::new(),
@@ -370,6 +372,7 @@ async fn advisories_are_those_of_the_head() {
             fetched_at: time(NOW),
             coverage: vec!["Debian:12".to_owned()],
             advisories: 5,
+            partial: false,
         }],
         shards: std::collections::BTreeMap::new(),
     };
@@ -382,6 +385,7 @@ async fn advisories_are_those_of_the_head() {
         revision: 9,
         manifest: object,
         published_at: time(NOW),
+        past: Vec::new(),
     };
     store.put(ADVISORIES, "head", &head, None).await.unwrap();
     let answer = world.ok("/v1/advisories").await;

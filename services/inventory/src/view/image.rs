@@ -49,6 +49,8 @@ pub(crate) struct JudgedView {
     pub(crate) advisory_revision: u64,
     pub(crate) judged_at: Timestamp,
     pub(crate) waivers_end: Option<Timestamp>,
+    #[serde(default)]
+    pub(crate) os_ends: Option<Timestamp>,
     pub(crate) data_age_s_max: Option<i64>,
     /// The policy has no say any more.
     pub(crate) retired: bool,
@@ -94,6 +96,7 @@ impl JudgedView {
             advisory_revision: record.verdict.advisory_revision,
             judged_at: record.verdict.evaluated_at,
             waivers_end: record.waivers_end,
+            os_ends: record.os_ends,
             data_age_s_max: record.data_age_s_max,
             retired: is_retired(record),
             repositories: record.repositories.clone(),

@@ -119,10 +119,11 @@ fn assessed(image: Digest, found: &[Vulnerability]) -> Fact {
         scan: 2,
         advisories: AdvisoryStamp::default(),
         os: None,
+        os_ends: None,
         vulnerabilities: found.to_vec(),
         gaps: Vec::new(),
     };
-    Fact::Assessed(record, Some(assessment))
+    Fact::Assessed(record, Some(Box::new(assessment)))
 }
 
 struct World {

@@ -16,11 +16,12 @@ use model::{
 };
 use tower::ServiceExt as _;
 
-use super::{INBOX, take_all};
+use super::{INBOX, past::PAST_MAX, take_all};
 use crate::{
     Advisories, FeedLimits, Import, Mode,
     head::{HEAD, Head},
-    stage::tests::records,
+    stage,
+    stage::tests::{is_whole, records},
     upload,
 };
 
@@ -52,11 +53,24 @@ impl Bench {
             mode: Mode::Merge,
             fetched_at: Timestamp::UNIX_EPOCH,
         };
-        let zip = records(rows);
-        upload::hand_in(&self.store, &import, zip.clone())
-            .await
-            .unwrap();
-        Digest::of(&zip)
+        let key = upload::hand_in(&self.store, &import, records(rows));
+        let key = key.await.unwrap();
+        let entry = self.store.get::<AdvisoryInbox>(ADVISORIES, &key).await;
+        entry.unwrap().unwrap().body.object
+    }
+
+    async fn has_object(&self, object: &Digest) -> bool {
+        let bytes = self.store.object_bytes(FEED_OBJECTS, object, 1 << 20).await;
+        bytes.unwrap().is_some()
+    }
+
+    /// Makes a revision in which one advisory differs.
+    async fn revise(&self, head: &Head, fixed: usize) -> AdvisoryHead {
+        let fixed = fixed.to_string();
+        self.hand_in("one", &[("A", "PyPI", "x", &fixed), ("B", "npm", "y", "1")])
+            .await;
+        self.take(head).await;
+        self.head().await
     }
 
     async fn take(&self, head: &Head) {
@@ -92,14 +106,7 @@ async fn what_is_handed_in_becomes_a_revision_that_others_follow() {
         .await;
     bench.take(&leader).await;
     assert_eq!((bench.head().await.revision, bench.inbox().await), (1, 0));
-    assert_eq!(
-        bench
-            .store
-            .object_bytes(FEED_OBJECTS, &zip, 1 << 20)
-            .await
-            .unwrap(),
-        None
-    );
+    assert!(!bench.has_object(&zip).await);
     let follower = bench.process("follower");
     let revisions = follower.watch();
     follower.sync(&bench.cx).await.unwrap();
@@ -109,7 +116,7 @@ async fn what_is_handed_in_becomes_a_revision_that_others_follow() {
         leader.advisories().manifest()
     );
     let manifest = follower.advisories().manifest();
-    assert!(follower.advisories().missing(&manifest).unwrap().is_empty());
+    assert!(is_whole(follower.advisories(), &manifest));
     // The follower can lead: it knows where advisories stand.
     bench.hand_in("one", &[("A", "PyPI", "z", "1")]).await;
     bench.take(&follower).await;
@@ -128,6 +135,161 @@ async fn an_entry_that_was_taken_up_already_makes_no_second_revision() {
     bench.hand_in("one", &rows).await;
     bench.take(&bench.process("next")).await;
     assert_eq!((bench.head().await.revision, bench.inbox().await), (1, 0));
+}
+
+#[tokio::test]
+async fn entries_that_share_an_object_are_all_taken_up() {
+    let bench = Bench::new();
+    let leader = bench.process("leader");
+    let object = bench
+        .store
+        .put_object_bytes(FEED_OBJECTS, records(&[("A", "PyPI", "x", "1")]))
+        .await
+        .unwrap();
+    // The one with the greater key is taken up first.
+    for (key, feed, second) in [("inbox.b", "one", 1), ("inbox.a", "two", 2)] {
+        let entry = AdvisoryInbox {
+            object,
+            offset: 0,
+            feed: feed.to_owned(),
+            replace: true,
+            fetched_at: Timestamp::from_second(second).unwrap(),
+        };
+        bench
+            .store
+            .put(ADVISORIES, key, &entry, None)
+            .await
+            .unwrap();
+    }
+    bench.take(&leader).await;
+    let manifest = leader.advisories().manifest();
+    let feeds: Vec<_> = manifest.feeds.iter().map(|feed| &feed.name).collect();
+    assert_eq!(feeds, ["one", "two"]);
+    assert!(!bench.has_object(&object).await);
+}
+
+#[tokio::test]
+async fn what_is_handed_in_has_an_object_of_its_own() {
+    let bench = Bench::new();
+    let import = |feed: &str, second| Import {
+        feed: feed.to_owned(),
+        mode: Mode::Replace,
+        fetched_at: Timestamp::from_second(second).unwrap(),
+    };
+    let zip = records(&[("A", "PyPI", "x", "1")]);
+    let mut keys = std::collections::BTreeSet::new();
+    for what in [
+        import("one", 1),
+        import("two", 1),
+        import("one", 2),
+        import("one", 2),
+    ] {
+        let key = upload::hand_in(&bench.store, &what, zip.clone()).await;
+        keys.insert(key.unwrap());
+    }
+    let inbox = bench.store.list::<AdvisoryInbox>(ADVISORIES, INBOX);
+    let objects: std::collections::BTreeSet<_> = inbox
+        .await
+        .unwrap()
+        .into_iter()
+        .map(|(_, entry)| entry.body.object)
+        .collect();
+    assert_eq!((keys.len(), objects.len()), (3, 3));
+}
+
+#[tokio::test]
+async fn old_revisions_go_and_young_ones_can_be_had_by_who_never_saw_them() {
+    let bench = Bench::new();
+    let leader = bench.process("leader");
+    let mut heads = Vec::new();
+    for round in 0..PAST_MAX + 4 {
+        heads.push(bench.revise(&leader, round).await);
+    }
+    let head = bench.head().await;
+    let past = head.past.iter().map(|past| past.revision);
+    let newest = head.revision;
+    let oldest = newest - PAST_MAX as u64;
+    // One that was deleted after the last move is named until the next.
+    assert_eq!(past.filter(|past| *past >= oldest).count(), PAST_MAX);
+    assert!(head.past.len() <= PAST_MAX + 1, "{:?}", head.past);
+    for one in &heads {
+        let is_young = one.revision >= oldest;
+        assert_eq!(
+            bench.has_object(&one.manifest).await,
+            is_young,
+            "revision {} of {newest}",
+            one.revision
+        );
+    }
+    let fresh = bench.process("fresh");
+    fresh.sync(&bench.cx).await.unwrap();
+    let to = fresh.advisories().manifest();
+    let from = fresh.at(&bench.cx, oldest, &to).await.unwrap().unwrap();
+    let changed = to.changed_since(&from);
+    assert_eq!(changed.len(), 1);
+    let before = fresh.advisories().shard_of(&from, changed[0]).unwrap();
+    let after = fresh.advisories().shard_of(&to, changed[0]).unwrap();
+    assert_eq!(after.packages_changed_since(&before).len(), 1);
+    assert!(fresh.at(&bench.cx, 1, &to).await.unwrap().is_none());
+}
+
+#[tokio::test]
+async fn a_revision_that_only_has_the_number_of_the_one_in_force_is_published() {
+    let bench = Bench::new();
+    let (leader, other) = (bench.process("leader"), bench.process("other"));
+    let standing = leader.sync_head(&bench.cx).await.unwrap();
+    // It stages revision 1; meanwhile another makes another revision 1, and that holds here too.
+    let import = Import {
+        feed: "mine".to_owned(),
+        mode: Mode::Replace,
+        fetched_at: Timestamp::UNIX_EPOCH,
+    };
+    let source = crate::Source::Bytes(records(&[("A", "PyPI", "x", "1")]));
+    let parts = stage::read(&import, &source, &FeedLimits::default()).unwrap();
+    let staged = stage::stage(leader.advisories(), &import, parts).unwrap();
+    bench.hand_in("one", &[("B", "npm", "y", "1")]).await;
+    bench.take(&other).await;
+    leader.sync(&bench.cx).await.unwrap();
+    assert_eq!(leader.advisories().manifest().revision, 1);
+    let published = super::publish(&bench.cx, &bench.store, &leader, &staged, standing);
+    assert!(!published.await.unwrap(), "to be staged again");
+}
+
+#[tokio::test]
+async fn a_shard_that_was_fetched_before_the_process_died_is_not_fetched_again() {
+    let bench = Bench::new();
+    let leader = bench.process("leader");
+    bench
+        .hand_in("one", &[("A", "PyPI", "x", "1"), ("B", "npm", "y", "1")])
+        .await;
+    bench.take(&leader).await;
+    let manifest = leader.advisories().manifest();
+    // They are fetched in the order of their digests.
+    let shards: std::collections::BTreeSet<Digest> = manifest.shards.values().copied().collect();
+    let [first, second] = [shards.first(), shards.last()].map(|digest| *digest.unwrap());
+    let bytes = bench.store.object_bytes(FEED_OBJECTS, &second, 1 << 20);
+    let bytes = bytes.await.unwrap().unwrap();
+    bench
+        .store
+        .delete_object(FEED_OBJECTS, &second)
+        .await
+        .unwrap();
+    let follower = bench.process("follower");
+    assert!(follower.sync(&bench.cx).await.is_err());
+    assert_eq!(follower.advisories().manifest().revision, 0);
+    // The other one stays, and the manifest comes with the last.
+    bench
+        .store
+        .delete_object(FEED_OBJECTS, &first)
+        .await
+        .unwrap();
+    bench
+        .store
+        .put_object_bytes(FEED_OBJECTS, bytes)
+        .await
+        .unwrap();
+    follower.sync(&bench.cx).await.unwrap();
+    assert!(is_whole(follower.advisories(), &manifest));
 }
 
 #[tokio::test]

@@ -1,9 +1,82 @@
-//! What a revision touches.
+//! Sweeps, with crashes between any two steps; no broker.
 
-use model::Slug;
+use std::sync::{Arc, Mutex};
 
-use super::touched;
-use crate::handler::tests::Bench;
+use bus::BusError;
+use futures::FutureExt as _;
+use jiff::Timestamp;
+use model::{
+    AdvisoryHead, Assessed, Digest, Scanned, Slug, SweptMark, What,
+    event::{ADVISORIES, REPORT_OBJECTS},
+};
+
+use super::{Progress, Sweeper, touched};
+use crate::{
+    handler::{Cause, tests::Bench},
+    head::{HEAD, Head},
+    index::Open,
+};
+
+/// What is told, and whether telling works.
+#[derive(Clone, Default)]
+struct Told(Arc<Mutex<(Vec<String>, bool)>>);
+
+/// A sweeper that begins from a mark.
+fn sweeper(bench: &Bench, mark: u64, told: &Told) -> Sweeper {
+    let told = told.clone();
+    Sweeper {
+        partition: bench.key.image.partition(),
+        cx: bench.assessor.cx.clone(),
+        store: bench.store.clone(),
+        head: Head::new(bench.store.clone(), Arc::clone(&bench.assessor.advisories)),
+        assessor: bench.assessor.clone(),
+        publish: Arc::new(move |_, event| {
+            let mut told = told.0.lock().unwrap();
+            let result = if told.1 {
+                Err(BusError::Full("news".to_owned()))
+            } else {
+                let id = &event.vulnerability.id;
+                told.0.push(format!("{} {id}", event.change));
+                Ok(())
+            };
+            async move { result }.boxed()
+        }),
+        images_at_once: 4,
+        progress: Arc::new(Progress::new(mark)),
+        missing: Mutex::default(),
+    }
+}
+
+async fn sweep(sweeper: &Sweeper) -> anyhow::Result<usize> {
+    let to = sweeper.begin().unwrap();
+    sweeper.sweep(&to).await
+}
+
+async fn mark(bench: &Bench) -> Option<u64> {
+    let key = format!("swept.{}", bench.key.image.partition());
+    let mark = bench.store.get::<SweptMark>(ADVISORIES, &key).await;
+    mark.unwrap().map(|mark| mark.body.revision)
+}
+
+async fn assessed(bench: &Bench) -> Assessed {
+    let key = bench.key.sibling(What::Assessed);
+    bench
+        .store
+        .record::<Assessed>(&key)
+        .await
+        .unwrap()
+        .unwrap()
+        .body
+}
+
+/// Assesses a scan as its message does.
+async fn assess(bench: &Bench, scan: &(u64, Scanned)) {
+    let assessing = bench
+        .assessor
+        .assess(&bench.key, scan.0, &scan.1, Cause::Scan);
+    let outcome = assessing.await.unwrap();
+    bench.store.apply(&outcome).await.unwrap();
+}
 
 #[tokio::test]
 async fn a_revision_touches_images_that_hold_what_changed() {
@@ -29,27 +102,19 @@ async fn a_revision_touches_images_that_hold_what_changed() {
         ("CVE-2024-1", "PyPI", "x", "2.0"),
         ("CVE-2024-2", "PyPI", "other", "2.0"),
     ]);
-    let (scan, scanned) = bench.scan(&[("x", "1.0")]).await;
-    let cause = crate::handler::Cause::Scan;
-    let outcome = bench
-        .assessor
-        .assess(&bench.key, scan, &scanned, cause)
-        .await
-        .unwrap();
-    assert_eq!(outcome.records::<model::Assessed>().len(), 1);
+    let scan = bench.scan(&[("x", "1.0")]).await;
+    assess(&bench, &scan).await;
     // An image of another tenant in the same partition, without the package.
     let other = model::RecordKey {
         tenant: "other".parse::<Slug>().unwrap(),
         ..bench.key.clone()
     };
-    index.put(&other, crate::index::Indexed::default()).unwrap();
+    index.put_scan(&other, 1, Default::default).unwrap();
     assert_eq!(find(Some(1)), 0, "nothing changed");
     assert_eq!(find(Some(0)), 1, "the ecosystem is covered now");
-    assert_eq!(
-        find(None),
-        1,
-        "only the one that was never assessed at this revision"
-    );
+    assert_eq!(find(None), 2, "all");
+    index.swept(&bench.key, scan.0, 1).unwrap();
+    assert_eq!(find(None), 1, "without what a sweep is done with");
     bench.advise(&[
         ("CVE-2024-1", "PyPI", "x", "2.0"),
         ("CVE-2024-2", "PyPI", "other", "3.0"),
@@ -69,14 +134,9 @@ async fn a_revision_touches_images_that_hold_what_changed() {
 async fn a_package_that_left_an_image_leaves_the_index() {
     let bench = Bench::new();
     for packages in [&[("x", "1.0"), ("y", "1.0")][..], &[("y", "1.0")][..]] {
-        let (scan, scanned) = bench.scan(packages).await;
-        let cause = crate::handler::Cause::Scan;
-        let outcome = bench
-            .assessor
-            .assess(&bench.key, scan, &scanned, cause)
-            .await
-            .unwrap();
-        assert_eq!(outcome.records::<model::Assessed>().len(), 1);
+        let scan = bench.scan(packages).await;
+        assess(&bench, &scan).await;
+        bench.assessor.index.swept(&bench.key, scan.0, 7).unwrap();
     }
     let index = &bench.assessor.index;
     let holding = |name: &str| {
@@ -91,8 +151,190 @@ async fn a_package_that_left_an_image_leaves_the_index() {
     };
     assert_eq!((holding("x"), holding("y")), (0, 1));
     // An older scan that comes late changes nothing.
-    index
-        .put(&bench.key, crate::index::Indexed::default())
-        .unwrap();
+    index.put_scan(&bench.key, 1, Default::default).unwrap();
     assert_eq!(holding("y"), 1);
+    // What a sweep did for an older scan is not done for the newer one.
+    let newest = bench.scan(&[("y", "1.0")]).await;
+    index
+        .put_scan(&bench.key, newest.0, Default::default)
+        .unwrap();
+    let known = index.get(&bench.key).unwrap().unwrap();
+    assert_eq!((known.scan, known.advisory), (newest.0, 0));
+}
+
+#[tokio::test]
+async fn a_full_sweep_that_dies_before_it_writes_or_tells_does_all_of_it_again() {
+    let bench = Bench::new();
+    bench.advise(&[("CVE-2024-1", "PyPI", "x", "2.0")]);
+    let scan = bench.scan(&[("x", "1.0")]).await;
+    assess(&bench, &scan).await;
+    bench.advise(&[("CVE-2024-2", "PyPI", "x", "2.0")]);
+    let told = Told::default();
+    // It dies after matching, before it writes: what it wrote into the index must not hide that.
+    let cause = Cause::Advisories { swept: 0 };
+    let dropped = bench.assessor.assess(&bench.key, scan.0, &scan.1, cause);
+    drop(dropped.await.unwrap());
+    // The next one dies after it wrote, before it told.
+    told.0.lock().unwrap().1 = true;
+    let dying = sweeper(&bench, 0, &told);
+    assert!(sweep(&dying).await.is_err());
+    assert_eq!(
+        (assessed(&bench).await.advisory, mark(&bench).await),
+        (2, None)
+    );
+    told.0.lock().unwrap().1 = false;
+    let next = sweeper(&bench, 0, &told);
+    assert_eq!(sweep(&next).await.unwrap(), 1);
+    assert_eq!(mark(&bench).await, Some(2));
+    let news = ["appeared CVE-2024-2", "resolved CVE-2024-1"];
+    assert_eq!(told.0.lock().unwrap().0, news);
+    assert_eq!(sweep(&next).await.unwrap(), 0, "nothing is left");
+}
+
+#[tokio::test]
+async fn an_image_that_fails_does_not_stop_the_others_and_holds_the_mark_until_it_is_a_gap() {
+    let bench = Bench::new();
+    bench.advise(&[("CVE-2024-1", "PyPI", "x", "2.0")]);
+    let scan = bench.scan(&[("x", "1.0")]).await;
+    assess(&bench, &scan).await;
+    let other = model::RecordKey {
+        tenant: "other".parse::<Slug>().unwrap(),
+        ..bench.key.clone()
+    };
+    let lost = Scanned {
+        packages: Digest::of(b"gone"),
+        ..scan.1.clone()
+    };
+    let revision = bench.store.put_record(&other, &lost, 0).await.unwrap();
+    let index = &bench.assessor.index;
+    let known = index.get(&bench.key).unwrap().unwrap();
+    index.put_scan(&other, revision, || known.lookups).unwrap();
+    bench.advise(&[("CVE-2024-2", "PyPI", "x", "2.0")]);
+    let sweeper = sweeper(&bench, 0, &Told::default());
+    for _ in 1..super::TRIES_MAX {
+        let error = sweep(&sweeper).await.unwrap_err();
+        assert!(format!("{error:#}").contains("are missing"), "{error:#}");
+        assert_eq!(assessed(&bench).await.advisory, 2, "the other one is done");
+        assert_eq!(mark(&bench).await, None);
+    }
+    assert_eq!(sweep(&sweeper).await.unwrap(), 1);
+    assert_eq!(mark(&bench).await, Some(2));
+    let key = other.sibling(What::Assessed);
+    let other = bench.store.record::<Assessed>(&key).await;
+    assert_eq!(other.unwrap().unwrap().body.counts.total(), 0);
+}
+
+#[tokio::test]
+async fn what_a_sweep_wrote_that_never_came_to_its_mark_is_looked_at_again() {
+    let bench = Bench::new();
+    let rows = [("CVE-2024-1", "PyPI", "x", "2.0")];
+    bench.advise(&rows);
+    let scan = bench.scan(&[("x", "1.0")]).await;
+    assess(&bench, &scan).await;
+    let told = Told::default();
+    sweep(&sweeper(&bench, 0, &told)).await.unwrap();
+    // At revision 2 the advisory is withdrawn. The image's record is written; then the owner dies.
+    bench.advise(&[("CVE-2024-9", "PyPI", "other", "2.0")]);
+    let cause = Cause::Advisories { swept: 1 };
+    let dying = bench.assessor.assess(&bench.key, scan.0, &scan.1, cause);
+    bench.store.apply(&dying.await.unwrap()).await.unwrap();
+    let record = assessed(&bench).await;
+    assert_eq!((record.advisory, record.counts.total()), (2, 0));
+    // At revision 3 it is back: between the mark and now nothing changed.
+    bench.advise(&rows);
+    let next = sweeper(&bench, 1, &told);
+    assert!(next.progress.is_open(record.advisory, false));
+    let open = Open {
+        advisory: record.advisory,
+        sequence: 9,
+    };
+    bench.assessor.index.open(&bench.key, open).unwrap();
+    assert_eq!(sweep(&next).await.unwrap(), 1);
+    let record = assessed(&bench).await;
+    assert_eq!((record.advisory, record.counts.total()), (3, 1));
+    assert_eq!(mark(&bench).await, Some(3));
+    let opened = bench.assessor.index.opened(next.partition).unwrap();
+    assert!(opened.is_empty(), "{opened:?}");
+    let news = told.0.lock().unwrap().0.clone();
+    let told = ["resolved CVE-2024-1", "appeared CVE-2024-1"];
+    assert_eq!(news, told, "what the dead one did not tell is told");
+}
+
+#[tokio::test]
+async fn a_mark_is_not_replaced_by_a_smaller_one_unless_the_advisories_are_new() {
+    let bench = Bench::new();
+    bench.advise(&[("CVE-2024-1", "PyPI", "x", "2.0")]);
+    let key = format!("swept.{}", bench.key.image.partition());
+    let ahead = SweptMark {
+        revision: 7,
+        data_at: None,
+    };
+    bench
+        .store
+        .put(ADVISORIES, &key, &ahead, None)
+        .await
+        .unwrap();
+    let head = AdvisoryHead {
+        revision: 7,
+        manifest: Digest::of(b"manifest"),
+        published_at: Timestamp::UNIX_EPOCH,
+        past: Vec::new(),
+    };
+    bench
+        .store
+        .put(ADVISORIES, HEAD, &head, None)
+        .await
+        .unwrap();
+    sweep(&sweeper(&bench, 0, &Told::default())).await.unwrap();
+    assert_eq!(mark(&bench).await, Some(7), "another owner is ahead");
+    bench.store.delete(ADVISORIES, HEAD).await.unwrap();
+    sweep(&sweeper(&bench, 7, &Told::default())).await.unwrap();
+    assert_eq!(mark(&bench).await, Some(1));
+}
+
+#[tokio::test]
+async fn a_sweep_of_a_partition_that_was_given_up_writes_no_mark() {
+    let bench = Bench::new();
+    bench.advise(&[("CVE-2024-1", "PyPI", "x", "2.0")]);
+    let sweeper = sweeper(&bench, 0, &Told::default());
+    bench.assessor.cx.stop();
+    assert!(sweep(&sweeper).await.is_err());
+    assert_eq!(mark(&bench).await, None);
+}
+
+#[test]
+fn a_record_that_rests_on_other_advisories_than_the_mark_is_open() {
+    let progress = Progress::new(5);
+    assert!(!progress.is_open(4, false), "the mark speaks for it");
+    assert!(!progress.is_open(5, true));
+    assert!(
+        progress.is_open(6, false),
+        "a sweep without a mark wrote it"
+    );
+    assert!(
+        progress.is_open(4, true),
+        "somebody wrote it after the mark"
+    );
+}
+
+#[tokio::test]
+async fn an_image_whose_packages_are_fetched_twice_at_once_is_fetched_once() {
+    let bench = Bench::new();
+    let (_, scanned) = bench.scan(&[("x", "1.0")]).await;
+    let packages = &bench.assessor.packages;
+    let (one, two) = tokio::join!(
+        packages.get(&scanned.packages),
+        packages.get(&scanned.packages)
+    );
+    let (one, two) = (one.unwrap().unwrap(), two.unwrap().unwrap());
+    assert!(Arc::ptr_eq(&one, &two));
+    let object = &scanned.packages;
+    bench
+        .store
+        .delete_object(REPORT_OBJECTS, object)
+        .await
+        .unwrap();
+    assert!(packages.get(object).await.unwrap().is_some(), "it is kept");
+    let gone = packages.get(&Digest::of(b"gone")).await.unwrap();
+    assert!(gone.is_none());
 }

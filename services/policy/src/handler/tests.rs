@@ -456,6 +456,33 @@ async fn a_waiver_that_ends_is_judged_again_at_its_time() {
 }
 
 #[tokio::test]
+async fn an_operating_system_that_loses_its_support_is_judged_again_at_its_time() {
+    let world = World::new([]);
+    world.assessed("support_ends: 2026-01-03T00:00:00Z").await;
+    let judged = world.verdict("default").await;
+    assert_eq!(judged.verdict.decision, Decision::Allow);
+    let end = judged.os_ends.unwrap();
+    assert_eq!(end.to_string(), "2026-01-03T00:00:00Z");
+    let ended = world.calendar.take_ended(end);
+    assert_eq!(ended.first(), Some(&world.key));
+    // Nobody assessed it again.
+    world.clock.set(end);
+    let [news] = world.pass().await.try_into().unwrap();
+    assert_eq!(news.decision, Decision::Incomplete);
+    let judged = world.verdict("default").await;
+    assert_eq!(judged.os_ends, None, "it has ended");
+    assert!(
+        judged
+            .verdict
+            .reasons
+            .iter()
+            .any(|reason| reason.rule == "end-of-life-os"),
+        "{:?}",
+        judged.verdict.reasons
+    );
+}
+
+#[tokio::test]
 async fn newer_data_free_a_verdict_that_waited_for_them() {
     let world = World::new([]);
     world.assessed("advisory_age: 8d").await;

@@ -150,6 +150,16 @@ impl Db {
         for problem in &imported.problems {
             self.tell(&format!("left out: {problem}"));
         }
+        let feeds = &imported.manifest.feeds;
+        if let Some(feed) = feeds
+            .iter()
+            .find(|known| known.name == feed.name && known.partial)
+        {
+            let name = &feed.name;
+            self.tell(&format!(
+                "`{name}` was never given whole, so it covers nothing: --replace gives it whole"
+            ));
+        }
         print(&format!(
             "{}: {} records, {} shards changed, {} left out; revision {}\n",
             feed.name,

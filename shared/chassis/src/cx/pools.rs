@@ -41,7 +41,7 @@ impl Pools {
             .compute
             .get_or_init(|| start(self.compute_threads))
             .as_ref()
-            .ok_or(Lost)?;
+            .ok_or(Lost::Stopped)?;
         let span = Span::current();
         let (sender, receiver) = oneshot::channel();
         pool.spawn(move || {
@@ -50,7 +50,8 @@ impl Pools {
             // The caller may have gone away; then nobody wants the result.
             drop(sender.send(result));
         });
-        receiver.await.map_err(|_| Lost)?.map_err(|_| Lost)
+        let result = receiver.await.map_err(|_| Lost::Stopped)?;
+        result.map_err(|_| Lost::Panicked)
     }
 
     #[expect(
@@ -69,12 +70,21 @@ impl Pools {
             let _held = (permit, tokens);
             span.in_scope(work)
         });
-        thread.await.map_err(|_| Lost)
+        thread.await.map_err(|error| {
+            if error.is_panic() {
+                Lost::Panicked
+            } else {
+                Lost::Stopped
+            }
+        })
     }
 }
 
 async fn acquire(permits: &Arc<Semaphore>) -> Result<OwnedSemaphorePermit, Lost> {
-    Arc::clone(permits).acquire_owned().await.map_err(|_| Lost)
+    Arc::clone(permits)
+        .acquire_owned()
+        .await
+        .map_err(|_| Lost::Stopped)
 }
 
 fn start(threads: usize) -> Option<ThreadPool> {

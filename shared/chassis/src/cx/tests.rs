@@ -50,11 +50,11 @@ async fn lost_work_is_an_error_and_the_pool_goes_on() {
     let cx = Cx::for_tests();
     assert_eq!(
         cx.compute(|| panic!("on purpose")).await,
-        Err::<(), _>(Lost)
+        Err::<(), _>(Lost::Panicked)
     );
     assert_eq!(
         cx.blocking(|| panic!("on purpose")).await,
-        Err::<(), _>(Lost)
+        Err::<(), _>(Lost::Panicked)
     );
     assert_eq!(cx.compute(|| 1).await, Ok(1));
     assert_eq!(cx.blocking(|| 2).await, Ok(2));

@@ -10,17 +10,18 @@ use std::{
 
 use jiff::civil::date;
 use model::{
-    AdvisoryStamp, Assessment, Confidence, Digest, Os, Package, PackageId, PackageType, Purl,
-    ScannedPackages, ShardKey,
+    AdvisoryStamp, Assessment, Confidence, Digest, GapCode, Hides, Os, Package, PackageId,
+    PackageType, Purl, ScannedPackages, ShardKey,
 };
 
-use super::match_packages;
-use crate::{Advisory, Shard, ShardAdvisory, ShardError, Shards, lookups};
+use super::{Limits, match_packages};
+use crate::{Advisory, Memo, Shard, ShardAdvisory, ShardError, Shards, lookups};
 
 #[derive(Default)]
 struct Fake {
     shards: BTreeMap<ShardKey, Arc<Shard>>,
     covered: BTreeSet<String>,
+    memo: Option<Memo>,
 }
 
 impl Shards for Fake {
@@ -30,6 +31,10 @@ impl Shards for Fake {
 
     fn covers(&self, ecosystem: &str) -> bool {
         self.covered.contains(ecosystem)
+    }
+
+    fn memo(&self) -> Option<&Memo> {
+        self.memo.as_ref()
     }
 }
 
@@ -49,6 +54,7 @@ impl Fake {
         Self {
             shards: shards.collect(),
             covered,
+            memo: None,
         }
     }
 }
@@ -98,6 +104,7 @@ fn assess(shards: &Fake, os: Option<Os>, packages: Vec<Package>) -> Assessment {
         shards,
         &AdvisoryStamp::default(),
         date(2026, 11, 24),
+        &Limits::default(),
     )
     .expect("shards")
 }
@@ -132,6 +139,133 @@ fn check(shards: &Fake, os: Option<Os>, packages: Vec<Package>) -> String {
             .map(|gap| format!("gap {:?}: {}", gap.code, gap.detail)),
     );
     lines.join("\n")
+}
+
+/// Matches with small limits: one advisory of each severity for every package of source `linux`.
+fn limited(limits: &Limits, packages: usize) -> Assessment {
+    let record = |id: &str, severity: &str| {
+        format!(
+            r#"{{"id": "{id}", "database_specific": {{"severity": "{severity}"}},
+                "affected": [{{"package": {{"ecosystem": "Debian:12", "name": "linux"}},
+                "ranges": [{{"type": "ECOSYSTEM", "events": [{{"introduced": "0"}}]}}]}}]}}"#
+        )
+    };
+    let records = [record("CVE-2024-1", "LOW"), record("CVE-2024-2", "HIGH")];
+    let shards = Fake::of(&records.each_ref().map(String::as_str));
+    let stanza = |index: usize| Package {
+        source_name: Some("linux".to_owned()),
+        ..package(PackageType::Deb, &format!("linux-image-{index:04}"), "6.1")
+    };
+    let scanned = ScannedPackages {
+        image: Digest::of(b"image"),
+        os: Some(os("debian", "12")),
+        packages: (0..packages).map(stanza).collect(),
+        gaps: Vec::new(),
+    };
+    let (stamp, today) = (AdvisoryStamp::default(), date(2026, 11, 24));
+    match_packages(&scanned, &shards, &stamp, today, limits).expect("shards")
+}
+
+#[test]
+fn of_too_many_findings_the_worst_are_kept_and_a_gap_tells_of_the_rest() {
+    let limits = Limits {
+        findings_max: 10,
+        ..Limits::default()
+    };
+    let assessment = limited(&limits, 100);
+    assert_eq!(assessment.vulnerabilities.len(), 10);
+    let worst = assessment.vulnerabilities.first().expect("ten of them");
+    assert!(
+        assessment
+            .vulnerabilities
+            .iter()
+            .all(|found| found.severity == worst.severity),
+        "the lesser ones are left out"
+    );
+    let gaps: Vec<_> = assessment
+        .gaps
+        .iter()
+        .map(|gap| (gap.code, gap.hides, gap.detail.as_str()))
+        .collect();
+    assert_eq!(
+        gaps,
+        [(
+            GapCode::LimitResults,
+            Hides::Packages,
+            "more than 10 vulnerabilities: 190 less severe ones are left out"
+        )]
+    );
+}
+
+#[test]
+fn of_too_much_work_the_rest_is_a_gap() {
+    let limits = Limits {
+        comparisons_max: 100,
+        ..Limits::default()
+    };
+    let assessment = limited(&limits, 60);
+    assert_eq!(assessment.vulnerabilities.len(), 100);
+    let gap = assessment.gaps.first().expect("a gap");
+    assert_eq!(
+        (gap.code, gap.hides),
+        (GapCode::LimitResults, Hides::Packages)
+    );
+    assert!(
+        gap.detail.contains("10 packages are not matched"),
+        "{}",
+        gap.detail
+    );
+}
+
+#[test]
+fn what_is_remembered_is_what_would_be_found_again() {
+    let record = |fixed: &str| {
+        format!(
+            r#"{{"id": "CVE-2024-1", "affected": [{{"package": {{"ecosystem": "PyPI", "name": "x"}},
+                "ranges": [{{"type": "ECOSYSTEM", "events": [{{"introduced": "0"}}, {{"fixed": "{fixed}"}}]}}]}}]}}"#
+        )
+    };
+    let x = || package(PackageType::Pypi, "x", "1.5");
+    let elsewhere = || Package {
+        layer: Digest::of(b"another layer"),
+        ..x()
+    };
+    let newer = || Package {
+        version: "2.5".to_owned(),
+        ..x()
+    };
+    let mut shards = Fake::of(&[&record("2")]);
+    shards.memo = Some(Memo::default());
+    let (first, again) = (
+        assess(&shards, None, vec![x()]),
+        assess(&shards, None, vec![x()]),
+    );
+    assert_eq!((first.vulnerabilities.len(), &first), (1, &again));
+    let layer = assess(&shards, None, vec![elsewhere()]).vulnerabilities[0].layer;
+    assert_eq!(layer, Digest::of(b"another layer"));
+    assert!(
+        assess(&shards, None, vec![newer()])
+            .vulnerabilities
+            .is_empty()
+    );
+    // Another shard in its place: the result of the old one is not taken.
+    let replaced = Fake::of(&[&record("1")]);
+    shards.shards = replaced.shards;
+    assert!(assess(&shards, None, vec![x()]).vulnerabilities.is_empty());
+}
+
+#[test]
+fn an_assessment_says_when_the_support_of_its_operating_system_ends() {
+    let ends = |id: &str, version: &str| {
+        let ends = assess(&Fake::default(), Some(os(id, version)), Vec::new()).os_ends;
+        ends.map(|ends| ends.to_string())
+    };
+    assert_eq!(
+        ends("debian", "12").as_deref(),
+        Some("2028-07-01T00:00:00Z")
+    );
+    assert_eq!(ends("debian", "14"), None, "not known");
+    assert_eq!(ends("alpine", "3.4"), None, "long ago");
 }
 
 const GHSA: &str = r#"{"id": "GHSA-aaaa", "aliases": ["CVE-2024-1"], "summary": "title",

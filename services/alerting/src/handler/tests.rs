@@ -65,6 +65,7 @@ impl World {
             scan: 1,
             verdict,
             previous: None,
+            decided_at: None,
             counts: Counts::default(),
             waivers_end: None,
             os_ends: None,

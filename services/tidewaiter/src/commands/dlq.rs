@@ -336,6 +336,7 @@ mod tests {
             digest: None,
             sender_id: None,
             occurred_at: "2026-01-02T03:04:05Z".parse().unwrap(),
+            priority: model::event::Priority::Norm,
         };
         bus::encode(&event).unwrap().to_vec()
     }

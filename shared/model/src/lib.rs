@@ -11,6 +11,7 @@
 //! `testdata/events/`. To add a field: give it a default, and add a golden file.
 
 mod advisory;
+pub mod answer;
 mod digest;
 pub mod event;
 mod finding;

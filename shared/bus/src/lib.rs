@@ -20,6 +20,7 @@
 mod bus;
 mod config;
 mod consume;
+mod durables;
 mod envelope;
 mod error;
 mod follow;

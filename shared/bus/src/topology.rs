@@ -76,6 +76,7 @@ pub(crate) fn streams(config: &Config) -> Vec<Stream> {
 pub(crate) fn consumers() -> Vec<ConsumerSpec> {
     let mut consumers = vec![
         ConsumerSpec::new(EVENTS, "router", "", 512),
+        ConsumerSpec::new(EVENTS, "callbacks", "tw.evt.*.ci.>", ACK_PENDING),
         ConsumerSpec::new(RESULTS, "alerting", "", ACK_PENDING),
     ];
     // Waiting jobs hold their place: the server's default of 1,000, once full, stalls everybody.
@@ -258,7 +259,7 @@ mod tests {
         let streams = streams(&Config::default());
         assert_eq!(streams.len(), 28);
         let consumers = consumers();
-        assert_eq!(consumers.len(), 53);
+        assert_eq!(consumers.len(), 54);
         let of = |durable: &str| {
             consumers
                 .iter()

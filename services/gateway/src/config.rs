@@ -26,6 +26,9 @@ pub struct Config {
     pub hook_events_max: usize,
     /// Webhook requests per second and source; beyond that the sender gets a 429.
     pub hooks_per_second_max: u32,
+    /// Where answers to scan requests may be sent: `host`, `host:port`, or `http://host:port` for
+    /// one without TLS. Nothing is sent to any other host, and to none where the list is empty.
+    pub callback_hosts: Vec<String>,
     /// How many events the router works on at once.
     pub events_at_once: usize,
 }
@@ -102,6 +105,7 @@ impl Default for Config {
             hook_bytes_max: 1 << 20,
             hook_events_max: 1000,
             hooks_per_second_max: 500,
+            callback_hosts: Vec::new(),
             events_at_once: 16,
         }
     }

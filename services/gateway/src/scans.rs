@@ -176,6 +176,7 @@ impl Scans {
             priority: request.priority,
             force: request.force,
             requested_at,
+            callback: None,
         })
     }
 

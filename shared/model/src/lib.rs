@@ -47,7 +47,7 @@ pub use self::{
     record::{
         AlertRecord, AlertState, Assessed, Judged, Known, PolicyRecord, Record, RecordKey,
         RecordKeyError, RefKind, RefRecord, ScanRequestRecord, Scanned, ScannedFindings,
-        ScannedPackages, Scope, SeenReference, TagRecord, TokenRecord, What,
+        ScannedPackages, Scope, SeenReference, TagRecord, TokenRecord, Told, What,
     },
     report::{REPORT_SCHEMA, REPORTS_SCHEMA, Report, ReportAnalyzer, Reports, Tool},
     slug::{Slug, SlugError},

@@ -278,6 +278,7 @@ fn requested(reference: &str, force: bool) -> Routed {
         priority: Priority::High,
         force,
         requested_at: at(50),
+        callback: None,
     })
 }
 

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use bus::{DecodeError, Delivery, Failure, Handler, Input, Outcome, Store, decode};
+use chassis::Clock;
 use jiff::Timestamp;
 use model::{
     AlertRecord, AlertState, Digest, Judged, PolicyRecord, RecordKey, Slug, What,
@@ -13,6 +14,7 @@ use crate::{
     config::{AlertOn, Config},
     metrics,
     signal::{self, Signal},
+    state::{Step, step},
 };
 
 /// News that may raise an alert.
@@ -27,6 +29,7 @@ pub(crate) enum News {
 /// Takes news.
 pub(crate) struct NewsHandler {
     pub(crate) store: Store,
+    pub(crate) clock: Arc<dyn Clock>,
     pub(crate) config: Arc<Config>,
 }
 
@@ -173,55 +176,31 @@ impl NewsHandler {
             text: signal.text,
             image: Some(signal.image),
             references: signal.references,
-            event: event.clone(),
+            event,
             at: signal.at,
+            policy: signal.policy,
+            reminder: 0,
         };
-        match step(known.as_ref(), &event, &alert) {
+        let step = step(
+            known.as_ref(),
+            alert,
+            self.config.windows(),
+            self.clock.now(),
+        );
+        match step {
             Step::Nothing => Ok(Outcome::none()),
-            // The same event again: whoever wrote the state may have died before he told.
-            Step::TellAgain => Ok(Outcome::none().emit(tenant, &alert)?),
-            Step::Change => {
-                let (state, severity) = (alert.state, alert.severity);
-                let record = AlertRecord {
-                    state,
-                    event,
-                    since: signal.at,
-                    severity,
-                };
-                metrics::alert_changed(state);
+            Step::TellAgain(alert) => Ok(Outcome::none().emit(tenant, &alert)?),
+            Step::Keep(record) => {
+                metrics::alert_kept_quiet(record.state);
+                let kept = Outcome::none().put_kv(ALERT_STATES, &key, &record, Some(expected));
+                Ok(kept?)
+            }
+            Step::Change(record, alert) => {
+                metrics::alert_changed(record.state);
                 Ok(Outcome::none()
                     .put_kv(ALERT_STATES, &key, &record, Some(expected))?
                     .emit(tenant, &alert)?)
             }
-        }
-    }
-}
-
-enum Step {
-    Nothing,
-    TellAgain,
-    Change,
-}
-
-/// What an alert's state becomes. It is told once when it is raised, once when it gets worse, once
-/// when it is resolved.
-fn step(known: Option<&AlertRecord>, event: &str, alert: &Alert) -> Step {
-    let Some(known) = known else {
-        return match alert.state {
-            AlertState::Raised => Step::Change,
-            AlertState::Resolved => Step::Nothing,
-        };
-    };
-    if known.event == event && known.state == alert.state {
-        return Step::TellAgain;
-    }
-    match (known.state, alert.state) {
-        (AlertState::Raised, AlertState::Raised) if alert.severity > known.severity => Step::Change,
-        (AlertState::Raised, AlertState::Resolved) | (AlertState::Resolved, AlertState::Raised) => {
-            Step::Change
-        }
-        (AlertState::Raised, AlertState::Raised) | (AlertState::Resolved, AlertState::Resolved) => {
-            Step::Nothing
         }
     }
 }

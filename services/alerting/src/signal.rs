@@ -26,6 +26,8 @@ pub(crate) struct Signal {
     pub(crate) text: String,
     pub(crate) image: Digest,
     pub(crate) references: Vec<String>,
+    /// The policy, where it is about a verdict.
+    pub(crate) policy: Option<Slug>,
     /// When it happened.
     pub(crate) at: Timestamp,
 }
@@ -74,6 +76,7 @@ pub(crate) fn of_verdict(tenant: &Slug, news: &ImageJudged, decisions: &[Decisio
         text: lines.join("\n"),
         image: *image,
         references: references.clone(),
+        policy: Some(policy.clone()),
         at: *judged_at,
     }
 }
@@ -122,6 +125,7 @@ pub(crate) fn of_vulnerability(tenant: &Slug, news: &VulnerabilityChanged) -> Si
         text: lines.join("\n"),
         image: *image,
         references: Vec::new(),
+        policy: None,
         at: *changed_at,
     }
 }

@@ -8,16 +8,15 @@ use std::{
 use bus::{Store, StoreError};
 use jiff::{SignedDuration, Timestamp};
 use model::{
-    Assessed, Decision, Digest, Fingerprint, Judged, Partition, RecordKey, Slug, SweptMark,
-    Verdict, Waived, What,
+    Assessed, Decision, Digest, Judged, Partition, RecordKey, Slug, SweptMark, What,
+    answer::{self, Holds},
     event::{ADVISORIES, images_bucket},
-    valid_until,
 };
+
+pub(crate) use model::answer::{Answer, Choice, choose, is_retired, selects, worst};
 
 use crate::view::JudgedView;
 
-/// The rule of a verdict under a policy that no name of the image selects any more.
-const NOT_SELECTED: &str = "not-selected";
 /// How old the marks may be that lists are answered with. Older marks only make verdicts end
 /// earlier.
 const MARKS_AGE_MAX: SignedDuration = SignedDuration::from_secs(5);
@@ -29,38 +28,6 @@ pub(crate) struct Marks(BTreeMap<Partition, SweptMark>);
 /// [`Marks`] that are read again when they are old.
 #[derive(Debug, Default)]
 pub(crate) struct MarksCache(Mutex<Option<(Timestamp, Marks)>>);
-
-/// A verdict with what it rests on.
-#[derive(Clone, Debug)]
-pub(crate) struct Answer {
-    /// As it reads now.
-    pub(crate) verdict: Verdict,
-    /// The scan under it: the KV revision of the `scanned` record.
-    pub(crate) scan: u64,
-    /// The findings that waivers accept.
-    pub(crate) waived: BTreeMap<Fingerprint, Waived>,
-    /// The repositories that select the policy.
-    repositories: Vec<String>,
-}
-
-/// Whose verdict a question asks for.
-#[derive(Clone, Copy, Debug, Default)]
-pub(crate) struct Choice<'a> {
-    /// The policy that it names.
-    pub(crate) policy: Option<&'a Slug>,
-    /// The `registry/repository` by which it names the image, which selects a policy.
-    pub(crate) repository: Option<&'a str>,
-}
-
-/// Whether a verdict's policy has no say any more. Such a verdict objects to nothing, and it is not
-/// an answer either.
-pub(crate) fn is_retired(judged: &Judged) -> bool {
-    judged
-        .verdict
-        .reasons
-        .iter()
-        .any(|reason| reason.rule == NOT_SELECTED)
-}
 
 /// The verdicts on an image as they read now, one per policy that has a say.
 pub(crate) async fn of_image(
@@ -79,68 +46,8 @@ pub(crate) async fn of_image(
     let key = RecordKey::new(tenant, image, What::Assessed);
     let assessed = store.record::<Assessed>(&key).await?;
     let assessed = assessed.map_or(0, |stored| stored.revision);
-    let live = judged.into_iter().map(|(_, stored)| stored.body);
-    let answers = live.filter(|judged| !is_retired(judged)).map(|judged| {
-        let view = Holds::of(&judged);
-        let until = view.until(&mark, assessed);
-        let Judged {
-            verdict,
-            scan,
-            waived,
-            repositories,
-            ..
-        } = judged;
-        let verdict = Verdict {
-            valid_until: until,
-            ..verdict
-        };
-        Answer {
-            verdict: verdict.as_of(now),
-            scan,
-            waived,
-            repositories,
-        }
-    });
-    Ok(answers.collect())
-}
-
-/// The verdict that a question asks for: of the policy that it names, else of the policy that the
-/// repository selects, else the worst.
-pub(crate) fn choose<'a>(answers: &'a [Answer], choice: Choice<'_>) -> Option<&'a Answer> {
-    let of_policy = |answer: &&Answer| {
-        choice
-            .policy
-            .is_none_or(|policy| answer.verdict.policy == *policy)
-    };
-    let selected = |answer: &&Answer| selects(&answer.repositories, choice.repository);
-    let by_name = choice.policy.is_none() && answers.iter().any(|answer| selected(&answer));
-    answers
-        .iter()
-        .filter(of_policy)
-        .filter(|answer| !by_name || selected(answer))
-        .reduce(|worst, answer| {
-            if answer.verdict.decision > worst.verdict.decision {
-                answer
-            } else {
-                worst
-            }
-        })
-}
-
-/// Whether a policy with these repositories is the one that a repository selects.
-pub(crate) fn selects(repositories: &[String], repository: Option<&str>) -> bool {
-    repository.is_some_and(|name| repositories.iter().any(|selecting| selecting == name))
-}
-
-/// The verdict that decides; among equals the first.
-pub(crate) fn worst<'a>(verdicts: impl IntoIterator<Item = &'a Verdict>) -> Option<&'a Verdict> {
-    verdicts.into_iter().reduce(|worst, verdict| {
-        if verdict.decision > worst.decision {
-            verdict
-        } else {
-            worst
-        }
-    })
+    let judged = judged.into_iter().map(|(_, stored)| stored.body);
+    Ok(answer::of_image(judged, assessed, &mark, now))
 }
 
 async fn mark(store: &Store, partition: Partition) -> Result<SweptMark, StoreError> {
@@ -148,43 +55,6 @@ async fn mark(store: &Store, partition: Partition) -> Result<SweptMark, StoreErr
         .get::<SweptMark>(ADVISORIES, &format!("swept.{partition}"))
         .await?;
     Ok(stored.map(|stored| stored.body).unwrap_or_default())
-}
-
-/// What decides how long a verdict holds.
-struct Holds {
-    /// The KV revision of the assessment under it.
-    assessed: u64,
-    judged_at: Timestamp,
-    waivers_end: Option<Timestamp>,
-    os_ends: Option<Timestamp>,
-    data_age_s_max: Option<i64>,
-}
-
-// === impl Holds ===
-
-impl Holds {
-    const fn of(judged: &Judged) -> Self {
-        Self {
-            assessed: judged.assessed,
-            judged_at: judged.verdict.evaluated_at,
-            waivers_end: judged.waivers_end,
-            os_ends: judged.os_ends,
-            data_age_s_max: judged.data_age_s_max,
-        }
-    }
-
-    /// Until when. A partition that was not swept yet holds for no data; the verdict itself was
-    /// then made with data as old as itself at best. So it is where the image has a newer
-    /// assessment than the verdict rests on: the mark is of that one.
-    fn until(&self, mark: &SweptMark, assessed: u64) -> Option<Timestamp> {
-        let swept_at = mark.data_at.filter(|_| self.assessed >= assessed);
-        let data_at = swept_at.or(Some(self.judged_at));
-        valid_until(
-            data_at,
-            self.data_age_s_max.map(SignedDuration::from_secs),
-            self.waivers_end.into_iter().chain(self.os_ends),
-        )
-    }
 }
 
 // === impl JudgedView ===

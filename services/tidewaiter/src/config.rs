@@ -76,6 +76,10 @@ impl Config {
         self.scanner.data_dir.clone_from(&dir);
         self.matcher.data_dir.clone_from(&dir);
         self.inventory.data_dir = dir;
+        // Who accepts a callback and who sends the answer have one list.
+        self.alerting
+            .callback_hosts
+            .clone_from(&self.gateway.callback_hosts);
         self
     }
 }

@@ -29,6 +29,7 @@ mod bus;
 mod config;
 mod consume;
 mod dlq;
+mod durables;
 mod envelope;
 mod error;
 mod follow;

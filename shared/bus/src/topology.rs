@@ -82,6 +82,7 @@ pub(crate) fn streams(config: &Config) -> Vec<Stream> {
 pub(crate) fn consumers() -> Vec<ConsumerSpec> {
     let mut consumers = vec![
         ConsumerSpec::new(EVENTS, "router", "", 512),
+        ConsumerSpec::new(EVENTS, "callbacks", "tw.evt.*.ci.>", ACK_PENDING),
         ConsumerSpec::new(RESULTS, "alerting", "", ACK_PENDING),
     ];
     // Waiting jobs hold their place: the server's default of 1,000, once full, stalls everybody.
@@ -264,7 +265,7 @@ mod tests {
         let streams = streams(&Config::default());
         assert_eq!(streams.len(), 30);
         let consumers = consumers();
-        assert_eq!(consumers.len(), 53);
+        assert_eq!(consumers.len(), 54);
         let of = |durable: &str| {
             consumers
                 .iter()

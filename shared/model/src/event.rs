@@ -240,6 +240,12 @@ pub struct Alert {
     pub event: String,
     /// When.
     pub at: Timestamp,
+    /// The policy whose verdict it is about.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub policy: Option<Slug>,
+    /// 0 when it is told for the first time, then the number of the reminder.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub reminder: u32,
 }
 
 /// A message that could not be handled, as it was.
@@ -484,7 +490,17 @@ impl Event for Alert {
             AlertState::Raised => "raised",
             AlertState::Resolved => "resolved",
         };
-        format!("alert:{tenant}:{}:{state}:{}", self.fingerprint, self.event)
+        let Self {
+            fingerprint,
+            event,
+            reminder,
+            ..
+        } = self;
+        let id = format!("alert:{tenant}:{fingerprint}:{state}:{event}");
+        match reminder {
+            0 => id,
+            number => format!("{id}:{number}"),
+        }
     }
 
     fn origin(&self) -> String {
@@ -530,6 +546,14 @@ impl fmt::Display for Change {
             Self::Resolved => "resolved",
         })
     }
+}
+
+#[expect(
+    clippy::trivially_copy_pass_by_ref,
+    reason = "serde hands over a reference"
+)]
+const fn is_zero(number: &u32) -> bool {
+    *number == 0
 }
 
 fn registry_id(tenant: &Slug, source: &Slug, sender_id: Option<&str>, fields: &[&str]) -> String {

@@ -11,6 +11,7 @@
 //! `testdata/events/`. To add a field: give it a default, and add a golden file.
 
 mod advisory;
+pub mod answer;
 mod digest;
 pub mod event;
 mod finding;
@@ -47,7 +48,7 @@ pub use self::{
         AlertRecord, AlertState, Assessed, Catalog, CheckRecord, CrawlCursor, CrawlPass,
         CrawlRecord, Judged, Known, PolicyRecord, Record, RecordKey, RecordKeyError, RefKind,
         RefRecord, ScanRequestRecord, Scanned, ScannedFindings, ScannedPackages, Scope,
-        SeenReference, TagRecord, TokenRecord, What,
+        SeenReference, TagRecord, TokenRecord, Told, What,
     },
     report::{REPORT_SCHEMA, REPORTS_SCHEMA, Report, ReportAnalyzer, Reports, Tool},
     slug::{Slug, SlugError},

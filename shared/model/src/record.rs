@@ -380,9 +380,34 @@ pub struct AlertRecord {
     pub event: String,
     /// Since when.
     pub since: Timestamp,
-    /// How bad it was when it was raised; worse raises it again.
+    /// How bad it was when it was told last that it stands; worse raises it again.
     #[serde(default)]
     pub severity: Severity,
+    /// When it was told last that it stands.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub told_at: Option<Timestamp>,
+    /// Whether its state was told.
+    #[serde(default, skip_serializing_if = "Told::is_default")]
+    pub told: Told,
+    /// The number of the last reminder.
+    #[serde(default)]
+    pub reminders: u32,
+    /// What it says, while it stands.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub alert: Option<Box<crate::event::Alert>>,
+}
+
+/// Whether the state of an alert was told.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Told {
+    /// It was, with the change itself.
+    #[default]
+    Yes,
+    /// It was not: it came back so soon that it waits to see whether it stays.
+    No,
+    /// It is being told; who finds this does it again.
+    Now,
 }
 
 /// Whether an alert stands.
@@ -415,6 +440,18 @@ impl Record for Assessed {
 }
 impl Record for Judged {
     const TYPE: &'static str = "io.tidewaiter.image.verdict.v1";
+}
+
+// === impl Told ===
+
+impl Told {
+    #[expect(
+        clippy::trivially_copy_pass_by_ref,
+        reason = "serde hands over a reference"
+    )]
+    fn is_default(&self) -> bool {
+        *self == Self::default()
+    }
 }
 
 // === impl RecordKey ===

@@ -1,6 +1,7 @@
 use std::{collections::BTreeMap, sync::Arc};
 
 use bus::{Delivery, Handler as _, Outcome, Store};
+use chassis::FixedClock;
 use jiff::{SignedDuration, Timestamp};
 use model::{
     AlertRecord, AlertState, Confidence, Counts, Decision, Digest, Fingerprint, FixState, Judged,
@@ -13,21 +14,27 @@ use crate::config::{AlertOn, Config};
 
 struct World {
     store: Store,
+    clock: Arc<FixedClock>,
     handler: NewsHandler,
 }
 
 impl World {
     fn new(alert_on: &[AlertOn]) -> Self {
-        let store = Store::memory();
+        let (store, clock) = (Store::memory(), Arc::new(FixedClock::default()));
         let config = Config {
             alert_on: alert_on.to_vec(),
             ..Config::default()
         };
         let handler = NewsHandler {
             store: store.clone(),
+            clock: clock.clone(),
             config: Arc::new(config),
         };
-        Self { store, handler }
+        Self {
+            store,
+            clock,
+            handler,
+        }
     }
 
     /// Handles news as the bus would; gives the alerts.
@@ -173,7 +180,8 @@ async fn a_refusal_raises_one_alert_and_the_next_permission_resolves_it() {
         "r.example/app:1"
       ],
       "event": "judged:default:6105d6cc76af400325e94d588ce511be5bfdbb73b437dc51eca43917d7a43e3d:default:1:0:deny",
-      "at": "1970-01-01T00:00:01Z"
+      "at": "1970-01-01T00:00:01Z",
+      "policy": "default"
     }
     "#);
     assert_eq!(world.judged(judged(Decision::Deny, 2)).await, []);
@@ -183,8 +191,12 @@ async fn a_refusal_raises_one_alert_and_the_next_permission_resolves_it() {
         .try_into()
         .unwrap();
     assert_eq!(resolved.state, AlertState::Resolved);
-    assert_eq!(resolved.fingerprint, raised.fingerprint);
+    assert_eq!(
+        (resolved.fingerprint, resolved.severity),
+        (raised.fingerprint, Severity::Critical)
+    );
     assert_eq!(world.judged(judged(Decision::Allow, 4)).await, []);
+    world.clock.advance(SignedDuration::from_secs(60));
     let [again] = world
         .judged(judged(Decision::Deny, 5))
         .await
@@ -307,4 +319,20 @@ async fn vulnerabilities_alone_may_alert() {
             .len(),
         1
     );
+}
+
+#[tokio::test]
+async fn a_cause_that_comes_and_goes_is_told_once_per_window() {
+    let world = World::new(&[AlertOn::Verdict]);
+    assert_eq!(world.judged(judged(Decision::Deny, 1)).await.len(), 1);
+    assert_eq!(world.judged(judged(Decision::Allow, 2)).await.len(), 1);
+    world.clock.advance(SignedDuration::from_secs(5));
+    for at in [3, 5, 7] {
+        assert_eq!(world.judged(judged(Decision::Deny, at)).await, []);
+        // The same event again tells nobody either.
+        assert_eq!(world.judged(judged(Decision::Deny, at)).await, []);
+        assert_eq!(world.judged(judged(Decision::Allow, at + 1)).await, []);
+    }
+    world.clock.advance(SignedDuration::from_secs(55));
+    assert_eq!(world.judged(judged(Decision::Deny, 9)).await.len(), 1);
 }

@@ -1,35 +1,20 @@
-use std::{
-    collections::BTreeMap,
-    net::Ipv4Addr,
-    sync::{Arc, Mutex},
-};
+use std::{collections::BTreeMap, net::Ipv4Addr, time::Duration};
 
-use axum::{Router, extract::State, http::HeaderMap, routing::post};
 use bus::{Delivery, Failure, Handler as _};
 use chassis::{Cx, SecretRef};
-use jiff::Timestamp;
 use model::{
-    AlertState, Digest, Fingerprint, Severity, Slug,
+    AlertState, Severity, Slug,
     event::{Alert, Event as _},
 };
+use serde_json::json;
 use tokio::net::TcpListener;
 
-use super::{Outgoing, Rendered, SinkConfig, SinkHandler, log, send, webhook};
-
-/// The alert of every snapshot.
-fn example() -> Alert {
-    Alert {
-        fingerprint: Fingerprint::of(&["example"]),
-        state: AlertState::Raised,
-        severity: Severity::Critical,
-        title: "r.example/app:1: deny by policy default".to_owned(),
-        text: "1 vulnerability: CVE-2024-0001 (critical) in openssl 3.0.1".to_owned(),
-        image: Some(Digest::of(b"image")),
-        references: vec!["r.example/app:1".to_owned()],
-        event: "judged:1".to_owned(),
-        at: Timestamp::UNIX_EPOCH,
-    }
-}
+use super::{
+    Item, Outgoing, Rendered, Sink, SinkConfig, SinkHandler, email, log, outgoing::LISTED_MAX,
+    send, slack, webhook,
+};
+pub(crate) use crate::testing::example;
+use crate::testing::{Receiver, assert_signed, numbered};
 
 fn webhook(url: &str) -> webhook::Config {
     serde_json::from_value(serde_json::json!({
@@ -38,15 +23,30 @@ fn webhook(url: &str) -> webhook::Config {
     .unwrap()
 }
 
-/// What a sink sends for the example alert.
-fn rendered(config: &SinkConfig) -> String {
-    let (tenant, alert) = (Slug::default_tenant(), example());
-    let outgoing = Outgoing {
-        id: &alert.message_id(&tenant),
-        tenant: &tenant,
-        alert: &alert,
-    };
-    match config.render(&outgoing).unwrap() {
+fn one(alert: Alert) -> Outgoing {
+    let tenant = Slug::default_tenant();
+    let id = alert.message_id(&tenant);
+    Outgoing::one(&tenant, Item { id, alert })
+}
+
+/// So many alerts on one repository, the last of them resolved.
+fn several(count: u32) -> Outgoing {
+    let (tenant, sink) = (Slug::default_tenant(), "team".parse().unwrap());
+    let items = (0..count).map(|number| {
+        let mut alert = numbered(number);
+        if number + 1 == count {
+            alert.state = AlertState::Resolved;
+        }
+        let id = alert.message_id(&tenant);
+        Item { id, alert }
+    });
+    let about = "repository r.example/app".to_owned();
+    Outgoing::several(&sink, &tenant, about, items.collect()).unwrap()
+}
+
+/// What a sink sends.
+fn rendered(config: &SinkConfig, outgoing: &Outgoing) -> String {
+    match config.render(outgoing).unwrap() {
         Rendered::Logged => "a line in the log".to_owned(),
         Rendered::Request(request) => {
             let headers = request
@@ -57,13 +57,30 @@ fn rendered(config: &SinkConfig) -> String {
             let headers: String = headers.collect();
             format!("POST {}\n{headers}\n{body:#}", request.url)
         }
+        Rendered::Mail(mail) => String::from_utf8(mail.message.formatted()).unwrap(),
     }
+}
+
+fn secret(text: &str) -> (tempfile::NamedTempFile, SecretRef) {
+    let file = tempfile::NamedTempFile::new().unwrap();
+    std::fs::write(file.path(), text).unwrap();
+    let reference = SecretRef::File(file.path().to_owned());
+    (file, reference)
+}
+
+fn slack_sink() -> (tempfile::NamedTempFile, SinkConfig) {
+    let (file, url) = secret("https://hooks.slack.example/services/T/B/secret");
+    let config = SinkConfig::Slack(slack::Config {
+        url,
+        timeout_ms: 500,
+    });
+    (file, config)
 }
 
 #[test]
 fn log_writes_a_line() {
     assert_eq!(
-        rendered(&SinkConfig::Log(log::Config::default())),
+        rendered(&SinkConfig::Log(log::Config::default()), &one(example())),
         "a line in the log"
     );
 }
@@ -71,7 +88,7 @@ fn log_writes_a_line() {
 #[test]
 fn webhook_posts_a_cloud_event() {
     let config = SinkConfig::Webhook(webhook("https://hooks.example/tidewaiter"));
-    insta::assert_snapshot!(rendered(&config), @r#"
+    insta::assert_snapshot!(rendered(&config, &one(example())), @r#"
     POST https://hooks.example/tidewaiter
     x-team: blue
     content-type: application/cloudevents+json
@@ -82,6 +99,7 @@ fn webhook_posts_a_cloud_event() {
         "event": "judged:1",
         "fingerprint": "fbaa94a57ba748ea1b1d8a0cc49c117b",
         "image": "sha256:6105d6cc76af400325e94d588ce511be5bfdbb73b437dc51eca43917d7a43e3d",
+        "policy": "default",
         "references": [
           "r.example/app:1"
         ],
@@ -119,72 +137,28 @@ fn what_can_never_work_is_refused_at_the_start() {
 
 #[test]
 fn configuration_refuses_what_it_does_not_know() {
-    let read = |json: &str| serde_json::from_str::<SinkConfig>(json).map_err(|e| e.to_string());
+    let read = |json: &str| serde_json::from_str::<Sink>(json).map_err(|e| e.to_string());
     assert_eq!(
         read(r#"{"type": "log"}"#),
-        Ok(SinkConfig::Log(log::Config::default()))
+        Ok(Sink::of(SinkConfig::Log(log::Config::default())))
     );
-    insta::assert_snapshot!(read(r#"{"type": "fax"}"#).unwrap_err(), @"unknown variant `fax`, expected `log` or `webhook` at line 1 column 14");
+    insta::assert_snapshot!(read(r#"{"type": "fax"}"#).unwrap_err(), @"unknown variant `fax`, expected one of `log`, `webhook`, `slack`, `email`");
     insta::assert_snapshot!(read(r#"{"type": "webhook"}"#).unwrap_err(), @"missing field `url`");
     let typo = r#"{"type": "webhook", "url": "http://h.example", "timout_ms": 1}"#;
-    insta::assert_snapshot!(read(typo).unwrap_err(), @"unknown field `timout_ms`, expected one of `url`, `bearer`, `headers`, `timeout_ms`");
+    insta::assert_snapshot!(read(typo).unwrap_err(), @"unknown field `timout_ms`, expected one of `url`, `bearer`, `signing_secrets`, `headers`, `timeout_ms`");
     let secret = r#"{"type": "webhook", "url": "http://h.example", "bearer": "hunter2"}"#;
     assert!(!read(secret).unwrap_err().contains("hunter2"));
 }
 
-/// A receiver that answers as its path says, and keeps what it got.
-#[derive(Clone, Default)]
-struct Receiver(Arc<Mutex<Vec<(HeaderMap, String)>>>);
-
-impl Receiver {
-    async fn start(&self, cx: &Cx) -> String {
-        async fn answer(
-            State(receiver): State<Receiver>,
-            axum::extract::Path(status): axum::extract::Path<u16>,
-            headers: HeaderMap,
-            body: String,
-        ) -> (
-            axum::http::StatusCode,
-            [(&'static str, &'static str); 1],
-            &'static str,
-        ) {
-            receiver.0.lock().unwrap().push((headers, body));
-            if status == 599 {
-                std::future::pending::<()>().await;
-            }
-            let status = axum::http::StatusCode::from_u16(status).unwrap();
-            (
-                status,
-                [("location", "http://elsewhere.example/")],
-                "because of the weather",
-            )
-        }
-        let routes = Router::new()
-            .route("/{status}", post(answer))
-            .with_state(self.clone());
-        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
-        let address = listener.local_addr().unwrap();
-        let stopped = {
-            let cx = cx.clone();
-            async move { cx.stopped().await }
-        };
-        cx.spawn("receiver", async move {
-            tokio::select! {
-                served = axum::serve(listener, routes).into_future() => served.unwrap(),
-                () = stopped => {}
-            }
-        });
-        format!("http://{address}")
-    }
-}
-
 async fn delivered(cx: &Cx, config: webhook::Config) -> String {
-    let handler = SinkHandler {
-        cx: cx.clone(),
-        name: "hook".parse().unwrap(),
-        config: SinkConfig::Webhook(config),
-        client: send::client().unwrap(),
-    };
+    let sink = Sink::of(SinkConfig::Webhook(config));
+    let handler = SinkHandler::new(
+        cx,
+        &"hook".parse().unwrap(),
+        &sink,
+        &send::client().unwrap(),
+    );
+    let handler = handler.unwrap().holding(Duration::ZERO);
     let delivery = Delivery::of_event(&Slug::default_tenant(), example());
     match handler.handle(delivery).await {
         Ok(_) => "delivered".to_owned(),
@@ -211,13 +185,7 @@ async fn the_answer_decides_whether_an_alert_comes_again() {
             .await
             .starts_with("retry: sink `hook`: the receiver cannot be reached")
     );
-    let ids: Vec<_> = receiver
-        .0
-        .lock()
-        .unwrap()
-        .iter()
-        .map(|(_, body)| id(body))
-        .collect();
+    let ids = receiver.ids();
     assert!(
         ids.len() == 7 && ids.iter().all(|id| *id == ids[0]),
         "every copy has one id: {ids:?}"
@@ -240,23 +208,27 @@ async fn nobody_there_is_tried_again() {
 }
 
 #[tokio::test]
-async fn the_receiver_gets_token_type_and_headers() {
+async fn the_receiver_gets_token_type_headers_and_signature() {
     let cx = Cx::for_tests();
     let receiver = Receiver::default();
     let url = receiver.start(&cx).await;
-    let file = tempfile::NamedTempFile::new().unwrap();
-    std::fs::write(file.path(), "s3cret\n").unwrap();
-    let bearer = Some(SecretRef::File(file.path().to_owned()));
+    let (bearer_file, bearer) = secret("s3cret\n");
+    let (_old_file, old) = secret("old");
+    let (_new_file, new) = secret("new");
     let config = webhook::Config {
-        bearer,
+        bearer: Some(bearer),
+        signing_secrets: vec![old, new],
         ..webhook(&format!("{url}/200"))
     };
     assert_eq!(delivered(&cx, config.clone()).await, "delivered");
-    let (headers, _) = receiver.0.lock().unwrap().pop().unwrap();
+    let (headers, body) = receiver.seen().pop().unwrap();
     assert_eq!(headers["authorization"], "Bearer s3cret");
     assert_eq!(headers["content-type"], "application/cloudevents+json");
     assert_eq!(headers["x-team"], "blue");
-    drop(file);
+    // Who knows either secret can verify.
+    assert_signed(&headers, &body, "old");
+    assert_signed(&headers, &body, "new");
+    drop(bearer_file);
     assert!(
         delivered(&cx, config)
             .await
@@ -265,7 +237,238 @@ async fn the_receiver_gets_token_type_and_headers() {
     cx.stop();
 }
 
-fn id(body: &str) -> String {
-    let body: serde_json::Value = serde_json::from_str(body).unwrap();
-    body["id"].as_str().unwrap().to_owned()
+#[test]
+fn webhook_lists_alerts_that_go_together() {
+    let config = SinkConfig::Webhook(webhook("https://hooks.example/tidewaiter"));
+    let text = rendered(&config, &several(3));
+    let body: serde_json::Value = serde_json::from_str(text.split_once("\n\n").unwrap().1).unwrap();
+    assert_eq!(body["type"], "io.tidewaiter.alerts.v1");
+    assert_eq!(
+        body["data"]["title"],
+        "2 alerts and 1 resolved: repository r.example/app"
+    );
+    let alerts = body["data"]["alerts"].as_array().unwrap();
+    assert_eq!((alerts.len(), &body["data"]["more"]), (3, &json!(0)));
+    let state = |alert: &serde_json::Value| alert["state"].as_str().unwrap().to_owned();
+    assert_eq!(state(&alerts[2]), "resolved");
+    assert!(alerts.iter().all(|alert| alert["id"].is_string()));
+}
+
+#[test]
+fn a_group_has_one_id_in_whatever_order_its_alerts_came() {
+    let (tenant, sink): (_, Slug) = (Slug::default_tenant(), "team".parse().unwrap());
+    let item = |number: u32| {
+        let alert = numbered(number);
+        let id = alert.message_id(&tenant);
+        Item { id, alert }
+    };
+    let group = |numbers: &[u32]| {
+        let items = numbers.iter().map(|number| item(*number)).collect();
+        Outgoing::several(&sink, &tenant, String::new(), items)
+    };
+    let id = |numbers: &[u32]| group(numbers).unwrap().id;
+    assert_eq!(id(&[1, 2, 3]), id(&[3, 1, 2, 2]));
+    assert_ne!(id(&[1, 2, 3]), id(&[1, 2]));
+    // An alert that nothing joined is what it would have been without a window.
+    assert_eq!(id(&[1]), item(1).id);
+    assert!(group(&[]).is_none());
+}
+
+#[test]
+fn slack_gets_blocks() {
+    let (_file, config) = slack_sink();
+    let hostile = Alert {
+        title: "r.example/<!channel>:1: deny".to_owned(),
+        ..example()
+    };
+    insta::assert_snapshot!(rendered(&config, &one(hostile)), @r#"
+    POST https://hooks.slack.example/services/T/B/secret
+    content-type: application/json
+
+    {
+      "blocks": [
+        {
+          "text": {
+            "emoji": true,
+            "text": ":red_circle: r.example/&lt;!channel&gt;:1: deny",
+            "type": "plain_text"
+          },
+          "type": "header"
+        },
+        {
+          "text": {
+            "text": "1 vulnerability: CVE-2024-0001 (critical) in openssl 3.0.1",
+            "type": "mrkdwn",
+            "verbatim": true
+          },
+          "type": "section"
+        },
+        {
+          "text": {
+            "text": "*Name* r.example/app:1\n*Image* `sha256:6105d6cc76af400325e94d588ce511be5bfdbb73b437dc51eca43917d7a43e3d`",
+            "type": "mrkdwn",
+            "verbatim": true
+          },
+          "type": "section"
+        },
+        {
+          "elements": [
+            {
+              "emoji": false,
+              "text": "critical · tenant default · alert:default:fbaa94a57ba748ea1b1d8a0cc49c117b:raised:judged:1",
+              "type": "plain_text"
+            }
+          ],
+          "type": "context"
+        }
+      ],
+      "text": "r.example/&lt;!channel&gt;:1: deny"
+    }
+    "#);
+}
+
+#[test]
+fn slack_messages_stay_within_slacks_limits() {
+    let (_file, config) = slack_sink();
+    let mut long = example();
+    (long.title, long.text) = ("<".repeat(10_000), "&".repeat(100_000));
+    long.references = vec!["x".repeat(5_000); 50];
+    for outgoing in [one(long), several(200)] {
+        let text = rendered(&config, &outgoing);
+        let body = text.split_once("\n\n").unwrap().1;
+        let body: serde_json::Value = serde_json::from_str(body).unwrap();
+        let blocks = body["blocks"].as_array().unwrap();
+        assert!(blocks.len() <= 50, "{}", blocks.len());
+        let length = |text: &serde_json::Value| text.as_str().unwrap().chars().count();
+        assert!(length(&blocks[0]["text"]["text"]) <= 150);
+        for block in blocks.iter().filter(|block| block["type"] == "section") {
+            assert!(length(&block["text"]["text"]) <= 3_000);
+        }
+    }
+    let text = rendered(&config, &several(200));
+    assert!(text.contains(&format!("and {} more", 200 - LISTED_MAX)));
+}
+
+#[test]
+fn email_has_a_text_a_page_and_an_id_of_its_own() {
+    let config: email::Config = serde_json::from_value(json!({
+        "host": "mail.example", "from": "Tidewaiter <tide@example.org>", "to": ["a@example.org"],
+    }))
+    .unwrap();
+    let config = SinkConfig::Email(config);
+    let text = rendered(&config, &one(example()));
+    // Every copy is the same, byte by byte.
+    assert_eq!(text, rendered(&config, &one(example())));
+    insta::assert_snapshot!(text.replace('\r', ""), @r#"
+    From: Tidewaiter <tide@example.org>
+    Date: Thu, 01 Jan 1970 00:00:00 +0000
+    Message-ID: <93d1cbaeba75a67f1e5a5aec76ea8ceb@example.org>
+    Subject: r.example/app:1: deny by policy default
+    To: a@example.org
+    References: <ba85f8ec75b3a1b352bed36f396b3475@example.org>
+    In-Reply-To: <ba85f8ec75b3a1b352bed36f396b3475@example.org>
+    X-Tidewaiter-Id: alert:default:fbaa94a57ba748ea1b1d8a0cc49c117b:raised:judged:1
+    X-Tidewaiter-Severity: critical
+    Auto-Submitted: auto-generated
+    MIME-Version: 1.0
+    Content-Type: multipart/alternative;
+     boundary="1c991643730162a044d75aef81ca601f"
+
+    --1c991643730162a044d75aef81ca601f
+    Content-Type: text/plain; charset=utf-8
+    Content-Transfer-Encoding: quoted-printable
+
+    r.example/app:1: deny by policy default
+    Severity: critical
+    Name: r.example/app:1
+    Image: sha256:6105d6cc76af400325e94d588ce511be5bfdbb73b437dc51eca43917d7a43=
+    e3d
+    At: 1970-01-01T00:00:00Z
+    Id: alert:default:fbaa94a57ba748ea1b1d8a0cc49c117b:raised:judged:1
+
+    1 vulnerability: CVE-2024-0001 (critical) in openssl 3.0.1
+
+
+    --1c991643730162a044d75aef81ca601f
+    Content-Type: text/html; charset=utf-8
+    Content-Transfer-Encoding: quoted-printable
+
+    <!doctype html>
+    <html><body>
+    <h3>r.example/app:1: deny by policy default</h3>
+    <p>1 vulnerability: CVE-2024-0001 (critical) in openssl 3.0.1</p>
+    <table>
+    <tr><th align=3D"left">Severity</th><td>critical</td></tr>
+    <tr><th align=3D"left">Name</th><td>r.example/app:1</td></tr>
+    <tr><th align=3D"left">Image</th><td>sha256:6105d6cc76af400325e94d588ce511b=
+    e5bfdbb73b437dc51eca43917d7a43e3d</td></tr>
+    <tr><th align=3D"left">At</th><td>1970-01-01T00:00:00Z</td></tr>
+    <tr><th align=3D"left">Id</th><td>alert:default:fbaa94a57ba748ea1b1d8a0cc49=
+    c117b:raised:judged:1</td></tr>
+    </table>
+    </body></html>
+
+    --1c991643730162a044d75aef81ca601f--
+    "#);
+}
+
+#[test]
+fn email_escapes_what_it_shows() {
+    let config: email::Config = serde_json::from_value(json!({
+        "host": "mail.example", "from": "tide@example.org", "to": ["a@example.org"],
+    }))
+    .unwrap();
+    let hostile = Alert {
+        title: "x\r\nBcc: everybody@example.org".to_owned(),
+        text: "<script>alert(1)</script>".to_owned(),
+        ..example()
+    };
+    let text = rendered(&SinkConfig::Email(config), &one(hostile));
+    let headers = text.split_once("\r\n\r\n").unwrap().0;
+    assert!(!headers.contains("\nBcc:"), "{headers}");
+    let page = text.split_once("text/html").unwrap().1;
+    assert!(!page.contains("<script"), "{page}");
+}
+
+#[test]
+fn what_a_mail_needs_is_asked_for_at_the_start() {
+    let check = |more: serde_json::Value| {
+        let mut config = json!({
+            "type": "email", "host": "m.example", "from": "t@example.org", "to": ["a@example.org"],
+        });
+        config
+            .as_object_mut()
+            .unwrap()
+            .extend(more.as_object().unwrap().clone());
+        let sink: Sink = serde_json::from_value(config).unwrap();
+        sink.check()
+            .map_err(|error| format!("{error:#}"))
+            .unwrap_err()
+    };
+    insta::assert_snapshot!(check(json!({"to": []})), @"`to` names nobody");
+    insta::assert_snapshot!(check(json!({"username": "x"})), @"`username` and `password` are given together or not at all");
+    assert!(check(json!({"from": "nobody"})).starts_with("`nobody` is not a mail address"));
+    insta::assert_snapshot!(check(json!({"group_window_s": 301})), @"`group_window_s` is 301, at most 300 are allowed");
+}
+
+#[tokio::test]
+async fn what_is_filtered_is_done_with() {
+    let cx = Cx::for_tests();
+    let receiver = Receiver::default();
+    let url = receiver.start(&cx).await;
+    let mut sink = Sink::of(SinkConfig::Webhook(webhook(&format!("{url}/200"))));
+    sink.route.min_severity = Severity::Critical;
+    sink.route.send_resolved = false;
+    let name = "hook".parse().unwrap();
+    let handler = SinkHandler::new(&cx, &name, &sink, &send::client().unwrap()).unwrap();
+    let mut high = example();
+    high.severity = Severity::High;
+    let mut resolved = example();
+    resolved.state = AlertState::Resolved;
+    for alert in [high, resolved, example()] {
+        let delivery = Delivery::of_event(&Slug::default_tenant(), alert);
+        assert!(handler.handle(delivery).await.unwrap().is_empty());
+    }
+    assert_eq!(receiver.ids(), [one(example()).id]);
+    cx.stop();
 }

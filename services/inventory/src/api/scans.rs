@@ -13,7 +13,7 @@ use bus::StoreError;
 use chassis::http::ApiError;
 use jiff::Timestamp;
 use model::{
-    Decision, Digest, ImageRef, Known, RecordKey, ScanRequestRecord, Slug, Verdict, What,
+    Decision, Digest, Known, RecordKey, ScanRequestRecord, Slug, Verdict, What, answer,
     event::{REFS, images_bucket},
 };
 use serde::{Deserialize, Serialize};
@@ -23,7 +23,7 @@ use super::{
     Api, Caller, bad_parameter, internal, permit,
     verdicts::{ImageVerdict, overall},
 };
-use crate::verdicts::{Choice, choose, of_image};
+use crate::verdicts::of_image;
 
 const WAIT_SECONDS_MAX: u64 = 120;
 const ID_CHARS_MAX: usize = 64;
@@ -183,18 +183,7 @@ impl Api {
         let known = self.store.record::<Known>(&key).await?;
         let platform = known.map(|known| known.body.platform).unwrap_or_default();
         let answers = of_image(&self.store, tenant, image, self.now()).await?;
-        let is_new = |scan: u64| record.waits_for.get(&image).is_none_or(|old| scan > *old);
-        // While policies judge one after the other, an old verdict must not pass for a new one.
-        let all_new = answers.iter().all(|answer| is_new(answer.scan));
-        let named = record.reference.parse::<ImageRef>().ok();
-        let repository = named
-            .filter(|named| named.digest.is_none())
-            .map(|named| named.name());
-        let choice = Choice {
-            policy: None,
-            repository: repository.as_deref(),
-        };
-        let chosen = choose(&answers, choice).filter(|_| all_new);
+        let chosen = answer::of_request(record, &image, &answers);
         let verdict = chosen.map(|answer| answer.verdict.clone());
         Ok(ImageVerdict {
             image,

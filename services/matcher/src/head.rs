@@ -32,8 +32,8 @@ pub(crate) struct Head {
     store: Store,
     advisories: Arc<Advisories>,
     revision: Arc<watch::Sender<u64>>,
-    /// One at a time changes the local copy.
-    changing: Arc<Mutex<()>>,
+    /// One at a time changes the local copy; and which KV revision of `head` it is a copy of.
+    changing: Arc<Mutex<Option<u64>>>,
 }
 
 // === impl Head ===
@@ -60,12 +60,16 @@ impl Head {
 
     /// Reads `head` and makes the local copy what it says. Gives the KV revision of `head`.
     pub(crate) async fn sync(&self, cx: &Cx) -> anyhow::Result<u64> {
-        let _changing = self.changing.lock().await;
+        let mut copied = self.changing.lock().await;
         let Some(head) = self.store.get::<AdvisoryHead>(ADVISORIES, HEAD).await? else {
             self.install(cx, AdvisoryManifest::default(), BTreeMap::new())
                 .await?;
+            *copied = None;
             return Ok(0);
         };
+        if *copied == Some(head.revision) {
+            return Ok(head.revision);
+        }
         let digest = head.body.manifest;
         let manifest: Option<AdvisoryManifest> = self.store.object(FEED_OBJECTS, &digest).await?;
         let manifest = manifest.with_context(|| format!("manifest `{digest}` is missing"))?;
@@ -77,6 +81,7 @@ impl Head {
             .try_collect()
             .await?;
         self.install(cx, manifest, fetched).await?;
+        *copied = Some(head.revision);
         Ok(head.revision)
     }
 

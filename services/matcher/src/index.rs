@@ -52,7 +52,9 @@ impl Index {
         if old.scan > new.scan {
             return Ok(());
         }
-        new.advisory = new.advisory.max(old.advisory);
+        if old.scan == new.scan {
+            new.advisory = new.advisory.max(old.advisory);
+        }
         self.database.batch(|batch| {
             for gone in old.lookups.difference(&new.lookups) {
                 batch.delete(LOOKUPS, &posting(image, gone))?;

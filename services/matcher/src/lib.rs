@@ -90,7 +90,7 @@ pub async fn run(cx: &Cx, bus: &Bus, config: &Config) -> anyhow::Result<axum::Ro
     let partitions = Arc::new(partition::Partitions::new(bus.clone(), head, config));
     bus.own_partitions(cx, "matcher", move |partition, cx| {
         let partitions = Arc::clone(&partitions);
-        async move { partitions.serve(partition, &cx) }.boxed()
+        async move { partitions.serve(partition, &cx).await }.boxed()
     });
     Ok(axum::Router::new())
 }

@@ -56,7 +56,7 @@ impl Partitions {
 
     /// Serves a partition until `cx` stops. Fresh images are assessed from the start; sweeps wait
     /// for the index.
-    pub(crate) fn serve(&self, partition: Partition, cx: &Cx) {
+    pub(crate) async fn serve(&self, partition: Partition, cx: &Cx) {
         let Ok(database) = self.head.advisories().database() else {
             return;
         };
@@ -68,10 +68,6 @@ impl Partitions {
             advisories: Arc::clone(self.head.advisories()),
             index: index.clone(),
         };
-        let stream = topology::bucket_stream(&images_bucket(partition));
-        let durable = format!("matcher_{partition}");
-        let consume = Consume::new(&self.bus, &stream, &durable, self.images_at_once);
-        self.bus.consume(cx, consume, Arc::new(assessor.clone()));
         let owned = Arc::new(Owned {
             partition,
             cx: cx.clone(),
@@ -79,9 +75,16 @@ impl Partitions {
             store,
             head: self.head.clone(),
             index,
-            assessor,
+            assessor: assessor.clone(),
             images_at_once: self.images_at_once,
         });
+        if !owned.take_over().await {
+            return;
+        }
+        let stream = topology::bucket_stream(&images_bucket(partition));
+        let durable = format!("matcher_{partition}");
+        let consume = Consume::new(&self.bus, &stream, &durable, self.images_at_once);
+        self.bus.consume(cx, consume, Arc::new(assessor));
         let (ready, is_ready) = watch::channel(false);
         let indexing = Arc::clone(&owned);
         cx.spawn("index", async move {
@@ -96,6 +99,51 @@ impl Partitions {
 // === impl Owned ===
 
 impl Owned {
+    /// What comes first, whoever had the partition before. It may still be at work somewhere, cut
+    /// off: the mark is written anew, so that it cannot move it any more. And its advisories may
+    /// have been newer than ours; the mark then promises for every image what an assessment with
+    /// ours would not hold: so ours become those in force. False: the partition is gone.
+    async fn take_over(&self) -> bool {
+        loop {
+            // In this order: what the mark says now is in force, so the head cannot be behind it.
+            let taken = match self.renew_mark().await {
+                Ok(()) => self.head.sync(&self.cx).await,
+                Err(error) => Err(error),
+            };
+            let Err(error) = taken else {
+                return !self.cx.is_stopping();
+            };
+            self.complain("taking over", &error);
+            if !self.cx.sleep(RETRY).await {
+                return false;
+            }
+        }
+    }
+
+    async fn renew_mark(&self) -> anyhow::Result<()> {
+        for _ in 0..CONFLICTS_MAX {
+            let (revision, mark) = self.mark().await?;
+            let key = mark_key(self.partition);
+            match self
+                .store
+                .put(ADVISORIES, &key, &mark, Some(revision))
+                .await
+            {
+                Ok(_) => return Ok(()),
+                Err(PutError::Conflict) => {}
+                Err(PutError::Store(error)) => return Err(error.into()),
+            }
+        }
+        anyhow::bail!("another keeps moving the mark")
+    }
+
+    /// The partition's mark with its revision in KV.
+    async fn mark(&self) -> anyhow::Result<(u64, SweptMark)> {
+        let key = mark_key(self.partition);
+        let stored = self.store.get::<SweptMark>(ADVISORIES, &key).await?;
+        Ok(stored.map_or_else(Default::default, |stored| (stored.revision, stored.body)))
+    }
+
     /// Brings the index up to the bucket's last sequence at the start, then goes on following.
     async fn keep_index(&self, ready: &watch::Sender<bool>) {
         let bucket = images_bucket(self.partition);
@@ -204,18 +252,12 @@ impl Owned {
     /// Assesses again what the revision in force touches, then writes the partition's mark.
     async fn sweep(&self) -> anyhow::Result<()> {
         let to = self.head.advisories().manifest();
-        let key = format!("swept.{}", self.partition);
-        let mark = self.store.get::<SweptMark>(ADVISORIES, &key).await?;
-        let mark = mark.map(|stored| stored.body);
-        if to.revision == 0
-            || mark
-                .as_ref()
-                .is_some_and(|mark| mark.revision == to.revision)
-        {
+        let (expected, mark) = self.mark().await?;
+        let swept = mark.revision;
+        if to.revision == 0 || swept == to.revision {
             return Ok(());
         }
-        let swept = mark.as_ref().map_or(0, |mark| mark.revision);
-        let images = self.touched(mark.as_ref(), &to).await?;
+        let images = self.touched(swept, &to).await?;
         let count = images.len();
         let mut sweeping = futures::stream::iter(images)
             .map(|image| self.again(image, swept))
@@ -229,7 +271,9 @@ impl Owned {
             revision: to.revision,
             data_at: to.stamp().data_at(),
         };
-        self.store.put(ADVISORIES, &key, &mark, None).await?;
+        let key = mark_key(self.partition);
+        let put = self.store.put(ADVISORIES, &key, &mark, Some(expected));
+        put.await.context("moving the mark")?;
         if count > 0 {
             tracing::info!(
                 partition = %self.partition,
@@ -245,15 +289,15 @@ impl Owned {
 
     async fn touched(
         &self,
-        mark: Option<&SweptMark>,
+        swept: u64,
         to: &Arc<AdvisoryManifest>,
     ) -> anyhow::Result<Vec<RecordKey>> {
         let (advisories, index) = (Arc::clone(self.head.advisories()), self.index.clone());
         let (partition, to) = (self.partition, Arc::clone(to));
-        let from = mark.map(|mark| mark.revision);
         let find = move || {
-            // A mark above our revision is of advisories that are no more.
-            let from = from.filter(|from| *from < to.revision);
+            // Without a mark nothing was swept; one above our revision is of advisories that are
+            // no more.
+            let from = Some(swept).filter(|from| (1..to.revision).contains(from));
             let from = from
                 .map(|from| advisories.at_revision(from))
                 .transpose()?
@@ -303,3 +347,11 @@ impl Owned {
         tracing::warn!(%partition, error = format!("{error:#}"), "{what} partition {partition}: {error:#}");
     }
 }
+
+/// KV `tw_advisories`: the revision that everything in a partition holds for.
+fn mark_key(partition: Partition) -> String {
+    format!("swept.{partition}")
+}
+
+#[cfg(test)]
+mod tests;

@@ -140,7 +140,7 @@ fn told(outcome: &Outcome) -> Vec<String> {
     events.iter().map(|(_, event)| line(event)).collect()
 }
 
-fn package(name: &str, version: &str) -> Package {
+pub(crate) fn package(name: &str, version: &str) -> Package {
     Package {
         id: PackageId(format!("pypi/{name}")),
         kind: PackageType::Pypi,

@@ -10,6 +10,8 @@
 #
 #   TIDEWAITER_TEST_DATA     a folder of sample images and advisories; without it, the tests that
 #                            need them say so and pass
+#   TIDEWAITER_CHAOS_ROUNDS  rounds of the test that kills processes (8), and the seed that repeats
+#   TIDEWAITER_CHAOS_SEED    a run of it (printed)
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 

@@ -5,6 +5,7 @@
 //! that a test does not expect fails it.
 
 mod advisories;
+mod chaos;
 mod crash;
 mod fabric;
 mod local;

@@ -72,6 +72,8 @@ pub(crate) struct Churned {
     bytes_ratio: f64,
     /// What was asked of the registry, how often.
     requests: BTreeMap<String, u64>,
+    /// Messages and requests that the broker took in, per image.
+    broker_messages_per_image: f64,
     usage: Usage,
     rejudged_per_second: Option<f64>,
 }
@@ -145,6 +147,7 @@ async fn measure(options: &Options) -> anyhow::Result<Churned> {
     let mut watch = Watch::of(stage.fleet.server()?, stage.revision, &stage.images);
     let before = Before::of(stage.watched())?;
     stage.registry.forget();
+    let messages_before = stage.fleet.messages().await?;
     crate::say("sending webhooks");
     let (answers, watched) = tokio::join!(
         send(&stage.fleet, &stage.images, options.rate, 0),
@@ -152,10 +155,12 @@ async fn measure(options: &Options) -> anyhow::Result<Churned> {
     );
     watched?;
     let usage = before.until_now(options.images)?;
+    let messages = stage.fleet.messages().await? - messages_before;
     let bytes_read = stage.registry.bytes_read();
     let mut churned = churned(options, &stage, &answers, watch.seen());
     (churned.usage, churned.bytes_read) = (usage, bytes_read);
     churned.requests = stage.registry.requests();
+    churned.broker_messages_per_image = ratio(messages, options.images as u64);
     churned.bytes_ratio = ratio(bytes_read, churned.bytes_held);
     if options.policy_edit {
         churned.rejudged_per_second = Some(edit(&stage, &mut watch, patience).await?);
@@ -195,6 +200,7 @@ fn churned(
         bytes_held: stage.images.iter().map(|image| image.bytes).sum(),
         bytes_ratio: 0.0,
         requests: BTreeMap::new(),
+        broker_messages_per_image: 0.0,
         usage: Usage::default(),
         rejudged_per_second: None,
     }
@@ -254,6 +260,11 @@ impl fmt::Display for Churned {
         for (kind, count) in &self.requests {
             writeln!(f, "asked the registry: {kind}: {count}")?;
         }
+        writeln!(
+            f,
+            "messages to the broker per image: {:.1}",
+            self.broker_messages_per_image
+        )?;
         if let Some(rejudged) = self.rejudged_per_second {
             writeln!(
                 f,

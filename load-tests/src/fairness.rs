@@ -85,9 +85,11 @@ async fn measure(options: &Options) -> anyhow::Result<Fair> {
                 seed: 1_000_000 + number as u64,
                 bytes: options.cold_bytes,
             };
+            let tag = format!("cold-{number:07}");
             stage
                 .registry
-                .put_seeded(layer, &format!("cold-{number:07}"))
+                .put_seeded(layer, &tag)
+                .map(|(image, _)| image)
         })
         .collect::<anyhow::Result<_>>()?;
     let patience = Duration::from_secs(options.timeout_s);

@@ -18,7 +18,7 @@ use testkit::{NatsServer, TempDir};
 use crate::{server::Server, usage::Watched};
 
 /// How long a process may take until it is ready.
-const READY: Duration = Duration::from_secs(60);
+const READY: Duration = Duration::from_mins(1);
 const POLL: Duration = Duration::from_millis(20);
 /// The token of webhooks.
 const HOOK_TOKEN: &str = "load-test-hook-token";
@@ -243,6 +243,15 @@ impl Fleet {
             .with_context(|| format!("the broker knows no `{stream}/{consumer}`"))?;
         let number = |field: &str| found[field].as_u64().unwrap_or_default();
         Ok(number("num_pending") + number("num_ack_pending"))
+    }
+
+    /// How many messages the broker has taken in so far, requests of its API among them.
+    pub(crate) async fn messages(&self) -> anyhow::Result<u64> {
+        let url = format!("{}/varz", self.nats.monitor_url());
+        let answer: Value = self.http.get(url).send().await?.json().await?;
+        answer["in_msgs"]
+            .as_u64()
+            .context("the broker does not count")
     }
 
     /// The address of the first process with a role.

@@ -110,7 +110,7 @@ fn figures(answers: &[Answered], watch: &Watch, went: Instant, came: Instant) ->
         Latency::of(inside.map(|answer| answer.took))
     };
     let seen = watch.seen();
-    let lost = answers
+    let never = answers
         .iter()
         .zip(seen)
         .filter(|(answer, seen)| answer.is_accepted() && seen.is_none());
@@ -124,7 +124,7 @@ fn figures(answers: &[Answered], watch: &Watch, went: Instant, came: Instant) ->
             .iter()
             .filter(|answer| !answer.is_accepted())
             .count(),
-        lost: lost.count(),
+        lost: never.count(),
         before: between(None, Some(went)),
         down: between(Some(went), Some(came)),
         after: between(Some(came), None),

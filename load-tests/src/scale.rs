@@ -1,9 +1,10 @@
 //! Scanner processes against a slow registry: what more of them bring.
 
-use std::{fmt, time::Duration};
+use std::{collections::BTreeSet, fmt, time::Duration};
 
 use anyhow::Context as _;
 use clap::Args;
+use model::Digest;
 use serde::Serialize;
 use testkit::SeededLayer;
 
@@ -60,7 +61,7 @@ struct Round {
     scanners: usize,
     layers_at_once: usize,
     judged: usize,
-    /// From the first layer asked for to the last.
+    /// From the first layer asked for to the last byte of one.
     took_s: f64,
     layers_per_second: f64,
     /// In parts of the first of its kind.
@@ -102,7 +103,7 @@ async fn measure(
 ) -> anyhow::Result<Round> {
     let delay = Duration::from_millis(options.delay_ms);
     let registry = Registry::slow(delay, Some(options.bytes_per_second));
-    let images: Vec<Stored> = (0..options.images)
+    let images = (0..options.images)
         .map(|number| {
             let layer = SeededLayer {
                 seed: number as u64,
@@ -110,7 +111,8 @@ async fn measure(
             };
             registry.put_seeded(layer, &format!("n-{number:07}"))
         })
-        .collect::<anyhow::Result<_>>()?;
+        .collect::<anyhow::Result<Vec<_>>>()?;
+    let (images, layers): (Vec<Stored>, BTreeSet<Digest>) = images.into_iter().unzip();
     let mut setup = Setup::roles(registry.host());
     setup.processes.retain(|roles| *roles != ["scanner"]);
     setup.processes.extend(vec![vec!["scanner"]; scanners]);
@@ -132,7 +134,7 @@ scanner:
     let Registry::StandIn(server) = &registry else {
         anyhow::bail!("the registry is a stand-in");
     };
-    let (first, last) = server.busy().context("no layer was read")?;
+    let (first, last) = server.busy(&layers).context("no layer was read")?;
     let judged = options.images - watch.missing();
     let took = last.saturating_duration_since(first);
     Ok(Round {

@@ -109,14 +109,21 @@ impl Registry {
         }
     }
 
-    /// Puts in an image of one layer of its own that is made whenever it is read: stand-ins only.
-    pub(crate) fn put_seeded(&self, layer: SeededLayer, tag: &str) -> anyhow::Result<Stored> {
+    /// Puts in an image of one layer of its own that is made whenever it is read, and gives that
+    /// layer: stand-ins only.
+    pub(crate) fn put_seeded(
+        &self,
+        layer: SeededLayer,
+        tag: &str,
+    ) -> anyhow::Result<(Stored, Digest)> {
         let Self::StandIn(server) = self else {
             anyhow::bail!("only a stand-in makes layers");
         };
-        let made = layer.layer();
-        server.seed(layer, made.digest);
-        Ok(self.put(&ImageBuilder::new().layer(made, "COPY data").build(), tag))
+        let (made, builder) = (layer.layer(), ImageBuilder::new());
+        let digest = made.digest;
+        server.seed(layer, digest);
+        let image = builder.layer(made, "COPY data").build();
+        Ok((self.put(&image, tag), digest))
     }
 
     /// Bytes of manifests and blobs that were fetched.

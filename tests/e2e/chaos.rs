@@ -426,10 +426,11 @@ alerting:
     fn untold(&self) -> String {
         let told = self.told();
         let denied = self.pushed.iter().filter(|pushed| self.is_denied(pushed));
-        let untold = denied.filter(|pushed| !told.contains_key(&pushed.digest.to_string()));
+        let mut untold = String::new();
+        for pushed in denied.filter(|pushed| !told.contains_key(&pushed.digest.to_string())) {
+            untold.extend(["the denial of ", &pushed.tag, " was not told; "]);
+        }
         untold
-            .map(|pushed| format!("the denial of {} was not told; ", pushed.tag))
-            .collect()
     }
 
     /// How often each denial was told, by image and the event's id.

@@ -2,7 +2,7 @@
 //! is told, and it holds layers that take no memory.
 
 use std::{
-    collections::HashMap,
+    collections::{BTreeSet, HashMap},
     io::{self, BufRead as _, BufReader, Read as _, Write},
     net::{Shutdown, TcpListener, TcpStream},
     sync::{
@@ -24,7 +24,7 @@ use crate::{
 /// Bytes that are sent between two looks at the clock.
 const PIECE: u64 = 16 << 10;
 /// How long a connection may say nothing.
-const IDLE: Duration = Duration::from_secs(60);
+const IDLE: Duration = Duration::from_mins(1);
 const HEAD_BYTES_MAX: u64 = 64 << 10;
 
 /// How slow it is.
@@ -50,14 +50,22 @@ struct Shared {
     /// By repository and tag or digest.
     manifests: Mutex<HashMap<(String, String), Arc<Document>>>,
     blobs: Mutex<HashMap<Digest, Blob>>,
-    gets: Mutex<Vec<(BlobGet, Instant)>>,
+    gets: Mutex<Vec<Noted>>,
     bytes_sent: AtomicU64,
     is_stopping: AtomicBool,
 }
 
+/// A blob that was fetched.
+#[derive(Clone, Debug)]
+struct Noted {
+    get: BlobGet,
+    began: Instant,
+    ended: Option<Instant>,
+}
+
 #[derive(Clone, Debug)]
 enum Blob {
-    Bytes(Arc<Vec<u8>>),
+    Bytes(Arc<[u8]>),
     Seeded(SeededLayer),
 }
 
@@ -73,6 +81,8 @@ struct Reply {
     status: &'static str,
     headers: Vec<(&'static str, String)>,
     body: Option<(Blob, u64, u64)>,
+    /// Where it is noted that a blob was fetched.
+    note: Option<usize>,
 }
 
 // === impl StandInRegistry ===
@@ -119,7 +129,7 @@ impl StandInRegistry {
             if !blob.bytes.is_empty() {
                 blobs
                     .entry(blob.digest)
-                    .or_insert_with(|| Blob::Bytes(Arc::new(blob.bytes)));
+                    .or_insert_with(|| Blob::Bytes(blob.bytes.into()));
             }
         }
         drop(blobs);
@@ -143,13 +153,18 @@ impl StandInRegistry {
     /// Which blobs were fetched, in order; each is noted before its first byte is sent.
     pub fn blob_gets(&self) -> Vec<BlobGet> {
         let gets = lock(&self.shared.gets);
-        gets.iter().map(|(get, _)| get.clone()).collect()
+        gets.iter().map(|noted| noted.get.clone()).collect()
     }
 
-    /// When the first and the last blob were asked for.
-    pub fn busy(&self) -> Option<(Instant, Instant)> {
+    /// From the first request for one of these blobs to the last byte of one.
+    pub fn busy(&self, blobs: &BTreeSet<Digest>) -> Option<(Instant, Instant)> {
         let gets = lock(&self.shared.gets);
-        Some((gets.first()?.1, gets.last()?.1))
+        let of_these = gets
+            .iter()
+            .filter(|noted| blobs.contains(&noted.get.digest));
+        let began = of_these.clone().map(|noted| noted.began).min()?;
+        let ended = of_these.filter_map(|noted| noted.ended).max()?;
+        Some((began, ended))
     }
 
     /// Starts [`Self::blob_gets`] and [`Self::bytes_sent`] anew.
@@ -199,7 +214,7 @@ impl Shared {
 
     fn reply(&self, request: &Request) -> Reply {
         if request.path == "/v2/" || request.path == "/v2" {
-            let body = Blob::Bytes(Arc::new(b"{}".to_vec()));
+            let body = Blob::Bytes(b"{}".as_slice().into());
             return Reply::ok("application/json", body, 2);
         }
         let path = request.path.strip_prefix("/v2/").unwrap_or_default();
@@ -213,6 +228,7 @@ impl Shared {
             status: "404 Not Found",
             headers: Vec::new(),
             body: None,
+            note: None,
         })
     }
 
@@ -220,7 +236,7 @@ impl Shared {
         let key = (repository.to_owned(), reference.to_owned());
         let document = lock(&self.manifests).get(&key).cloned()?;
         let size = document.bytes.len() as u64;
-        let body = Blob::Bytes(Arc::new(document.bytes.clone()));
+        let body = Blob::Bytes(document.bytes.as_slice().into());
         let mut reply = Reply::ok(&document.media_type, body, size);
         let digest = document.digest.to_string();
         reply.headers.push(("Docker-Content-Digest", digest));
@@ -231,15 +247,23 @@ impl Shared {
         let digest: Digest = digest.parse().ok()?;
         let blob = lock(&self.blobs).get(&digest).cloned()?;
         let size = blob.size();
+        let mut note = None;
         if request.method == "GET" {
             let get = BlobGet {
                 repository: repository.to_owned(),
                 digest,
                 user_agent: request.header("user-agent").to_owned(),
             };
-            lock(&self.gets).push((get, Instant::now()));
+            let mut gets = lock(&self.gets);
+            note = Some(gets.len());
+            gets.push(Noted {
+                get,
+                began: Instant::now(),
+                ended: None,
+            });
         }
         let mut reply = Reply::ok("application/octet-stream", blob, size);
+        reply.note = note;
         if let Some((from, to)) = request.range(size) {
             reply.status = "206 Partial Content";
             let last = to.saturating_sub(1);
@@ -270,6 +294,10 @@ impl Shared {
             self.bytes_sent.fetch_add(end - at, Ordering::Relaxed);
             at = end;
             self.pace(began, at - from);
+        }
+        let mut gets = lock(&self.gets);
+        if let Some(noted) = reply.note.and_then(|note| gets.get_mut(note)) {
+            noted.ended = Some(Instant::now());
         }
         Ok(())
     }
@@ -360,6 +388,7 @@ impl Reply {
             status: "200 OK",
             headers: vec![("Content-Type", media_type.to_owned())],
             body: Some((body, 0, size)),
+            note: None,
         }
     }
 }

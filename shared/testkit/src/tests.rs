@@ -308,4 +308,6 @@ fn a_stand_in_answers_late_and_slowly_and_notes_what_was_fetched() {
         "{gets:?}"
     );
     assert!(registry.bytes_sent() > layer.size);
+    let (first, last) = registry.busy(&[layer.digest].into()).unwrap();
+    assert!(first >= began && last - first > Duration::from_millis(150));
 }

@@ -67,13 +67,13 @@ impl Served {
 }
 
 impl Process {
-    fn start(server: &Server, served: &Served, name: &'static str) -> Self {
+    fn start(broker: &Server, served: &Served, name: &'static str) -> Self {
         let runtime = Builder::new_multi_thread()
             .worker_threads(1)
             .enable_all()
             .build()
             .unwrap();
-        let (cx, config) = (Cx::for_tests(), server.config());
+        let (cx, config) = (Cx::for_tests(), broker.config());
         let (task_cx, task_served) = (cx.clone(), served.clone());
         runtime.spawn(async move {
             let bus = Bus::connect(&task_cx, &config, name).await.unwrap();

@@ -12,6 +12,8 @@
 #                            need them say so and pass
 #   TIDEWAITER_CHAOS_ROUNDS  rounds of the test that kills processes (8), and the seed that repeats
 #   TIDEWAITER_CHAOS_SEED    a run of it (printed)
+#   TIDEWAITER_SINGLE_FLIGHT_ROUNDS
+#                            how often two scanners meet at one layer (3)
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 

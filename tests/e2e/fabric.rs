@@ -15,7 +15,7 @@ use testkit::{Artifact, NatsServer, Notifications, RegistryOptions, RegistryServ
 pub(crate) const PATIENCE: Duration = Duration::from_secs(90);
 
 /// The bearer token that the registry sends with its notifications.
-const HOOK_TOKEN: &str = "registry-hook-token-for-tests";
+pub(crate) const HOOK_TOKEN: &str = "registry-hook-token-for-tests";
 
 /// A registry, and one or more `tidewaiter serve` processes.
 pub(crate) struct Fabric {
@@ -295,6 +295,11 @@ impl Fabric {
         answer["account_details"][0]["stream_detail"]
             .as_array()
             .cloned()
+    }
+
+    /// What a process has logged.
+    pub(crate) fn log(&self, index: usize) -> String {
+        read(&self.nodes[index].log).unwrap_or_default()
     }
 
     fn address(&self) -> &str {

@@ -11,5 +11,6 @@ mod fabric;
 mod local;
 mod poison;
 mod push;
+mod single_flight;
 mod trace;
 mod truth;

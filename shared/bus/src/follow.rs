@@ -235,7 +235,13 @@ impl Reader {
         if source.pull.outstanding() == 0 {
             source.pull.ask(BATCH).await?;
         }
-        match source.pull.next().await {
+        // The consumer dies with the connection, and its silence would be noticed much later.
+        let (mut link, made_on) = (self.wire.link(), source.link);
+        let pulled = tokio::select! {
+            pulled = source.pull.next() => pulled,
+            Ok(_) = link.wait_for(|link| link.number != made_on) => return Ok(Step::Idle),
+        };
+        match pulled {
             Pulled::Message(message) => {
                 let arrived = Arrived::new(*message)
                     .ok_or_else(|| WireError::Other("a message without a place".to_owned()))?;
@@ -419,6 +425,27 @@ mod tests {
         // Whoever has read that far goes on from there.
         let mut again = world.bus.follow(&world.cx, REFS, 4_000);
         assert_eq!(soon(again.next()).await.unwrap().sequence, 4_000);
+    }
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn what_comes_after_a_restart_of_the_server_is_not_missed_for_long() {
+        let Some(mut world) = World::start().await else {
+            return;
+        };
+        let store = world.bus.store();
+        store.put(REFS, "a", &1, Some(0)).await.unwrap();
+        let mut follow = world.bus.follow(&world.cx, REFS, 1);
+        assert_eq!(soon(follow.next()).await.unwrap().key, "a");
+        // It waits for more when the server dies.
+        tokio::time::sleep(std::time::Duration::from_millis(200)).await;
+        world.server.down();
+        world.server.up().await;
+        let put = async || store.put(REFS, "b", &1, Some(0)).await.is_ok();
+        crate::testing::eventually("the server takes a key", put).await;
+        let taken = std::time::Instant::now();
+        assert_eq!(soon(follow.next()).await.unwrap().key, "b");
+        // Long before its silence would tell.
+        assert!(taken.elapsed().as_secs() < 6, "{:?}", taken.elapsed());
     }
 
     #[tokio::test(flavor = "multi_thread")]

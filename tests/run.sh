@@ -14,6 +14,10 @@
 #                            there. Without it, the tests that need them say so and pass
 #   TIDEWAITER_DEMO_IMAGE    an image layout that deploy/demo/make-image.sh made; without one it is
 #                            made, where Debian, PyPI and npm can be reached
+#   TIDEWAITER_CHAOS_ROUNDS  rounds of the test that kills processes (8), and the seed that repeats
+#   TIDEWAITER_CHAOS_SEED    a run of it (printed)
+#   TIDEWAITER_SINGLE_FLIGHT_ROUNDS
+#                            how often two scanners meet at one layer (3)
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 

@@ -4,24 +4,47 @@
 //! same run: a layer read beside `gzip -dc | sha256sum` of the same file, a warm push beside a cold
 //! one. Figures are medians. The price is that a run takes a while.
 //!
+//! What needs a whole installation starts one: a broker, a registry, and each role in a process of
+//! its own, in a directory that is gone afterwards. Only `push` measures a server that runs already.
+//!
 //! It asserts nothing: what is fast enough is decided by who reads the table.
 //!
 //! | command | measures |
 //! |---|---|
 //! | `scan` | one layer read by the library, in a process of its own: time, ratio, peak memory |
 //! | `push` | push to verdict, cold and warm, and images judged per second, with a running server |
+//! | `churn` | distinct images over shared stacks: judged per second, latency, bytes read, CPU per role; a policy edit |
+//! | `scale` | 1, 2, 4 scanner processes against a slow registry |
+//! | `fairness` | fresh pushes while low-priority rescans wait |
+//! | `outage` | webhooks while the broker is away: answers, losses, time to drain |
+//! | `memory` | memory of every process over minutes, and its slope |
 //!
 //! To add a measurement: a module, a variant of `Command`, and a row here.
 
+mod churn;
+mod fairness;
 mod figures;
+mod fleet;
 mod layout;
+mod memory;
+mod outage;
 mod push;
 mod registry;
+mod scale;
 mod scan;
+mod sending;
 mod server;
+mod usage;
+mod watch;
+mod workload;
 
-use std::{io::Write as _, path::PathBuf, process::ExitCode};
+use std::{
+    io::Write as _,
+    path::{Path, PathBuf},
+    process::ExitCode,
+};
 
+use anyhow::Context as _;
 use clap::{Parser, Subcommand};
 use serde::Serialize;
 
@@ -33,14 +56,22 @@ use serde::Serialize;
   cargo load scan layer.tar.gz --rounds 7
   cargo load push LAYOUT --server http://127.0.0.1:8080 --token-file data/admin.token \\
       --registry 127.0.0.1:5000
-With deploy/quickstart.sh running, server, token and registry are what it prints."
+  cargo load churn                                   10,000 images, all at once
+  cargo load churn --images 500 --rate 150 --json churn.json
+  cargo load churn --registry stand-in --policy-edit
+  cargo load scale
+  cargo load fairness
+  cargo load outage --down-s 60 --rate 50
+  cargo load memory --seconds 600
+`push` needs deploy/quickstart.sh running; server, token and registry are what it prints. The
+others, from `churn` on, start what they measure: cargo build --release -p tidewaiter comes first."
 )]
 struct Cli {
     #[command(subcommand)]
     command: Command,
-    /// Print JSON
-    #[arg(long, global = true)]
-    json: bool,
+    /// Write the figures as JSON into a file, too
+    #[arg(long, global = true, value_name = "FILE")]
+    json: Option<PathBuf>,
 }
 
 #[derive(Debug, Subcommand)]
@@ -49,6 +80,16 @@ enum Command {
     Scan(scan::Options),
     /// Push images to a registry that reports to a running server, and wait for verdicts
     Push(push::Options),
+    /// Judge many distinct images that share their stacks
+    Churn(churn::Options),
+    /// Run several scanner processes against a slow registry
+    Scale(scale::Options),
+    /// Push fresh images while many rescans of low priority wait
+    Fairness(fairness::Options),
+    /// Take the broker away while webhooks come
+    Outage(outage::Options),
+    /// Watch the memory of every process for minutes
+    Memory(memory::Options),
     /// Read one layer once and print what it took
     #[command(hide = true)]
     ReadOnce {
@@ -69,9 +110,15 @@ fn main() -> ExitCode {
 }
 
 fn run(cli: &Cli) -> anyhow::Result<()> {
+    let json = cli.json.as_deref();
     match &cli.command {
-        Command::Scan(options) => print(cli.json, &scan::run(options)?),
-        Command::Push(options) => print(cli.json, &push::run(options)?),
+        Command::Scan(options) => print(json, &scan::run(options)?),
+        Command::Push(options) => print(json, &push::run(options)?),
+        Command::Churn(options) => print(json, &churn::run(options)?),
+        Command::Scale(options) => print(json, &scale::run(options)?),
+        Command::Fairness(options) => print(json, &fairness::run(options)?),
+        Command::Outage(options) => print(json, &outage::run(options)?),
+        Command::Memory(options) => print(json, &memory::run(options)?),
         Command::ReadOnce { file } => {
             serde_json::to_writer(std::io::stdout(), &scan::read_once(file)?)?;
             Ok(())
@@ -79,13 +126,16 @@ fn run(cli: &Cli) -> anyhow::Result<()> {
     }
 }
 
-fn print<T: Serialize + std::fmt::Display>(json: bool, result: &T) -> anyhow::Result<()> {
-    let mut out = std::io::stdout().lock();
-    if json {
-        serde_json::to_writer_pretty(&mut out, result)?;
-        writeln!(out)?;
-    } else {
-        write!(out, "{result}")?;
-    }
-    Ok(())
+/// Prints a table, and writes the figures into a file where one is named.
+fn print<T: Serialize + std::fmt::Display>(json: Option<&Path>, result: &T) -> anyhow::Result<()> {
+    write!(std::io::stdout().lock(), "{result}")?;
+    let Some(path) = json else { return Ok(()) };
+    let mut text = serde_json::to_string_pretty(result)?;
+    text.push('\n');
+    std::fs::write(path, text).with_context(|| format!("writing `{}`", path.display()))
+}
+
+/// Tells how far a measurement is, on standard error.
+fn say(what: &str) {
+    drop(writeln!(std::io::stderr(), "{what} …"));
 }

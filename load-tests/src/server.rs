@@ -8,7 +8,7 @@ use std::{
 use anyhow::{Context as _, bail};
 use chassis::{Secret, SecretRef};
 use model::Digest;
-use reqwest::{Client, StatusCode};
+use reqwest::{Client, Method, StatusCode};
 use serde_json::Value;
 
 /// Between two questions: small beside what is measured.
@@ -39,6 +39,38 @@ impl Server {
         })
     }
 
+    /// What it answers to `GET path`.
+    pub(crate) async fn get(&self, path: &str) -> anyhow::Result<Value> {
+        let url = format!("{}{path}", self.base);
+        let request = self.http.get(url).bearer_auth(self.token.expose());
+        let answer = request.send().await.context("asking the server")?;
+        let answer = answer.error_for_status().context("asking the server")?;
+        answer.json().await.context("reading the answer")
+    }
+
+    /// Sends JSON or a document; gives an error unless it is taken.
+    pub(crate) async fn send(
+        &self,
+        method: Method,
+        path: &str,
+        body: String,
+    ) -> anyhow::Result<()> {
+        let url = format!("{}{path}", self.base);
+        let request = self
+            .http
+            .request(method, url)
+            .bearer_auth(self.token.expose())
+            .header("content-type", "application/json")
+            .body(body);
+        let answer = request.send().await.context("asking the server")?;
+        let status = answer.status();
+        if !status.is_success() {
+            let why = answer.text().await.unwrap_or_default();
+            bail!("the server answered {status} to `{path}`: {why}");
+        }
+        Ok(())
+    }
+
     /// Returns when the image has a verdict.
     pub(crate) async fn wait_for_verdict(
         &self,
@@ -53,7 +85,7 @@ impl Server {
             match answer.status() {
                 StatusCode::OK => {
                     let verdict: Value = answer.json().await.context("reading the answer")?;
-                    if verdict["state"] == "judged" {
+                    if verdict["decision"].is_string() {
                         return Ok(());
                     }
                 }

@@ -54,7 +54,14 @@ fn slow_layer() -> testkit::Layer {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_worker_killed_in_the_middle_of_a_layer_costs_no_verdict_and_makes_no_second_one() {
-    let others = vec!["gateway", "matcher", "policy", "alerting", "inventory"];
+    let others = vec![
+        "gateway",
+        "router",
+        "matcher",
+        "policy",
+        "alerting",
+        "inventory",
+    ];
     let processes = vec![others, vec!["scanner"]];
     // As in production, only shorter: a death is noticed after these.
     let config = "bus:
@@ -62,7 +69,12 @@ async fn a_worker_killed_in_the_middle_of_a_layer_costs_no_verdict_and_makes_no_
   lease_ms: 5000
 "
     .to_owned();
-    let Some(mut fabric) = Fabric::start(Options { config, processes }).await else {
+    let options = Options {
+        config,
+        processes,
+        ..Options::default()
+    };
+    let Some(mut fabric) = Fabric::start(options).await else {
         return;
     };
     fabric.import(&Advisory::requests()).await;
@@ -122,6 +134,7 @@ async fn a_worker_killed_in_the_middle_of_a_layer_costs_no_verdict_and_makes_no_
 async fn every_local_database_can_be_deleted() {
     let roles = vec![
         "gateway",
+        "router",
         "scanner",
         "matcher",
         "policy",

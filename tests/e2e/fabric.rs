@@ -15,7 +15,7 @@ use testkit::{Artifact, NatsServer, Notifications, RegistryOptions, RegistryServ
 pub(crate) const PATIENCE: Duration = Duration::from_secs(90);
 
 /// The bearer token that the registry sends with its notifications.
-const HOOK_TOKEN: &str = "registry-hook-token-for-tests";
+pub(crate) const HOOK_TOKEN: &str = "registry-hook-token-for-tests";
 
 /// A registry, and one or more `tidewaiter serve` processes.
 pub(crate) struct Fabric {
@@ -24,6 +24,8 @@ pub(crate) struct Fabric {
     http: reqwest::Client,
     /// Lines of the log with these words are expected.
     expected: Vec<&'static str>,
+    /// Which process answers questions.
+    api: usize,
     nats: Option<NatsServer>,
     dir: TempDir,
 }
@@ -35,6 +37,8 @@ pub(crate) struct Options {
     pub(crate) config: String,
     /// Roles per process; empty: one process with all of them and a private nats-server.
     pub(crate) processes: Vec<Vec<&'static str>>,
+    /// The process that runs the role `inventory`, where that is not the first.
+    pub(crate) api: usize,
 }
 
 /// One `tidewaiter serve` process.
@@ -71,6 +75,7 @@ impl Fabric {
                 .build()
                 .expect("a client"),
             expected: Vec::new(),
+            api: options.api,
             nats,
             dir,
         };
@@ -144,7 +149,7 @@ impl Fabric {
     }
 
     /// The advisory revision that every partition is matched with.
-    async fn revision(&self) -> u64 {
+    pub(crate) async fn revision(&self) -> u64 {
         let Some(health) = self.get("/v1/health").await else {
             return 0;
         };
@@ -266,8 +271,40 @@ impl Fabric {
         self.dir.path()
     }
 
+    /// Sends a webhook as the registry would, again and again until it is accepted: the gateway may
+    /// be dead just now.
+    pub(crate) async fn hook(&self, source: &str, body: &Value) {
+        let url = format!("http://{}/hooks/{source}", self.nodes[0].address);
+        self.until("an accepted webhook", async || {
+            let request = self.http.post(&url).bearer_auth(HOOK_TOKEN).json(body);
+            let answer = request.timeout(Duration::from_secs(5)).send().await.ok()?;
+            (answer.status() == 202).then_some(())
+        })
+        .await;
+    }
+
+    /// The broker, where the fabric has one of its own.
+    pub(crate) fn nats(&mut self) -> &mut NatsServer {
+        self.nats.as_mut().expect("processes of their own")
+    }
+
+    /// What the broker holds: each stream and its consumers.
+    pub(crate) async fn broker(&self) -> Option<Vec<Value>> {
+        let url = self.nats.as_ref()?.monitor_url();
+        let url = format!("{url}/jsz?accounts=true&streams=true&consumers=true");
+        let answer: Value = self.http.get(url).send().await.ok()?.json().await.ok()?;
+        answer["account_details"][0]["stream_detail"]
+            .as_array()
+            .cloned()
+    }
+
+    /// What a process has logged.
+    pub(crate) fn log(&self, index: usize) -> String {
+        read(&self.nodes[index].log).unwrap_or_default()
+    }
+
     fn address(&self) -> &str {
-        &self.nodes[0].address
+        &self.nodes[self.api].address
     }
 
     fn token(&self) -> String {
@@ -416,6 +453,11 @@ impl Advisory {
         Self::new("npm", "lodash", "CVE-2019-10744", "4.17.12")
     }
 
+    /// Of a Python package of a test's own; critical.
+    pub(crate) fn python(package: &str, id: &str) -> Self {
+        Self::new("PyPI", package, id, "2.0")
+    }
+
     /// Of every version of a package below the one that fixes it.
     fn new(ecosystem: &str, package: &str, id: &str, fixed: &str) -> Self {
         let record = json!({
@@ -449,8 +491,12 @@ impl Advisory {
     }
 }
 
-/// The program under test, built beside this test.
+/// The program under test: the one that `TIDEWAITER_BINARY` names, else the one that was built
+/// beside this test.
 pub(crate) fn tidewaiter_binary() -> PathBuf {
+    if let Some(binary) = setting("TIDEWAITER_BINARY") {
+        return PathBuf::from(binary);
+    }
     let test = std::env::current_exe().expect("a test has a path");
     let profile = test
         .parent()
@@ -463,6 +509,15 @@ pub(crate) fn tidewaiter_binary() -> PathBuf {
         binary.display()
     );
     binary
+}
+
+/// What whoever runs the tests has set in the environment.
+#[expect(
+    clippy::disallowed_methods,
+    reason = "a test is set up by its environment, as the tool that runs it is"
+)]
+pub(crate) fn setting(name: &str) -> Option<String> {
+    std::env::var(name).ok().filter(|value| !value.is_empty())
 }
 
 fn launch(arguments: &[String], log: &Path) -> Child {

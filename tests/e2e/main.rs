@@ -5,10 +5,12 @@
 //! that a test does not expect fails it.
 
 mod advisories;
+mod chaos;
 mod crash;
 mod fabric;
 mod local;
 mod poison;
 mod push;
+mod single_flight;
 mod trace;
 mod truth;

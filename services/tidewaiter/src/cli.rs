@@ -378,8 +378,10 @@ pub(crate) enum Format {
 /// Roles of the control plane.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub(crate) enum Role {
-    /// Takes events from the outside and routes them
+    /// Takes events from the outside
     Gateway,
+    /// Turns events into jobs
+    Router,
     /// Reads images
     Scanner,
     /// Matches packages with advisories
@@ -418,8 +420,9 @@ impl OptionalServer {
 
 impl Role {
     /// All of them.
-    pub(crate) const ALL: [Self; 6] = [
+    pub(crate) const ALL: [Self; 7] = [
         Self::Gateway,
+        Self::Router,
         Self::Scanner,
         Self::Matcher,
         Self::Policy,

@@ -46,13 +46,10 @@ pub(crate) async fn start(
         let name = role_name(*role);
         readiness.set(name, false);
         let routes = match role {
-            Role::Gateway => {
+            Role::Gateway => gateway::run(cx, bus, &config.gateway).await,
+            Role::Router => {
                 let reader = Reader::new(config.scanner.settings());
-                let router =
-                    gateway::run_router(cx, bus, &config.gateway, sources.clone(), reader.ids());
-                let of_router = router.await.context("starting the router")?;
-                let of_gateway = gateway::run(cx, bus, &config.gateway).await;
-                of_gateway.map(|routes| routes.merge(of_router))
+                gateway::run_router(cx, bus, &config.gateway, sources.clone(), reader.ids()).await
             }
             Role::Scanner => {
                 scanner::run(cx, bus, &config.scanner, Arc::new(Sources(sources.clone()))).await
@@ -91,6 +88,7 @@ fn watch_broker(cx: &Cx, bus: &Bus, readiness: &Readiness) {
 const fn role_name(role: Role) -> &'static str {
     match role {
         Role::Gateway => "gateway",
+        Role::Router => "router",
         Role::Scanner => "scanner",
         Role::Matcher => "matcher",
         Role::Policy => "policy",

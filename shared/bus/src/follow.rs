@@ -265,6 +265,27 @@ mod tests {
     }
 
     #[tokio::test(flavor = "multi_thread")]
+    async fn what_comes_after_a_restart_of_the_server_is_not_missed_for_long() {
+        let Some(mut world) = World::start().await else {
+            return;
+        };
+        let store = world.bus.store();
+        store.put(REFS, "a", &1, Some(0)).await.unwrap();
+        let mut follow = world.bus.follow(&world.cx, REFS, 1);
+        assert_eq!(soon(follow.next()).await.unwrap().key, "a");
+        // It waits for more when the server dies.
+        tokio::time::sleep(std::time::Duration::from_millis(200)).await;
+        world.server.down();
+        world.server.up().await;
+        let put = async || store.put(REFS, "b", &1, Some(0)).await.is_ok();
+        crate::testing::eventually("the server takes a key", put).await;
+        let taken = std::time::Instant::now();
+        assert_eq!(soon(follow.next()).await.unwrap().key, "b");
+        // Long before its silence would tell.
+        assert!(taken.elapsed().as_secs() < 6, "{:?}", taken.elapsed());
+    }
+
+    #[tokio::test(flavor = "multi_thread")]
     async fn large_records_are_resolved() {
         let Some(world) = World::start().await else {
             return;

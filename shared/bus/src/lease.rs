@@ -38,7 +38,7 @@ pub struct Lease {
 }
 
 /// How one try ended.
-enum Try {
+pub(crate) enum Try {
     Taken(Lease),
     /// Another holds it, or took it this very moment.
     Held,
@@ -88,7 +88,13 @@ impl Bus {
         Ok(live.map(|raw| raw.sequence))
     }
 
-    async fn try_lease(&self, cx: &Cx, name: &str, waited: bool) -> Result<Try, BusError> {
+    /// Tries to take a lease, once. `waited`: another was seen to hold it before.
+    pub(crate) async fn try_lease(
+        &self,
+        cx: &Cx,
+        name: &str,
+        waited: bool,
+    ) -> Result<Try, BusError> {
         if !crate::subject::is_key(name) {
             return Err(StoreError::Key(name.to_owned()).into());
         }

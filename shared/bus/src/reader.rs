@@ -119,7 +119,13 @@ impl Reader {
         if source.pull.outstanding() == 0 {
             source.pull.ask(BATCH).await?;
         }
-        match source.pull.next().await {
+        // The consumer dies with the connection, and its silence would be noticed much later.
+        let (mut link, made_on) = (self.wire.link(), source.link);
+        let pulled = tokio::select! {
+            pulled = source.pull.next() => pulled,
+            Ok(_) = link.wait_for(|link| link.number != made_on) => return Ok(Step::Idle),
+        };
+        match pulled {
             Pulled::Message(message) => {
                 let arrived = Arrived::new(*message)
                     .ok_or_else(|| WireError::Other("a message without a place".to_owned()))?;

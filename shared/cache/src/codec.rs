@@ -1,6 +1,15 @@
 //! Values as bytes: MessagePack with named fields, compressed with zstd, their size in front.
+//!
+//! Making a context of zstd costs more than packing a small value with it, so some are kept.
+
+use std::{
+    io,
+    sync::{Mutex, PoisonError},
+};
 
 use serde::{Serialize, de::DeserializeOwned};
+
+use zstd::bulk::{Compressor, Decompressor};
 
 use crate::CacheError;
 
@@ -9,6 +18,36 @@ use crate::CacheError;
 const UNPACKED_BYTES_MAX: usize = 1 << 30;
 const LEVEL: i32 = 1;
 const SIZE_BYTES: usize = 4;
+/// Contexts of each kind that are kept; each has up to a few MB.
+const KEPT_MAX: usize = 8;
+
+static COMPRESSORS: Kept<Compressor<'static>> = Kept(Mutex::new(Vec::new()));
+static DECOMPRESSORS: Kept<Decompressor<'static>> = Kept(Mutex::new(Vec::new()));
+
+/// Contexts that nobody uses just now.
+struct Kept<T>(Mutex<Vec<T>>);
+
+// === impl Kept ===
+
+impl<T> Kept<T> {
+    /// Works with a context that was kept, or with a new one.
+    fn with<R>(
+        &self,
+        make: impl FnOnce() -> io::Result<T>,
+        work: impl FnOnce(&mut T) -> io::Result<R>,
+    ) -> io::Result<R> {
+        let kept = || self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let found = kept().pop();
+        let mut context = found.map_or_else(make, Ok)?;
+        // One that had an error is not used again.
+        let done = work(&mut context)?;
+        let mut kept = kept();
+        if kept.len() < KEPT_MAX {
+            kept.push(context);
+        }
+        Ok(done)
+    }
+}
 
 /// A value as it is stored.
 pub fn encode<T: Serialize>(value: &T) -> Result<Vec<u8>, CacheError> {
@@ -23,7 +62,8 @@ pub fn encode<T: Serialize>(value: &T) -> Result<Vec<u8>, CacheError> {
             packed.len()
         ))
     })?;
-    let compressed = zstd::bulk::compress(&packed, LEVEL)
+    let compressed = COMPRESSORS
+        .with(|| Compressor::new(LEVEL), |one| one.compress(&packed))
         .map_err(|error| CacheError::Encode(error.to_string()))?;
     let mut bytes = Vec::with_capacity(SIZE_BYTES + compressed.len());
     bytes.extend_from_slice(&size.to_be_bytes());
@@ -41,7 +81,8 @@ pub fn decode<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, CacheError> {
     if size > UNPACKED_BYTES_MAX {
         return Err(CacheError::Damaged(format!("it claims {size} bytes")));
     }
-    let packed = zstd::bulk::decompress(compressed, size)
+    let packed = DECOMPRESSORS
+        .with(Decompressor::new, |one| one.decompress(compressed, size))
         .map_err(|error| CacheError::Damaged(error.to_string()))?;
     if packed.len() != size {
         return Err(CacheError::Damaged(format!(
@@ -68,6 +109,26 @@ mod tests {
         fn any_bytes_are_a_value_or_an_error(bytes: Vec<u8>) {
             drop(decode::<Vec<String>>(&bytes));
         }
+    }
+
+    #[test]
+    fn a_context_that_was_used_serves_the_next_value() {
+        for length in [0, 10, 1 << 20, 3, 1 << 16] {
+            let value = "x".repeat(length);
+            let bytes = encode(&value).unwrap();
+            assert!(decode::<String>(&bytes[..bytes.len() - 1]).is_err());
+            assert_eq!(decode::<String>(&bytes).unwrap(), value);
+        }
+        let values: Vec<_> = (0..4_u32).map(|n| vec![n; 1000]).collect();
+        std::thread::scope(|scope| {
+            for value in &values {
+                scope.spawn(move || {
+                    for _ in 0..100 {
+                        assert_eq!(decode::<Vec<u32>>(&encode(value).unwrap()).unwrap(), *value);
+                    }
+                });
+            }
+        });
     }
 
     #[test]

@@ -11,7 +11,7 @@ use std::{
 pub(crate) struct Answer {
     pub(crate) status: u16,
     headers: Vec<(String, String)>,
-    body: Vec<u8>,
+    pub(crate) body: Vec<u8>,
 }
 
 /// Sends a request to `host:port` on a connection of its own.

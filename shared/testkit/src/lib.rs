@@ -1,11 +1,12 @@
 //! What tests need of the world outside: images as a builder, a registry or an attacker would make
-//! them, and real servers (NATS, a registry) that start on a free port and leave nothing behind.
+//! them, and servers that start on a free port and leave nothing behind: NATS and a registry, both
+//! real, and a stand-in for registries that are slow.
 //!
 //! The decision that shapes it: nothing here knows our own readers. Archives, manifests and HTTP
 //! requests are written byte by byte, so that a test never checks a reader against itself, and every
 //! lie that an attacker could write can be written here. It costs a second tar writer.
 //!
-//! It is a dev-dependency and nothing else. It fakes none of our own types, and it panics on
+//! It is a dependency of tests and of `load-tests`, and of nothing that is shipped. It fakes none of our own types, and it panics on
 //! whatever goes wrong: it runs in tests. Everything blocks; in an async test, put pushes to a
 //! server of the same runtime on a thread of their own.
 //!
@@ -21,6 +22,8 @@ mod poison;
 mod process;
 mod registry;
 mod samples;
+mod seeded;
+mod stand_in;
 mod tar;
 #[cfg(test)]
 mod tests;
@@ -39,6 +42,8 @@ pub use self::{
         AlpinePackage, DebianPackage, alpine_layer, alpine_layer_of, debian_layer, debian_layer_of,
         npm_layer, python_layer,
     },
+    seeded::SeededLayer,
+    stand_in::{StandInOptions, StandInRegistry},
 };
 
 /// A new directory that is removed with its content when it is dropped.

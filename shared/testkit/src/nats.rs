@@ -13,6 +13,7 @@ pub struct NatsServer {
     process: Option<Process>,
     program: PathBuf,
     port: u16,
+    monitor: u16,
     dir: tempfile::TempDir,
 }
 
@@ -26,10 +27,12 @@ impl NatsServer {
             process: None,
             program,
             port: 0,
+            monitor: 0,
             dir: temp_dir(),
         };
         for _ in 0..5 {
             server.port = process::free_port();
+            server.monitor = process::free_port();
             if server.try_start() {
                 return Some(server);
             }
@@ -40,6 +43,11 @@ impl NatsServer {
     /// Its URL, the same after a restart.
     pub fn url(&self) -> String {
         format!("nats://127.0.0.1:{}", self.port)
+    }
+
+    /// Where it says in JSON what it holds, as `<url>/jsz?consumers=true`.
+    pub fn monitor_url(&self) -> String {
+        format!("http://127.0.0.1:{}", self.monitor)
     }
 
     /// Its process id while it runs.
@@ -75,6 +83,8 @@ impl NatsServer {
             "127.0.0.1",
             "--port",
             &self.port.to_string(),
+            "--http_port",
+            &self.monitor.to_string(),
             "--jetstream",
         ]);
         command

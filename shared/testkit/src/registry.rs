@@ -183,6 +183,38 @@ impl RegistryServer {
         plant(&self.blob_path(blob.digest), &blob.bytes);
     }
 
+    /// Writes an image or index into the storage, as if it had been pushed; nobody is told. Much
+    /// faster than pushing.
+    pub fn plant(&self, artifact: impl Into<Artifact>, repository: &str, tag: &str) -> Digest {
+        let artifact = artifact.into();
+        for blob in &artifact.blobs {
+            if !self.blob_path(blob.digest).exists() {
+                plant(&self.blob_path(blob.digest), &blob.bytes);
+            }
+            let hex = blob.digest.hex();
+            let link = format!("repositories/{repository}/_layers/sha256/{hex}/link");
+            if !self.storage(&link).exists() {
+                plant(&self.storage(&link), blob.digest.to_string().as_bytes());
+            }
+        }
+        let manifests = format!("repositories/{repository}/_manifests");
+        for document in artifact.children.iter().chain([&artifact.root]) {
+            plant(&self.blob_path(document.digest), &document.bytes);
+            let (digest, hex) = (document.digest.to_string(), document.digest.hex());
+            let link = format!("{manifests}/revisions/sha256/{hex}/link");
+            plant(&self.storage(&link), digest.as_bytes());
+        }
+        let (digest, hex) = (artifact.root.digest.to_string(), artifact.root.digest.hex());
+        for link in [
+            "current/link".to_owned(),
+            format!("index/sha256/{hex}/link"),
+        ] {
+            let link = format!("{manifests}/tags/{tag}/{link}");
+            plant(&self.storage(&link), digest.as_bytes());
+        }
+        artifact.root.digest
+    }
+
     /// Removes a blob's bytes from the storage, as a garbage collection that went wrong.
     pub fn lose_blob(&self, digest: Digest) {
         fs::remove_file(self.blob_path(digest)).expect("the blob is there");

@@ -34,6 +34,18 @@ pub(crate) fn write_entry(out: &mut impl Write, entry: &TarEntry) -> io::Result<
     pad(out, size)
 }
 
+/// The header of a file that needs no more than that.
+pub(crate) fn head(entry: &TarEntry) -> Vec<u8> {
+    header(
+        &entry.path,
+        &entry.link,
+        entry.kind,
+        entry.content.len(),
+        entry,
+    )
+    .to_vec()
+}
+
 /// Writes the two blocks of zeros at an archive's end.
 pub(crate) fn write_end(out: &mut impl Write) -> io::Result<()> {
     out.write_all(&[0; 2 * BLOCK])

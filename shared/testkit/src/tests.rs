@@ -3,13 +3,15 @@
 use std::{
     io::{Cursor, Read as _},
     process::Command,
+    time::{Duration, Instant},
 };
 
 use model::Digest;
 
 use crate::{
     Artifact, Compression, ImageBuilder, Layer, LayerBuilder, NatsServer, Notifications, Poison,
-    RegistryOptions, RegistryServer, TarEntry, clean_image, debian_layer, index, process, temp_dir,
+    RegistryOptions, RegistryServer, SeededLayer, StandInOptions, StandInRegistry, TarEntry,
+    clean_image, debian_layer, index, process, temp_dir,
 };
 
 fn paths(tar: &[u8]) -> Vec<String> {
@@ -239,4 +241,73 @@ fn an_entry_may_carry_anything() {
         .map(|record| record.unwrap().value_bytes().to_vec())
         .collect();
     assert_eq!(keys, [vec![1, 0, 0, 2]]);
+}
+
+#[test]
+fn a_planted_image_is_served_as_if_it_had_been_pushed() {
+    let Some(registry) = RegistryServer::start(RegistryOptions::default()) else {
+        return;
+    };
+    let image = clean_image();
+    registry.plant(&image, "team/app", "1");
+    let accept = [("Accept", image.media_type())];
+    let get = |path: String| crate::http::send(&registry.host(), "GET", &path, &accept, b"");
+    let by_tag = get("/v2/team/app/manifests/1".to_owned());
+    assert_eq!((by_tag.status, &by_tag.body), (200, &image.manifest));
+    let by_digest = get(format!("/v2/team/app/manifests/{}", image.digest));
+    assert_eq!(by_digest.body, image.manifest);
+    for layer in &image.layers {
+        let blob = get(format!("/v2/team/app/blobs/{}", layer.digest));
+        assert_eq!((blob.status, &blob.body), (200, &layer.blob));
+    }
+}
+
+#[test]
+fn a_stand_in_answers_late_and_slowly_and_notes_what_was_fetched() {
+    let options = StandInOptions {
+        delay: Duration::from_millis(50),
+        bytes_per_second: Some(1 << 20),
+    };
+    let registry = StandInRegistry::start(options);
+    let seeded = SeededLayer {
+        seed: 7,
+        bytes: 200_000,
+    };
+    let layer = seeded.layer();
+    let image = ImageBuilder::new().layer(layer.clone(), "data").build();
+    registry.put(&image, "app", "1");
+    registry.seed(seeded, layer.digest);
+    let get = |path: &str, headers: &[(&str, &str)]| {
+        crate::http::send(&registry.host(), "GET", path, headers, b"")
+    };
+    let manifest = get("/v2/app/manifests/1", &[]);
+    assert_eq!(manifest.body, image.manifest);
+    assert_eq!(get("/v2/app/manifests/2", &[]).status, 404);
+
+    let (path, began) = (format!("/v2/app/blobs/{}", layer.digest), Instant::now());
+    let whole = get(&path, &[]);
+    let took = began.elapsed();
+    assert!(took > Duration::from_millis(200), "{took:?}");
+    assert_eq!(Digest::of(&whole.body), layer.digest);
+    let mut archive = tar::Archive::new(whole.body.as_slice());
+    let entry = archive.entries().unwrap().next().unwrap().unwrap();
+    assert_eq!(entry.size(), 200_000);
+    for (range, from, to) in [
+        ("bytes=100-600", 100, 601),
+        ("bytes=150000-", 150_000, whole.body.len()),
+    ] {
+        let part = get(&path, &[("Range", range)]);
+        assert_eq!(
+            (part.status, part.body.as_slice()),
+            (206, &whole.body[from..to])
+        );
+    }
+    let gets = registry.blob_gets();
+    assert!(
+        gets.len() == 3 && gets.iter().all(|get| get.digest == layer.digest),
+        "{gets:?}"
+    );
+    assert!(registry.bytes_sent() > layer.size);
+    let (first, last) = registry.busy(&[layer.digest].into()).unwrap();
+    assert!(first >= began && last - first > Duration::from_millis(150));
 }

@@ -147,7 +147,7 @@ async fn answers(
         .get::<SweptMark>(ADVISORIES, &format!("swept.{partition}"))
         .await?;
     let mark = mark.map(|mark| mark.body).unwrap_or_default();
-    let key = RecordKey::new(tenant, image, What::Assessed);
+    let key = RecordKey::new(tenant, *image, What::Assessed);
     let assessed = store.record::<Assessed>(&key).await?;
     let assessed = assessed.map_or(0, |stored| stored.revision);
     let judged = judged.into_iter().map(|(_, stored)| stored.body);

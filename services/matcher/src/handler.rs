@@ -280,7 +280,10 @@ impl Assessor {
         let record = Assessed {
             scan: assessment.scan,
             advisory: assessment.advisories.revision,
-            assessment: self.store.put_object(REPORT_OBJECTS, &assessment).await?,
+            assessment: self
+                .store
+                .put_object_of(&key.tenant, REPORT_OBJECTS, &assessment)
+                .await?,
             findings: scanned.findings,
             previous: present.as_ref().map(|present| present.assessment),
             counts: Counts::of(&assessment.vulnerabilities),

@@ -89,7 +89,11 @@ impl<S: Sections + 'static> ImageJobs<S> {
             })
     }
 
-    async fn store_objects(&self, report: &ImageReport) -> anyhow::Result<(Digest, Digest)> {
+    async fn store_objects(
+        &self,
+        tenant: &Slug,
+        report: &ImageReport,
+    ) -> anyhow::Result<(Digest, Digest)> {
         let packages = ScannedPackages {
             image: report.image,
             os: report.target.os.clone(),
@@ -101,8 +105,9 @@ impl<S: Sections + 'static> ImageJobs<S> {
             target: report.target.clone(),
             findings: report.findings.clone(),
         };
-        let packages = self.store.put_object(REPORT_OBJECTS, &packages).await;
-        let findings = self.store.put_object(REPORT_OBJECTS, &findings).await;
+        let store = &self.store;
+        let packages = store.put_object_of(tenant, REPORT_OBJECTS, &packages).await;
+        let findings = store.put_object_of(tenant, REPORT_OBJECTS, &findings).await;
         Ok((
             packages.context("storing the packages")?,
             findings.context("storing the findings")?,
@@ -168,7 +173,10 @@ impl<S: Sections + 'static> ImageJobs<S> {
             layers_read,
             duration,
         } = scan;
-        let (packages, findings) = self.store_objects(&report).await.map_err(Failure::Retry)?;
+        let (packages, findings) = self
+            .store_objects(&key.tenant, &report)
+            .await
+            .map_err(Failure::Retry)?;
         let record = Scanned {
             analyzers: report.analyzers.clone(),
             packages,

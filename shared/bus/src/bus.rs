@@ -35,7 +35,6 @@ pub(crate) struct Inner {
     pub(crate) store: Store,
     pub(crate) cx: Cx,
     pub(crate) wakes: Wakes,
-    pub(crate) janitor: Janitor,
     pub(crate) presence: Presence,
     /// What every handler of this process passes.
     pub(crate) gate: Gate,
@@ -67,10 +66,11 @@ impl Bus {
     pub async fn connect_later(cx: &Cx, config: &Config, name: &str) -> Result<Self, BusError> {
         let wire = Wire::open(config, name).await?;
         let store = Store::new(Arc::new(Nats(wire.clone())), cx.clock());
+        let janitor = Janitor::start(cx, store.clone(), config.discard_after());
+        let store = store.with_janitor(janitor);
         Ok(Self(Arc::new(Inner {
             name: format!("{name} {}", std::process::id()),
             wakes: Wakes::new(cx, wire.clone()),
-            janitor: Janitor::start(cx, store.clone(), config.discard_after()),
             wire,
             config: config.clone(),
             store,

@@ -19,7 +19,7 @@ use crate::{
     envelope::CE_TYPE,
     error::StoreError,
     handler::{Discard, Write, WriteKind},
-    store::{Store, Written, pointer},
+    store::{Store, pointer},
     wire::Raw,
 };
 
@@ -56,25 +56,19 @@ impl Janitor {
         Self(sender)
     }
 
-    /// A record was replaced: its body's object goes.
-    pub(crate) fn replaced(&self, written: Written) {
-        let Written {
-            bucket,
-            key,
-            replaced,
-            ..
-        } = written;
-        if let Some((object_bucket, digest)) = replaced {
+    /// A record was replaced: the object that held its body goes, by bucket and digest.
+    pub(crate) fn replaced(&self, bucket: &str, key: &str, object: Option<(String, Digest)>) {
+        if let Some((object_bucket, digest)) = object {
             self.hand(Doomed {
                 bucket: object_bucket,
                 digest,
-                keys: vec![(bucket, key)],
+                keys: vec![(bucket.to_owned(), key.to_owned())],
             });
         }
     }
 
-    /// A handler's discards: they go unless a record of the same images names them.
-    pub(crate) fn discard(&self, writes: &[Write], discards: Vec<Discard>) {
+    /// The discards of an outcome: they go unless a record of the same images names them.
+    pub(crate) fn discard(&self, writes: &[Write], discards: &[Discard]) {
         if discards.is_empty() {
             return;
         }
@@ -85,8 +79,8 @@ impl Janitor {
         let keys: Vec<_> = images.flat_map(naming).collect();
         for Discard { bucket, digest } in discards {
             self.hand(Doomed {
-                bucket,
-                digest,
+                bucket: bucket.clone(),
+                digest: *digest,
                 keys: keys.clone(),
             });
         }
@@ -109,13 +103,19 @@ async fn clean(mut incoming: mpsc::Receiver<Doomed>, store: Store, after: Durati
     let mut queue: VecDeque<(Instant, Doomed)> = VecDeque::new();
     loop {
         let due = queue.front().map(|(due, _)| *due);
-        let overdue = queue.len() > QUEUE_MAX;
+        let due = due.map(|due| {
+            if queue.len() > QUEUE_MAX {
+                Instant::now()
+            } else {
+                due
+            }
+        });
         tokio::select! {
             doomed = incoming.recv() => match doomed {
                 Some(doomed) => queue.push_back((Instant::now() + after, doomed)),
                 None => return,
             },
-            () = sleep_until(due.unwrap_or_else(Instant::now)), if due.is_some() || overdue => {
+            () = sleep_until(due.unwrap_or_else(Instant::now)), if due.is_some() => {
                 if let Some((_, doomed)) = queue.pop_front()
                     && let Err(error) = delete(&store, &doomed).await
                 {

@@ -19,14 +19,15 @@ use std::{fmt, sync::Arc};
 use bytes::Bytes;
 use futures::{StreamExt, TryStreamExt, stream};
 use jiff::Timestamp;
-use model::{Digest, Partition, Record, RecordKey, event::images_bucket};
+use model::{Digest, Partition, Record, RecordKey, Slug, event::images_bucket};
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 
 use self::{backend::Backend, memory::Memory};
 use crate::{
     envelope::{Attributes, BODY_OBJECT, Headers, decode},
     error::{PutError, StoreError},
-    handler::{Outcome, Write, WriteKind},
+    handler::{Discard, Outcome, Write, WriteKind},
+    janitor::Janitor,
     subject,
     wire::Raw,
 };
@@ -50,6 +51,8 @@ const ZSTD_LEVEL: i32 = 3;
 pub struct Store {
     backend: Arc<dyn Backend>,
     clock: Arc<dyn chassis::Clock>,
+    /// Takes what writes leave behind; absent in memory, and in the janitor's own.
+    janitor: Option<Janitor>,
 }
 
 /// A value with the revision to expect when it is replaced.
@@ -77,11 +80,22 @@ impl Store {
         Self {
             backend: Arc::new(Memory::default()),
             clock: Arc::new(chassis::SystemClock),
+            janitor: None,
         }
     }
 
     pub(crate) fn new(backend: Arc<dyn Backend>, clock: Arc<dyn chassis::Clock>) -> Self {
-        Self { backend, clock }
+        Self {
+            backend,
+            clock,
+            janitor: None,
+        }
+    }
+
+    /// The same store, whose writes hand what they replace to the janitor.
+    pub(crate) fn with_janitor(mut self, janitor: Janitor) -> Self {
+        self.janitor = Some(janitor);
+        self
     }
 
     /// An image's record.
@@ -200,6 +214,18 @@ impl Store {
             .await
     }
 
+    /// Stores a value as an object of one tenant, as [`Store::put_object`] does. The same value of
+    /// another tenant is another object: deleting one's takes nothing from the other.
+    pub async fn put_object_of<T: Serialize>(
+        &self,
+        tenant: &Slug,
+        bucket: &str,
+        value: &T,
+    ) -> Result<Digest, StoreError> {
+        let bytes = objects::owned(objects::pack(value)?, tenant.as_str());
+        self.put_object_bytes(bucket, bytes).await
+    }
+
     /// Stores a value as an object, named by the digest of its bytes (zstd of MessagePack). Doing
     /// it again changes nothing.
     pub async fn put_object<T: Serialize>(
@@ -271,6 +297,7 @@ impl Store {
         for write in &outcome.writes {
             written.push(self.write(write).await?);
         }
+        self.discard(&outcome.writes, &outcome.discards);
         Ok(written)
     }
 
@@ -360,12 +387,21 @@ impl Store {
             .backend
             .put(bucket, key, headers, inline, *expected)
             .await?;
+        if let Some(janitor) = &self.janitor {
+            janitor.replaced(bucket, key, replaced);
+        }
         Ok(Written {
             bucket: bucket.clone(),
             key: key.clone(),
             revision,
-            replaced,
         })
+    }
+
+    /// Hands over the objects that the writes of an outcome leave without a name.
+    pub(crate) fn discard(&self, writes: &[Write], discards: &[Discard]) {
+        if let Some(janitor) = &self.janitor {
+            janitor.discard(writes, discards);
+        }
     }
 
     /// The object that holds the body of the record to be replaced.
@@ -419,8 +455,6 @@ pub struct Written {
     pub key: String,
     /// Its revision now.
     pub revision: u64,
-    /// The object that held the body before, by bucket and digest.
-    pub(crate) replaced: Option<(String, Digest)>,
 }
 
 /// The object that holds a message's body.

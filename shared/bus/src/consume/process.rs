@@ -10,7 +10,7 @@ use std::{
 
 use anyhow::{Context as _, anyhow};
 use bytes::Bytes;
-use chassis::{Cx, telemetry};
+use chassis::{Cx, Lost, telemetry};
 use futures::FutureExt;
 use model::event::Priority;
 use tokio::time::{Instant, sleep};
@@ -294,6 +294,7 @@ impl<H: Handler> Server<H> {
     ) -> Result<Outcome, Failure> {
         let running = AssertUnwindSafe(self.handler.handle(delivery)).catch_unwind();
         let panic = match running.await {
+            Ok(Err(Failure::Retry(error))) if has_panicked(&error) => format!("{error:#}"),
             Ok(result) => return result,
             Err(panic) => panic_text(&*panic),
         };
@@ -322,7 +323,7 @@ impl<H: Handler> Server<H> {
         } = outcome;
         for write in &writes {
             match self.bus.0.store.write(write).await {
-                Ok(written) => self.bus.0.janitor.replaced(written),
+                Ok(_) => {}
                 Err(PutError::Conflict) => return Err(Conflict),
                 Err(PutError::Store(error)) => return Ok(End::of(error)),
             }
@@ -335,7 +336,7 @@ impl<H: Handler> Server<H> {
                 Err(error) => return Ok(End::Retry(error.into())),
             }
         }
-        self.bus.0.janitor.discard(&writes, discards);
+        self.bus.0.store.discard(&writes, &discards);
         Ok(End::Done)
     }
 
@@ -389,6 +390,12 @@ impl Opened<'_> {
             retried: dlq::is_retried(arrived),
         }))
     }
+}
+
+/// Whether an error says that what the handler had computed elsewhere panicked.
+fn has_panicked(error: &anyhow::Error) -> bool {
+    let mut causes = error.chain();
+    causes.any(|cause| cause.downcast_ref::<Lost>() == Some(&Lost::Panicked))
 }
 
 fn panic_text(panic: &(dyn std::any::Any + Send)) -> String {

@@ -16,6 +16,20 @@ pub(super) fn pack<T: Serialize>(value: &T) -> Result<Bytes, EncodeError> {
         .map_err(|error| EncodeError(error.to_string()))
 }
 
+/// The first of the sixteen magic numbers of frames that a reader of zstd skips (RFC 8878, 3.1.2).
+const SKIPPABLE: u32 = 0x184D_2A50;
+
+/// Adds a frame that names the owner and that unpacking skips, so that the bytes are his alone.
+pub(super) fn owned(packed: Bytes, owner: &str) -> Bytes {
+    let length = u32::try_from(owner.len()).unwrap_or_default();
+    let mut bytes = Vec::with_capacity(packed.len() + 8 + owner.len());
+    bytes.extend_from_slice(&packed);
+    bytes.extend_from_slice(&SKIPPABLE.to_le_bytes());
+    bytes.extend_from_slice(&length.to_le_bytes());
+    bytes.extend_from_slice(owner.as_bytes());
+    bytes.into()
+}
+
 /// Unpacks a value of at most `max` bytes.
 pub(super) fn unpack<T: DeserializeOwned>(bytes: &[u8], max: u64) -> Result<T, DecodeError> {
     let size = match zstd::zstd_safe::get_frame_content_size(bytes) {
@@ -32,6 +46,16 @@ pub(super) fn unpack<T: DeserializeOwned>(bytes: &[u8], max: u64) -> Result<T, D
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn one_value_of_two_owners_is_two_objects_that_read_the_same() {
+        let packed = pack(&"value").unwrap();
+        let (one, two) = (owned(packed.clone(), "one"), owned(packed, "two"));
+        assert_ne!(one, two);
+        for bytes in [one, two] {
+            assert_eq!(unpack::<String>(&bytes, 1_000).unwrap(), "value");
+        }
+    }
 
     #[test]
     fn a_value_survives_and_a_bomb_does_not() {

@@ -31,6 +31,11 @@ pub trait Handler: Send + Sync + 'static {
     /// What it takes.
     type Input: Input;
 
+    /// Whether a message can kill the process: what its handler reads may be hostile. Then deaths
+    /// are counted, and it is handled alone in the end. A handler that only passes messages on is
+    /// not, and what waits together in it stays together over any number of deaths.
+    const IS_HAZARDOUS: bool = true;
+
     /// Handles one message.
     fn handle(
         &self,

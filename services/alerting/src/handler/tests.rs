@@ -179,7 +179,7 @@ async fn a_refusal_raises_one_alert_and_the_next_permission_resolves_it() {
       "references": [
         "r.example/app:1"
       ],
-      "event": "judged:default:6105d6cc76af400325e94d588ce511be5bfdbb73b437dc51eca43917d7a43e3d:default:1:0:deny",
+      "event": "judged:default:6105d6cc76af400325e94d588ce511be5bfdbb73b437dc51eca43917d7a43e3d:default:1:0:deny:1000000",
       "at": "1970-01-01T00:00:01Z",
       "policy": "default"
     }

@@ -83,6 +83,9 @@ impl SinkHandler {
 impl Handler for SinkHandler {
     type Input = Alert;
 
+    /// A group whose members are told one by one would go out under other ids than before.
+    const IS_HAZARDOUS: bool = false;
+
     /// The one place that decides what is tried again.
     async fn handle(&self, delivery: Delivery<Alert>) -> Result<Outcome, Failure> {
         let Delivery {

@@ -184,9 +184,9 @@ impl<H: Handler> Server<H> {
             arrived,
             identity,
             body,
-            alone: taken.attempts.crashes.saturating_add(1) >= CRASHES_MAX,
+            alone: H::IS_HAZARDOUS && taken.attempts.crashes.saturating_add(1) >= CRASHES_MAX,
         };
-        if taken.attempts.condemned {
+        if H::IS_HAZARDOUS && taken.attempts.condemned {
             return self.condemn(&opened, hold, &taken).await;
         }
         self.handle(&opened, hold).await

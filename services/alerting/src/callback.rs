@@ -187,13 +187,13 @@ impl CallbackHandler {
         request: &Request,
     ) -> Result<Outcome, Failure> {
         let about = format!("the answer to scan request `{}`", asked.id);
-        let pace = {
+        let receiver = {
             let mut paces = self.paces.lock().unwrap_or_else(PoisonError::into_inner);
             let new = || Arc::new(Pace::new(HOLD));
             Arc::clone(paces.entry(place.to_owned()).or_insert_with(new))
         };
         let send = move || send::send(&self.cx, &self.client, request);
-        match pace.deliver(&self.cx, send).await {
+        match receiver.deliver(&self.cx, send).await {
             Sent::Delivered => {
                 metrics::answered("delivered");
                 Ok(Outcome::none())

@@ -16,7 +16,7 @@ use tokio::{
 use super::*;
 use crate::testing::{Receiver, World, connect, eventually, numbered};
 
-fn sink(url: &str, more: serde_json::Value) -> Sink {
+fn sink(url: &str, more: &serde_json::Value) -> Sink {
     let mut config = json!({ "type": "webhook", "url": format!("{url}/200") });
     config
         .as_object_mut()
@@ -84,9 +84,9 @@ async fn an_outage_of_one_sink_loses_nothing_and_holds_up_no_other() {
     };
     let (failing, healthy) = (Receiver::failing(2), Receiver::default());
     let url = failing.start(&world.cx).await;
-    serve(&world.cx, &world.bus, "away", &sink(&url, json!({})));
+    serve(&world.cx, &world.bus, "away", &sink(&url, &json!({})));
     let url = healthy.start(&world.cx).await;
-    serve(&world.cx, &world.bus, "here", &sink(&url, json!({})));
+    serve(&world.cx, &world.bus, "here", &sink(&url, &json!({})));
     publish(&world, 0..6).await;
     until_acknowledged(&world, "here").await;
     until_acknowledged(&world, "away").await;
@@ -111,7 +111,7 @@ async fn a_crash_between_sending_and_acknowledging_sends_a_second_copy_under_the
         return;
     };
     let receiver = Receiver::default();
-    let sink = sink(&receiver.start(&world.cx).await, json!({}));
+    let sink = sink(&receiver.start(&world.cx).await, &json!({}));
     *receiver.is_hanging.lock().unwrap() = true;
     let (runtime, _handler) = process(&world.server.url(), &sink).await;
     publish(&world, 0..1).await;
@@ -132,7 +132,7 @@ async fn a_group_survives_a_crash_whole_and_under_its_id() {
     };
     let receiver = Receiver::default();
     let url = receiver.start(&world.cx).await;
-    let grouped = |seconds: u32| sink(&url, json!({ "group_window_s": seconds }));
+    let grouped = |seconds: u32| sink(&url, &json!({ "group_window_s": seconds }));
     // It dies while the window runs.
     let (runtime, handler) = process(&world.server.url(), &grouped(60)).await;
     publish(&world, 0..5).await;
@@ -165,7 +165,7 @@ async fn a_sink_that_refuses_gets_dead_letters_and_the_next_alert() {
     };
     let receiver = Receiver::default();
     let url = receiver.start(&world.cx).await;
-    let refusing = sink(&url, json!({ "url": format!("{url}/400") }));
+    let refusing = sink(&url, &json!({ "url": format!("{url}/400") }));
     serve(&world.cx, &world.bus, "team", &refusing);
     publish(&world, 0..3).await;
     until_acknowledged(&world, "team").await;

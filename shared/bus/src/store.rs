@@ -222,7 +222,7 @@ impl Store {
         bucket: &str,
         value: &T,
     ) -> Result<Digest, StoreError> {
-        let bytes = objects::owned(objects::pack(value)?, tenant.as_str());
+        let bytes = objects::owned(&objects::pack(value)?, tenant.as_str());
         self.put_object_bytes(bucket, bytes).await
     }
 

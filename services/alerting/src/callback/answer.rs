@@ -82,7 +82,7 @@ impl Answered {
             .or_else(|| record.map(|record| record.resolved_at));
         let images = self.images.iter().take(IMAGES_MAX);
         let images: Vec<Value> = images
-            .map(|(digest, verdict)| image(digest, verdict))
+            .map(|(digest, verdict)| image(digest, verdict.as_ref()))
             .collect();
         json!({
             "specversion": "1.0",
@@ -110,8 +110,8 @@ impl Answered {
     }
 }
 
-fn image(digest: &Digest, verdict: &Option<Verdict>) -> Value {
-    let decision: Option<Decision> = verdict.as_ref().map(|verdict| verdict.decision);
+fn image(digest: &Digest, verdict: Option<&Verdict>) -> Value {
+    let decision: Option<Decision> = verdict.map(|verdict| verdict.decision);
     json!({
         "image": digest,
         "decision": decision,

@@ -1,5 +1,7 @@
 //! A notification on its way out: one alert, or several that go together.
 
+use std::cmp::Reverse;
+
 use model::{AlertState, Fingerprint, Severity, Slug, event::Alert};
 
 /// Alerts that a notification lists; of the others it says how many there are.
@@ -52,8 +54,7 @@ impl Outgoing {
         }
         let ids: Vec<&str> = items.iter().map(|item| item.id.as_str()).collect();
         let id = format!("alerts:{tenant}:{sink}:{}", Fingerprint::of(&ids));
-        let urgency = |item: &Item| (item.is_raised(), item.alert.severity);
-        items.sort_by(|a, b| urgency(b).cmp(&urgency(a)));
+        items.sort_by_key(|item| Reverse((item.is_raised(), item.alert.severity)));
         Some(Self {
             id,
             tenant: tenant.clone(),
@@ -139,11 +140,10 @@ impl Item {
 
 /// At most `max` characters, with an ellipsis where something is cut off.
 pub(crate) fn clip(text: &str, max: usize) -> String {
-    match text.char_indices().nth(max) {
-        None => text.to_owned(),
-        Some(_) => {
-            let kept: String = text.chars().take(max.saturating_sub(1)).collect();
-            format!("{kept}…")
-        }
+    if text.char_indices().nth(max).is_none() {
+        text.to_owned()
+    } else {
+        let kept: String = text.chars().take(max.saturating_sub(1)).collect();
+        format!("{kept}…")
     }
 }

@@ -81,6 +81,8 @@ fn repository(reference: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use serde_json::json;
+
     use crate::sinks::tests::example;
 
     #[test]
@@ -89,7 +91,6 @@ mod tests {
             let route: Route = serde_json::from_value(json).unwrap();
             route.wants(&route.names().unwrap(), alert)
         };
-        use serde_json::json;
         let alert = example();
         assert!(check(json!({}), &alert));
         assert!(check(json!({"min_severity": "critical"}), &alert));

@@ -1,6 +1,6 @@
 use super::*;
 use crate::testing::example;
-use model::Severity;
+use model::{Severity, event::Event as _};
 
 fn at(second: i64) -> Timestamp {
     Timestamp::from_second(second).unwrap()
@@ -122,7 +122,6 @@ fn reminders_are_numbered_and_end_with_the_alert() {
     let told = first.alert.clone().unwrap();
     assert_eq!((told.reminder, told.at), (1, at(3600)));
     let tenant = model::Slug::default_tenant();
-    use model::event::Event as _;
     assert_ne!(told.message_id(&tenant), example().message_id(&tenant));
     // Who finds it half told tells it again as it is; it is not due once more.
     assert!(due(&first, windows, at(9000)).is_none());

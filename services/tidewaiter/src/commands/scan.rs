@@ -71,8 +71,8 @@ async fn scan_all(
     let mut worst = Exit::Ok;
     let mut documents = Vec::new();
     for target in &args.targets {
-        let scanned = scanner.target(target, global.quiet).await;
-        let exit = match scanned.with_context(|| format!("scanning `{target}`")) {
+        let outcome = scanner.target(target, global.quiet).await;
+        let exit = match outcome.with_context(|| format!("scanning `{target}`")) {
             Ok((document, decision)) => {
                 documents.push(document);
                 Exit::decided(decision, args.exit_code, args.allow_incomplete)

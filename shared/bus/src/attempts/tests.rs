@@ -248,7 +248,7 @@ async fn deaths_are_counted_over_crashes_of_the_server() {
         handler.until_begun("poison", deaths + 1).await;
         // The server stores what it has delivered a tenth of a second later; a delivery that it
         // forgets is the first once more.
-        tokio::time::sleep(Duration::from_millis(500)).await;
+        sleep(Duration::from_millis(500)).await;
         mortal.kill();
         world.server.down();
         world.server.up().await;
@@ -304,7 +304,7 @@ async fn what_a_stopping_process_gives_back_counts_no_crash() {
         hanging.until_begun(name, 1).await;
     }
     other_cx.stop();
-    assert!(other_cx.finish(std::time::Duration::from_secs(5)).await);
+    assert!(other_cx.finish(Duration::from_secs(5)).await);
     let again = Jobs::new(|_| Does::Hangs);
     bus.consume(&world.cx, jobs(bus, 4), Arc::clone(&again));
     for (sequence, name) in [(1, "one"), (2, "two")] {

@@ -630,6 +630,14 @@ async fn a_thousand_messages_are_handled_once_each() {
     assert_eq!(count(&bus, EVENTS).await, 1_000);
 }
 
+/// A record whose body is an object.
+fn large(byte: &str) -> Known {
+    Known {
+        labels: [("a".to_owned(), byte.repeat(10_000))].into(),
+        ..Known::default()
+    }
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_replaced_body_is_deleted_later_unless_it_is_named() {
     let Some(world) = World::start().await else {
@@ -642,12 +650,6 @@ async fn a_replaced_body_is_deleted_later_unless_it_is_named() {
     };
     let bus = Bus::connect(&cx, &config, "janitor").await.unwrap();
     let (store, key) = (bus.store(), key(&job("one")));
-    fn large(byte: &str) -> Known {
-        Known {
-            labels: [("a".to_owned(), byte.repeat(10_000))].into(),
-            ..Known::default()
-        }
-    }
     let read_store = store.clone();
     bus.consume(
         &cx,

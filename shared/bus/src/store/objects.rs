@@ -20,10 +20,10 @@ pub(super) fn pack<T: Serialize>(value: &T) -> Result<Bytes, EncodeError> {
 const SKIPPABLE: u32 = 0x184D_2A50;
 
 /// Adds a frame that names the owner and that unpacking skips, so that the bytes are his alone.
-pub(super) fn owned(packed: Bytes, owner: &str) -> Bytes {
+pub(super) fn owned(packed: &[u8], owner: &str) -> Bytes {
     let length = u32::try_from(owner.len()).unwrap_or_default();
     let mut bytes = Vec::with_capacity(packed.len() + 8 + owner.len());
-    bytes.extend_from_slice(&packed);
+    bytes.extend_from_slice(packed);
     bytes.extend_from_slice(&SKIPPABLE.to_le_bytes());
     bytes.extend_from_slice(&length.to_le_bytes());
     bytes.extend_from_slice(owner.as_bytes());
@@ -50,7 +50,7 @@ mod tests {
     #[test]
     fn one_value_of_two_owners_is_two_objects_that_read_the_same() {
         let packed = pack(&"value").unwrap();
-        let (one, two) = (owned(packed.clone(), "one"), owned(packed, "two"));
+        let (one, two) = (owned(&packed, "one"), owned(&packed, "two"));
         assert_ne!(one, two);
         for bytes in [one, two] {
             assert_eq!(unpack::<String>(&bytes, 1_000).unwrap(), "value");

@@ -5,10 +5,12 @@
 //! entry that its content came from. Packages exist while the file that proves them is visible,
 //! and a package manager's records count where the package manager itself would find them, by
 //! whatever links. A package's layer is the one from which on the records list it without
-//! interruption. Secrets and malware of deleted files stay: they are still in the image.
+//! interruption. Of all entries only those are looked at that can matter (module `outline`), for the
+//! same layers are laid over each other again for every image that has them. Secrets and malware of deleted files stay: they are still in the image.
 
 mod findings;
 mod gaps;
+mod outline;
 mod packages;
 mod purl;
 mod relations;
@@ -19,6 +21,7 @@ mod view;
 
 use model::{Digest, EntryKind, ImageConfig, ImageReport, LayerReport, Os, Target, TargetLayer};
 
+pub use self::outline::PreparedLayer;
 use self::view::View;
 use crate::os_release;
 
@@ -43,10 +46,25 @@ pub struct Subject {
 ///
 /// It is a pure function: the same arguments give the same report, in the same order.
 pub fn coalesce(layers: &[LayerReport], config: &ImageConfig, subject: Subject) -> ImageReport {
+    let prepared: Vec<_> = layers.iter().cloned().map(PreparedLayer::new).collect();
+    let prepared: Vec<_> = prepared.iter().collect();
+    coalesce_prepared(&prepared, config, subject)
+}
+
+/// [`coalesce`] of layers that were prepared once and are used for many images.
+pub fn coalesce_prepared(
+    layers: &[&PreparedLayer],
+    config: &ImageConfig,
+    subject: Subject,
+) -> ImageReport {
     let candidates = view::candidates(layers);
-    let view = View::new(layers, &candidates);
+    report(&View::new(layers, &candidates), config, subject)
+}
+
+fn report(view: &View<'_>, config: &ImageConfig, subject: Subject) -> ImageReport {
+    let layers = &view.layers;
     let instructions = instructions(config, layers.len());
-    let os = os(&view);
+    let os = os(view);
     let target_layers = layers.iter().enumerate().map(|(at, layer)| TargetLayer {
         digest: layer.blob,
         diff_id: layer.entries.diff_id,
@@ -67,9 +85,9 @@ pub fn coalesce(layers: &[LayerReport], config: &ImageConfig, subject: Subject) 
     ImageReport {
         image: subject.image,
         analyzers,
-        packages: packages::collect(&view, os.as_ref()),
-        findings: findings::collect(&view, &instructions),
-        gaps: gaps::collect(&view, config, &subject),
+        packages: packages::collect(view, os.as_ref()),
+        findings: findings::collect(view, &instructions),
+        gaps: gaps::collect(view, config, &subject),
         target: Target {
             reference: subject.reference,
             index_digest: subject.index_digest,

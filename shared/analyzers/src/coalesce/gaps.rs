@@ -26,6 +26,17 @@ const RECORDS: &[(&str, Reads)] = &[
 /// A directory in which every file is such a record.
 const RECORD_DIRECTORY: &str = "var/lib/dpkg/status.d";
 
+/// The name of that directory: everything in it counts.
+pub(super) const RECORDS_OF_THEIR_OWN: &str = "status.d";
+
+/// Where this module looks.
+pub(super) fn places() -> impl Iterator<Item = &'static str> {
+    RECORDS
+        .iter()
+        .map(|(place, _)| *place)
+        .chain([RECORD_DIRECTORY])
+}
+
 /// All gaps, sorted, each once.
 pub(super) fn collect(view: &View<'_>, config: &ImageConfig, subject: &Subject) -> Vec<Gap> {
     let mut gaps = of_layers(view);

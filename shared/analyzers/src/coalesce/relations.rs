@@ -2,9 +2,15 @@
 
 use std::collections::{HashMap, HashSet};
 
-use model::{PackageId, PackageType};
+use model::{Owned, PackageId, PackageType};
 
-use super::{packages::Installed, purl::normalized, tree::Origin, view::View};
+use super::{
+    outline::{hash, last},
+    packages::Installed,
+    purl::normalized,
+    tree::Origin,
+    view::View,
+};
 
 /// Fills `depends_on` and `owned_by`, as far as the other package is there.
 pub(super) fn resolve(view: &View<'_>, installed: &mut [Installed<'_>]) {
@@ -127,7 +133,7 @@ fn site(directory: &str) -> &str {
 fn owners(view: &View<'_>, installed: &[Installed<'_>]) -> HashMap<String, PackageId> {
     let languages = installed.iter().filter(|one| !one.package.kind.is_os());
     let wanted: HashSet<&str> = languages.map(|one| one.package.path.as_str()).collect();
-    let wanted_names: HashSet<&str> = wanted.iter().map(|path| name(path)).collect();
+    let wanted_names: HashSet<&str> = wanted.iter().map(|path| last(path)).collect();
     let mut systems: HashMap<&str, Vec<&Installed<'_>>> = HashMap::new();
     for one in installed.iter().filter(|one| one.package.kind.is_os()) {
         systems.entry(&one.package.name).or_default().push(one);
@@ -135,15 +141,17 @@ fn owners(view: &View<'_>, installed: &[Installed<'_>]) -> HashMap<String, Packa
     let mut owners = HashMap::new();
     let mut known = HashSet::new();
     // A package's files are listed anew when it changes: the uppermost list counts.
-    for layer in view.layers.iter().rev() {
-        let mut listed = HashSet::new();
-        for owned in layer.sections.iter().flat_map(|section| &section.owned) {
-            let owner = (owned.package.as_str(), owned.arch.as_deref());
-            if known.contains(&owner) {
-                continue;
-            }
-            listed.insert(owner);
-            if !wanted_names.contains(name(&owned.path)) {
+    for layer in view.prepared.iter().rev() {
+        let named = wanted_names
+            .iter()
+            .flat_map(|name| layer.outline.owned(hash(name)));
+        let mut named: Vec<_> = named.collect();
+        named.sort_unstable();
+        let owned = named
+            .into_iter()
+            .filter_map(|(section, number)| layer.owned(section, number));
+        for owned in owned {
+            if known.contains(&owner(owned)) || !wanted_names.contains(last(&owned.path)) {
                 continue;
             }
             let Some(all) = systems.get(owned.package.as_str()) else {
@@ -161,13 +169,16 @@ fn owners(view: &View<'_>, installed: &[Installed<'_>]) -> HashMap<String, Packa
                     .or_insert_with(|| system.package.id.clone());
             }
         }
-        known.extend(listed);
+        let firsts = layer.outline.owners().iter();
+        let firsts = firsts.filter_map(|(section, number)| layer.owned(*section, *number));
+        known.extend(firsts.map(owner));
     }
     owners
 }
 
-fn name(path: &str) -> &str {
-    path.rsplit_once('/').map_or(path, |(_, name)| name)
+/// Which package a list of files is of.
+fn owner(owned: &Owned) -> (&str, Option<&str>) {
+    (owned.package.as_str(), owned.arch.as_deref())
 }
 
 /// Where the file at a path is seen, by whatever links the path leads there.

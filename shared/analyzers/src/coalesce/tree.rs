@@ -75,9 +75,13 @@ impl<'a> Tree<'a> {
 
     /// Lays a layer over what is there. What it removes is removed of lower layers only, wherever
     /// in the archive that stands.
-    pub(super) fn apply(&mut self, layer: usize, entries: &'a [LayerEntry]) {
+    pub(super) fn apply(
+        &mut self,
+        layer: usize,
+        entries: impl Iterator<Item = (usize, &'a LayerEntry)> + Clone,
+    ) {
         self.parent = None;
-        for entry in entries {
+        for (_, entry) in entries.clone() {
             match entry.kind {
                 EntryKind::Whiteout => self.remove(&entry.path),
                 EntryKind::Opaque => {
@@ -88,7 +92,7 @@ impl<'a> Tree<'a> {
                 _ => {}
             }
         }
-        for (number, entry) in entries.iter().enumerate() {
+        for (number, entry) in entries {
             self.place(
                 Origin {
                     layer,

@@ -4,14 +4,20 @@ use std::collections::{BTreeSet, HashMap, HashSet};
 
 use model::{EntryKind, FoundPackage, LayerEntry, LayerReport, PackageType};
 
-use super::tree::{Node, Origin, Tree};
+use super::{
+    gaps,
+    outline::{PreparedLayer, choose, hash, last},
+    tree::{Node, Origin, Tree},
+};
 use crate::{apk, dpkg, os_release};
 
 /// The layers, laid over each other.
 pub(super) struct View<'a> {
     /// The layers, base first.
-    pub(super) layers: &'a [LayerReport],
-    /// The whole image.
+    pub(super) layers: Vec<&'a LayerReport>,
+    /// The same with what is known of their entries.
+    pub(super) prepared: &'a [&'a PreparedLayer],
+    /// The image, as far as it matters to the report.
     pub(super) tree: Tree<'a>,
     /// In each layer, the last file at each path that a section speaks of.
     written: Vec<HashMap<&'a str, usize>>,
@@ -23,8 +29,8 @@ pub(super) struct View<'a> {
 
 /// Places whose history decides since when a package is there: where the package manager looks,
 /// or the file itself.
-pub(super) fn candidates(layers: &[LayerReport]) -> BTreeSet<String> {
-    let sections = layers.iter().flat_map(|layer| &layer.sections);
+pub(super) fn candidates(layers: &[&PreparedLayer]) -> BTreeSet<String> {
+    let sections = layers.iter().flat_map(|layer| &layer.report.sections);
     let packages = sections.flat_map(|section| &section.packages);
     let mut places: BTreeSet<String> = packages.flat_map(places).collect();
     places.extend(os_release::PLACES.iter().map(|place| (*place).to_owned()));
@@ -46,12 +52,43 @@ pub(super) fn places(package: &FoundPackage) -> Vec<String> {
 // === impl View ===
 
 impl<'a> View<'a> {
-    pub(super) fn new(layers: &'a [LayerReport], candidates: &'a BTreeSet<String>) -> Self {
-        let written: Vec<_> = layers.iter().map(written).collect();
+    pub(super) fn new(prepared: &'a [&'a PreparedLayer], candidates: &'a BTreeSet<String>) -> Self {
+        let written: Vec<_> = prepared.iter().map(|layer| written(layer)).collect();
+        let chosen = chosen(prepared, candidates, &written);
+        Self::of(prepared, candidates, written, &chosen)
+    }
+
+    /// With every entry, for comparing.
+    #[cfg(test)]
+    pub(super) fn of_all(
+        prepared: &'a [&'a PreparedLayer],
+        candidates: &'a BTreeSet<String>,
+    ) -> Self {
+        let written: Vec<_> = prepared.iter().map(|layer| written(layer)).collect();
+        let all = |layer: &&PreparedLayer| {
+            let entries = layer.report.entries.entries.len();
+            (0..u32::try_from(entries).unwrap()).collect()
+        };
+        let all: Vec<_> = prepared.iter().map(all).collect();
+        Self::of(prepared, candidates, written, &all)
+    }
+
+    fn of(
+        prepared: &'a [&'a PreparedLayer],
+        candidates: &'a BTreeSet<String>,
+        written: Vec<HashMap<&'a str, usize>>,
+        chosen: &[Vec<u32>],
+    ) -> Self {
+        let layers: Vec<_> = prepared.iter().map(|layer| &layer.report).collect();
         let mut tree = Tree::new();
         let mut history: HashMap<&str, Vec<_>> = HashMap::new();
-        for (number, layer) in layers.iter().enumerate() {
-            tree.apply(number, &layer.entries.entries);
+        for (number, (layer, chosen)) in layers.iter().zip(chosen).enumerate() {
+            let entries = &layer.entries.entries;
+            let chosen = chosen.iter().map(|number| *number as usize);
+            tree.apply(
+                number,
+                chosen.filter_map(|number| Some((number, entries.get(number)?))),
+            );
             for place in candidates {
                 let origin = leaf(tree.find(place));
                 let past = history.entry(place.as_str()).or_default();
@@ -83,6 +120,7 @@ impl<'a> View<'a> {
         });
         Self {
             layers,
+            prepared,
             tree,
             written,
             seen,
@@ -127,23 +165,56 @@ impl<'a> View<'a> {
 }
 
 /// Paths that sections of a layer speak of, and the file that is meant.
-fn written(layer: &LayerReport) -> HashMap<&str, usize> {
+fn written(layer: &PreparedLayer) -> HashMap<&str, usize> {
+    let entries = &layer.report.entries.entries;
     let mut files = HashMap::new();
-    for section in &layer.sections {
+    for section in &layer.report.sections {
         let paths = section.packages.iter().map(|package| package.path.as_str());
         let paths = paths.chain(section.os.iter().map(|os| os.path.as_str()));
         let paths = paths.chain(section.gaps.iter().filter_map(|gap| gap.path.as_deref()));
         let paths = paths.chain(section.findings.iter().filter_map(super::findings::path));
         files.extend(paths.map(|path| (path, usize::MAX)));
     }
-    for (number, entry) in layer.entries.entries.iter().enumerate() {
-        if entry.kind == EntryKind::File
-            && let Some(file) = files.get_mut(entry.path.as_str())
-        {
-            *file = number;
-        }
+    for (path, file) in &mut files {
+        let is_it = |number: &usize| {
+            let entry = entries.get(*number);
+            entry.is_some_and(|entry| entry.kind == EntryKind::File && entry.path == *path)
+        };
+        let named = layer.outline.named(hash(last(path)));
+        let last_of_it = named.map(|number| number as usize).filter(is_it).last();
+        *file = last_of_it.unwrap_or(usize::MAX);
     }
     files
+}
+
+/// The entries of each layer that can matter.
+fn chosen(
+    layers: &[&PreparedLayer],
+    candidates: &BTreeSet<String>,
+    written: &[HashMap<&str, usize>],
+) -> Vec<Vec<u32>> {
+    let packages = layers.iter().flat_map(|layer| &layer.report.sections);
+    let packages = packages.flat_map(|section| &section.packages);
+    let proofs = packages.filter(|package| !package.kind.is_os());
+    // Which package owns a proof is found by the paths of files with its name.
+    let proofs: HashSet<&str> = proofs.map(|package| last(&package.path)).collect();
+    let owned = layers.iter().flat_map(|layer| {
+        let owned = proofs
+            .iter()
+            .flat_map(|name| layer.outline.owned(hash(name)));
+        owned.filter_map(|(section, number)| layer.owned(section, number))
+    });
+    let mut places: Vec<&str> = candidates.iter().map(String::as_str).collect();
+    for files in written {
+        places.extend(files.keys());
+    }
+    for place in gaps::places() {
+        places.push(place);
+    }
+    for owned in owned {
+        places.push(&owned.path);
+    }
+    choose(layers, places, gaps::RECORDS_OF_THEIR_OWN)
 }
 
 fn leaf(node: Option<&Node<'_>>) -> Option<Origin> {

@@ -54,6 +54,6 @@ pub use self::{
     outbox::Outbox,
     private_server::PrivateServer,
     spool::{Spool, SpoolError},
-    store::{Store, Stored, Written},
+    store::{Store, Stored, Usage, Written},
     topology::ConsumerSpec,
 };

@@ -6,8 +6,8 @@ use std::time::Duration;
 use model::{
     Digest, Partition,
     event::{
-        ADVISORIES, ALERT_STATES, ALERTS, CONFIG, DLQ, EVENTS, FEED_OBJECTS, JOBS, LEASES,
-        Priority, REFS, REPORT_OBJECTS, RESULTS, images_bucket,
+        ADVISORIES, ALERT_STATES, ALERTS, CONFIG, DLQ, EVENTS, FEED_OBJECTS, JOBS, LAYER_OBJECTS,
+        LEASES, Priority, REFS, REPORT_OBJECTS, RESULTS, images_bucket,
     },
 };
 use serde_json::{Value, json};
@@ -63,6 +63,7 @@ pub(crate) fn streams(config: &Config) -> Vec<Stream> {
         bucket(ALERT_STATES, None),
         objects(REPORT_OBJECTS),
         objects(FEED_OBJECTS),
+        evictable(LAYER_OBJECTS, config.layers_bytes_max),
     ];
     streams.extend(Partition::all().map(|partition| bucket(&images_bucket(partition), None)));
     for stream in &mut streams {
@@ -245,6 +246,14 @@ fn objects(name: &str) -> Stream {
     )
 }
 
+/// Objects that may be lost: a full stream drops its oldest messages.
+fn evictable(name: &str, bytes_max: u64) -> Stream {
+    let mut stream = objects(name);
+    stream.set("discard", json!("old"));
+    stream.set("max_bytes", json!(bytes_max));
+    stream
+}
+
 fn nanos(duration: Duration) -> u64 {
     u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX)
 }
@@ -256,7 +265,7 @@ mod tests {
     #[test]
     fn the_list_is_whole() {
         let streams = streams(&Config::default());
-        assert_eq!(streams.len(), 28);
+        assert_eq!(streams.len(), 29);
         let consumers = consumers();
         assert_eq!(consumers.len(), 53);
         let of = |durable: &str| {

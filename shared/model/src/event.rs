@@ -33,6 +33,8 @@ pub const LEASES: &str = "tw_leases";
 pub const ALERT_STATES: &str = "tw_alerts";
 /// Objects: packages, findings and assessments of images.
 pub const REPORT_OBJECTS: &str = "tw_reports";
+/// Objects: what is known of layers, shared by all scanners; the oldest go when it is full.
+pub const LAYER_OBJECTS: &str = "tw_layers";
 /// Objects: advisory manifests, shards and inbox.
 pub const FEED_OBJECTS: &str = "tw_feeds";
 

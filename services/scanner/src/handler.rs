@@ -81,7 +81,8 @@ impl<S: Sections + 'static> ImageJobs<S> {
         };
         image.reference.clone_from(&job.reference);
         image.index = job.index;
-        scan(&self.cx, &self.reader, &image, &source, &self.sections)
+        let reader = self.reader.at(job.priority);
+        scan(&self.cx, &reader, &image, &source, &self.sections)
             .await
             .map_err(|error| {
                 let context = format!("scanning `{}`", job.reference);

@@ -65,9 +65,11 @@ pub enum Tier {
 /// The right to read a layer; given back when dropped.
 #[derive(Debug, Default)]
 pub struct Claim {
-    /// Held for its drop: first the fleet may go on, then this process.
-    _lease: Option<Lease>,
-    _flight: Option<Flight>,
+    /// Dropped first: the fleet may go on, then this process.
+    #[expect(dead_code, reason = "held for its drop")]
+    lease: Option<Lease>,
+    #[expect(dead_code, reason = "held for its drop")]
+    flight: Option<Flight>,
 }
 
 /// Where the sections of layers are kept, and who may read a layer that is missing.

@@ -149,24 +149,21 @@ impl Sections for LeasedSections {
             let Some(flight) = self.flights.enter(wanted.name(blob)) else {
                 return Ok(None);
             };
-            let mut claim = Claim {
-                _lease: None,
-                _flight: Some(flight),
+            let claim = |lease| Claim {
+                lease,
+                flight: Some(flight),
             };
             if self.bus.is_connected() {
                 let name = Self::lease_name(blob, wanted);
                 match timeout(self.deadline, self.bus.lease(&self.cx, &name)).await {
                     Ok(Ok(None)) => return Ok(None),
-                    Ok(Ok(lease @ Some(_))) => {
-                        claim._lease = lease;
-                        return Ok(Some(claim));
-                    }
+                    Ok(Ok(lease @ Some(_))) => return Ok(Some(claim(lease))),
                     Ok(Err(error)) => warn!("layer {blob} is read without a lease: {error}"),
                     Err(_) => warn!("layer {blob} is read without a lease: no answer in time"),
                 }
             }
             metrics::unleased();
-            Ok(Some(claim))
+            Ok(Some(claim(None)))
         })
     }
 

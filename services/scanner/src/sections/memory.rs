@@ -118,7 +118,8 @@ fn weight(layer: &PreparedLayer) -> u64 {
 
 fn of_entries(entries: &Entries) -> usize {
     let of = |entry: &LayerEntry| {
-        let texts = entry.path.capacity() + text(&entry.link) + text(&entry.capabilities);
+        let texts =
+            entry.path.capacity() + text(entry.link.as_ref()) + text(entry.capabilities.as_ref());
         size_of::<LayerEntry>() + texts
     };
     entries.entries.iter().map(of).sum::<usize>() + gaps(&entries.gaps)
@@ -130,7 +131,7 @@ fn of_section(section: &Section) -> usize {
     let packages: usize = section.packages.iter().map(of_package).sum();
     let owned = |owned: &Owned| {
         let texts = owned.package.capacity() + owned.path.capacity();
-        size_of::<Owned>() + texts + text(&owned.arch) + text(&owned.digest)
+        size_of::<Owned>() + texts + text(owned.arch.as_ref()) + text(owned.digest.as_ref())
     };
     let owned: usize = section.owned.iter().map(owned).sum();
     let others = (section.findings.len() + section.os.len() + 1) * OTHER;
@@ -143,18 +144,20 @@ fn of_package(package: &FoundPackage) -> usize {
         .map(|item| size_of::<String>() + item.capacity())
         .sum();
     let names = package.name.capacity() + package.version.capacity() + package.path.capacity();
-    let more = text(&package.arch) + text(&package.source_name) + text(&package.source_version);
+    let more = text(package.arch.as_ref())
+        + text(package.source_name.as_ref())
+        + text(package.source_version.as_ref());
     size_of::<FoundPackage>() + names + more + lists
 }
 
 fn gaps(gaps: &[Gap]) -> usize {
     gaps.iter()
-        .map(|gap| size_of::<Gap>() + text(&gap.path) + gap.detail.capacity())
+        .map(|gap| size_of::<Gap>() + text(gap.path.as_ref()) + gap.detail.capacity())
         .sum()
 }
 
-fn text(text: &Option<String>) -> usize {
-    text.as_ref().map_or(0, String::capacity)
+fn text(text: Option<&String>) -> usize {
+    text.map_or(0, String::capacity)
 }
 
 #[cfg(test)]

@@ -230,12 +230,11 @@ impl Trouble {
     /// As the metric names it.
     const fn kind(&self) -> &'static str {
         match self {
-            Self::Resting | Self::Stopping => "away",
             Self::Late(_) => "late",
             Self::Store(StoreError::Corrupt { .. } | StoreError::Malformed { .. })
             | Self::Encoding(CacheError::Damaged(_)) => "corrupt",
             Self::Store(StoreError::TooLarge { .. }) | Self::Encoding(_) => "too_large",
-            Self::Store(_) => "away",
+            Self::Resting | Self::Stopping | Self::Store(_) => "away",
         }
     }
 

@@ -234,7 +234,8 @@ async fn a_source_that_refuses_fails_its_own_image_and_no_other() {
             };
             tokio::join!(two.scan(&image, &good), same.scan(&image, &good), release)
         };
-        let (refused, (first, second, ())) = soon(async { tokio::join!(refused, others) }).await;
+        let (refused, (first, second, ())) =
+            soon(Box::pin(async { tokio::join!(refused, others) })).await;
         for scan in [first, second] {
             let report = scan.unwrap().report;
             assert_eq!(report.gaps, [], "{way:?}");

@@ -213,7 +213,7 @@ pub(super) fn choose(layers: &[&PreparedLayer], places: Vec<&str>, deep: &str) -
 
 // === impl Choice ===
 
-impl<'a> Choice<'a> {
+impl Choice<'_> {
     fn run(&mut self) {
         for (at, (entries, outline)) in self.layers.clone().into_iter().enumerate() {
             for number in &outline.opaque {

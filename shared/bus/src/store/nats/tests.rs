@@ -13,14 +13,14 @@ fn name(number: u32) -> Digest {
 }
 
 /// Bytes that differ from object to object.
-fn bytes(number: u32, size: usize) -> Bytes {
+fn bytes(number: u32, size: u32) -> Bytes {
     let seed = number.wrapping_mul(2_654_435_761);
     (0..size)
-        .map(|n| (n as u32).wrapping_add(seed).wrapping_mul(97).to_be_bytes()[1])
+        .map(|n| n.wrapping_add(seed).wrapping_mul(97).to_be_bytes()[1])
         .collect()
 }
 
-async fn put(store: &Store, number: u32, size: usize) {
+async fn put(store: &Store, number: u32, size: u32) {
     let (name, bytes) = (name(number), bytes(number, size));
     store.put_named(LAYER_OBJECTS, &name, bytes).await.unwrap();
 }

@@ -41,7 +41,7 @@ tidewaiter="$CARGO_TARGET_DIR/release/tidewaiter"
 demo="$HOME/.cache/tidewaiter/demo-image-$(sha256sum "$here/demo/make-image.sh" | cut -c1-12)"
 osv=https://osv-vulnerabilities.storage.googleapis.com
 
-server_pid='' registry_pid='' temporary=''
+server_pid='' registry_pid='' temporary='' feeds_wanted=()
 
 say() { printf '%s\n' "$*"; }
 step() { printf '\n-- %s\n' "$*"; }
@@ -166,21 +166,33 @@ END
 load_advisories() {
   if curl --silent --fail --max-time 5 --output /dev/null "$osv/ecosystems.txt"; then
     say "fetching advisories for Debian, PyPI and npm from OSV.dev"
+    feeds_wanted=(Debian PyPI npm)
     ask db update --ecosystem Debian --ecosystem PyPI --ecosystem npm
   else
     say "OSV.dev cannot be reached: using the few dozen advisories of deploy/demo/advisories,"
     say "which cover the demonstration's packages and nothing else"
+    feeds_wanted=(advisories)
     ask db import "$here/demo/advisories"
   fi
   wait_for "$server_pid" 120 'the advisory revision' "$data/tidewaiter.log" has_advisories
 }
 
+# Whether what was handed in is in force everywhere: every feed, and in every partition.
 has_advisories() {
-  local health
+  local feeds health revision
+  feeds="$(get /v1/advisories)" && health="$(get /v1/health)" || return 1
+  for feed in "${feeds_wanted[@]}"; do
+    [[ "$feeds" == *"\"name\":\"$feed\""* ]] || return 1
+  done
+  [[ "$health" =~ \"revision\":([1-9][0-9]*) ]] || return 1
+  revision="${BASH_REMATCH[1]}"
+  [[ "$health" == *"\"swept\":$revision,"* ]]
+}
+
+get() { # PATH
   # The token as a header from a file: an argument can be seen by everybody.
-  health="$(printf 'Authorization: Bearer %s\n' "$(cat "$data/admin.token")" \
-    | curl --silent --fail --header @- "$server/v1/health")"
-  [[ "$health" =~ \"revision\":\ *[1-9] ]]
+  printf 'Authorization: Bearer %s\n' "$(cat "$data/admin.token")" \
+    | curl --silent --fail --header @- "$server$1"
 }
 
 # A command of the client, with the server and its token.
@@ -197,21 +209,26 @@ source_of() { # IMAGE
   esac
 }
 
-# A name in our registry: what remains of IMAGE without transport, path and digest.
-name_of() { # IMAGE NUMBER
-  local name tag
+# A name in our registry: what remains of IMAGE without transport, path and digest. Two images of
+# one name get different ones.
+declare -A named
+name_of() { # IMAGE NUMBER; sets `name`
+  local tag
   name="${1#*://}" && name="${name%@*}" && name="${name%.tar}"
   case "$name" in oci:* | dir:* | *-archive:*) name="${name#*:}" ;; esac
   name="${name##*/}"
   tag="${name#*:}"
   [ "$tag" != "$name" ] || tag=latest
   name="$(printf '%s' "${name%%:*}" | tr '[:upper:]' '[:lower:]' | tr -cd 'a-z0-9._-')"
-  printf '%s/demo/%s:%s\n' "$registry" "${name:-image$2}" "$tag"
+  name="${name:-image}:$tag"
+  [ -z "${named[$name]:-}" ] || name="${name%%:*}-$2:$tag"
+  named[$name]=yes
+  name="$registry/demo/$name"
 }
 
 judge() { # IMAGE NUMBER
   local name pushed result=0
-  name="$(name_of "$1" "$2")"
+  name_of "$1" "$2"
   step "$1"
   pushed=$(now_ms)
   skopeo copy --quiet --insecure-policy --dest-tls-verify=false "$(source_of "$1")" "docker://$name"

@@ -8,8 +8,10 @@
 # Everything is built in one place with one profile, so that RocksDB's C++ is compiled once per
 # machine: CARGO_TARGET_DIR, by default ~/.cache/tidewaiter/target.
 #
-#   TIDEWAITER_TEST_DATA     a folder of sample images and advisories; without it, the tests that
-#                            need them say so and pass
+#   TIDEWAITER_TEST_DATA     a folder of sample images and advisories; ../shared/data where that is
+#                            there. Without it, the tests that need them say so and pass
+#   TIDEWAITER_DEMO_IMAGE    an image layout that deploy/demo/make-image.sh made; without one it is
+#                            made, where Debian, PyPI and npm can be reached
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 
@@ -32,6 +34,12 @@ export CARGO_TARGET_DIR="${CARGO_TARGET_DIR:-$HOME/.cache/tidewaiter/target}"
 export CARGO_TERM_COLOR="${CARGO_TERM_COLOR:-auto}" CARGO_INCREMENTAL=0
 export PATH="${CARGO_HOME:-$HOME/.cargo}/bin:$PATH:/usr/sbin:/sbin"
 tools="$HOME/.cache/tidewaiter/tools"
+if [ -z "${TIDEWAITER_TEST_DATA:-}" ] && [ -d ../shared/data ]; then
+  TIDEWAITER_TEST_DATA="$(cd ../shared/data && pwd)"
+fi
+[ -z "${TIDEWAITER_TEST_DATA:-}" ] || export TIDEWAITER_TEST_DATA
+log="$(mktemp)"
+trap 'rm -f "$log"' EXIT
 
 names=() results=() seconds=()
 failed=no
@@ -61,6 +69,11 @@ summary() {
     printf '%-14s %9s  %s\n' "${names[$index]}" "${seconds[$index]}" "${results[$index]}"
   done
   printf '%-14s %9s\n' all "$SECONDS"
+  # What a test could not look at is no success to be silent about.
+  if grep -q '^skipped' "$log"; then
+    printf '\nskipped by tests:\n'
+    grep '^skipped' "$log" | sort | uniq | sed 's/^/  /'
+  fi
 }
 interrupted() {
   summary
@@ -68,18 +81,31 @@ interrupted() {
 }
 trap interrupted INT TERM
 
+# The image that package managers' own lists are compared with; kept for the next time.
+demo_image() {
+  local image
+  image="$HOME/.cache/tidewaiter/demo-image-$(sha256sum deploy/demo/make-image.sh | cut -c1-12)"
+  if [ ! -f "$image/oci-layout" ]; then
+    rm -rf "$image.part"
+    mkdir -p "$(dirname "$image")"
+    (umask 022 && timeout 10m deploy/demo/make-image.sh "$image.part") || return 1
+    mv "$image.part" "$image"
+  fi
+  export TIDEWAITER_DEMO_IMAGE="$image"
+}
+
 doc() { RUSTDOCFLAGS='-D warnings' cargo doc --locked --release --no-deps --workspace --quiet; }
 
 tests() {
   if [ $quick = yes ]; then
     # The end-to-end tests stand in the package `tests`, of which only the rules are run.
-    cargo test --locked --release --workspace --exclude tests --no-fail-fast \
+    cargo test --locked --release --workspace --exclude tests --no-fail-fast -- --show-output \
       && cargo test --locked --release --package tests --test tidy
   else
     # The end-to-end tests start the program itself.
     cargo build --locked --release --workspace --bin tidewaiter \
-      && cargo test --locked --release --workspace --no-fail-fast
-  fi
+      && cargo test --locked --release --workspace --no-fail-fast -- --show-output
+  fi 2>&1 | tee "$log"
 }
 
 # Finds cargo-deny, or builds it: unoptimized, for it runs only seconds, and in its own folder.
@@ -117,6 +143,15 @@ if [ $quick = yes ]; then
   skip documentation '--quick'
 else
   part documentation doc
+fi
+if [ $quick = no ] && [ -z "${TIDEWAITER_DEMO_IMAGE:-}" ]; then
+  start=$SECONDS
+  printf '\n== demo image: deploy/demo/make-image.sh\n'
+  if demo_image; then
+    note 'demo image' passed $((SECONDS - start))
+  else
+    skip 'demo image' 'it could not be made, see above'
+  fi
 fi
 part tests tests
 if [ $quick = yes ]; then

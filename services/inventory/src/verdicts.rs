@@ -8,7 +8,8 @@ use std::{
 use bus::{Store, StoreError};
 use jiff::{SignedDuration, Timestamp};
 use model::{
-    Decision, Digest, Fingerprint, Judged, Partition, Slug, SweptMark, Verdict, Waived,
+    Assessed, Decision, Digest, Fingerprint, Judged, Partition, RecordKey, Slug, SweptMark,
+    Verdict, Waived, What,
     event::{ADVISORIES, images_bucket},
     valid_until,
 };
@@ -75,10 +76,13 @@ pub(crate) async fn of_image(
         return Ok(Vec::new());
     }
     let mark = mark(store, image.partition()).await?;
+    let key = RecordKey::new(tenant, image, What::Assessed);
+    let assessed = store.record::<Assessed>(&key).await?;
+    let assessed = assessed.map_or(0, |stored| stored.revision);
     let live = judged.into_iter().map(|(_, stored)| stored.body);
     let answers = live.filter(|judged| !is_retired(judged)).map(|judged| {
         let view = Holds::of(&judged);
-        let until = view.until(&mark);
+        let until = view.until(&mark, assessed);
         let Judged {
             verdict,
             scan,
@@ -148,6 +152,8 @@ async fn mark(store: &Store, partition: Partition) -> Result<SweptMark, StoreErr
 
 /// What decides how long a verdict holds.
 struct Holds {
+    /// The KV revision of the assessment under it.
+    assessed: u64,
     judged_at: Timestamp,
     waivers_end: Option<Timestamp>,
     data_age_s_max: Option<i64>,
@@ -158,6 +164,7 @@ struct Holds {
 impl Holds {
     const fn of(judged: &Judged) -> Self {
         Self {
+            assessed: judged.assessed,
             judged_at: judged.verdict.evaluated_at,
             waivers_end: judged.waivers_end,
             data_age_s_max: judged.data_age_s_max,
@@ -165,9 +172,11 @@ impl Holds {
     }
 
     /// Until when. A partition that was not swept yet holds for no data; the verdict itself was
-    /// then made with data as old as itself at best.
-    fn until(&self, mark: &SweptMark) -> Option<Timestamp> {
-        let data_at = mark.data_at.or(Some(self.judged_at));
+    /// then made with data as old as itself at best. So it is where the image has a newer
+    /// assessment than the verdict rests on: the mark is of that one.
+    fn until(&self, mark: &SweptMark, assessed: u64) -> Option<Timestamp> {
+        let swept_at = mark.data_at.filter(|_| self.assessed >= assessed);
+        let data_at = swept_at.or(Some(self.judged_at));
         valid_until(
             data_at,
             self.data_age_s_max.map(SignedDuration::from_secs),
@@ -179,20 +188,22 @@ impl Holds {
 // === impl JudgedView ===
 
 impl JudgedView {
-    /// What it decides at `now`, and until when.
+    /// What it decides at `now`, and until when; `assessed` is the revision of the image's present
+    /// assessment.
     pub(crate) fn as_of(
         &self,
-        image: Digest,
+        (image, assessed): (Digest, u64),
         marks: &Marks,
         now: Timestamp,
     ) -> (Decision, Option<Timestamp>) {
         let holds = Holds {
+            assessed: self.assessed,
             judged_at: self.judged_at,
             waivers_end: self.waivers_end,
             data_age_s_max: self.data_age_s_max,
         };
         let none = SweptMark::default();
-        let until = holds.until(marks.0.get(&image.partition()).unwrap_or(&none));
+        let until = holds.until(marks.0.get(&image.partition()).unwrap_or(&none), assessed);
         let has_ended = until.is_some_and(|until| until <= now);
         let decision = if has_ended {
             self.decision.max(Decision::Incomplete)

@@ -35,7 +35,7 @@ const PACKAGES: &str = "packages";
 const INDEXED: &str = "indexed";
 
 const SCHEMA: Schema<'_> = Schema {
-    version: 1,
+    version: 2,
     families: &[
         CURSORS,
         IMAGES,

@@ -2,7 +2,8 @@
 
 use jiff::SignedDuration;
 use model::{
-    AdvisoryStamp, Decision, Facts, Fingerprint, Gap, Os, Reason, Severity, Vulnerability,
+    AdvisoryStamp, Decision, Facts, Fingerprint, Gap, Os, PackageType, Reason, Severity,
+    Vulnerability,
 };
 
 use crate::{
@@ -255,35 +256,44 @@ fn gap_piece(gap: &Gap) -> String {
     format!("{}{layer}{path}: {}", gap_code(gap.code), gap.detail)
 }
 
+/// What would mend a package.
+struct Upgrade<'a> {
+    kind: PackageType,
+    name: &'a str,
+    installed: &'a str,
+    /// The first version that fixes each vulnerability; none where nothing does.
+    fixes: Vec<&'a str>,
+}
+
 /// `upgrade openssl 3.0.1 to 3.0.2, …`, one per package.
 fn upgrades(found: &[&Vulnerability]) -> String {
-    let mut packages: Vec<(&str, &str, Vec<&str>)> = Vec::new();
+    let mut packages: Vec<Upgrade<'_>> = Vec::new();
     for found in found {
         let fix = found.fixed_versions.first().filter(|_| found.is_fixable());
-        let (name, version) = (found.package.as_str(), found.installed_version.as_str());
-        let at = packages
-            .iter()
-            .position(|known| (known.0, known.1) == (name, version));
+        let (name, installed) = (found.package.as_str(), found.installed_version.as_str());
+        let at = packages.iter().position(|known| {
+            (known.kind, known.name, known.installed) == (found.kind, name, installed)
+        });
         let at = at.unwrap_or_else(|| {
-            packages.push((name, version, Vec::new()));
+            packages.push(Upgrade {
+                kind: found.kind,
+                name,
+                installed,
+                fixes: Vec::new(),
+            });
             packages.len() - 1
         });
-        if let Some(fix) = fix.filter(|fix| !packages[at].2.contains(&fix.as_str())) {
-            packages[at].2.push(fix);
+        if let Some(fix) = fix.filter(|fix| !packages[at].fixes.contains(&fix.as_str())) {
+            packages[at].fixes.push(fix);
         }
     }
     let (fixed, unfixed): (Vec<_>, Vec<_>) = packages
         .into_iter()
-        .partition(|(_, _, fixes)| !fixes.is_empty());
-    let upgrade = |(name, version, fixes): &(&str, &str, Vec<&str>)| match fixes.as_slice() {
-        [fix] => format!("{name} {version} to {fix}"),
-        // Which of them is the newest only the package's own world knows.
-        _ => format!("{name} {version} to the newest of {}", fixes.join(", ")),
-    };
-    let upgrades: Vec<_> = fixed.iter().map(upgrade).collect();
+        .partition(|package| !package.fixes.is_empty());
+    let upgrades: Vec<_> = fixed.iter().map(Upgrade::advice).collect();
     let waiting: Vec<_> = unfixed
         .iter()
-        .map(|(name, ..)| (*name).to_owned())
+        .map(|package| package.name.to_owned())
         .collect();
     let advice = [
         (!upgrades.is_empty()).then(|| format!("upgrade {}", listed(&upgrades))),
@@ -295,6 +305,24 @@ fn upgrades(found: &[&Vulnerability]) -> String {
         }),
     ];
     advice.into_iter().flatten().collect::<Vec<_>>().join("; ")
+}
+
+// === impl Upgrade ===
+
+impl Upgrade<'_> {
+    /// The newest of the fixing versions has all the fixes.
+    fn advice(&self) -> String {
+        let Self {
+            kind,
+            name,
+            installed,
+            fixes,
+        } = self;
+        match vulndb::newest(*kind, fixes) {
+            Some(newest) => format!("{name} {installed} to {newest}"),
+            None => format!("{name} {installed} to the newest of {}", fixes.join(", ")),
+        }
+    }
 }
 
 /// The first pieces, and how many more there are.

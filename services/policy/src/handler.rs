@@ -40,11 +40,7 @@ impl Handler for KnownHandler {
 
     async fn handle(&self, delivery: Delivery<Known>) -> Result<Outcome, Failure> {
         let key = key(&delivery)?;
-        let rulings = self
-            .judges
-            .known(&key, &delivery.body)
-            .await
-            .map_err(failure)?;
+        let rulings = self.judges.known(&key).await.map_err(failure)?;
         outcome(&self.calendar, &self.judges, &rulings)
     }
 }

@@ -59,6 +59,7 @@ pub(crate) fn replacing(
     known: Option<Stored<Judged>>,
     now: Timestamp,
 ) -> Ruling {
+    judged.decided_at = Some(judged.verdict.evaluated_at);
     let Some(Stored {
         revision,
         body: old,
@@ -75,11 +76,12 @@ pub(crate) fn replacing(
     let basis = |judged: &Judged| (judged.assessed, judged.verdict.policy_revision);
     let same = old.verdict.decision == judged.verdict.decision;
     // On the same basis with the same decision it is the same piece of news, told or not.
-    judged.previous = if same && basis(&old) == basis(&judged) {
-        old.previous
+    if same && basis(&old) == basis(&judged) {
+        judged.previous = old.previous;
+        judged.decided_at = Some(decided_at(&old));
     } else {
-        Some(old.verdict.decision)
-    };
+        judged.previous = Some(old.verdict.decision);
+    }
     let news = if same {
         young_news(&key, &old, now)
     } else {
@@ -143,6 +145,7 @@ pub(crate) fn retired(
             valid_until: None,
         },
         previous: None,
+        decided_at: None,
         counts: Counts::default(),
         waivers_end: None,
         data_age_s_max: None,
@@ -198,8 +201,14 @@ fn news(key: &RecordKey, judged: &Judged) -> Option<ImageJudged> {
         references: references.clone(),
         assessed: *assessed,
         policy_revision: verdict.policy_revision,
-        judged_at: verdict.evaluated_at,
+        judged_at: decided_at(judged),
     })
+}
+
+/// When a verdict's decision was made. Judging again with the same result leaves it as it is, so
+/// that news of it have one id however often they are told.
+fn decided_at(judged: &Judged) -> Timestamp {
+    judged.decided_at.unwrap_or(judged.verdict.evaluated_at)
 }
 
 fn young_news(key: &RecordKey, judged: &Judged, now: Timestamp) -> Option<ImageJudged> {

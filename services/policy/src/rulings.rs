@@ -66,7 +66,12 @@ struct Due {
 // === impl Judges ===
 
 impl Judges {
-    /// What shall be done about an image that was assessed.
+    /// What shall be done about an image whose assessment has this revision. `again`: its message
+    /// came before.
+    ///
+    /// Its names are read here, after the verdicts, and never taken from a message: a message may
+    /// be older than a verdict. Who changes the names in between judges too, and then the
+    /// compare-and-set of ours fails.
     pub(crate) async fn assessed(
         &self,
         key: &RecordKey,
@@ -74,47 +79,19 @@ impl Judges {
         assessed: Assessed,
         again: bool,
     ) -> anyhow::Result<Vec<Ruling>> {
+        let started = Instant::now();
+        let policies = Arc::clone(&self.policies.borrow());
+        let mut verdicts = Vec::new();
+        for policy in policies.all() {
+            let key = key.sibling(What::Judged(policy.name.clone()));
+            let stored = self.store.record::<Judged>(&key).await?;
+            verdicts.push((policy, key, stored));
+        }
         let known = self
             .store
             .record::<Known>(&key.sibling(What::Known))
             .await?;
         let known = known.map(|stored| stored.body).unwrap_or_default();
-        self.image(key, &known, revision, assessed, again).await
-    }
-
-    /// What shall be done about an image whose names changed.
-    pub(crate) async fn known(
-        &self,
-        key: &RecordKey,
-        known: &Known,
-    ) -> anyhow::Result<Vec<Ruling>> {
-        let stored = self
-            .store
-            .record::<Assessed>(&key.sibling(What::Assessed))
-            .await?;
-        // Without an assessment there is nothing to judge; when it comes it finds the names.
-        let Some(Stored { revision, body }) = stored else {
-            return Ok(Vec::new());
-        };
-        self.image(key, known, revision, body, false).await
-    }
-
-    /// What shall be done about a verdict under a policy that is not in force any more.
-    pub(crate) async fn orphan(&self, key: &RecordKey) -> anyhow::Result<Option<Ruling>> {
-        let stored = self.store.record::<Judged>(key).await?;
-        Ok(stored.and_then(|stored| retired(key.clone(), stored, None, self.cx.now())))
-    }
-
-    async fn image(
-        &self,
-        key: &RecordKey,
-        known: &Known,
-        revision: u64,
-        assessed: Assessed,
-        again: bool,
-    ) -> anyhow::Result<Vec<Ruling>> {
-        let started = Instant::now();
-        let policies = Arc::clone(&self.policies.borrow());
         let image = Image {
             key: key.clone(),
             names: known.names().take(NAMES_MAX).collect(),
@@ -123,11 +100,9 @@ impl Judges {
             mark: self.swept(key).await?,
             now: self.cx.now(),
         };
-        let mut selected = policies.of(known);
+        let mut selected = policies.of(&known);
         let (mut rulings, mut due) = (Vec::new(), Vec::new());
-        for policy in policies.all() {
-            let key = key.sibling(What::Judged(policy.name.clone()));
-            let known = self.store.record::<Judged>(&key).await?;
+        for (policy, key, known) in verdicts {
             let at = selected
                 .iter()
                 .position(|one| one.policy.name == policy.name);
@@ -155,6 +130,25 @@ impl Judges {
             metrics::judged(started.elapsed());
         }
         Ok(rulings)
+    }
+
+    /// What shall be done about an image whose names changed.
+    pub(crate) async fn known(&self, key: &RecordKey) -> anyhow::Result<Vec<Ruling>> {
+        let stored = self
+            .store
+            .record::<Assessed>(&key.sibling(What::Assessed))
+            .await?;
+        // Without an assessment there is nothing to judge; when it comes it finds the names.
+        let Some(Stored { revision, body }) = stored else {
+            return Ok(Vec::new());
+        };
+        self.assessed(key, revision, body, false).await
+    }
+
+    /// What shall be done about a verdict under a policy that is not in force any more.
+    pub(crate) async fn orphan(&self, key: &RecordKey) -> anyhow::Result<Option<Ruling>> {
+        let stored = self.store.record::<Judged>(key).await?;
+        Ok(stored.and_then(|stored| retired(key.clone(), stored, None, self.cx.now())))
     }
 
     /// Loads the facts and judges them under the policies that are due.
@@ -284,6 +278,7 @@ impl Image {
             assessed: self.revision,
             scan: self.assessed.scan,
             previous: None,
+            decided_at: None,
             verdict,
             counts,
             waivers_end,

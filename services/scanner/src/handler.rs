@@ -58,7 +58,13 @@ impl<S: Sections + 'static> ImageJobs<S> {
         let unreadable = |code: GapCode, detail: String| {
             let gap = Gap::new(code, Hides::Entries, detail);
             Scan {
-                report: unreadable(&self.reader, job.image, job.reference.clone(), gap),
+                report: unreadable(
+                    &self.reader,
+                    job.image,
+                    job.index,
+                    job.reference.clone(),
+                    gap,
+                ),
                 layers_read: 0,
                 duration: std::time::Duration::ZERO,
             }

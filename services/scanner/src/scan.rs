@@ -127,6 +127,11 @@ impl Reader {
 /// Scans an image: takes what `sections` know of its layers, reads the others from `source`,
 /// biggest first, and puts them together.
 ///
+/// What it knows of all layers is in memory until then, a layer that the image names often once: at
+/// most `layers_max` layers, each within what [`Limits`] allow the entries and results of one, of
+/// which those that are in the memory cache are shared with it and with other scans. What putting
+/// them together takes beside that is bounded by the `image_*` of the limits.
+///
 /// # Errors
 /// Only for what may be gone the next time; whatever the image itself is, there is a report.
 pub async fn scan(
@@ -171,11 +176,12 @@ pub async fn scan(
         .filter_map(|layer| reports.get(&layer.digest).cloned())
         .collect();
     let (config, subject) = (image.config.clone(), subject(image, layers));
+    let limits = reader.settings.limits.clone();
     let laid = cx.compute(move || {
         let ordered: Vec<&PreparedLayer> = ordered.iter().map(|layer| &**layer).collect();
-        coalesce_prepared(&ordered, &config, subject)
+        coalesce_prepared(&ordered, &config, subject, &limits)
     });
-    let mut report = laid.await.context("laying the layers over each other")?;
+    let mut report = laid.await.context("putting the layers together")?;
     report.gaps.extend(gaps);
     report.gaps.sort();
     report.gaps.dedup();
@@ -191,12 +197,18 @@ pub async fn scan(
 
 /// The report of an image that could not even be resolved: one gap that hides everything. Whoever
 /// pushed it still gets a verdict.
-pub fn unreadable(reader: &Reader, digest: Digest, reference: String, gap: Gap) -> ImageReport {
+pub fn unreadable(
+    reader: &Reader,
+    digest: Digest,
+    index: Option<Digest>,
+    reference: String,
+    gap: Gap,
+) -> ImageReport {
     ImageReport {
         image: digest,
         target: Target {
             reference,
-            index_digest: None,
+            index_digest: index,
             manifest_digest: Some(digest),
             image_id: digest,
             platform: model::Platform::default(),
@@ -378,6 +390,7 @@ fn subject(image: &Image, layers: &[Descriptor]) -> Subject {
         index_digest: image.index,
         manifest_digest: image.has_registry_manifest.then_some(image.digest),
         image_id: image.image_id,
+        platform: image.platform.clone(),
         layer_sizes: layers.iter().map(|layer| layer.size).collect(),
     }
 }

@@ -20,6 +20,9 @@ use crate::{
     exit::{Ended, Exit},
 };
 
+/// How long a thread that still reads a layer may take to notice that nobody waits for it.
+const STRAGGLERS: Duration = Duration::from_millis(200);
+
 /// Runs a command to its end.
 pub(crate) fn run(cli: Cli) -> anyhow::Result<Exit> {
     let config = Config::load(&cli.global)?;
@@ -28,7 +31,7 @@ pub(crate) fn run(cli: Cli) -> anyhow::Result<Exit> {
         .build()
         .context("starting the runtime")?;
     let global = cli.global;
-    runtime.block_on(async move {
+    let outcome = runtime.block_on(async move {
         match cli.command {
             Command::Scan(args) => scan::run(config, &global, args).await,
             Command::Serve(args) => serve::run(config, args).await,
@@ -37,7 +40,10 @@ pub(crate) fn run(cli: Cli) -> anyhow::Result<Exit> {
             Command::Images(args) => images::run(args).await,
             Command::Check(args) => check::run(args).await,
         }
-    })
+    });
+    // Dropping the runtime would wait for work that was given up, however long it takes.
+    runtime.shutdown_timeout(STRAGGLERS);
+    outcome
 }
 
 /// The time that a command may take.

@@ -100,3 +100,44 @@ impl Default for Http {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use serde_json::Value;
+
+    use super::*;
+
+    const FILE: &str = concat!(
+        env!("CARGO_MANIFEST_DIR"),
+        "/../../deploy/config/tidewaiter.yaml"
+    );
+    /// What the file leaves out: it depends on the machine.
+    const LEFT_OUT: &[&str] = &["/scanner/layers_at_once"];
+
+    #[test]
+    fn the_file_in_deploy_shows_every_setting_with_its_default() {
+        let read = chassis::config::load::<Config>(Some(Path::new(FILE)), "NOBODY_SETS_THIS");
+        assert_eq!(read.unwrap(), Config::default());
+        let text = chassis::files::read_text_bounded(Path::new(FILE), 1 << 20).unwrap();
+        let shown: Value = serde_saphyr::from_str(&text).unwrap();
+        let mut missing = Vec::new();
+        not_shown(
+            "",
+            &serde_json::to_value(Config::default()).unwrap(),
+            &shown,
+            &mut missing,
+        );
+        assert_eq!(missing, LEFT_OUT);
+    }
+
+    /// Settings that the file does not name.
+    fn not_shown(path: &str, defaults: &Value, shown: &Value, missing: &mut Vec<String>) {
+        for (name, value) in defaults.as_object().into_iter().flatten() {
+            let path = format!("{path}/{name}");
+            match shown.get(name) {
+                Some(shown) => not_shown(&path, value, shown, missing),
+                None => missing.push(path),
+            }
+        }
+    }
+}

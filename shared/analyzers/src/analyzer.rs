@@ -8,6 +8,15 @@ use serde::{Deserialize, Serialize};
 
 use crate::{ANALYZERS, File};
 
+/// About what a result takes beside its texts.
+const FIXED_BYTES: usize = 250;
+
+/// Bytes of a licence's name or expression.
+const LICENSE_BYTES_MAX: usize = 200;
+
+/// Licences of one package.
+const LICENSES_MAX: usize = 100;
+
 /// Looks at files of a layer and says what they prove.
 pub trait Analyzer: Send + Sync {
     /// Name, output version, digest of its configuration and of [`Limits`]: its part of the
@@ -22,6 +31,13 @@ pub trait Analyzer: Send + Sync {
     /// Decides by path, size, mode and the first KB whether it wants a regular file, so that
     /// unwanted bytes are never copied.
     fn wants(&self, entry: &Entry<'_>, head: &[u8]) -> Wanted;
+
+    /// Whether a file that it does not want would be one that it wants, had it another name: by its
+    /// first KB. Small ones are kept until the layer's end, for a hard link that gives them such a
+    /// name, and are then analyzed under that name.
+    fn recognizes(&self, _head: &[u8]) -> bool {
+        false
+    }
 
     /// Reads the wanted files and says what it found. What it found before an error is kept.
     fn analyze(&self, files: &[File], found: &mut Found) -> Result<(), Malformed>;
@@ -95,7 +111,7 @@ pub fn analyzer_id(
 
 /// The id under which the `entries` section is kept.
 pub fn entries_id(limits: &Limits) -> AnalyzerId {
-    analyzer_id("entries", 1, &(), limits)
+    analyzer_id("entries", 2, &(), limits)
 }
 
 // === impl Found ===
@@ -124,41 +140,52 @@ impl Found {
 
     /// Adds an operating system.
     pub fn add_os(&mut self, os: FoundOs) {
-        if self.fits(&[&os.path, &os.id, &os.version_id]) {
+        let texts = [&os.path, &os.id, &os.version_id].into_iter();
+        let texts = texts.chain(&os.codename).chain(&os.pretty_name);
+        let bytes = list_bytes(&os.id_like).saturating_add(bytes(texts));
+        if self.fits(bytes) {
             self.os.push(os);
         }
     }
 
-    /// Adds a package.
-    pub fn add_package(&mut self, package: FoundPackage) {
-        let depends = package
-            .depends_on
-            .iter()
-            .map(|name| name.len().saturating_add(24))
-            .sum();
-        if self.fits_bytes(depends) && self.fits(&[&package.path, &package.name, &package.version])
-        {
+    /// Adds a package. A licence that is longer than any name is left out: some write its whole
+    /// text where the name belongs.
+    pub fn add_package(&mut self, mut package: FoundPackage) {
+        package
+            .licenses
+            .retain(|name| name.len() <= LICENSE_BYTES_MAX);
+        package.licenses.truncate(LICENSES_MAX);
+        let texts = [&package.path, &package.name, &package.version].into_iter();
+        let texts = texts
+            .chain(&package.arch)
+            .chain(&package.source_name)
+            .chain(&package.source_version);
+        let bytes = bytes(texts)
+            .saturating_add(list_bytes(&package.licenses))
+            .saturating_add(list_bytes(&package.depends_on));
+        if self.fits(bytes) {
             self.packages.push(package);
         }
     }
 
     /// Adds a file that a package owns.
     pub fn add_owned(&mut self, owned: Owned) {
-        if self.fits(&[&owned.package, &owned.path]) {
+        let texts = [&owned.package, &owned.path].into_iter();
+        if self.fits(bytes(texts.chain(&owned.arch).chain(&owned.digest))) {
             self.owned.push(owned);
         }
     }
 
     /// Adds a finding.
     pub fn add_finding(&mut self, finding: FoundFinding) {
-        if self.fits_bytes(1000) {
+        if self.fits(finding_bytes(&finding)) {
             self.findings.push(finding);
         }
     }
 
     /// Adds a gap.
     pub fn add_gap(&mut self, gap: Gap) {
-        if self.fits(&[gap.path.as_deref().unwrap_or_default(), &gap.detail]) {
+        if self.fits(bytes(gap.path.iter().chain([&gap.detail]))) {
             self.gaps.push(gap);
         }
     }
@@ -192,24 +219,52 @@ impl Found {
         self.room
     }
 
-    fn fits(&mut self, texts: &[&str]) -> bool {
-        // About what a result takes beside its texts.
-        const FIXED_BYTES: usize = 250;
-        self.fits_bytes(
-            texts
-                .iter()
-                .map(|text| text.len())
-                .sum::<usize>()
-                .saturating_add(FIXED_BYTES),
-        )
-    }
-
-    fn fits_bytes(&mut self, bytes: usize) -> bool {
-        match self.room.checked_sub(bytes as u64) {
+    /// Whether a result with so many bytes of texts fits; it takes the room.
+    fn fits(&mut self, bytes: usize) -> bool {
+        match self
+            .room
+            .checked_sub(bytes.saturating_add(FIXED_BYTES) as u64)
+        {
             Some(room) => self.room = room,
             None => self.is_over = true,
         }
         !self.is_over
+    }
+}
+
+/// Bytes of texts.
+fn bytes<'a>(texts: impl Iterator<Item = &'a String>) -> usize {
+    texts.map(String::len).fold(0, usize::saturating_add)
+}
+
+/// Bytes of a list of texts, with what each takes beside its letters.
+fn list_bytes(texts: &[String]) -> usize {
+    let of_each = texts.len().saturating_mul(size_of::<String>());
+    bytes(texts.iter()).saturating_add(of_each)
+}
+
+fn finding_bytes(finding: &FoundFinding) -> usize {
+    match finding {
+        FoundFinding::Secret(secret) => bytes(
+            [
+                &secret.rule,
+                &secret.title,
+                &secret.path,
+                &secret.masked,
+                &secret.advice,
+                &secret.fingerprint,
+            ]
+            .into_iter(),
+        ),
+        FoundFinding::Malware(malware) => {
+            bytes([&malware.rule, &malware.ruleset, &malware.path].into_iter())
+        }
+        FoundFinding::Misconfiguration(found) => {
+            let texts = [&found.id, &found.title, &found.evidence, &found.remediation];
+            let texts = texts.into_iter().chain(&found.path);
+            bytes(texts.chain([&found.fingerprint.0])).saturating_add(list_bytes(&found.clauses))
+        }
+        FoundFinding::Unknown => 0,
     }
 }
 

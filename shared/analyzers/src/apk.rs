@@ -13,6 +13,12 @@ const BYTES_MAX: u64 = 64 << 20;
 /// The largest packages have 60,000 files, of three lines each.
 const LINES_MAX: usize = 500_000;
 
+/// All of Alpine's packages together provide 200,000.
+const PROVIDERS_MAX: usize = 500_000;
+
+/// The largest metapackages need some hundred.
+const DEPENDS_MAX: usize = 10_000;
+
 /// Where apk looks; the second place is that of version 3 and merged `/usr`.
 pub(crate) const PLACES: &[&str] = &["lib/apk/db/installed", "usr/lib/apk/db/installed"];
 
@@ -28,7 +34,7 @@ pub(crate) fn is_database(path: &str) -> bool {
 
 impl Apk {
     pub(crate) fn boxed(config: &Config, limits: &Limits) -> Box<dyn Analyzer> {
-        Box::new(Self(analyzer_id("apk", 1, config, limits)))
+        Box::new(Self(analyzer_id("apk", 2, config, limits)))
     }
 }
 
@@ -49,6 +55,10 @@ impl Analyzer for Apk {
         for file in files {
             let text = file.text(BYTES_MAX)?;
             let providers = providers(&text);
+            if providers.len() >= PROVIDERS_MAX {
+                let detail = format!("{PROVIDERS_MAX} names or more are provided");
+                found.malformed(file.path(), detail);
+            }
             for (at, lines) in records(&text).enumerate() {
                 let record = Record {
                     lines,
@@ -116,11 +126,17 @@ impl Record<'_> {
     /// Names of packages that provide what is needed; what nobody provides is left out.
     fn dependencies(&self, name: &str) -> Vec<String> {
         let needs = get(&self.lines, "D").unwrap_or_default();
-        let names: BTreeSet<&str> = needs
+        let needed = needs
             .split_whitespace()
             .filter_map(|need| self.providers.get(bare(need)).copied())
-            .filter(|provider| *provider != name)
-            .collect();
+            .filter(|provider| *provider != name);
+        let mut names = BTreeSet::new();
+        for needed in needed {
+            if names.len() >= DEPENDS_MAX {
+                break;
+            }
+            names.insert(needed);
+        }
         names.into_iter().map(ToOwned::to_owned).collect()
     }
 
@@ -193,12 +209,14 @@ fn providers(text: &str) -> HashMap<&str, &str> {
         let Some(name) = get(&record, "P") else {
             continue;
         };
+        if providers.len() >= PROVIDERS_MAX {
+            break;
+        }
         providers.insert(name, name);
-        for provided in get(&record, "p")
-            .unwrap_or_default()
-            .split_whitespace()
-            .take(LINES_MAX)
-        {
+        for provided in get(&record, "p").unwrap_or_default().split_whitespace() {
+            if providers.len() >= PROVIDERS_MAX {
+                break;
+            }
             providers.entry(bare(provided)).or_insert(name);
         }
     }
@@ -247,6 +265,13 @@ fn base64(text: &str) -> Option<Vec<u8>> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_is_provided_is_bounded() {
+        let many: Vec<_> = (0..2 * PROVIDERS_MAX).map(|at| at.to_string()).collect();
+        let text = format!("P:a\nV:1\np:{}\n\nP:b\nV:1\n", many.join(" "));
+        assert_eq!(providers(&text).len(), PROVIDERS_MAX);
+    }
 
     #[test]
     fn checksums_become_hex() {

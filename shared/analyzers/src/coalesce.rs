@@ -5,9 +5,16 @@
 //! entry that its content came from. Packages exist while the file that proves them is visible,
 //! and a package manager's records count where the package manager itself would find them, by
 //! whatever links. A package's layer is the one from which on the records list it without
-//! interruption. Of all entries only those are looked at that can matter (module `outline`), for the
-//! same layers are laid over each other again for every image that has them. Secrets and malware of deleted files stay: they are still in the image.
+//! interruption. Entries that a layer writes through a link of a lower layer go where the link leads,
+//! as with a merged `/usr`; a whiteout never does, for runtimes unpack a layer by itself. Secrets and
+//! malware of deleted files stay: they are still in the image.
+//!
+//! Of all entries only those are looked at that can matter (module `outline`), for the same layers
+//! are laid over each other again for every image that has them. Whether a layer fits into an image's
+//! limits is decided by the size of the whole layer, which is counted when it is prepared; steps are
+//! counted as they are made.
 
+mod budget;
 mod findings;
 mod gaps;
 mod outline;
@@ -19,7 +26,12 @@ mod tests;
 mod tree;
 mod view;
 
-use model::{Digest, EntryKind, ImageConfig, ImageReport, LayerReport, Os, Target, TargetLayer};
+use std::collections::HashMap;
+
+use archive::Limits;
+use model::{
+    Digest, EntryKind, ImageConfig, ImageReport, LayerReport, Os, Platform, Target, TargetLayer,
+};
 
 pub use self::outline::PreparedLayer;
 use self::view::View;
@@ -38,17 +50,30 @@ pub struct Subject {
     pub manifest_digest: Option<Digest>,
     /// The config's digest.
     pub image_id: Digest,
+    /// The platform: what the config says, else what the index says.
+    pub platform: Platform,
     /// Bytes of each layer's blob, as the manifest says, base layer first.
     pub layer_sizes: Vec<u64>,
 }
 
 /// Makes an image's report of its layers' reports, base layer first.
 ///
-/// It is a pure function: the same arguments give the same report, in the same order.
-pub fn coalesce(layers: &[LayerReport], config: &ImageConfig, subject: Subject) -> ImageReport {
-    let prepared: Vec<_> = layers.iter().cloned().map(PreparedLayer::new).collect();
-    let prepared: Vec<_> = prepared.iter().collect();
-    coalesce_prepared(&prepared, config, subject)
+/// It is a pure function: the same arguments give the same report, in the same order. What the
+/// layers cost together is bounded by the `image_*` of the limits; what is beyond is a gap.
+pub fn coalesce(
+    layers: &[LayerReport],
+    config: &ImageConfig,
+    subject: Subject,
+    limits: &Limits,
+) -> ImageReport {
+    let mut prepared = HashMap::new();
+    for layer in layers {
+        let known = prepared.entry(layer.blob);
+        known.or_insert_with(|| PreparedLayer::new(layer.clone()));
+    }
+    let prepared = layers.iter().filter_map(|layer| prepared.get(&layer.blob));
+    let prepared: Vec<_> = prepared.collect();
+    coalesce_prepared(&prepared, config, subject, limits)
 }
 
 /// [`coalesce`] of layers that were prepared once and are used for many images.
@@ -56,12 +81,14 @@ pub fn coalesce_prepared(
     layers: &[&PreparedLayer],
     config: &ImageConfig,
     subject: Subject,
+    limits: &Limits,
 ) -> ImageReport {
     let candidates = view::candidates(layers);
-    report(&View::new(layers, &candidates), config, subject)
+    let view = View::new(layers, &candidates, limits);
+    report(&view, config, subject, limits)
 }
 
-fn report(view: &View<'_>, config: &ImageConfig, subject: Subject) -> ImageReport {
+fn report(view: &View<'_>, config: &ImageConfig, subject: Subject, limits: &Limits) -> ImageReport {
     let layers = &view.layers;
     let instructions = instructions(config, layers.len());
     let os = os(view);
@@ -87,13 +114,14 @@ fn report(view: &View<'_>, config: &ImageConfig, subject: Subject) -> ImageRepor
         analyzers,
         packages: packages::collect(view, os.as_ref()),
         findings: findings::collect(view, &instructions),
-        gaps: gaps::collect(view, config, &subject),
+        // Last: by then it is known whether the limits sufficed.
+        gaps: gaps::collect(view, config, &subject, limits),
         target: Target {
             reference: subject.reference,
             index_digest: subject.index_digest,
             manifest_digest: subject.manifest_digest,
             image_id: subject.image_id,
-            platform: config.platform.clone(),
+            platform: subject.platform,
             os,
             layers: target_layers,
             config: config.runtime.clone(),

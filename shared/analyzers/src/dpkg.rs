@@ -1,6 +1,6 @@
 //! Debian packages: dpkg's `status`, the `status.d` of distroless images, and the files' owners.
 
-use std::collections::{BTreeMap, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashSet};
 
 use archive::{Entry, Limits};
 use model::{AnalyzerId, Confidence, FoundPackage, Owned, PackageType};
@@ -15,6 +15,9 @@ const BYTES_MAX: u64 = 64 << 20;
 
 /// The largest packages have 60,000 files.
 const FILES_MAX: usize = 500_000;
+
+/// The largest metapackages have some hundred.
+const DEPENDS_MAX: usize = 10_000;
 
 /// Where dpkg keeps everything.
 const HOME: &str = "var/lib/dpkg";
@@ -48,7 +51,7 @@ pub(crate) fn place(path: &str) -> String {
 
 impl Dpkg {
     pub(crate) fn boxed(config: &Config, limits: &Limits) -> Box<dyn Analyzer> {
-        Box::new(Self(analyzer_id("dpkg", 1, config, limits)))
+        Box::new(Self(analyzer_id("dpkg", 2, config, limits)))
     }
 }
 
@@ -150,7 +153,12 @@ fn read_status(path: &str, text: &str, found: &mut Found) {
             );
             continue;
         };
-        found.add_package(package(path, name, version, &stanza));
+        let package = package(path, name, version, &stanza);
+        if package.depends_on.len() >= DEPENDS_MAX {
+            let detail = format!("paragraph {number} has {DEPENDS_MAX} dependencies or more");
+            found.malformed(path, detail);
+        }
+        found.add_package(package);
     }
 }
 
@@ -196,11 +204,15 @@ fn dependencies(field: &str) -> Vec<String> {
     let names = field
         .split([',', '|'])
         .filter_map(|part| part.split_whitespace().next());
-    let names = names.map(|name| name.split([':', '(']).next().unwrap_or_default().to_owned());
-    let mut names: Vec<_> = names.filter(|name| !name.is_empty()).collect();
-    names.sort();
-    names.dedup();
-    names
+    let names = names.map(|name| name.split([':', '(']).next().unwrap_or_default());
+    let mut found = BTreeSet::new();
+    for name in names.filter(|name| !name.is_empty()) {
+        if found.len() >= DEPENDS_MAX {
+            break;
+        }
+        found.insert(name);
+    }
+    found.into_iter().map(ToOwned::to_owned).collect()
 }
 
 /// Reads a `.list` or `.md5sums`: paths without the leading slash, and the digests of the latter.
@@ -230,4 +242,16 @@ fn read_owned(path: &str, text: &str, owned: &mut BTreeMap<String, Option<String
         }
     }
     true
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn dependencies_are_bounded() {
+        assert_eq!(dependencies("b (>= 1), a:any | c, b"), ["a", "b", "c"]);
+        let many: Vec<_> = (0..2 * DEPENDS_MAX).map(|at| at.to_string()).collect();
+        assert_eq!(dependencies(&many.join(",")).len(), DEPENDS_MAX);
+    }
 }

@@ -15,8 +15,11 @@
 //!
 //! ```text
 //!   256 KiB input + 6 x 256 KiB buffers + decoder window (32 KiB, or 2^zstd_window_log_max)
-//! + held_bytes_max + 2 x file_memory_bytes_max
-//! + one extended header (pax_bytes_max) + name_bytes_max + entries_max x about 200 bytes + results
+//! + held_bytes_max + held_bytes_max / 4 for hard links + 2 x file_memory_bytes_max
+//! + one extended header (pax_bytes_max) + name_bytes_max + entries_max x about 200 bytes
+//! + 4 x result_bytes_max per analyzer that fills it
+//! + per file that is parsed at this moment (two, and one per thread of the pool): its text, up to
+//!   64 MiB, three times where it is not UTF-8, and about 100 MB of a parser's own
 //! ```
 //!
 //! | analyzer | reads | finds |
@@ -29,7 +32,9 @@
 //! | `setuid` | the mode of each file | setuid and setgid files |
 //!
 //! What it does not do: it knows no advisory and no policy, resolves no name over the network, and
-//! is never asynchronous. Files that an image only *could* install (lock files) are not read.
+//! is never asynchronous. Files that an image only *could* install (lock files) are not read, nor is
+//! a package that `node_modules` reaches only by a link to a directory elsewhere, as npm's workspaces
+//! do with the code of the image itself. A record that is a link and was not read is a gap.
 //!
 //! To add an analyzer: a file with a unit-like struct and [`Analyzer`], one line in [`ANALYZERS`],
 //! a row above, `testdata/NAME/` with a good and a broken case, and a line in `testdata/versions`.
@@ -53,6 +58,7 @@ mod coalesce;
 mod conformance;
 mod dpkg;
 mod file;
+mod links;
 mod npm;
 mod os_release;
 mod python;

@@ -16,7 +16,7 @@ pub(crate) struct Npm(AnalyzerId);
 
 impl Npm {
     pub(crate) fn boxed(config: &Config, limits: &Limits) -> Box<dyn Analyzer> {
-        Box::new(Self(analyzer_id("npm", 1, config, limits)))
+        Box::new(Self(analyzer_id("npm", 2, config, limits)))
     }
 }
 
@@ -26,11 +26,18 @@ impl Analyzer for Npm {
     }
 
     fn wants(&self, entry: &Entry<'_>, _head: &[u8]) -> Wanted {
-        if is_installed(entry) {
+        if is_installed(entry.path) {
             Wanted::Alone
         } else {
             Wanted::No
         }
+    }
+
+    fn recognizes(&self, head: &[u8]) -> bool {
+        const NAME: &[u8] = b"\"name\"";
+        let json = head.strip_prefix(b"\xef\xbb\xbf").unwrap_or(head);
+        json.trim_ascii_start().starts_with(b"{")
+            && json.windows(NAME.len()).any(|window| window == NAME)
     }
 
     fn analyze(&self, files: &[File], found: &mut Found) -> Result<(), Malformed> {
@@ -64,13 +71,16 @@ impl Analyzer for Npm {
     }
 }
 
+/// Names of paths that [`is_installed`] takes.
+pub(crate) const NAMES: &[&str] = &["package.json"];
+
 /// Whether it is the `package.json` of a package itself: `node_modules/NAME/package.json` or
 /// `node_modules/@SCOPE/NAME/package.json`, and not one in a folder of a package.
-fn is_installed(entry: &Entry<'_>) -> bool {
-    if entry.name() != "package.json" {
+pub(crate) fn is_installed(path: &str) -> bool {
+    let Some(directory) = path.strip_suffix("/package.json") else {
         return false;
-    }
-    let mut above = entry.directory().rsplit('/');
+    };
+    let mut above = directory.rsplit('/');
     let (Some(name), Some(parent)) = (above.next(), above.next()) else {
         return false;
     };

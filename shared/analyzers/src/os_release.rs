@@ -23,7 +23,7 @@ pub(crate) const PLACES: &[&str] = &[
 
 impl OsRelease {
     pub(crate) fn boxed(config: &Config, limits: &Limits) -> Box<dyn Analyzer> {
-        Box::new(Self(analyzer_id("os-release", 1, config, limits)))
+        Box::new(Self(analyzer_id("os-release", 2, config, limits)))
     }
 }
 

@@ -18,7 +18,7 @@ pub(crate) struct Python(AnalyzerId);
 
 impl Python {
     pub(crate) fn boxed(config: &Config, limits: &Limits) -> Box<dyn Analyzer> {
-        Box::new(Self(analyzer_id("python", 1, config, limits)))
+        Box::new(Self(analyzer_id("python", 2, config, limits)))
     }
 }
 
@@ -28,11 +28,15 @@ impl Analyzer for Python {
     }
 
     fn wants(&self, entry: &Entry<'_>, _head: &[u8]) -> Wanted {
-        if is_metadata(entry) {
+        if is_metadata(entry.path) {
             Wanted::Alone
         } else {
             Wanted::No
         }
+    }
+
+    fn recognizes(&self, head: &[u8]) -> bool {
+        head.starts_with(b"Metadata-Version:")
     }
 
     fn analyze(&self, files: &[File], found: &mut Found) -> Result<(), Malformed> {
@@ -68,17 +72,22 @@ impl Analyzer for Python {
     }
 }
 
-fn is_metadata(entry: &Entry<'_>) -> bool {
-    // What a package carries inside itself is not installed: no `pip` lists or upgrades it.
-    if entry.path.split('/').any(|segment| segment == "_vendor") {
-        return false;
-    }
-    let directory = entry.directory();
-    match entry.name() {
+/// Names of paths that [`is_metadata`] takes.
+pub(crate) const NAMES: &[&str] = &["METADATA", "PKG-INFO"];
+
+/// What the other names end in.
+pub(crate) const NAME_END: &str = ".egg-info";
+
+/// Whether a file at this path holds the metadata of an installed distribution.
+pub(crate) fn is_metadata(path: &str) -> bool {
+    let (directory, name) = path.rsplit_once('/').unwrap_or(("", path));
+    let is_it = match name {
         "METADATA" => directory.ends_with(".dist-info"),
         "PKG-INFO" => directory.ends_with(".egg-info") || directory.ends_with(".egg/EGG-INFO"),
-        name => name.ends_with(".egg-info"),
-    }
+        name => name.ends_with(NAME_END),
+    };
+    // What a package carries inside itself is not installed: no `pip` lists or upgrades it.
+    is_it && path.split('/').all(|segment| segment != "_vendor")
 }
 
 fn licenses(headers: &Stanza<'_>) -> Vec<String> {

@@ -24,6 +24,7 @@ use std::{
 use archive::{ArchiveError, Limits, Walk, Walked};
 use model::{Digest, Entries, Gap, GapCode, Hides, LayerEntry, LayerReport, Section};
 
+pub(crate) use self::results::rank;
 use self::{
     content::Collector,
     pipe::{Fed, PlainBytes, feed},

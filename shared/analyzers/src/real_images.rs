@@ -78,9 +78,10 @@ fn scan(layout: &Path) -> ImageReport {
         index_digest: None,
         manifest_digest: Some(image),
         image_id,
+        platform: config.platform.clone(),
         layer_sizes,
     };
-    coalesce(&layers, &config, subject)
+    coalesce(&layers, &config, subject, &limits)
 }
 
 #[test]

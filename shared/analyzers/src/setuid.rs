@@ -16,7 +16,7 @@ pub(crate) struct Setuid(AnalyzerId);
 
 impl Setuid {
     pub(crate) fn boxed(config: &Config, limits: &Limits) -> Box<dyn Analyzer> {
-        Box::new(Self(analyzer_id("setuid", 1, config, limits)))
+        Box::new(Self(analyzer_id("setuid", 2, config, limits)))
     }
 }
 

@@ -4,10 +4,10 @@
 pub(crate) fn paragraphs(text: &str) -> impl Iterator<Item = Stanza<'_>> {
     let mut lines = text.lines().peekable();
     std::iter::from_fn(move || {
-        while lines.next_if(|line| line.trim().is_empty()).is_some() {}
+        while lines.next_if(|line| is_blank(line)).is_some() {}
         lines.peek()?;
         let mut stanza = Stanza::default();
-        while let Some(line) = lines.next_if(|line| !line.trim().is_empty()) {
+        while let Some(line) = lines.next_if(|line| !is_blank(line)) {
             stanza.add(line);
         }
         Some(stanza)
@@ -17,11 +17,20 @@ pub(crate) fn paragraphs(text: &str) -> impl Iterator<Item = Stanza<'_>> {
 /// A real paragraph has some dozens; Python metadata some hundreds.
 const FIELDS_MAX: usize = 10_000;
 
+/// Lines that go on with the fields of a paragraph, as far as they are kept: those of fields that
+/// are read whole. dpkg writes each of these in one line.
+const MORE_LINES_MAX: usize = 10_000;
+
+/// Fields of which all lines are read.
+const FOLDED: &[&str] = &["Pre-Depends", "Depends"];
+
 /// One paragraph.
 #[derive(Debug, Default)]
 pub(crate) struct Stanza<'a> {
-    fields: Vec<(&'a str, Vec<&'a str>)>,
-    /// A line that belongs to no field.
+    fields: Vec<(&'a str, &'a str)>,
+    /// Further lines, with the number of their field.
+    more: Vec<(usize, &'a str)>,
+    /// A line that belongs to no field, or is one too many.
     pub(crate) stray: Option<&'a str>,
 }
 
@@ -30,48 +39,65 @@ pub(crate) struct Stanza<'a> {
 impl<'a> Stanza<'a> {
     /// The first line of a field that is not empty. Keys have no case.
     pub(crate) fn get(&self, key: &str) -> Option<&'a str> {
-        let value = *self.lines(key).next()?.first()?;
+        let value = self.all(key).next()?;
         (!value.is_empty()).then_some(value)
     }
 
-    /// All lines of a field as one.
+    /// All lines of a field as one; of the fields that are [`FOLDED`].
     pub(crate) fn folded(&self, key: &str) -> String {
-        self.lines(key)
-            .next()
-            .map(|lines| lines.join(" "))
-            .unwrap_or_default()
+        let mut fields = self.fields.iter().enumerate();
+        let Some((at, (_, first))) = fields.find(|(_, (name, _))| name.eq_ignore_ascii_case(key))
+        else {
+            return String::new();
+        };
+        let mut text = (*first).to_owned();
+        for (_, line) in self.more.iter().filter(|(field, _)| *field == at) {
+            text.push(' ');
+            text.push_str(line);
+        }
+        text
     }
 
     /// The first line of each field of this key.
     pub(crate) fn all(&self, key: &str) -> impl Iterator<Item = &'a str> {
-        self.lines(key).filter_map(|lines| lines.first().copied())
-    }
-
-    fn lines(&self, key: &str) -> impl Iterator<Item = &Vec<&'a str>> {
-        let is_it = move |name: &str| name.eq_ignore_ascii_case(key);
         self.fields
             .iter()
-            .filter(move |(name, _)| is_it(name))
-            .map(|(_, lines)| lines)
+            .filter(move |(name, _)| name.eq_ignore_ascii_case(key))
+            .map(|(_, value)| *value)
     }
 
     fn add(&mut self, line: &'a str) {
         if line.starts_with([' ', '\t']) {
-            match self.fields.last_mut() {
-                Some((_, lines)) => lines.push(line.trim()),
-                None => self.stray = self.stray.or(Some(line)),
-            }
-            return;
+            return self.go_on(line);
         }
         match line.split_once(':') {
             Some((key, value))
                 if !key.is_empty() && !key.contains(' ') && self.fields.len() < FIELDS_MAX =>
             {
-                self.fields.push((key, vec![value.trim()]));
+                self.fields.push((key, value.trim()));
             }
             _ => self.stray = self.stray.or(Some(line)),
         }
     }
+
+    fn go_on(&mut self, line: &'a str) {
+        let last = self.fields.len().checked_sub(1);
+        let Some((at, (key, _))) = last.zip(self.fields.last()) else {
+            self.stray = self.stray.or(Some(line));
+            return;
+        };
+        if FOLDED.iter().any(|folded| folded.eq_ignore_ascii_case(key)) {
+            if self.more.len() < MORE_LINES_MAX {
+                self.more.push((at, line.trim()));
+            } else {
+                self.stray = self.stray.or(Some(line));
+            }
+        }
+    }
+}
+
+fn is_blank(line: &str) -> bool {
+    line.trim().is_empty()
 }
 
 #[cfg(test)]
@@ -80,15 +106,26 @@ mod tests {
 
     #[test]
     fn paragraphs_have_fields_and_tell_of_stray_lines() {
-        let text = "\n\nA: 1\nLong: x,\n y,\n\tz\nb : no\n\nA: 2\r\nb:\r\n";
+        let text = "\n\nA: 1\nDepends: x,\n y,\n\tz\nb : no\n\nA: 2\r\nb:\r\n";
         let stanzas: Vec<_> = paragraphs(text).collect();
         assert_eq!(stanzas.len(), 2);
         assert_eq!(stanzas[0].get("a"), Some("1"));
-        assert_eq!(stanzas[0].folded("long"), "x, y, z");
+        assert_eq!(stanzas[0].folded("depends"), "x, y, z");
         assert_eq!(stanzas[0].stray, Some("b : no"));
         assert_eq!(
             (stanzas[1].get("A"), stanzas[1].get("b")),
             (Some("2"), None)
         );
+    }
+
+    #[test]
+    fn lines_of_a_description_are_not_kept_and_those_of_a_list_only_so_many() {
+        let lines = " a\n".repeat(20_000);
+        let text = format!("Description: x\n{lines}");
+        let long = paragraphs(&text).next().unwrap();
+        assert_eq!((long.more.len(), long.stray), (0, None));
+        let text = format!("Depends: x\n{lines}");
+        let long = paragraphs(&text).next().unwrap();
+        assert_eq!((long.more.len(), long.stray), (MORE_LINES_MAX, Some(" a")));
     }
 }

@@ -15,7 +15,7 @@
 //! | [`Limits`] | every bound, in one place; its digest is part of a section's key |
 //! | [`Inflate`] | gzip of one or many members, zstd of one or many frames, or plain, by magic |
 //! | [`Walk`] | tar entries: PAX, GNU long names, hard links, whiteouts labelled; unsafe paths ignored and reported |
-//! | [`Spill`] | content too large for memory, in a file without a name |
+//! | [`Spill`] | content too large for memory, in a file without a name, alone or in parts |
 //! | [`ArchiveError`] | one variant per way to lie, each with its gap |
 //!
 //! What it does not do: it writes no file of an archive anywhere, follows no link, and does not

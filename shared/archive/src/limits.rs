@@ -3,7 +3,8 @@
 use model::Digest;
 use serde::{Deserialize, Serialize};
 
-/// Bounds for one layer. What exceeds them becomes a gap with a name, never an error of the scan.
+/// Bounds for one layer, and for the layers of one image together. What exceeds them becomes a gap
+/// with a name, never an error of the scan.
 ///
 /// Except for [`time_ms`](Self::time_ms) they are part of every section's key: another limit may
 /// give another result.
@@ -41,8 +42,16 @@ pub struct Limits {
     pub spill_bytes_max: u64,
     /// Bytes of the results (packages, owned files, findings) of one analyzer in one layer.
     pub result_bytes_max: u64,
-    /// Gaps of one section; further ones are counted in one more.
+    /// Gaps of one section, and of one image; further ones are counted in one more.
     pub gaps_max: usize,
+    /// Entries of all layers of an image, a layer counted as often as the image names it; and names
+    /// in the tree that the layers make together.
+    pub image_entries_max: u64,
+    /// Bytes of all paths and link targets of an image's layers.
+    pub image_name_bytes_max: u64,
+    /// Names that are looked up, and results that are gone through, to put an image's layers
+    /// together: half a minute at most.
+    pub image_steps_max: u64,
     /// Milliseconds for one layer.
     pub time_ms: u64,
 }
@@ -83,6 +92,9 @@ impl Default for Limits {
             spill_bytes_max: 4 * GIB,
             result_bytes_max: 256 * MIB,
             gaps_max: 1000,
+            image_entries_max: 2_000_000,
+            image_name_bytes_max: GIB,
+            image_steps_max: 400_000_000,
             time_ms: 15 * 60 * 1000,
         }
     }

@@ -2,7 +2,7 @@
 
 use std::{
     fs::File,
-    io::{self, Read, Seek, SeekFrom, Write},
+    io::{self, Read, Seek, SeekFrom},
     os::unix::fs::FileExt,
     sync::Arc,
 };
@@ -17,9 +17,12 @@ pub trait ReadAt: Send + Sync {
 }
 
 /// A temporary file that is unlinked from the start: it is gone with the process, however that ends.
+/// Or a part of one: many contents in one file need one descriptor.
 #[derive(Debug)]
 pub struct Spill {
-    file: File,
+    file: Arc<File>,
+    /// Where this part begins.
+    start: u64,
     size: u64,
 }
 
@@ -36,14 +39,26 @@ impl Spill {
     /// An empty file in the directory for temporary files.
     pub fn create() -> io::Result<Self> {
         Ok(Self {
-            file: tempfile::tempfile()?,
+            file: Arc::new(tempfile::tempfile()?),
+            start: 0,
             size: 0,
         })
     }
 
+    /// An empty part of the same file behind this one, to which nothing is appended any more.
+    #[must_use]
+    pub fn next(&self) -> Self {
+        Self {
+            file: Arc::clone(&self.file),
+            start: self.start.saturating_add(self.size),
+            size: 0,
+        }
+    }
+
     /// Writes at the end.
     pub fn append(&mut self, bytes: &[u8]) -> io::Result<()> {
-        self.file.write_all(bytes)?;
+        let end = self.start.saturating_add(self.size);
+        self.file.write_all_at(bytes, end)?;
         self.size = self.size.saturating_add(bytes.len() as u64);
         Ok(())
     }
@@ -51,7 +66,10 @@ impl Spill {
 
 impl ReadAt for Spill {
     fn read_at(&self, buffer: &mut [u8], offset: u64) -> io::Result<usize> {
-        self.file.read_at(buffer, offset)
+        let left = usize::try_from(self.size.saturating_sub(offset)).unwrap_or(usize::MAX);
+        let wanted = buffer.len().min(left);
+        let (part, _) = buffer.split_at_mut(wanted);
+        self.file.read_at(part, self.start.saturating_add(offset))
     }
 
     fn size(&self) -> u64 {
@@ -117,7 +135,15 @@ mod tests {
         let mut spill = Spill::create().unwrap();
         spill.append(b"hello ").unwrap();
         spill.append(b"world").unwrap();
-        let contents: [Arc<dyn ReadAt>; 2] = [Arc::new(spill), Arc::new(b"hello world".to_vec())];
+        let mut second = spill.next();
+        second.append(b"hello world").unwrap();
+        let third = second.next();
+        assert_eq!(third.read_at(&mut [0; 4], 0).unwrap(), 0);
+        let contents: [Arc<dyn ReadAt>; 3] = [
+            Arc::new(spill),
+            Arc::new(second),
+            Arc::new(b"hello world".to_vec()),
+        ];
         for content in contents {
             let mut reader = Reader::new(content);
             let mut text = String::new();

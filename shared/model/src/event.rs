@@ -177,7 +177,7 @@ pub struct ImageJudged {
     pub assessed: u64,
     /// The policy's revision.
     pub policy_revision: u64,
-    /// When.
+    /// When the decision was made.
     pub judged_at: Timestamp,
 }
 
@@ -362,12 +362,15 @@ impl Event for ImageJudged {
             assessed,
             policy_revision,
             decision,
+            judged_at,
             ..
         } = self;
-        // The decision, since a waiver may run out while both revisions stay.
+        // The decision and its time, since waivers run out and names come and go while both
+        // revisions stay: each change is a piece of news of its own.
         format!(
-            "judged:{tenant}:{}:{policy}:{assessed}:{policy_revision}:{decision}",
-            self.image.hex()
+            "judged:{tenant}:{}:{policy}:{assessed}:{policy_revision}:{decision}:{}",
+            self.image.hex(),
+            judged_at.as_microsecond()
         )
     }
 

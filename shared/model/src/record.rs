@@ -160,6 +160,10 @@ pub struct Judged {
     /// The decision before this one; `None` for the first verdict.
     #[serde(default)]
     pub previous: Option<crate::Decision>,
+    /// When this decision was made; judging again with the same result leaves it as it is. Absent
+    /// in records of earlier versions: then the verdict's own time.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub decided_at: Option<Timestamp>,
     /// How many vulnerabilities count after waivers.
     pub counts: Counts,
     /// When the first waiver in force ends.

@@ -6,7 +6,36 @@ use std::collections::BTreeMap;
 use model::{Digest, Gap, GapCode, Hides, HistoryStep, ImageConfig, Platform, RuntimeConfig};
 use serde_json::Value;
 
-use crate::{Limits, OciError, manifest};
+use crate::{
+    Limits, OciError,
+    keys::{self, ANY, Keys},
+    manifest,
+};
+
+/// What runtimes look for in a config, as far as a report or a rule depends on it.
+const KEYS: Keys = Keys(&[
+    ("os", ANY),
+    ("architecture", ANY),
+    ("variant", ANY),
+    ("rootfs", &Keys(&[("type", ANY), ("diff_ids", ANY)])),
+    (
+        "history",
+        &Keys(&[("created_by", ANY), ("empty_layer", ANY)]),
+    ),
+    ("config", &RUNTIME_KEYS),
+]);
+
+const RUNTIME_KEYS: Keys = Keys(&[
+    ("User", ANY),
+    ("Entrypoint", ANY),
+    ("Cmd", ANY),
+    ("WorkingDir", ANY),
+    ("ExposedPorts", ANY),
+    ("Volumes", ANY),
+    ("Healthcheck", &Keys(&[("Test", ANY)])),
+    ("Labels", ANY),
+    ("Env", ANY),
+]);
 
 /// Bytes of one text of a config; what is beyond is cut off.
 const TEXT_BYTES_MAX: usize = 64 << 10;
@@ -21,6 +50,9 @@ pub(crate) fn parse(bytes: &[u8], limits: &Limits) -> (ImageConfig, Vec<Gap>) {
         Err(error) => return (ImageConfig::default(), vec![bad(&error.to_string())]),
     };
     let mut gaps = Vec::new();
+    if let Err(error) = keys::check(bytes, &KEYS) {
+        gaps.push(bad(&error.to_string()));
+    }
     let config = ImageConfig {
         platform: platform(&value),
         diff_ids: diff_ids(&value, limits, &mut gaps),
@@ -243,6 +275,11 @@ mod tests {
             assert_eq!(gaps[0].code, GapCode::BadConfig);
             assert_eq!(config.diff_ids, []);
         }
+        let (config, gaps) = check(&json!({
+            "rootfs": {"diff_ids": [Digest::of(b"a").to_string()]}, "RootFS": {"diff_ids": []},
+        }));
+        assert_eq!(config.diff_ids.len(), 1);
+        assert!(gaps[0].detail.contains("`RootFS` for `rootfs`"), "{gaps:?}");
         let (config, gaps) = check(&json!({"config": {"User": "0", "Env": 3, "Labels": []}}));
         assert_eq!(config.runtime.user.as_deref(), Some("0"));
         assert_eq!(gaps.len(), 1);

@@ -8,6 +8,7 @@
 //! that decoding never runs on the async threads and that no layer is ever held in memory.
 //!
 //! Answers of registries are hostile input: each has a bound in [`Limits`] and an error with a name.
+//! A document that runtimes would read as another image than we do is refused (module `keys`).
 //! Manifests, configs and tokens come through a client of our own. Blobs are streamed by the crate
 //! `oci-distribution`; only where a registry was not named by the operator our own client does that,
 //! too, since it alone can check the address of every redirect.
@@ -33,6 +34,7 @@ mod config;
 mod docker_archive;
 mod docker_config;
 mod error;
+mod keys;
 mod layout;
 mod limits;
 mod location;

@@ -9,6 +9,7 @@ use serde::Deserialize;
 
 use crate::{
     Limits, OciError,
+    keys::{self, ANY, Keys},
     source::{Descriptor, Manifest},
 };
 
@@ -18,7 +19,31 @@ pub(crate) const ACCEPT: &str = "application/vnd.oci.image.index.v1+json, \
     application/vnd.docker.distribution.manifest.list.v2+json, \
     application/vnd.docker.distribution.manifest.v2+json";
 
+/// What runtimes look for in a manifest or an index.
+const DOCUMENT_KEYS: Keys = Keys(&[
+    ("schemaVersion", ANY),
+    ("mediaType", ANY),
+    ("config", &DESCRIPTOR_KEYS),
+    ("layers", &DESCRIPTOR_KEYS),
+    ("manifests", &DESCRIPTOR_KEYS),
+    ("fsLayers", ANY),
+]);
+
+const DESCRIPTOR_KEYS: Keys = Keys(&[
+    ("mediaType", ANY),
+    ("digest", ANY),
+    ("size", ANY),
+    ("platform", &PLATFORM_KEYS),
+    ("annotations", ANY),
+    ("urls", ANY),
+    ("data", ANY),
+]);
+
+const PLATFORM_KEYS: Keys = Keys(&[("os", ANY), ("architecture", ANY), ("variant", ANY)]);
+
 const REFERENCE_TYPE: &str = "vnd.docker.reference.type";
+/// What builders call its attestations, beside giving them a platform on which nothing runs.
+const ATTESTATION: &str = "attestation-manifest";
 const REF_NAME: &str = "org.opencontainers.image.ref.name";
 const CONTAINERD_NAME: &str = "io.containerd.image.name";
 
@@ -106,8 +131,9 @@ impl Document {
         limits: &Limits,
     ) -> Result<Self, OciError> {
         let what = || format!("manifest `{digest}`");
-        let raw: RawDocument =
-            serde_json::from_slice(bytes).map_err(|error| OciError::malformed(what(), error))?;
+        let raw: RawDocument = keys::check(bytes, &DOCUMENT_KEYS)
+            .and_then(|()| serde_json::from_slice(bytes))
+            .map_err(|error| OciError::malformed(what(), error))?;
         let media_type = raw
             .media_type
             .as_deref()
@@ -244,16 +270,21 @@ impl RawDescriptor {
     fn into_entry(self, what: &str) -> Result<IndexEntry, OciError> {
         let descriptor = self.to_descriptor(what)?;
         let annotations = self.annotations.unwrap_or_default();
-        let unknown = self
+        // Both marks together: an image that a runtime would choose is never left out because
+        // somebody wrote a word beside it.
+        let runs_nowhere = self
             .platform
             .as_ref()
-            .is_some_and(|platform| platform.os == "unknown");
+            .is_some_and(|platform| platform.os == "unknown" && platform.architecture == "unknown");
+        let is_attestation = runs_nowhere
+            && annotations
+                .get(REFERENCE_TYPE)
+                .is_some_and(|kind| kind == ATTESTATION);
         let platform = self.platform.and_then(RawPlatform::into_platform);
         let names = [CONTAINERD_NAME, REF_NAME]
             .iter()
             .filter_map(|name| annotations.get(*name).cloned())
             .collect();
-        let is_attestation = unknown || annotations.contains_key(REFERENCE_TYPE);
         Ok(IndexEntry {
             descriptor,
             platform,

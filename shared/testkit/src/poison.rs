@@ -31,7 +31,7 @@ pub enum Poison {
     ZstdBomb,
     /// A path that leads out of the root with `..`.
     DotDot,
-    /// A path from the root of the file system.
+    /// A path from the root of the file system that leads above it.
     Absolute,
     /// A path with a NUL in it.
     Nul,
@@ -214,7 +214,7 @@ impl Poison {
             Self::Bomb => zeros_layer(GIB, Compression::Gzip),
             Self::ZstdBomb => zeros_layer(GIB, Compression::Zstd),
             Self::DotDot => own(b"usr/../../../../etc/cron.d/evil"),
-            Self::Absolute => own(b"/etc/cron.d/evil"),
+            Self::Absolute => own(b"/../../etc/cron.d/evil"),
             Self::Nul => own(b"usr/bin/good\0.evil"),
             Self::DeepNesting => own("d/"
                 .repeat(4000)

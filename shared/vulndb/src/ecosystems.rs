@@ -82,6 +82,17 @@ pub(crate) fn family_of(package: &Package) -> Option<&'static dyn Ecosystem> {
         .find(|family| family.package_type() == package.kind)
 }
 
+/// The newest of some versions of a package; `None` where one of them cannot be read.
+pub fn newest<'a>(kind: PackageType, versions: &[&'a str]) -> Option<&'a str> {
+    let mut families = ECOSYSTEMS.iter().copied();
+    let family = families.find(|family| family.package_type() == kind)?;
+    let keys = versions
+        .iter()
+        .map(|text| Some((version(family, text)?, *text)));
+    let newest = keys.collect::<Option<Vec<_>>>()?.into_iter().max();
+    newest.map(|(_, text)| text)
+}
+
 /// The names that advisories about a package are found by.
 pub fn lookups(package: &Package, os: Option<&Os>) -> Vec<Lookup> {
     let queries = family_of(package).map(|family| family.queries(package, os));

@@ -49,7 +49,7 @@ mod shard;
 mod version;
 
 pub use self::{
-    ecosystems::{ECOSYSTEMS, Ecosystem, Lookup, Query, family, lookups},
+    ecosystems::{ECOSYSTEMS, Ecosystem, Lookup, Query, family, lookups, newest},
     matching::match_packages,
     os::end_of_life,
     osv::{Advisory, MalformedAdvisory, RECORD_BYTES_MAX},

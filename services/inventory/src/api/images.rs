@@ -391,9 +391,10 @@ impl Summary {
         now: Timestamp,
     ) -> Self {
         let live = image.judged.iter().filter(|(_, judged)| !judged.retired);
+        let assessed = image.assessed.as_ref().map_or(0, |at| at.revision);
         let policies: Vec<PolicySays> = live
             .map(|(policy, judged)| {
-                let (decision, valid_until) = judged.as_of(digest, marks, now);
+                let (decision, valid_until) = judged.as_of((digest, assessed), marks, now);
                 PolicySays {
                     policy: policy.clone(),
                     decision,

@@ -162,7 +162,16 @@ impl World {
     }
 
     async fn judged(&mut self, image: &str, policy: &str, decision: Decision, scan: u64) {
-        let judged = judged(policy, decision, scan);
+        let assessed = self
+            .api
+            .store
+            .record::<Assessed>(&key(image, What::Assessed))
+            .await
+            .unwrap();
+        let judged = Judged {
+            assessed: assessed.map_or(1, |stored| stored.revision),
+            ..judged(policy, decision, scan)
+        };
         let key = key(image, What::Judged(policy.parse().unwrap()));
         self.api.store.put_record(&key, &judged, 0).await.unwrap();
         self.view(key, Fact::Judged(Box::new(judged)));
@@ -234,6 +243,7 @@ fn judged(policy: &str, decision: Decision, scan: u64) -> Judged {
             valid_until: None,
         },
         previous: None,
+        decided_at: None,
         counts: Counts::default(),
         waivers_end: None,
         data_age_s_max: Some(7 * 24 * 60 * 60),

@@ -40,6 +40,7 @@ pub(crate) struct AssessedView {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct JudgedView {
     pub(crate) revision: u64,
+    pub(crate) assessed: u64,
     pub(crate) scan: u64,
     pub(crate) decision: Decision,
     pub(crate) previous: Option<Decision>,
@@ -84,6 +85,7 @@ impl JudgedView {
     pub(super) fn new(record: &Judged, revision: u64) -> Self {
         Self {
             revision,
+            assessed: record.assessed,
             scan: record.scan,
             decision: record.verdict.decision,
             previous: record.previous,

@@ -6,7 +6,7 @@ use jiff::{SignedDuration, Timestamp};
 use model::{
     Assessed, Counts, Decision, Digest, Facts, Judged, Known, Platform, Record, RecordKey,
     ScannedFindings, SeenReference, Slug, SweptMark, Target, What,
-    event::{ADVISORIES, ImageJudged, REPORT_OBJECTS},
+    event::{ADVISORIES, Event as _, ImageJudged, REPORT_OBJECTS},
 };
 use tokio::sync::watch;
 
@@ -140,6 +140,10 @@ impl World {
     async fn known(&self, repositories: &[&str]) -> Done {
         let record = known(repositories);
         let revision = self.put(What::Known, &record).await;
+        self.deliver_known(revision, record).await
+    }
+
+    async fn deliver_known(&self, revision: u64, record: Known) -> Done {
         let handler = KnownHandler {
             judges: self.judges.clone(),
             calendar: Arc::clone(&self.calendar),
@@ -353,6 +357,38 @@ async fn a_policy_that_no_name_selects_any_more_has_no_objection() {
     // And it has a say again when a name comes back.
     let outcome = world.known(&["web/app"]).await;
     assert!(told(&outcome).contains(&("web".to_owned(), Some(Decision::Allow), Decision::Deny)));
+}
+
+#[tokio::test]
+async fn names_in_a_late_message_do_not_undo_what_newer_names_asked_for() {
+    let world = World::new([web("deny", 2)]);
+    let late = known(&["app"]);
+    let revision = world.put(What::Known, &late).await;
+    world.assessed(DENIED).await;
+    world.known(&["app", "web/app"]).await;
+    let outcome = world.deliver_known(revision, late).await;
+    assert_eq!(outcome.0.records::<Judged>(), []);
+    assert_eq!(world.verdict("web").await.verdict.decision, Decision::Deny);
+}
+
+#[tokio::test]
+async fn a_decision_that_comes_back_is_news_of_its_own() {
+    let world = World::new([web("deny", 2)]);
+    world.known(&["web/app"]).await;
+    let first = world.assessed(DENIED).await;
+    world.later();
+    world.known(&["app"]).await;
+    world.later();
+    let again = world.known(&["web/app"]).await;
+    let ids = |Done(outcome): &Done| -> Vec<String> {
+        let news = outcome.events::<ImageJudged>().into_iter();
+        let of_web = news.filter(|(_, news)| news.policy.as_str() == "web");
+        of_web
+            .map(|(tenant, news)| news.message_id(&tenant))
+            .collect()
+    };
+    assert_eq!((ids(&first).len(), ids(&again).len()), (1, 1));
+    assert_ne!(ids(&first), ids(&again));
 }
 
 #[tokio::test]

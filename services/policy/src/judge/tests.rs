@@ -79,7 +79,7 @@ fn reasons_name_the_rule_the_evidence_and_the_remedy() {
         ",
     );
     insta::assert_snapshot!(printed(&judgement.verdict.reasons), @"
-    deny fixable-high-or-critical [2]: 2 vulnerabilities of severity high or worse with a fix: CVE-2024-0003 (critical, known to be exploited) in libssl3 3.0.1, fixed in 3.0.5; CVE-2024-0001 (high) in libssl3 3.0.1, fixed in 3.0.2 => upgrade libssl3 3.0.1 to the newest of 3.0.5, 3.0.2
+    deny fixable-high-or-critical [2]: 2 vulnerabilities of severity high or worse with a fix: CVE-2024-0003 (critical, known to be exploited) in libssl3 3.0.1, fixed in 3.0.5; CVE-2024-0001 (high) in libssl3 3.0.1, fixed in 3.0.2 => upgrade libssl3 3.0.1 to 3.0.5
     incomplete hidden-content [0]: 1 gap: truncated: made up => build and push the image again; what cannot be read cannot be judged
     warn unfixed-high-or-critical [1]: 1 vulnerability of severity high or worse without a fix: CVE-2024-0002 (critical) in zlib1g 1.2 => no fix is known for zlib1g: replace it, or accept the risk with a waiver
     ");

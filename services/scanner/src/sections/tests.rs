@@ -274,7 +274,8 @@ async fn who_waits_for_another_worker_holds_no_permit() {
         assert_eq!((beside.layers_read, origin.opened(base.digest)), (1, 0));
         held.release().await;
     };
-    let (waited, ()) = soon(async { tokio::join!(worker.scan(&waiting, &origin), release) }).await;
+    let (waited, ()) =
+        soon(async { tokio::join!(Box::pin(worker.scan(&waiting, &origin)), release) }).await;
     assert_eq!(waited.unwrap().layers_read, 1);
 }
 

@@ -266,6 +266,7 @@ fn feed_name(path: &Path) -> String {
 
 /// The records as the server takes them: a zip.
 fn zip_of(source: &Source, bytes_max: u64) -> anyhow::Result<Vec<u8>> {
+    let mut root = Path::new("");
     let files = match source {
         Source::Zip(path) => {
             return chassis::files::read_bounded(path, bytes_max)
@@ -276,6 +277,7 @@ fn zip_of(source: &Source, bytes_max: u64) -> anyhow::Result<Vec<u8>> {
         Source::Directory(dir) => {
             let mut files = Vec::new();
             json_files(dir, 0, &mut files)?;
+            root = dir;
             files
         }
     };
@@ -284,11 +286,9 @@ fn zip_of(source: &Source, bytes_max: u64) -> anyhow::Result<Vec<u8>> {
     for file in files {
         let bytes = chassis::files::read_bounded(&file, bytes_max)
             .with_context(|| format!("reading `{}`", file.display()))?;
-        let name = file
-            .file_name()
-            .unwrap_or_default()
-            .to_string_lossy()
-            .into_owned();
+        // With its folders: two ecosystems may have a record of the same id.
+        let name = file.strip_prefix(root).unwrap_or(&file).to_string_lossy();
+        let name = name.trim_start_matches('/').to_owned();
         zip.start_file(name, SimpleFileOptions::default())?;
         zip.write_all(&bytes)?;
     }
@@ -311,4 +311,24 @@ fn json_files(dir: &Path, depth: usize, found: &mut Vec<PathBuf>) -> anyhow::Res
     }
     found.sort();
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn records_of_one_id_in_two_folders_are_handed_in_both() {
+        let dir = testkit::temp_dir();
+        for ecosystem in ["npm", "PyPI"] {
+            let folder = dir.path().join(ecosystem);
+            std::fs::create_dir_all(&folder).unwrap();
+            std::fs::write(folder.join("GHSA-1.json"), "{}").unwrap();
+        }
+        let source = Source::open(dir.path()).unwrap();
+        let zip = zip_of(&source, 1 << 20).unwrap();
+        let zip = zip::ZipArchive::new(Cursor::new(zip)).unwrap();
+        let names: Vec<_> = zip.file_names().map(Result::unwrap).collect();
+        assert_eq!(names, ["PyPI/GHSA-1.json", "npm/GHSA-1.json"]);
+    }
 }

@@ -71,24 +71,28 @@ async fn scan_all(
     let mut worst = Exit::Ok;
     let mut documents = Vec::new();
     for target in &args.targets {
-        let (document, decision) = scanner
-            .target(target, global.quiet)
-            .await
-            .with_context(|| format!("scanning `{target}`"))?;
-        documents.push(document);
-        worst = worst.max(Exit::decided(
-            decision,
-            args.exit_code,
-            args.allow_incomplete,
-        ));
+        let scanned = scanner.target(target, global.quiet).await;
+        let exit = match scanned.with_context(|| format!("scanning `{target}`")) {
+            Ok((document, decision)) => {
+                documents.push(document);
+                Exit::decided(decision, args.exit_code, args.allow_incomplete)
+            }
+            // The others are looked at all the same, and the worst counts.
+            Err(error) => {
+                crate::complain(&format!("error: {error:#}"));
+                Exit::of(&error)
+            }
+        };
+        worst = worst.max(exit);
     }
-    // Whether others get to reuse the layers must not hold up or fail a result.
-    let cache = Arc::clone(scanner.sections.cache());
     let output = render(&scanner, &documents)?;
     write(args.output.as_deref(), &output)?;
-    cx.blocking(move || cache.finish())
-        .await
-        .context("keeping the layer cache")??;
+    // Whether others get to reuse the layers must not fail a result.
+    let cache = Arc::clone(scanner.sections.cache());
+    let kept = cx.blocking(move || cache.finish()).await;
+    if let Err(error) = kept.map_err(anyhow::Error::from).and_then(|kept| Ok(kept?)) {
+        tracing::warn!("the layers are not kept for the next scan: {error:#}");
+    }
     Ok(worst)
 }
 

@@ -1,5 +1,7 @@
 //! Findings of the image. What a later layer deleted is still in it, and is marked.
 
+use std::collections::HashMap;
+
 use model::{Findings, Fingerprint, FoundFinding, FoundMalware, FoundSecret, Malware, Secret};
 
 use super::view::View;
@@ -17,7 +19,15 @@ pub(super) fn path(finding: &FoundFinding) -> Option<&str> {
 /// All findings, sorted. A setting of a file that is gone is no finding any more.
 pub(super) fn collect(view: &View<'_>, instructions: &[String]) -> Findings {
     let mut all = Findings::default();
+    // Of the same layer twice the upper one decides what is to be seen.
+    let numbers = view.layers.iter().enumerate();
+    let upper: HashMap<_, _> = numbers
+        .map(|(number, layer)| (layer.blob, number))
+        .collect();
     for (number, layer) in view.layers.iter().enumerate() {
+        if upper.get(&layer.blob) != Some(&number) {
+            continue;
+        }
         for finding in layer.sections.iter().flat_map(|section| &section.findings) {
             let origin = path(finding).and_then(|path| view.origin(number, path));
             let seen = origin.and_then(|origin| view.path(origin));

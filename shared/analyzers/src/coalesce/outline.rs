@@ -6,19 +6,28 @@
 //! another name's meaning. So the names on those ways are collected, with those on the ways to
 //! each entry chosen and those that chosen links lead through, until there are no new ones.
 //!
-//! One thing is done to a name by entries below it: a file gives way to a directory that is
-//! needed. So what lies below the name of a chosen file is chosen too, as far as it can be the same
+//! Three things reach further than a name. A file has the names of all hard links to it, so those are
+//! chosen with what they link to. An entry that replaces a lower layer's file through a lower
+//! layer's link is a gap, whatever its name: of each layer those are chosen that have the name of a
+//! link on their way and the last name of a file below. And a file gives way to a directory that is
+//! needed by entries below it. So what lies below the name of a chosen file is chosen too, as far as it can be the same
 //! place: what stands before both names is the same, or a link.
 //!
 //! Names are compared by their hashes. Two names with one hash are both chosen, which costs time and
-//! changes nothing.
+//! changes nothing. A layer whose paths have more names than any honest one's is not prepared: of its
+//! images all entries are looked at. Choosing takes steps of the image's limits like all else.
 
 use std::{
-    collections::{HashMap, HashSet},
+    collections::{BTreeSet, HashMap, HashSet},
     hash::{DefaultHasher, Hash as _, Hasher as _},
 };
 
 use model::{EntryKind, LayerEntry, LayerReport, Owned};
+
+use super::budget::Budget;
+
+/// Names on the ways to the entries of one layer, and in the targets of its links.
+const NAMES_MAX: usize = 2_000_000;
 
 /// A layer, made ready for images that have it: what [`super::coalesce_prepared`] needs in order
 /// not to look at all its entries each time.
@@ -40,13 +49,40 @@ pub(super) struct Outline {
     parents: Vec<Vec<u32>>,
     /// Name that a link leads through, the name before it if that is certain -> the link's name.
     targets: Vec<(Name, Option<Name>, Name)>,
-    /// Names of links.
-    links: Vec<Name>,
+    /// Names of links, and the name before each.
+    links: Vec<(Name, Name)>,
+    /// The same of those that lead elsewhere than a merged `/usr` does.
+    astray: Vec<(Name, Name)>,
+    /// Last name that a hard link leads to -> the link's entry.
+    shares: Vec<(Name, u32)>,
+    size: Size,
+    /// Whether it has so many names that they are not all here.
+    is_partial: bool,
     opaque: Vec<u32>,
     /// Name of an owned file -> section, number in the section.
     owned: Vec<(Name, u32, u32)>,
     /// The first file of each package that owns some: section, number in the section.
     owners: Vec<(u32, u32)>,
+}
+
+/// What a layer takes of an image's limits.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Size {
+    /// Entries, or the names that their paths make if those are more.
+    pub(super) names: u64,
+    /// Bytes of paths and link targets.
+    pub(super) name_bytes: u64,
+}
+
+/// What [`choose`] is asked for.
+#[derive(Debug)]
+pub(super) struct Want<'a> {
+    /// Places of which it has to be known what stands there; of a single name, wherever that is.
+    pub(super) places: Vec<&'a str>,
+    /// All names that end so.
+    pub(super) name_ends: &'a [&'a str],
+    /// All that stands in directories of this name.
+    pub(super) deep: &'a str,
 }
 
 /// A name's hash.
@@ -55,7 +91,10 @@ pub(super) type Name = u64;
 /// Chooses the entries of an image.
 struct Choice<'a> {
     layers: Vec<(&'a [LayerEntry], &'a Outline)>,
+    budget: &'a Budget,
     names: HashSet<Name>,
+    /// Names of links of any layer.
+    links: HashSet<Name>,
     todo: Vec<Todo>,
     chosen: Vec<HashSet<u32>>,
     /// Names of files that give way, with the name before; `None`: whatever stands before.
@@ -85,6 +124,22 @@ impl PreparedLayer {
         section.owned.get(number as usize)
     }
 
+    /// Entries with the last names of these paths, in order.
+    pub(super) fn named<'p>(
+        &self,
+        paths: impl Iterator<Item = &'p str>,
+    ) -> Vec<(usize, &LayerEntry)> {
+        let lasts: HashSet<Name> = paths.map(|path| hash(last(path))).collect();
+        let numbers = lasts.into_iter().flat_map(|name| self.outline.named(name));
+        let mut numbers: Vec<usize> = numbers.map(|number| number as usize).collect();
+        numbers.sort_unstable();
+        let entries = &self.report.entries.entries;
+        numbers
+            .into_iter()
+            .filter_map(|number| Some((number, entries.get(number)?)))
+            .collect()
+    }
+
     /// About how many bytes the preparation takes in memory, the report not counted.
     pub fn outline_bytes(&self) -> usize {
         let Outline {
@@ -93,11 +148,13 @@ impl PreparedLayer {
             parents,
             targets,
             owned,
+            links,
             ..
         } = &self.outline;
         let entries = by_name.len().saturating_mul(24);
         let steps = steps.len().saturating_mul(24);
         let others = parents.len().saturating_add(targets.len());
+        let others = others.saturating_add(links.len().saturating_mul(2));
         let others = others.saturating_add(owned.len()).saturating_mul(32);
         entries.saturating_add(steps).saturating_add(others)
     }
@@ -109,38 +166,89 @@ impl Outline {
     fn new(report: &LayerReport) -> Self {
         let mut outline = Self::default();
         let mut parents: HashMap<&str, u32> = HashMap::new();
+        let mut made: HashSet<Name> = HashSet::new();
         for (number, entry) in (0..).zip(&report.entries.entries) {
             let (parent, last) = split(&entry.path);
             outline.by_name.push((hash(last), number));
+            let link_bytes = entry.link.as_ref().map_or(0, String::len);
+            for bytes in [entry.path.len(), link_bytes] {
+                let all = &mut outline.size.name_bytes;
+                *all = all.saturating_add(bytes as u64);
+            }
             if entry.kind == EntryKind::Opaque {
                 outline.opaque.push(number);
             }
-            if let Some(target) = target(entry) {
-                outline.links.push(hash(last));
-                outline.add_target(hash(last), target, entry.kind);
-            }
-            let at = *parents.entry(parent).or_insert_with(|| {
-                let at = u32::try_from(outline.parents.len()).unwrap_or(u32::MAX);
-                let mut before = hash("");
-                for name in names(parent) {
-                    outline.steps.push((name, before, at));
-                    before = name;
-                }
-                outline.parents.push(Vec::new());
-                at
-            });
+            outline.add_link(number, entry);
+            let at = *parents
+                .entry(parent)
+                .or_insert_with(|| outline.add_parent(parent, &mut made));
             if let Some(below) = outline.parents.get_mut(at as usize) {
                 below.push(number);
             }
+            made.insert(hash(&entry.path));
         }
+        outline.size.names = made.len().max(report.entries.entries.len()) as u64;
         outline.add_owned(report);
         outline.by_name.sort_unstable();
         outline.steps.sort_unstable();
         outline.targets.sort_unstable();
         outline.links.sort_unstable();
         outline.links.dedup();
+        outline.astray.sort_unstable();
+        outline.astray.dedup();
+        outline.shares.sort_unstable();
         outline.owned.sort_unstable();
         outline
+    }
+
+    /// Takes up a directory that entries name, and says its number.
+    fn add_parent(&mut self, parent: &str, made: &mut HashSet<Name>) -> u32 {
+        let at = u32::try_from(self.parents.len()).unwrap_or(u32::MAX);
+        let mut before = hash("");
+        let mut end = 0_usize;
+        for name in parent.split('/') {
+            end = end.saturating_add(name.len());
+            let path = parent.get(..end).unwrap_or(parent);
+            end = end.saturating_add(1);
+            if is_no_name(name) {
+                continue;
+            }
+            if !self.has_room() {
+                break;
+            }
+            self.steps.push((hash(name), before, at));
+            before = hash(name);
+            made.insert(hash(path));
+        }
+        self.parents.push(Vec::new());
+        at
+    }
+
+    /// Whether another name may be taken up.
+    fn has_room(&mut self) -> bool {
+        let names = self.steps.len().saturating_add(self.targets.len());
+        self.is_partial |= names >= NAMES_MAX;
+        !self.is_partial
+    }
+
+    fn add_link(&mut self, number: u32, entry: &LayerEntry) {
+        let Some(target) = target(entry) else {
+            return;
+        };
+        let (parent, name) = split(&entry.path);
+        let link = (hash(name), hash(last(parent)));
+        self.links.push(link);
+        // As the tree sees it.
+        let merged = target.trim_start_matches('/').strip_prefix("usr/");
+        let is_hard = entry.kind == EntryKind::Hardlink;
+        if is_hard || !parent.is_empty() || merged != Some(name) {
+            self.astray.push(link);
+        }
+        if is_hard {
+            let target = last(target.trim_end_matches('/'));
+            self.shares.push((hash(target), number));
+        }
+        self.add_target(link.0, target, entry.kind);
     }
 
     fn add_target(&mut self, link: Name, target: &str, kind: EntryKind) {
@@ -148,6 +256,9 @@ impl Outline {
         let at_root = target.starts_with('/') || kind == EntryKind::Hardlink;
         let mut before = at_root.then(|| hash(""));
         for part in target.split('/').filter(|part| !matches!(*part, "" | ".")) {
+            if !self.has_room() {
+                return;
+            }
             if part == ".." {
                 before = None;
                 continue;
@@ -169,6 +280,21 @@ impl Outline {
         }
     }
 
+    /// What it takes of an image's limits.
+    pub(super) fn size(&self) -> Size {
+        self.size
+    }
+
+    /// The numbers of all entries.
+    pub(super) fn all(&self) -> impl Iterator<Item = u32> {
+        (0..).zip(&self.by_name).map(|(number, _)| number)
+    }
+
+    /// Whether packages own files of it.
+    pub(super) fn owns_any(&self) -> bool {
+        !self.owned.is_empty()
+    }
+
     /// Entries with this last name.
     pub(super) fn named(&self, name: Name) -> impl Iterator<Item = u32> {
         range(&self.by_name, |item| item.0, name).map(|(_, entry)| *entry)
@@ -185,23 +311,32 @@ impl Outline {
     }
 }
 
-/// The entries of each layer that matter to what stands at these places, in order; of `deep` also
-/// all that stands in directories of this name.
-pub(super) fn choose(layers: &[&PreparedLayer], places: Vec<&str>, deep: &str) -> Vec<Vec<u32>> {
+/// The entries of each layer that matter to what is wanted, in order.
+pub(super) fn choose(layers: &[&PreparedLayer], want: Want<'_>, budget: &Budget) -> Vec<Vec<u32>> {
+    if layers.iter().any(|layer| layer.outline.is_partial) {
+        let all = layers.iter().map(|layer| layer.outline.all().collect());
+        return all.collect();
+    }
+    let links = layers.iter().flat_map(|layer| &layer.outline.links);
+    let deep = hash(want.deep);
     let mut choice = Choice {
+        links: links.map(|(name, _)| *name).collect(),
+        budget,
         layers: layers
             .iter()
             .map(|layer| (layer.report.entries.entries.as_slice(), &layer.outline))
             .collect(),
         names: HashSet::new(),
-        todo: vec![Todo::Deep(hash(deep))],
+        todo: vec![Todo::Deep(deep)],
         chosen: vec![HashSet::new(); layers.len()],
         yielding: HashSet::new(),
-        deep: HashSet::from([hash(deep)]),
+        deep: HashSet::from([deep]),
     };
-    for place in places {
+    for place in want.places {
         choice.add_way(place);
     }
+    choice.add_name_ends(want.name_ends);
+    choice.add_replacing();
     choice.run();
     let sorted = choice.chosen.into_iter().map(|chosen| {
         let mut entries: Vec<u32> = chosen.into_iter().collect();
@@ -225,12 +360,74 @@ impl Choice<'_> {
             }
         }
         while let Some(todo) = self.todo.pop() {
+            if !self.budget.step(self.layers.len()) {
+                return;
+            }
             match todo {
                 Todo::Name(name) => self.by_name(name),
                 Todo::Yields(name, before) => self.below(name, before),
                 Todo::Deep(name) => self.everything_below(name),
             }
         }
+    }
+
+    fn add_name_ends(&mut self, ends: &[&str]) {
+        for (entries, _) in self.layers.clone() {
+            let lasts = entries.iter().map(|entry| last(&entry.path));
+            for name in lasts.filter(|name| ends.iter().any(|end| name.ends_with(end))) {
+                self.add_name(hash(name));
+            }
+        }
+    }
+
+    /// Chooses what may replace a lower layer's file through a lower layer's link.
+    fn add_replacing(&mut self) {
+        // With the name before, or none where that may be a link, and so any other.
+        let mut astray: HashSet<(Name, Option<Name>)> = HashSet::new();
+        for (_, outline) in &self.layers {
+            let links = outline.astray.iter();
+            astray.extend(links.map(|(name, before)| {
+                (*name, Some(*before).filter(|before| !self.is_link(*before)))
+            }));
+        }
+        for at in 1..self.layers.len() {
+            let Some((entries, outline)) = self.layers.get(at).copied() else {
+                continue;
+            };
+            if !self.budget.step(outline.steps.len()) {
+                return;
+            }
+            let steps = outline.steps.iter().filter(|(name, before, _)| {
+                astray.contains(&(*name, Some(*before))) || astray.contains(&(*name, None))
+            });
+            let parents: BTreeSet<u32> = steps.map(|(_, _, parent)| *parent).collect();
+            let parents = parents.into_iter();
+            let below = parents.filter_map(|parent| outline.parents.get(parent as usize));
+            for number in below.flatten() {
+                let name = entries.get(*number as usize).map(|entry| last(&entry.path));
+                let name = name.map(hash).filter(|name| self.is_file_up_to(*name, at));
+                if let Some(name) = name {
+                    self.choose(at, *number);
+                    self.add_name(name);
+                }
+            }
+        }
+    }
+
+    /// Whether a layer below this one has a file or link of this name, or this one a hard link, which
+    /// may be to a lower file.
+    fn is_file_up_to(&self, name: Name, at: usize) -> bool {
+        let mut layers = self.layers.iter().enumerate().take(at.saturating_add(1));
+        self.budget.step(at)
+            && layers.any(|(layer, (entries, outline))| {
+                let named = outline.named(name);
+                let mut named = named.filter_map(|number| entries.get(number as usize));
+                named.any(|entry| match entry.kind {
+                    EntryKind::Hardlink => true,
+                    EntryKind::File | EntryKind::Special | EntryKind::Symlink => layer < at,
+                    _ => false,
+                })
+            })
     }
 
     fn add_way(&mut self, path: &str) {
@@ -263,6 +460,13 @@ impl Choice<'_> {
                     let before = hash(split(split(&entry.path).0).1);
                     let before = Some(before).filter(|before| !self.is_link(*before));
                     self.add_yielding(name, before);
+                }
+            }
+            // Other names of the same file.
+            for (_, link) in range(&outline.shares, |item| item.0, name) {
+                if let Some(entry) = entries.get(*link as usize) {
+                    self.choose(at, *link);
+                    self.add_name(hash(last(&entry.path)));
                 }
             }
         }
@@ -331,9 +535,7 @@ impl Choice<'_> {
 
     /// Whether a link of any layer has this name.
     fn is_link(&self, name: Name) -> bool {
-        self.layers
-            .iter()
-            .any(|(_, outline)| outline.links.binary_search(&name).is_ok())
+        self.links.contains(&name)
     }
 }
 
@@ -350,9 +552,11 @@ pub(super) fn last(path: &str) -> &str {
 
 /// Names on a way, but those that lead nowhere or up.
 fn names(path: &str) -> impl Iterator<Item = Name> {
-    path.split('/')
-        .filter(|name| !matches!(*name, "" | "." | ".."))
-        .map(hash)
+    path.split('/').filter(|name| !is_no_name(name)).map(hash)
+}
+
+fn is_no_name(name: &str) -> bool {
+    matches!(name, "" | "." | "..")
 }
 
 fn target(entry: &LayerEntry) -> Option<&str> {

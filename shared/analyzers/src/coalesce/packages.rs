@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 
-use model::{FoundPackage, Os, Package, PackageId, PackageType};
+use model::{Digest, FoundPackage, Os, Package, PackageId, PackageType};
 
 use super::{
     purl::{distro, purl},
@@ -27,7 +27,13 @@ pub(super) fn collect(view: &View<'_>, os: Option<&Os>) -> Vec<Package> {
     let listed = listed(view);
     let mut installed: BTreeMap<_, Installed<'_>> = BTreeMap::new();
     for (number, layer) in view.layers.iter().enumerate() {
+        if !view.shows(number) {
+            continue;
+        }
         for found in layer.sections.iter().flat_map(|section| &section.packages) {
+            if !view.tree.budget.step(1) {
+                break;
+            }
             let Some(origin) = view.origin(number, &found.path) else {
                 continue;
             };
@@ -65,13 +71,20 @@ fn identity(found: &FoundPackage) -> Identity<'_> {
     )
 }
 
-/// Which packages each file lists.
-fn listed<'a>(view: &View<'a>) -> HashMap<Origin, HashSet<Identity<'a>>> {
-    let mut listed: HashMap<Origin, HashSet<Identity<'_>>> = HashMap::new();
+/// Which packages each file lists, by blob and entry: the same layer twice has the same files.
+type Listed<'a> = HashMap<(Digest, usize), HashSet<Identity<'a>>>;
+
+fn listed<'a>(view: &View<'a>) -> Listed<'a> {
+    let mut listed = Listed::new();
+    let mut known = HashSet::new();
     for (number, layer) in view.layers.iter().enumerate() {
+        if !known.insert(layer.blob) {
+            continue;
+        }
         for found in layer.sections.iter().flat_map(|section| &section.packages) {
             if let Some(origin) = view.origin(number, &found.path) {
-                listed.entry(origin).or_default().insert(identity(found));
+                let of_file = listed.entry((layer.blob, origin.entry)).or_default();
+                of_file.insert(identity(found));
             }
         }
     }
@@ -79,13 +92,13 @@ fn listed<'a>(view: &View<'a>) -> HashMap<Origin, HashSet<Identity<'a>>> {
 }
 
 /// Where the package's file is seen, and the layer since which it lists the package.
-fn presence(
-    view: &View<'_>,
+fn presence<'a>(
+    view: &View<'a>,
     origin: Origin,
-    found: &FoundPackage,
-    listed: &HashMap<Origin, HashSet<Identity<'_>>>,
+    found: &'a FoundPackage,
+    listed: &Listed<'_>,
 ) -> Option<(String, usize)> {
-    let path = view.path(origin)?.to_owned();
+    let path = view.path_of(origin, &found.path)?.to_owned();
     let place = places(found)
         .into_iter()
         .find(|place| view.seen_at(place) == Some(origin));
@@ -94,13 +107,13 @@ fn presence(
         return (!found.kind.is_os()).then_some((path, origin.layer));
     };
     let lists = |file: &Origin| {
-        listed
-            .get(file)
-            .is_some_and(|all| all.contains(&identity(found)))
+        let layer = view.layers.get(file.layer);
+        let all = layer.and_then(|layer| listed.get(&(layer.blob, file.entry)));
+        all.is_some_and(|all| all.contains(&identity(found)))
     };
     let mut since = origin.layer;
     for (layer, file) in view.past(&place) {
-        if !file.as_ref().is_some_and(lists) {
+        if !view.tree.budget.step(1) || !file.as_ref().is_some_and(lists) {
             break;
         }
         since = layer;
@@ -108,7 +121,7 @@ fn presence(
     Some((path, since))
 }
 
-fn report(found: &FoundPackage, path: &str, layer: model::Digest, os: Option<&Os>) -> Package {
+fn report(found: &FoundPackage, path: &str, layer: Digest, os: Option<&Os>) -> Package {
     let distro = if found.kind.is_os() { distro(os) } else { None };
     Package {
         id: id(found, path),

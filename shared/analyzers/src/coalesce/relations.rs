@@ -2,10 +2,10 @@
 
 use std::collections::{HashMap, HashSet};
 
-use model::{Owned, PackageId, PackageType};
+use model::{Owned, Package, PackageId, PackageType};
 
 use super::{
-    outline::{hash, last},
+    outline::{PreparedLayer, hash, last},
     packages::Installed,
     purl::normalized,
     tree::Origin,
@@ -14,7 +14,7 @@ use super::{
 
 /// Fills `depends_on` and `owned_by`, as far as the other package is there.
 pub(super) fn resolve(view: &View<'_>, installed: &mut [Installed<'_>]) {
-    let names = Names::new(installed);
+    let names = Names::new(view, installed);
     let owners = owners(view, installed);
     let mut related = Vec::with_capacity(installed.len());
     for one in installed.iter() {
@@ -37,42 +37,45 @@ pub(super) fn resolve(view: &View<'_>, installed: &mut [Installed<'_>]) {
 }
 
 /// Packages by name; npm's by the place where Node.js would look.
-struct Names {
-    by_name: HashMap<(PackageType, String), Vec<Candidate>>,
+struct Names<'a> {
+    view: &'a View<'a>,
+    /// By name and nearness: architecture, or the directory above the package's own.
+    near: HashMap<(PackageType, String, Option<String>), PackageId>,
+    /// The first of each name.
+    any: HashMap<(PackageType, String), PackageId>,
     by_directory: HashMap<String, PackageId>,
-}
-
-struct Candidate {
-    id: PackageId,
-    arch: Option<String>,
-    /// The directory above the package's own.
-    site: String,
+    /// Names of directories among them: what is none is looked for nowhere.
+    folders: HashSet<String>,
 }
 
 // === impl Names ===
 
-impl Names {
-    fn new(installed: &[Installed<'_>]) -> Self {
+impl<'a> Names<'a> {
+    fn new(view: &'a View<'a>, installed: &[Installed<'_>]) -> Self {
         let mut names = Self {
-            by_name: HashMap::new(),
+            view,
+            near: HashMap::new(),
+            any: HashMap::new(),
             by_directory: HashMap::new(),
+            folders: HashSet::new(),
         };
         for Installed { package, .. } in installed {
-            let directory = package
-                .path
-                .rsplit_once('/')
-                .map_or("", |(directory, _)| directory);
+            let directory = directory(&package.path);
             if package.kind == PackageType::Npm {
+                let folder = directory.rsplit("node_modules/").next();
+                names.folders.insert(folder.unwrap_or_default().to_owned());
                 names
                     .by_directory
                     .insert(directory.to_owned(), package.id.clone());
+                continue;
             }
-            let key = (package.kind, key(package.kind, &package.name));
-            names.by_name.entry(key).or_default().push(Candidate {
-                id: package.id.clone(),
-                arch: package.arch.clone(),
-                site: site(directory).to_owned(),
-            });
+            let key = key(package.kind, &package.name);
+            let near = (package.kind, key.clone(), nearness(package));
+            names.near.entry(near).or_insert_with(|| package.id.clone());
+            names
+                .any
+                .entry((package.kind, key))
+                .or_insert_with(|| package.id.clone());
         }
         names
     }
@@ -80,27 +83,36 @@ impl Names {
     /// The package that `one` means by this name.
     fn find(&self, name: &str, one: &Installed<'_>) -> Option<PackageId> {
         let package = &one.package;
-        let directory = package
-            .path
-            .rsplit_once('/')
-            .map_or("", |(directory, _)| directory);
-        if package.kind == PackageType::Npm {
-            return self.find_upwards(name, directory);
+        if !self.view.tree.budget.step(1) {
+            return None;
         }
-        let all = self.by_name.get(&(package.kind, key(package.kind, name)))?;
-        let is_close = |candidate: &&Candidate| match package.kind {
-            PackageType::Pypi => candidate.site == site(directory),
-            _ => candidate.arch == package.arch,
-        };
-        all.iter()
-            .find(is_close)
-            .or(all.first())
-            .map(|candidate| candidate.id.clone())
+        if package.kind == PackageType::Npm {
+            return self.find_upwards(name, directory(&package.path));
+        }
+        let key = key(package.kind, name);
+        let near = (package.kind, key, nearness(package));
+        if let Some(id) = self.near.get(&near) {
+            return Some(id.clone());
+        }
+        self.any.get(&(near.0, near.1)).cloned()
     }
 
     /// In `node_modules` of the package, or of a directory above it.
     fn find_upwards(&self, name: &str, mut directory: &str) -> Option<PackageId> {
+        /// Bytes of a path that are looked up in one step.
+        const STEP_BYTES: usize = 64;
+        if !self.folders.contains(name) {
+            return None;
+        }
         loop {
+            if !self
+                .view
+                .tree
+                .budget
+                .step((directory.len() / STEP_BYTES).saturating_add(1))
+            {
+                return None;
+            }
             let place = if directory.is_empty() {
                 format!("node_modules/{name}")
             } else {
@@ -115,6 +127,19 @@ impl Names {
             directory = directory.rsplit_once('/').map_or("", |(above, _)| above);
         }
     }
+}
+
+/// Which of several packages of one name is meant by another: that of the same architecture, or
+/// beside it.
+fn nearness(package: &Package) -> Option<String> {
+    match package.kind {
+        PackageType::Pypi => Some(site(directory(&package.path)).to_owned()),
+        _ => package.arch.clone(),
+    }
+}
+
+fn directory(path: &str) -> &str {
+    path.rsplit_once('/').map_or("", |(directory, _)| directory)
 }
 
 fn key(kind: PackageType, name: &str) -> String {
@@ -134,46 +159,66 @@ fn owners(view: &View<'_>, installed: &[Installed<'_>]) -> HashMap<String, Packa
     let languages = installed.iter().filter(|one| !one.package.kind.is_os());
     let wanted: HashSet<&str> = languages.map(|one| one.package.path.as_str()).collect();
     let wanted_names: HashSet<&str> = wanted.iter().map(|path| last(path)).collect();
-    let mut systems: HashMap<&str, Vec<&Installed<'_>>> = HashMap::new();
+    let (mut systems, mut any_arch) = (HashMap::new(), HashMap::new());
     for one in installed.iter().filter(|one| one.package.kind.is_os()) {
-        systems.entry(&one.package.name).or_default().push(one);
+        let package = &one.package;
+        let name = package.name.as_str();
+        let key = (name, package.arch.as_deref());
+        systems.entry(key).or_insert(&package.id);
+        any_arch.entry(name).or_insert(&package.id);
     }
     let mut owners = HashMap::new();
     let mut known = HashSet::new();
     // A package's files are listed anew when it changes: the uppermost list counts.
-    for layer in view.prepared.iter().rev() {
-        let named = wanted_names
-            .iter()
-            .flat_map(|name| layer.outline.owned(hash(name)));
-        let mut named: Vec<_> = named.collect();
-        named.sort_unstable();
-        let owned = named
-            .into_iter()
-            .filter_map(|(section, number)| layer.owned(section, number));
-        for owned in owned {
-            if known.contains(&owner(owned)) || !wanted_names.contains(last(&owned.path)) {
+    let mut blobs = HashSet::new();
+    let layers = view.prepared.iter().rev();
+    for layer in layers.filter(|layer| blobs.insert(layer.report.blob)) {
+        for owned in owned_of(view, layer, &wanted_names) {
+            let owner = owner(owned);
+            if !view.tree.budget.step(1) {
+                return owners;
+            }
+            if known.contains(&owner) || !wanted_names.contains(last(&owned.path)) {
                 continue;
             }
-            let Some(all) = systems.get(owned.package.as_str()) else {
-                continue;
-            };
-            let is_it =
-                |one: &&&Installed<'_>| one.package.arch.as_deref() == owned.arch.as_deref();
-            let Some(system) = all.iter().find(is_it).or(all.first()) else {
+            let system = systems.get(&owner).or_else(|| any_arch.get(owner.0));
+            let Some(system) = system else {
                 continue;
             };
             let path = real_path(view, &owned.path);
             if wanted.contains(path.as_str()) {
                 owners
                     .entry(path)
-                    .or_insert_with(|| system.package.id.clone());
+                    .or_insert_with(|| PackageId::clone(system));
             }
         }
-        let firsts = layer.outline.owners().iter();
+        let firsts = layer.outline.owners();
+        if !view.tree.budget.step(firsts.len()) {
+            return owners;
+        }
+        let firsts = firsts.iter();
         let firsts = firsts.filter_map(|(section, number)| layer.owned(*section, *number));
         known.extend(firsts.map(owner));
     }
     owners
+}
+
+/// The files with one of these names that packages of a layer own, in the layer's order.
+fn owned_of<'a>(
+    view: &View<'a>,
+    layer: &'a PreparedLayer,
+    names: &HashSet<&str>,
+) -> impl Iterator<Item = &'a Owned> {
+    let mut numbers = Vec::new();
+    if layer.outline.owns_any() && view.tree.budget.step(names.len()) {
+        let of_names = names
+            .iter()
+            .flat_map(|name| layer.outline.owned(hash(name)));
+        numbers.extend(of_names);
+        numbers.sort_unstable();
+    }
+    let numbers = numbers.into_iter();
+    numbers.filter_map(|(section, number)| layer.owned(section, number))
 }
 
 /// Which package a list of files is of.

@@ -1,16 +1,16 @@
-use std::{collections::BTreeMap, sync::Arc};
+mod choosing;
+mod hostile;
+mod unpacking;
+
+use std::sync::Arc;
 
 use model::{
     AnalyzerId, Confidence, Digest, Entries, FoundFinding, FoundMalware, FoundOs, FoundPackage,
     FoundSecret, Gap, GapCode, Hides, HistoryStep, LayerEntry, LayerReport, Misconfiguration,
     Owned, PackageType, Section, Severity,
 };
-use proptest::prelude::*;
 
-use super::{
-    tree::{Origin, Tree},
-    *,
-};
+use super::*;
 
 /// An entry as one line: `d PATH`, `f PATH`, `l PATH -> TO`, `h PATH -> TO`, `w PATH`, `o PATH`.
 fn entry(text: &str) -> LayerEntry {
@@ -105,7 +105,7 @@ fn image(layers: &[LayerReport]) -> ImageReport {
             .collect(),
         ..ImageConfig::default()
     };
-    coalesce(layers, &config, subject())
+    coalesce(layers, &config, subject(), &Limits::default())
 }
 
 fn subject() -> Subject {
@@ -115,6 +115,7 @@ fn subject() -> Subject {
         index_digest: None,
         manifest_digest: None,
         image_id: Digest::of(b"config"),
+        platform: "linux/arm64".parse().unwrap(),
         layer_sizes: Vec::new(),
     }
 }
@@ -484,6 +485,7 @@ fn findings() -> Section {
 
 #[test]
 fn findings_of_deleted_files_stay_and_are_marked() {
+    let limits = Limits::default();
     let base = layer("0", &["f root/key", "f tmp/x", "f bin/su"], findings());
     let config = ImageConfig {
         diff_ids: vec![Digest::of(b"0"), Digest::of(b"1")],
@@ -503,7 +505,7 @@ fn findings_of_deleted_files_stay_and_are_marked() {
         ],
         ..ImageConfig::default()
     };
-    let before = coalesce(std::slice::from_ref(&base), &config, subject()).findings;
+    let before = coalesce(std::slice::from_ref(&base), &config, subject(), &limits).findings;
     assert!(!before.secrets[0].deleted_later);
     assert_eq!(
         before.secrets[0].instruction, None,
@@ -511,7 +513,7 @@ fn findings_of_deleted_files_stay_and_are_marked() {
     );
     assert_eq!(before.misconfigurations.len(), 1);
     let gone = layer("1", &["w root/key", "w tmp", "f bin/su"], section());
-    let after = coalesce(&[base, gone], &config, subject());
+    let after = coalesce(&[base, gone], &config, subject(), &limits);
     assert!(after.findings.secrets[0].deleted_later);
     assert_eq!(
         after.findings.secrets[0].instruction.as_deref(),
@@ -539,7 +541,7 @@ fn claims_are_compared_with_what_was_read() {
         layer_sizes: vec![0, 5],
         ..subject()
     };
-    let gaps = coalesce(&layers, &config, subject).gaps;
+    let gaps = coalesce(&layers, &config, subject, &Limits::default()).gaps;
     let codes: Vec<_> = gaps.iter().map(|gap| (gap.code, gap.hides)).collect();
     let expected = [
         (GapCode::SizeMismatch, Hides::Entries),
@@ -568,232 +570,4 @@ fn a_malformed_file_that_is_deleted_hides_nothing() {
 fn an_image_without_layers_is_empty() {
     let report = image(&[]);
     assert!(report.packages.is_empty() && report.gaps.is_empty());
-}
-
-/// Another way to unpack: a flat map from path to what is there.
-#[derive(Default)]
-struct Reference(BTreeMap<String, String>);
-
-impl Reference {
-    fn apply(&mut self, layer: usize, entries: &[LayerEntry]) {
-        for entry in entries {
-            let is_opaque = entry.kind == EntryKind::Opaque;
-            if is_opaque {
-                if let Some(directory) = self.resolve(&entry.path, false, &mut 40) {
-                    let below = if directory.is_empty() {
-                        directory
-                    } else {
-                        directory + "/"
-                    };
-                    self.0.retain(|path, _| !path.starts_with(&below));
-                }
-            } else if entry.kind == EntryKind::Whiteout {
-                let (parent, name) = entry.path.rsplit_once('/').unwrap_or(("", &entry.path));
-                if let Some(parent) = self.resolve(parent, false, &mut 40) {
-                    self.remove(&join(&parent, name));
-                }
-            }
-        }
-        for (number, entry) in entries.iter().enumerate() {
-            let link = entry.link.clone().unwrap_or_default();
-            let node = match entry.kind {
-                EntryKind::Directory => "directory".to_owned(),
-                EntryKind::Symlink => format!("-> {link}"),
-                EntryKind::Hardlink => {
-                    let (parent, name) = link.rsplit_once('/').unwrap_or(("", &link));
-                    let parent = self.resolve(parent, false, &mut 40);
-                    let target =
-                        parent.and_then(|parent| self.0.get(&join(&parent, name)).cloned());
-                    let target = target.filter(|target| target != "directory");
-                    target.unwrap_or_else(|| format!("{layer}.{number}"))
-                }
-                EntryKind::File => format!("{layer}.{number}"),
-                _ => continue,
-            };
-            let (parent, name) = entry.path.rsplit_once('/').unwrap_or(("", &entry.path));
-            let Some(parent) = self.resolve(parent, true, &mut 40) else {
-                continue;
-            };
-            let path = join(&parent, name);
-            if node != "directory" || self.0.get(&path) != Some(&node) {
-                self.remove(&path);
-                self.0.insert(path, node);
-            }
-        }
-    }
-
-    /// The real path of a directory.
-    fn resolve(&mut self, path: &str, make: bool, links: &mut u32) -> Option<String> {
-        let mut here = String::new();
-        for segment in path
-            .split('/')
-            .filter(|segment| !matches!(*segment, "" | "."))
-        {
-            if segment == ".." {
-                here = here
-                    .rsplit_once('/')
-                    .map_or("", |(above, _)| above)
-                    .to_owned();
-                continue;
-            }
-            let next = join(&here, segment);
-            match self.0.get(&next).cloned().as_deref() {
-                Some("directory") => here = next,
-                Some(link) if link.starts_with("-> ") => {
-                    let target = link.trim_start_matches("-> ");
-                    *links = links.checked_sub(1)?;
-                    let base = if target.starts_with('/') { "" } else { &here };
-                    here = self.resolve(&format!("{base}/{target}"), make, links)?;
-                }
-                _ if make => {
-                    self.0.insert(next.clone(), "directory".to_owned());
-                    here = next;
-                }
-                _ => return None,
-            }
-        }
-        Some(here)
-    }
-
-    fn remove(&mut self, path: &str) {
-        let below = format!("{path}/");
-        self.0
-            .retain(|known, _| known != path && !known.starts_with(&below));
-    }
-}
-
-fn join(directory: &str, name: &str) -> String {
-    if directory.is_empty() {
-        name.to_owned()
-    } else {
-        format!("{directory}/{name}")
-    }
-}
-
-fn lines() -> impl Strategy<Value = String> {
-    let target = prop_oneof![
-        4 => "[abc](/[abc]){0,2}",
-        1 => "/[abc](/[abc])?",
-        1 => "\\.\\.(/[abc]){1,2}",
-        1 => "[abc]/\\.\\./[abc]",
-    ];
-    prop_oneof![
-        3 => "f [abc](/[abc]){0,3}",
-        2 => "d [abc](/[abc]){0,2}",
-        2 => ("l [abc](/[abc]){0,2}", target.clone()).prop_map(|(l, t)| format!("{l} -> {t}")),
-        1 => ("h [abc](/[abc]){0,2}", "[abc](/[abc]){0,2}").prop_map(|(l, t)| format!("{l} -> {t}")),
-        1 => "w [abc](/[abc]){0,2}",
-        1 => "o ([abc](/[abc]){0,2})?",
-    ]
-}
-
-proptest! {
-    #![proptest_config(ProptestConfig::with_cases(4096))]
-
-    #[test]
-    fn layers_show_what_unpacking_them_gives(
-        layers in prop::collection::vec(prop::collection::vec(lines(), 0..8), 1..5),
-    ) {
-        let layers: Vec<Vec<LayerEntry>> =
-            layers.iter().map(|lines| lines.iter().map(|line| entry(line)).collect()).collect();
-        let mut tree = Tree::new();
-        let mut reference = Reference::default();
-        for (number, entries) in layers.iter().enumerate() {
-            tree.apply(number, entries.iter().enumerate());
-            reference.apply(number, entries);
-            prop_assert_eq!(view::visible(&tree), reference.0.clone());
-        }
-        for (path, what) in &reference.0 {
-            if let Some((layer, entry)) = what.split_once('.').filter(|_| !what.starts_with("->")) {
-                let origin =
-                    Origin { layer: layer.parse().unwrap(), entry: entry.parse().unwrap() };
-                let found = matches!(tree.find(path), Some(tree::Node::Leaf(found)) if *found == origin);
-                prop_assert!(found, "{} is {}", path, what);
-            }
-        }
-    }
-}
-
-/// Paths in which the places of package managers come up often.
-fn record_path() -> impl Strategy<Value = String> {
-    let random = prop::collection::vec(
-        prop::sample::select(vec!["var", "lib", "dpkg", "status.d", "status", "a", "b"]),
-        1..5,
-    );
-    prop_oneof![
-        4 => random.prop_map(|names| names.join("/")),
-        1 => Just("var/lib/dpkg/status".to_owned()),
-        1 => "var/lib/dpkg/status\\.d/[ab]",
-        1 => "[ab]/[ab]",
-    ]
-}
-
-fn record_line() -> impl Strategy<Value = String> {
-    let target = prop_oneof![
-        3 => record_path(),
-        1 => record_path().prop_map(|path| format!("/{path}")),
-        1 => record_path().prop_map(|path| format!("../{path}")),
-        1 => record_path().prop_map(|path| format!("{path}/..")),
-    ];
-    prop_oneof![
-        4 => record_path().prop_map(|path| format!("f {path}")),
-        2 => record_path().prop_map(|path| format!("d {path}")),
-        3 => (record_path(), target).prop_map(|(path, to)| format!("l {path} -> {to}")),
-        1 => (record_path(), record_path()).prop_map(|(path, to)| format!("h {path} -> {to}")),
-        1 => record_path().prop_map(|path| format!("w {path}")),
-        1 => record_path().prop_map(|path| format!("o {path}")),
-    ]
-}
-
-/// A section that speaks of some of these paths.
-fn record_section(spoken: Vec<(u8, String)>) -> Section {
-    let mut section = section();
-    for (what, path) in spoken {
-        let name = path.replace('/', "-");
-        match what {
-            0 => section
-                .packages
-                .push(package(PackageType::Deb, &name, "1", &path)),
-            1 => section
-                .packages
-                .push(package(PackageType::Pypi, &name, "1", &path)),
-            2 => section.owned.push(Owned {
-                package: "var-lib-dpkg-status".to_owned(),
-                arch: None,
-                path,
-                digest: None,
-            }),
-            _ => {
-                let gap = Gap::new(GapCode::Malformed, Hides::Packages, name);
-                section.gaps.push(gap.at(path));
-            }
-        }
-    }
-    section
-}
-
-proptest! {
-    #![proptest_config(ProptestConfig::with_cases(8192))]
-
-    #[test]
-    fn entries_that_are_not_looked_at_change_nothing(
-        layers in prop::collection::vec(
-            (
-                prop::collection::vec(record_line(), 0..9),
-                prop::collection::vec((0_u8..4, record_path()), 0..3),
-            ),
-            1..5,
-        ),
-    ) {
-        let layers = layers.into_iter().enumerate().map(|(number, (lines, spoken))| {
-            let lines: Vec<&str> = lines.iter().map(String::as_str).collect();
-            PreparedLayer::new(layer(&number.to_string(), &lines, record_section(spoken)))
-        });
-        let layers: Vec<_> = layers.collect();
-        let layers: Vec<&PreparedLayer> = layers.iter().collect();
-        let candidates = view::candidates(&layers);
-        let config = ImageConfig::default();
-        let all = report(&View::of_all(&layers, &candidates), &config, subject());
-        prop_assert_eq!(coalesce_prepared(&layers, &config, subject()), all);
-    }
 }

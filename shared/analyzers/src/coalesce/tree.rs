@@ -4,8 +4,14 @@ use std::collections::BTreeMap;
 
 use model::{EntryKind, LayerEntry};
 
+use super::budget::Budget;
+
 /// Links that are followed on one way, as in Linux.
 const LINKS_MAX: u32 = 40;
+
+/// Bytes of the longest path that is looked at: links in lower layers can make any path longer than
+/// the one that an entry writes.
+const PATH_BYTES_MAX: usize = 16 << 10;
 
 /// The root's number.
 const ROOT: NodeId = 0;
@@ -27,7 +33,24 @@ pub(super) struct Origin {
 pub(super) struct Tree<'a> {
     nodes: Vec<Node<'a>>,
     /// Where the parent of the entry before was found.
-    parent: Option<(&'a str, NodeId)>,
+    parent: Option<(&'a str, Place)>,
+    /// The layer that is being applied.
+    layer: usize,
+    /// What is left of the limits.
+    pub(super) budget: Budget,
+    /// Whether a name of the layer found no room.
+    is_cut: bool,
+    /// By layer, how many of its entries replace a file that they reach through a link of a lower
+    /// layer, and the first of them.
+    pub(super) through_links: BTreeMap<usize, (u64, &'a str)>,
+}
+
+/// Where a directory was found.
+#[derive(Clone, Copy, Debug)]
+struct Place {
+    directory: NodeId,
+    /// Whether a link of a lower layer led there.
+    is_through_link: bool,
 }
 
 /// One name's meaning.
@@ -35,8 +58,13 @@ pub(super) struct Tree<'a> {
 pub(super) enum Node<'a> {
     /// A directory.
     Directory(BTreeMap<&'a str, NodeId>),
-    /// A symbolic link and where it leads.
-    Symlink(&'a str),
+    /// A symbolic link.
+    Symlink {
+        /// Where it leads.
+        target: &'a str,
+        /// The layer that made it.
+        layer: usize,
+    },
     /// A file or device.
     Leaf(Origin),
 }
@@ -48,6 +76,8 @@ struct Cursor<'p> {
     /// Segments that are still to go, the next one last.
     todo: Vec<&'p str>,
     links: u32,
+    /// Whether one of the links is a lower layer's.
+    is_through_link: bool,
 }
 
 /// Why a cursor stopped.
@@ -58,7 +88,7 @@ enum Stop<'p> {
     Missing(&'p str),
     /// The name is that of a file.
     Leaf(&'p str, NodeId),
-    /// Links lead to links for ever.
+    /// Links lead to links for ever, or further than the limits allow.
     Lost,
 }
 
@@ -66,26 +96,32 @@ enum Stop<'p> {
 
 impl<'a> Tree<'a> {
     /// An empty root.
-    pub(super) fn new() -> Self {
+    pub(super) fn new(budget: Budget) -> Self {
         Self {
             nodes: vec![Node::Directory(BTreeMap::new())],
             parent: None,
+            layer: 0,
+            budget,
+            is_cut: false,
+            through_links: BTreeMap::new(),
         }
     }
 
     /// Lays a layer over what is there. What it removes is removed of lower layers only, wherever
-    /// in the archive that stands.
+    /// in the archive that stands. Says whether all of it is there: names that its paths only imply
+    /// are made as long as there is room.
     pub(super) fn apply(
         &mut self,
         layer: usize,
         entries: impl Iterator<Item = (usize, &'a LayerEntry)> + Clone,
-    ) {
+    ) -> bool {
         self.parent = None;
+        self.layer = layer;
         for (_, entry) in entries.clone() {
             match entry.kind {
                 EntryKind::Whiteout => self.remove(&entry.path),
                 EntryKind::Opaque => {
-                    if let Some(directory) = self.directory(&entry.path) {
+                    if let Some(directory) = self.plain_directory(&entry.path) {
                         self.set(directory, Node::Directory(BTreeMap::new()));
                     }
                 }
@@ -102,11 +138,12 @@ impl<'a> Tree<'a> {
             );
         }
         self.parent = None;
+        !std::mem::take(&mut self.is_cut)
     }
 
     /// The node at a path, links followed to the end.
     pub(super) fn find(&self, path: &str) -> Option<&Node<'a>> {
-        let mut cursor = Cursor::new(path);
+        let mut cursor = self.cursor(path)?;
         match self.advance(&mut cursor) {
             Stop::Arrived => self.nodes.get(cursor.here()),
             Stop::Leaf(_, node) if cursor.todo.is_empty() => self.nodes.get(node),
@@ -114,28 +151,38 @@ impl<'a> Tree<'a> {
         }
     }
 
-    /// Calls `see` with the path and node of everything there is, the root left out.
-    pub(super) fn visit(&self, mut see: impl FnMut(&str, &Node<'a>)) {
-        let mut todo = vec![(String::new(), ROOT)];
-        while let Some((path, id)) = todo.pop() {
-            let Some(Node::Directory(children)) = self.nodes.get(id) else {
+    /// Calls `see` with the path and node of everything there is, the root left out. Says whether
+    /// that was all: what is behind a path that is too long is not looked at.
+    pub(super) fn visit(&self, mut see: impl FnMut(&str, &Node<'a>)) -> bool {
+        let Some(Node::Directory(top)) = self.nodes.get(ROOT) else {
+            return true;
+        };
+        let mut is_all = true;
+        let mut path = String::new();
+        let mut open = vec![(top.iter(), 0)];
+        while let Some((children, length)) = open.last_mut() {
+            path.truncate(*length);
+            let Some((name, child)) = children.next() else {
+                open.pop();
                 continue;
             };
-            for (name, child) in children {
-                let path = if path.is_empty() {
-                    (*name).to_owned()
-                } else {
-                    format!("{path}/{name}")
-                };
-                let Some(node) = self.nodes.get(*child) else {
-                    continue;
-                };
-                see(&path, node);
-                if matches!(node, Node::Directory(_)) {
-                    todo.push((path, *child));
-                }
+            let Some(node) = self.nodes.get(*child) else {
+                continue;
+            };
+            if path.len().saturating_add(name.len()) >= PATH_BYTES_MAX {
+                is_all = false;
+                continue;
+            }
+            if !path.is_empty() {
+                path.push('/');
+            }
+            path.push_str(name);
+            see(&path, node);
+            if let Node::Directory(children) = node {
+                open.push((children.iter(), path.len()));
             }
         }
+        is_all
     }
 
     fn place(&mut self, origin: Origin, entry: &'a LayerEntry) {
@@ -143,7 +190,10 @@ impl<'a> Tree<'a> {
         let node = match entry.kind {
             EntryKind::Whiteout | EntryKind::Opaque => return,
             EntryKind::Directory => Node::Directory(BTreeMap::new()),
-            EntryKind::Symlink => Node::Symlink(link),
+            EntryKind::Symlink => Node::Symlink {
+                target: link,
+                layer: origin.layer,
+            },
             EntryKind::File | EntryKind::Special => Node::Leaf(origin),
             // A link to nothing is a name of a file that nobody has read.
             EntryKind::Hardlink => self.linked(link).unwrap_or(Node::Leaf(origin)),
@@ -155,18 +205,34 @@ impl<'a> Tree<'a> {
         let Some(parent) = self.make_directory(parent) else {
             return;
         };
-        let old = self.child(parent, name).and_then(|old| self.nodes.get(old));
-        match (old, &node) {
+        let old = self.child(parent.directory, name);
+        let is_lower = match (old.and_then(|old| self.nodes.get(old)), &node) {
             (Some(Node::Directory(_)), Node::Directory(_)) => return,
-            (Some(Node::Directory(_) | Node::Symlink(_)), _) => self.parent = None,
-            _ => {}
+            (Some(Node::Directory(_)), _) => {
+                self.parent = None;
+                false
+            }
+            (Some(Node::Symlink { layer, .. }), _) => {
+                let is_lower = *layer < origin.layer;
+                self.parent = None;
+                is_lower
+            }
+            (Some(Node::Leaf(old)), _) => old.layer < origin.layer,
+            (None, _) => false,
+        };
+        if is_lower && parent.is_through_link {
+            let noted = self.through_links.entry(origin.layer);
+            let (count, _) = noted.or_insert((0, &entry.path));
+            *count = count.saturating_add(1);
         }
-        self.insert(parent, name, node);
+        self.insert(parent.directory, name, node);
     }
 
+    /// Removes what stands at a path. A link on the way is a lower layer's: in the directory that
+    /// runtimes unpack this layer into there is none, so nothing behind it is removed.
     fn remove(&mut self, path: &'a str) {
         let (parent, name) = split(path);
-        let Some(parent) = self.directory(parent) else {
+        let Some(parent) = self.plain_directory(parent) else {
             return;
         };
         if let Some(Node::Directory(children)) = self.nodes.get_mut(parent) {
@@ -183,30 +249,52 @@ impl<'a> Tree<'a> {
 
     /// The directory at a path, links followed.
     fn directory(&self, path: &str) -> Option<NodeId> {
-        let mut cursor = Cursor::new(path);
+        let mut cursor = self.cursor(path)?;
         matches!(self.advance(&mut cursor), Stop::Arrived).then(|| cursor.here())
+    }
+
+    /// The directory at a path, if there is no link on the way.
+    fn plain_directory(&self, path: &str) -> Option<NodeId> {
+        let mut here = ROOT;
+        for name in path.split('/').filter(|name| !name.is_empty()) {
+            if !self.budget.step(1) {
+                return None;
+            }
+            here = self.child(here, name)?;
+        }
+        matches!(self.nodes.get(here), Some(Node::Directory(_))).then_some(here)
     }
 
     /// The directory at a path, links followed. What is missing on the way is made, and a file in
     /// the way gives way.
-    fn make_directory(&mut self, path: &'a str) -> Option<NodeId> {
+    fn make_directory(&mut self, path: &'a str) -> Option<Place> {
         if let Some((_, known)) = self.parent.filter(|(known, _)| *known == path) {
             return Some(known);
         }
-        let mut cursor = Cursor::new(path);
+        let mut cursor = self.cursor(path)?;
         loop {
             match self.advance(&mut cursor) {
                 Stop::Arrived => break,
                 Stop::Missing(name) | Stop::Leaf(name, _) => {
                     let empty = Node::Directory(BTreeMap::new());
-                    let made = self.insert(cursor.here(), name, empty);
+                    let made = self.insert(cursor.here(), name, empty)?;
                     cursor.above.push(made);
                 }
                 Stop::Lost => return None,
             }
         }
-        self.parent = Some((path, cursor.here()));
-        Some(cursor.here())
+        let place = Place {
+            directory: cursor.here(),
+            is_through_link: cursor.is_through_link,
+        };
+        self.parent = Some((path, place));
+        Some(place)
+    }
+
+    /// A way from the root, if there are steps for it.
+    fn cursor<'p>(&self, path: &'p str) -> Option<Cursor<'p>> {
+        let cursor = Cursor::new(path);
+        self.budget.step(cursor.todo.len()).then_some(cursor)
     }
 
     /// Goes on as far as there are directories.
@@ -228,8 +316,15 @@ impl<'a> Tree<'a> {
             };
             match self.nodes.get(child) {
                 Some(Node::Directory(_)) => cursor.above.push(child),
-                Some(Node::Symlink(target)) => {
-                    if !cursor.follow(target) {
+                Some(Node::Symlink { target, layer }) => {
+                    // With a merged `/usr` everybody means the same by `lib/x` and `usr/lib/x`.
+                    let is_merged = cursor.above.len() == 1
+                        && target.trim_start_matches('/').strip_prefix("usr/") == Some(name);
+                    cursor.is_through_link |= *layer < self.layer && !is_merged;
+                    let before = cursor.todo.len();
+                    let is_fine = cursor.follow(target);
+                    let added = cursor.todo.len().saturating_sub(before);
+                    if !is_fine || !self.budget.step(added) {
                         return Stop::Lost;
                     }
                 }
@@ -246,13 +341,22 @@ impl<'a> Tree<'a> {
         }
     }
 
-    fn insert(&mut self, directory: NodeId, name: &'a str, node: Node<'a>) -> NodeId {
+    /// Gives a name a meaning, in the place of the one it had: no other name shares that.
+    fn insert(&mut self, directory: NodeId, name: &'a str, node: Node<'a>) -> Option<NodeId> {
+        if let Some(old) = self.child(directory, name) {
+            self.set(old, node);
+            return Some(old);
+        }
+        if !self.budget.take_node() {
+            self.is_cut = true;
+            return None;
+        }
         let id = self.nodes.len();
         self.nodes.push(node);
         if let Some(Node::Directory(children)) = self.nodes.get_mut(directory) {
             children.insert(name, id);
         }
-        id
+        Some(id)
     }
 
     fn set(&mut self, id: NodeId, node: Node<'a>) {
@@ -270,6 +374,7 @@ impl<'p> Cursor<'p> {
             above: vec![ROOT],
             todo: path.split('/').rev().collect(),
             links: 0,
+            is_through_link: false,
         }
     }
 

@@ -1,15 +1,20 @@
 //! What is visible in the image, and since when.
 
-use std::collections::{BTreeSet, HashMap, HashSet};
+use std::{
+    collections::{BTreeSet, HashMap, HashSet},
+    rc::Rc,
+};
 
-use model::{EntryKind, FoundPackage, LayerEntry, LayerReport, PackageType};
+use archive::Limits;
+use model::{Digest, EntryKind, FoundPackage, LayerEntry, LayerReport, PackageType};
 
 use super::{
+    budget::Budget,
     gaps,
-    outline::{PreparedLayer, choose, hash, last},
+    outline::{PreparedLayer, Want, choose, hash, last},
     tree::{Node, Origin, Tree},
 };
-use crate::{apk, dpkg, os_release};
+use crate::{apk, dpkg, links, npm, os_release, python};
 
 /// The layers, laid over each other.
 pub(super) struct View<'a> {
@@ -19,18 +24,51 @@ pub(super) struct View<'a> {
     pub(super) prepared: &'a [&'a PreparedLayer],
     /// The image, as far as it matters to the report.
     pub(super) tree: Tree<'a>,
-    /// In each layer, the last file at each path that a section speaks of.
-    written: Vec<HashMap<&'a str, usize>>,
+    /// Layers that are not, or not whole, in the tree.
+    pub(super) cut: Vec<usize>,
+    /// Whether there are paths, of what matters, that are too long to be looked at.
+    pub(super) has_long_paths: bool,
+    /// Links to records of packages that nobody read as such: how many, and the first.
+    pub(super) unread_links: Option<(u64, UnreadLink)>,
+    /// What the sections of each layer speak of; the same layer twice shares it.
+    written: Vec<Rc<Written<'a>>>,
     /// Where the content of these files can be seen.
     seen: HashMap<Origin, String>,
+    /// Of the paths that sections speak of, those at which the file can be seen.
+    exact: HashSet<(Origin, &'a str)>,
+    /// Which layers' files can be seen.
+    shown: HashSet<usize>,
     /// What was to be seen at each candidate's place, from which layer on.
     history: HashMap<&'a str, Vec<(usize, Option<Origin>)>>,
+}
+
+/// A name of a record of a package, and the file behind it.
+#[derive(Debug)]
+pub(super) struct UnreadLink {
+    /// The name.
+    pub(super) path: String,
+    /// The file.
+    pub(super) origin: Origin,
+}
+
+/// The files that sections of a layer speak of.
+#[derive(Debug, Default)]
+struct Written<'a> {
+    /// The last file at each path. `usize::MAX` where it is not in the layer.
+    files: HashMap<&'a str, usize>,
+    /// The numbers of all of them.
+    numbers: HashSet<usize>,
+    /// The numbers of those that were read as records of packages.
+    records: HashSet<usize>,
 }
 
 /// Places whose history decides since when a package is there: where the package manager looks,
 /// or the file itself.
 pub(super) fn candidates(layers: &[&PreparedLayer]) -> BTreeSet<String> {
-    let sections = layers.iter().flat_map(|layer| &layer.report.sections);
+    let mut known = HashSet::new();
+    let layers = layers.iter().map(|layer| &layer.report);
+    let layers = layers.filter(|layer| known.insert(layer.blob));
+    let sections = layers.flat_map(|layer| &layer.sections);
     let packages = sections.flat_map(|section| &section.packages);
     let mut places: BTreeSet<String> = packages.flat_map(places).collect();
     places.extend(os_release::PLACES.iter().map(|place| (*place).to_owned()));
@@ -52,10 +90,12 @@ pub(super) fn places(package: &FoundPackage) -> Vec<String> {
 // === impl View ===
 
 impl<'a> View<'a> {
-    pub(super) fn new(prepared: &'a [&'a PreparedLayer], candidates: &'a BTreeSet<String>) -> Self {
-        let written: Vec<_> = prepared.iter().map(|layer| written(layer)).collect();
-        let chosen = chosen(prepared, candidates, &written);
-        Self::of(prepared, candidates, written, &chosen)
+    pub(super) fn new(
+        prepared: &'a [&'a PreparedLayer],
+        candidates: &'a BTreeSet<String>,
+        limits: &Limits,
+    ) -> Self {
+        Self::of(prepared, candidates, limits, chosen)
     }
 
     /// With every entry, for comparing.
@@ -63,69 +103,135 @@ impl<'a> View<'a> {
     pub(super) fn of_all(
         prepared: &'a [&'a PreparedLayer],
         candidates: &'a BTreeSet<String>,
+        limits: &Limits,
     ) -> Self {
-        let written: Vec<_> = prepared.iter().map(|layer| written(layer)).collect();
-        let all = |layer: &&PreparedLayer| {
-            let entries = layer.report.entries.entries.len();
-            (0..u32::try_from(entries).unwrap()).collect()
-        };
-        let all: Vec<_> = prepared.iter().map(all).collect();
-        Self::of(prepared, candidates, written, &all)
+        Self::of(prepared, candidates, limits, |layers, _, _, _| {
+            let all = layers.iter().map(|layer| layer.outline.all().collect());
+            all.collect()
+        })
     }
 
     fn of(
         prepared: &'a [&'a PreparedLayer],
         candidates: &'a BTreeSet<String>,
-        written: Vec<HashMap<&'a str, usize>>,
-        chosen: &[Vec<u32>],
+        limits: &Limits,
+        chosen: impl FnOnce(
+            &[&'a PreparedLayer],
+            &BTreeSet<String>,
+            &[Rc<Written<'a>>],
+            &Budget,
+        ) -> Vec<Vec<u32>>,
     ) -> Self {
-        let layers: Vec<_> = prepared.iter().map(|layer| &layer.report).collect();
-        let mut tree = Tree::new();
-        let mut history: HashMap<&str, Vec<_>> = HashMap::new();
-        for (number, (layer, chosen)) in layers.iter().zip(chosen).enumerate() {
-            let entries = &layer.entries.entries;
-            let chosen = chosen.iter().map(|number| *number as usize);
-            tree.apply(
-                number,
-                chosen.filter_map(|number| Some((number, entries.get(number)?))),
-            );
+        let mut budget = Budget::new(limits);
+        let fits = prepared.iter().enumerate();
+        let fits = fits.filter(|(_, layer)| budget.take_layer(layer.outline.size()));
+        let fits: Vec<usize> = fits.map(|(number, _)| number).collect();
+        let mut by_blob: HashMap<Digest, Rc<Written<'a>>> = HashMap::new();
+        let written = prepared.iter().map(|layer| {
+            let known = by_blob.entry(layer.report.blob);
+            Rc::clone(known.or_insert_with(|| Rc::new(Written::of(layer))))
+        });
+        let written: Vec<_> = written.collect();
+        let fitting = fits.iter().filter_map(|number| prepared.get(*number));
+        let fitting: Vec<&PreparedLayer> = fitting.copied().collect();
+        let chosen = chosen(&fitting, candidates, &written, &budget);
+        let mut chosen = fits.into_iter().zip(chosen).peekable();
+        let mut view = Self {
+            layers: prepared.iter().map(|layer| &layer.report).collect(),
+            prepared,
+            written,
+            tree: Tree::new(budget),
+            cut: Vec::new(),
+            has_long_paths: false,
+            unread_links: None,
+            seen: HashMap::new(),
+            exact: HashSet::new(),
+            shown: HashSet::new(),
+            history: HashMap::new(),
+        };
+        for (number, layer) in prepared.iter().enumerate() {
+            let all = &layer.report.entries.entries;
+            let of_it = chosen.next_if(|(of, _)| *of == number);
+            let is_whole = of_it.is_some_and(|(_, chosen)| {
+                let entries = chosen.iter().map(|entry| *entry as usize);
+                let entries = entries.filter_map(|entry| Some((entry, all.get(entry)?)));
+                view.tree.apply(number, entries)
+            });
+            if !is_whole {
+                view.cut.push(number);
+            }
             for place in candidates {
-                let origin = leaf(tree.find(place));
-                let past = history.entry(place.as_str()).or_default();
+                let origin = leaf(view.tree.find(place));
+                let past = view.history.entry(place.as_str()).or_default();
                 if past.last().is_none_or(|(_, before)| *before != origin) {
                     past.push((number, origin));
                 }
             }
         }
-        let interesting: HashSet<Origin> = written
-            .iter()
-            .enumerate()
-            .flat_map(|(layer, files)| {
-                files.values().map(move |entry| Origin {
-                    layer,
-                    entry: *entry,
-                })
-            })
-            .collect();
-        let mut seen: HashMap<Origin, String> = HashMap::new();
-        tree.visit(|path, node| {
-            let Some(origin) = leaf(Some(node)).filter(|origin| interesting.contains(origin))
-            else {
+        view.look();
+        view
+    }
+
+    /// Goes through all that is there.
+    fn look(&mut self) {
+        let (mut seen, mut exact) = (HashMap::<Origin, String>::new(), HashSet::new());
+        let (mut unread, mut first) = (0_u64, None);
+        let is_all = self.tree.visit(|path, node| {
+            if let Some(origin) = self.unread_link(path, node) {
+                unread = unread.saturating_add(1);
+                first.get_or_insert_with(|| UnreadLink {
+                    path: path.to_owned(),
+                    origin,
+                });
+            }
+            let Some(origin) = leaf(Some(node)) else {
                 return;
             };
+            let Some(written) = self.written.get(origin.layer) else {
+                return;
+            };
+            if !written.numbers.contains(&origin.entry) {
+                return;
+            }
+            let at = written.files.get_key_value(path);
+            if let Some((path, _)) = at.filter(|(_, entry)| **entry == origin.entry) {
+                exact.insert((origin, *path));
+            }
             let known = seen.entry(origin).or_insert_with(|| path.to_owned());
             if path < known.as_str() {
                 path.clone_into(known);
             }
         });
-        Self {
-            layers,
-            prepared,
-            tree,
-            written,
-            seen,
-            history,
+        self.shown = seen.keys().map(|origin| origin.layer).collect();
+        self.has_long_paths = !is_all;
+        self.unread_links = first.map(|first| (unread, first));
+        self.seen = seen;
+        self.exact = exact;
+    }
+
+    /// The file behind a link that package managers take for records of a package, where nobody
+    /// read that file as such.
+    fn unread_link(&self, path: &str, node: &Node<'a>) -> Option<Origin> {
+        if !is_record(path) {
+            return None;
         }
+        let origin = match node {
+            Node::Leaf(origin) => *origin,
+            Node::Symlink { .. } => leaf(self.tree.find(path))?,
+            Node::Directory(_) => return None,
+        };
+        let entry = self.entry(origin)?;
+        let is_read = match entry.kind {
+            EntryKind::File => {
+                let written = self.written.get(origin.layer);
+                is_record(&entry.path)
+                    || written.is_some_and(|written| written.records.contains(&origin.entry))
+            }
+            // A hard link to nothing is a file that nobody has.
+            EntryKind::Hardlink => false,
+            _ => true,
+        };
+        (!is_read).then_some(origin)
     }
 
     /// The entry that an origin names.
@@ -139,11 +245,26 @@ impl<'a> View<'a> {
 
     /// The file that a section of a layer speaks of.
     pub(super) fn origin(&self, layer: usize, path: &str) -> Option<Origin> {
-        let entry = *self.written.get(layer)?.get(path)?;
+        let entry = *self.written.get(layer)?.files.get(path)?;
         Some(Origin { layer, entry })
     }
 
-    /// Where a file can be seen; `None` if it is deleted.
+    /// Where a file can be seen, if it can: at the path that its layer's sections speak of rather
+    /// than by another name.
+    pub(super) fn path_of(&self, origin: Origin, path: &'a str) -> Option<&str> {
+        if self.exact.contains(&(origin, path)) {
+            Some(path)
+        } else {
+            self.path(origin)
+        }
+    }
+
+    /// Whether a file of this layer that a section speaks of can be seen.
+    pub(super) fn shows(&self, layer: usize) -> bool {
+        self.shown.contains(&layer)
+    }
+
+    /// Where a file can be seen, the first of its names; `None` if it is deleted.
     pub(super) fn path(&self, origin: Origin) -> Option<&str> {
         self.seen.get(&origin).map(String::as_str)
     }
@@ -164,63 +285,121 @@ impl<'a> View<'a> {
     }
 }
 
-/// Paths that sections of a layer speak of, and the file that is meant.
-fn written(layer: &PreparedLayer) -> HashMap<&str, usize> {
-    let entries = &layer.report.entries.entries;
-    let mut files = HashMap::new();
-    for section in &layer.report.sections {
-        let paths = section.packages.iter().map(|package| package.path.as_str());
-        let paths = paths.chain(section.os.iter().map(|os| os.path.as_str()));
-        let paths = paths.chain(section.gaps.iter().filter_map(|gap| gap.path.as_deref()));
-        let paths = paths.chain(section.findings.iter().filter_map(super::findings::path));
-        files.extend(paths.map(|path| (path, usize::MAX)));
+/// Whether analyzers want a file at this path by itself, wherever it is.
+fn is_record(path: &str) -> bool {
+    npm::is_installed(path) || python::is_metadata(path)
+}
+
+// === impl Written ===
+
+impl<'a> Written<'a> {
+    fn of(layer: &'a PreparedLayer) -> Self {
+        let mut written = Self::default();
+        let mut of_records = HashSet::new();
+        for section in &layer.report.sections {
+            let paths = section.packages.iter().map(|package| package.path.as_str());
+            let paths = paths.chain(section.gaps.iter().filter_map(|gap| gap.path.as_deref()));
+            of_records.extend(paths);
+            let paths = section.os.iter().map(|os| os.path.as_str());
+            let paths = paths.chain(section.findings.iter().filter_map(super::findings::path));
+            written.files.extend(paths.map(|path| (path, usize::MAX)));
+        }
+        let of_records_too = of_records.iter().map(|path| (*path, usize::MAX));
+        written.files.extend(of_records_too);
+        let of_records_named = layer.named(of_records.iter().copied());
+        let mut targets: HashMap<String, usize> = of_records_named
+            .into_iter()
+            .filter(|(_, entry)| {
+                entry.kind == EntryKind::Hardlink && of_records.contains(entry.path.as_str())
+            })
+            .filter_map(|(_, entry)| Some((links::target(entry.link.as_deref()?)?, usize::MAX)))
+            .collect();
+        let paths = written.files.keys().copied();
+        let named = layer.named(paths.chain(targets.keys().map(String::as_str)));
+        for (number, entry) in named {
+            let number = match entry.kind {
+                EntryKind::File => {
+                    if let Some(target) = targets.get_mut(&entry.path) {
+                        *target = number;
+                    }
+                    Some(number)
+                }
+                // A file is read under the names of later links to it, too.
+                EntryKind::Hardlink => entry
+                    .link
+                    .as_deref()
+                    .and_then(links::target)
+                    .and_then(|target| targets.get(&target).copied())
+                    .filter(|number| *number != usize::MAX),
+                _ => None,
+            };
+            if let Some(number) = number
+                && let Some(file) = written.files.get_mut(entry.path.as_str())
+            {
+                *file = number;
+            }
+        }
+        let files = written.files.iter();
+        let records = files.filter(|(path, _)| of_records.contains(*path));
+        written.records = records.map(|(_, number)| *number).collect();
+        written.numbers = written.files.values().copied().collect();
+        written
     }
-    for (path, file) in &mut files {
-        let is_it = |number: &usize| {
-            let entry = entries.get(*number);
-            entry.is_some_and(|entry| entry.kind == EntryKind::File && entry.path == *path)
-        };
-        let named = layer.outline.named(hash(last(path)));
-        let last_of_it = named.map(|number| number as usize).filter(is_it).last();
-        *file = last_of_it.unwrap_or(usize::MAX);
-    }
-    files
 }
 
 /// The entries of each layer that can matter.
 fn chosen(
     layers: &[&PreparedLayer],
     candidates: &BTreeSet<String>,
-    written: &[HashMap<&str, usize>],
+    written: &[Rc<Written<'_>>],
+    budget: &Budget,
 ) -> Vec<Vec<u32>> {
-    let packages = layers.iter().flat_map(|layer| &layer.report.sections);
+    let mut known = HashSet::new();
+    let distinct = layers
+        .iter()
+        .filter(|layer| known.insert(layer.report.blob));
+    let distinct: Vec<_> = distinct.collect();
+    let packages = distinct.iter().flat_map(|layer| &layer.report.sections);
     let packages = packages.flat_map(|section| &section.packages);
     let proofs = packages.filter(|package| !package.kind.is_os());
     // Which package owns a proof is found by the paths of files with its name.
     let proofs: HashSet<&str> = proofs.map(|package| last(&package.path)).collect();
-    let owned = layers.iter().flat_map(|layer| {
+    let mut places: Vec<&str> = candidates.iter().map(String::as_str).collect();
+    for layer in distinct {
+        if !layer.outline.owns_any() || !budget.step(proofs.len()) {
+            continue;
+        }
         let owned = proofs
             .iter()
             .flat_map(|name| layer.outline.owned(hash(name)));
-        owned.filter_map(|(section, number)| layer.owned(section, number))
-    });
-    let mut places: Vec<&str> = candidates.iter().map(String::as_str).collect();
-    for files in written {
-        places.extend(files.keys());
+        let owned = owned.filter_map(|(section, number)| layer.owned(section, number));
+        places.extend(owned.map(|owned| owned.path.as_str()));
+    }
+    let mut known = HashSet::new();
+    for written in written {
+        if known.insert(Rc::as_ptr(written)) {
+            places.extend(written.files.keys().copied());
+        }
     }
     for place in gaps::places() {
         places.push(place);
     }
-    for owned in owned {
-        places.push(&owned.path);
-    }
-    choose(layers, places, gaps::RECORDS_OF_THEIR_OWN)
+    places.extend(npm::NAMES.iter().chain(python::NAMES).copied());
+    // In an order: where the steps do not suffice it counts.
+    places.sort_unstable();
+    places.dedup();
+    let want = Want {
+        places,
+        name_ends: &[python::NAME_END],
+        deep: gaps::RECORDS_OF_THEIR_OWN,
+    };
+    choose(layers, want, budget)
 }
 
 fn leaf(node: Option<&Node<'_>>) -> Option<Origin> {
     match node? {
         Node::Leaf(origin) => Some(*origin),
-        Node::Directory(_) | Node::Symlink(_) => None,
+        Node::Directory(_) | Node::Symlink { .. } => None,
     }
 }
 
@@ -231,7 +410,7 @@ pub(super) fn visible(tree: &Tree<'_>) -> std::collections::BTreeMap<String, Str
     tree.visit(|path, node| {
         let text = match node {
             Node::Directory(_) => "directory".to_owned(),
-            Node::Symlink(target) => format!("-> {target}"),
+            Node::Symlink { target, .. } => format!("-> {target}"),
             Node::Leaf(origin) => format!("{}.{}", origin.layer, origin.entry),
         };
         all.insert(path.to_owned(), text);

@@ -1,7 +1,7 @@
 //! Collecting wanted files from the stream, each once, and handing them to the analyzers.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, HashMap},
     sync::{
         Arc,
         atomic::{AtomicU64, Ordering},
@@ -9,13 +9,14 @@ use std::{
 };
 
 use archive::{ArchiveError, Entry, Limits, Spill, Walk};
-use model::{Gap, GapCode, Hasher, LayerEntry};
+use model::{EntryKind, Gap, GapCode, Hasher, LayerEntry};
 use rayon::Scope;
 
 use super::{pipe::PlainBytes, results::Results, runnable::is_runnable};
 use crate::{
     Analyzer, Analyzers, File, Wanted,
     file::{Content, Held},
+    links,
 };
 
 /// Bytes by which analyzers decide.
@@ -23,6 +24,12 @@ const HEAD_BYTES: usize = 1024;
 
 /// From this size on a file is analyzed beside the walk.
 const ASIDE_BYTES: u64 = 64 * 1024;
+
+/// Bytes of the largest file that is kept for a hard link.
+const KEPT_FILE_BYTES_MAX: u64 = 64 * 1024;
+
+/// About what a file that is kept takes beside its path and its bytes.
+const KEPT_FIXED_BYTES: usize = 200;
 
 /// Takes files from the walk.
 pub(super) struct Collector<'a, 'scope> {
@@ -35,14 +42,29 @@ pub(super) struct Collector<'a, 'scope> {
     /// Files that wait for others, by analyzer and key, with the number of the first.
     waiting: BTreeMap<(usize, String), (usize, Vec<File>)>,
     waiting_bytes: u64,
+    /// The last part of the one temporary file for all that wait: there may be more of them than a
+    /// process may have open files.
+    waiting_spill: Option<Arc<Spill>>,
     spilled_bytes: u64,
+    /// Files that a hard link may give the name of a wanted one, by path.
+    kept: HashMap<String, Kept>,
+    kept_bytes: u64,
     head: Vec<u8>,
     pub(super) transient_gaps: Vec<Gap>,
+}
+
+/// A file that is kept for a hard link.
+struct Kept {
+    /// Who would want it under another name.
+    analyzers: Vec<usize>,
+    content: Arc<Held>,
 }
 
 /// What is done with the file that passes.
 struct Intake {
     wants: Vec<(usize, Wanted)>,
+    /// Who would want it under another name, where it is to be kept for that.
+    recognized: Vec<usize>,
     hasher: Option<Hasher>,
     sink: Sink,
 }
@@ -75,7 +97,10 @@ impl<'a, 'scope> Collector<'a, 'scope> {
             aside: Arc::default(),
             waiting: BTreeMap::new(),
             waiting_bytes: 0,
+            waiting_spill: None,
             spilled_bytes: 0,
+            kept: HashMap::new(),
+            kept_bytes: 0,
             head: Vec::with_capacity(HEAD_BYTES),
             transient_gaps: Vec::new(),
         }
@@ -88,6 +113,10 @@ impl<'a, 'scope> Collector<'a, 'scope> {
         entry: &mut LayerEntry,
         walk: &mut Walk<PlainBytes>,
     ) -> Result<(), ArchiveError> {
+        if entry.kind == EntryKind::Hardlink {
+            self.take_link(number, entry);
+        }
+        self.forget(&entry.path);
         if !Entry::from(&*entry).is_file() {
             return Ok(());
         }
@@ -132,21 +161,83 @@ impl<'a, 'scope> Collector<'a, 'scope> {
             .enumerate()
             .filter(|(_, wanted)| *wanted != Wanted::No)
             .collect();
+        let mut sink = self.sink(entry.size, &wants);
+        let mut recognized = Vec::new();
+        if matches!(sink, Sink::Nowhere) {
+            recognized = self.recognize(entry);
+            if !recognized.is_empty() {
+                sink = Sink::Memory(Vec::new());
+            }
+        }
         let mut intake = Intake {
             hasher: is_runnable(&view, &self.head).then(Hasher::default),
-            sink: self.sink(entry.size, &wants),
+            sink,
+            recognized,
             wants,
         };
         intake.push(&self.head);
         intake
     }
 
+    /// Who would want the file under another name, if there is room to keep it for that.
+    fn recognize(&self, entry: &LayerEntry) -> Vec<usize> {
+        let needed = kept_bytes(&entry.path, entry.size);
+        let left = (self.limits.held_bytes_max / 4).saturating_sub(self.kept_bytes);
+        if entry.size > KEPT_FILE_BYTES_MAX || needed > left {
+            return Vec::new();
+        }
+        let all = self.analyzers.as_slice().iter().enumerate();
+        all.filter(|(_, one)| one.recognizes(&self.head))
+            .map(|(at, _)| at)
+            .collect()
+    }
+
+    /// Analyzes the file that a hard link names, where somebody wants it under the link's name.
+    fn take_link(&self, number: usize, link: &LayerEntry) {
+        let target = link.link.as_deref().and_then(links::target);
+        let Some(kept) = target.and_then(|target| self.kept.get(&target)) else {
+            return;
+        };
+        let entry = LayerEntry {
+            kind: EntryKind::File,
+            size: kept.content.0.len() as u64,
+            link: None,
+            ..link.clone()
+        };
+        let head = kept.content.0.get(..HEAD_BYTES).unwrap_or(&kept.content.0);
+        let file = File::new(
+            Arc::new(entry.clone()),
+            Content::Held(Arc::clone(&kept.content)),
+        );
+        for at in &kept.analyzers {
+            let analyzer = self.analyzers.as_slice().get(*at);
+            let wanted = analyzer.map(|one| one.wants(&Entry::from(&entry), head));
+            if wanted == Some(Wanted::Alone) {
+                self.analyze(number, *at, vec![file.clone()]);
+            }
+        }
+    }
+
+    fn keep(&mut self, path: &str, analyzers: Vec<usize>, bytes: Vec<u8>) {
+        let needed = kept_bytes(path, bytes.len() as u64);
+        self.kept_bytes = self.kept_bytes.saturating_add(needed);
+        let content = Arc::new(Held(bytes));
+        self.kept
+            .insert(path.to_owned(), Kept { analyzers, content });
+    }
+
+    /// What stood at this path is kept no longer: it has another meaning now.
+    fn forget(&mut self, path: &str) {
+        if let Some(old) = self.kept.remove(path) {
+            let bytes = kept_bytes(path, old.content.0.len() as u64);
+            self.kept_bytes = self.kept_bytes.saturating_sub(bytes);
+        }
+    }
+
     /// Decides by size alone, never by what is going on at the moment: the same layer gives the
     /// same report.
     fn sink(&mut self, size: u64, wants: &[(usize, Wanted)]) -> Sink {
-        let together = wants
-            .iter()
-            .any(|(_, wanted)| matches!(wanted, Wanted::Together(_)));
+        let together = is_together(wants);
         if !together && !wants.iter().any(|(_, wanted)| *wanted == Wanted::Alone) {
             return Sink::Nowhere;
         }
@@ -165,7 +256,11 @@ impl<'a, 'scope> Collector<'a, 'scope> {
             return Sink::TooLarge;
         }
         self.spilled_bytes = spilled;
-        Spill::create().map_or_else(
+        let spill = match &self.waiting_spill {
+            Some(last) if together => Ok(last.next()),
+            _ => Spill::create(),
+        };
+        spill.map_or_else(
             |error| Sink::Failed(ArchiveError::Spill(error)),
             Sink::Spill,
         )
@@ -175,17 +270,31 @@ impl<'a, 'scope> Collector<'a, 'scope> {
     fn close(&mut self, number: usize, entry: &mut LayerEntry, intake: Intake) {
         let Intake {
             wants,
+            recognized,
             hasher,
             sink,
         } = intake;
         entry.digest = hasher.map(Hasher::finish);
+        let sink = match sink {
+            Sink::Memory(bytes) if !recognized.is_empty() => {
+                self.keep(&entry.path, recognized, bytes);
+                Sink::Nowhere
+            }
+            sink => sink,
+        };
         if wants.is_empty() {
             return;
         }
         let content = match sink {
             Sink::Nowhere => Content::None,
             Sink::Memory(bytes) => Content::Held(Arc::new(Held(bytes))),
-            Sink::Spill(spill) => Content::Spilled(Arc::new(spill)),
+            Sink::Spill(spill) => {
+                let spill = Arc::new(spill);
+                if is_together(&wants) {
+                    self.waiting_spill = Some(Arc::clone(&spill));
+                }
+                Content::Spilled(spill)
+            }
             Sink::TooLarge => {
                 for (analyzer, _) in wants {
                     self.too_large(number, analyzer, entry);
@@ -242,6 +351,18 @@ impl<'a, 'scope> Collector<'a, 'scope> {
         let gap = Gap::new(GapCode::LimitFile, one.hides(), detail).at(&entry.path);
         self.results.note(number, analyzer, gap);
     }
+}
+
+/// What keeping a file takes.
+fn kept_bytes(path: &str, size: u64) -> u64 {
+    let fixed = path.len().saturating_add(KEPT_FIXED_BYTES);
+    size.saturating_add(fixed as u64)
+}
+
+/// Whether somebody wants it together with others.
+fn is_together(wants: &[(usize, Wanted)]) -> bool {
+    let mut wants = wants.iter();
+    wants.any(|(_, wanted)| matches!(wanted, Wanted::Together(_)))
 }
 
 // === impl Intake ===

@@ -180,7 +180,8 @@ pub(super) fn cap(mut gaps: Vec<Gap>, gaps_max: usize) -> Vec<Gap> {
     gaps
 }
 
-fn rank(hides: Hides) -> u8 {
+/// The lower, the worse.
+pub(crate) fn rank(hides: Hides) -> u8 {
     match hides {
         Hides::Entries => 0,
         Hides::Packages => 1,

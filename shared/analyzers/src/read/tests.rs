@@ -1,4 +1,7 @@
-use std::io::{self, Write as _};
+use std::{
+    io::{self, Write as _},
+    sync::atomic::{AtomicUsize, Ordering},
+};
 
 use archive::Entry;
 use flate2::{Compression, write::GzEncoder};
@@ -88,6 +91,27 @@ impl Analyzer for Lengths {
         if length == 13 {
             return Err(Malformed::Format("it has 13 bytes".to_owned()));
         }
+        Ok(())
+    }
+}
+
+/// Counts the open files of the process while files wait for the layer's end.
+struct OpenFiles(AnalyzerId);
+
+static OPEN_FILES: AtomicUsize = AtomicUsize::new(0);
+
+impl Analyzer for OpenFiles {
+    fn id(&self) -> &AnalyzerId {
+        &self.0
+    }
+
+    fn wants(&self, entry: &Entry<'_>, _head: &[u8]) -> Wanted {
+        Wanted::Together(entry.directory().to_owned())
+    }
+
+    fn analyze(&self, _files: &[File], _found: &mut Found) -> Result<(), Malformed> {
+        let open = std::fs::read_dir("/proc/self/fd").map_err(Malformed::Spilled)?;
+        OPEN_FILES.fetch_max(open.count(), Ordering::Relaxed);
         Ok(())
     }
 }
@@ -338,6 +362,43 @@ fn large_files_spill_and_larger_ones_are_a_gap() {
 }
 
 #[test]
+fn files_that_wait_share_one_temporary_file() {
+    let names: Vec<_> = (0..300)
+        .map(|at| format!("d{}/{at}.pair", at / 3))
+        .collect();
+    let contents: Vec<_> = (0..300).map(|at| vec![b'x'; at]).collect();
+    let files: Vec<_> = names
+        .iter()
+        .zip(&contents)
+        .map(|(name, content)| (&name[..], 0o644, &content[..]))
+        .collect();
+    let spilled = Limits {
+        held_bytes_max: 0,
+        ..Limits::default()
+    };
+    let layer = tar(&files);
+    let mut analyzers = Analyzers::none();
+    analyzers.push(Box::new(OpenFiles(analyzer_id("open", 1, &(), &spilled))));
+    let read = read_layer(
+        &layer[..],
+        &blob_of(&layer, TAR),
+        &analyzers,
+        &spilled,
+        None,
+    );
+    assert!(read.complete);
+    // Tests beside this one have some open as well.
+    let most = OPEN_FILES.load(Ordering::Relaxed);
+    assert!(most < 200, "{most} files are open for 300 that wait");
+    let packages_spilled = packages(&lengths(&layer, &spilled));
+    assert_eq!(packages_spilled.len(), 100);
+    assert_eq!(
+        packages_spilled,
+        packages(&lengths(&layer, &Limits::default()))
+    );
+}
+
+#[test]
 fn of_two_files_with_one_path_the_later_one_counts() {
     let layer = tar(&[("x.big", 0o644, &[1; 10]), ("./x.big", 0o644, &[1; 20])]);
     assert_eq!(packages(&lengths(&layer, &Limits::default())), ["x.big 20"]);
@@ -357,6 +418,117 @@ fn more_results_than_allowed_are_a_gap() {
     let read = lengths(&layer, &limits);
     assert_eq!(packages(&read), ["1.big 1", "2.big 1"]);
     assert_eq!(read.report.sections[0].gaps[0].code, GapCode::LimitResults);
+}
+
+/// A layer in which later names are hard links to earlier ones.
+fn store(files: &[(&str, &[u8])], links: &[(&str, &str)]) -> Vec<u8> {
+    let mut builder = tar::Builder::new(Vec::new());
+    let header = |size: usize| {
+        let mut header = tar::Header::new_gnu();
+        header.set_size(size as u64);
+        header.set_mode(0o644);
+        header.set_uid(0);
+        header.set_gid(0);
+        header
+    };
+    for (path, content) in files {
+        let mut header = header(content.len());
+        builder.append_data(&mut header, path, *content).unwrap();
+    }
+    for (path, target) in links {
+        let mut header = header(0);
+        header.set_entry_type(tar::EntryType::Link);
+        builder.append_link(&mut header, path, target).unwrap();
+    }
+    builder.into_inner().unwrap()
+}
+
+fn found(layer: &[u8], limits: &Limits) -> Vec<String> {
+    let read = read(&gzip(layer), limits);
+    let sections = read.report.sections.iter();
+    let packages = sections.flat_map(|section| &section.packages);
+    packages
+        .map(|package| format!("{} {}", package.name, package.path))
+        .collect()
+}
+
+#[test]
+fn a_package_that_is_a_link_to_a_store_is_read_under_its_own_name() {
+    let npm = br#"{"name": "a", "version": "1"}"#;
+    let python = b"Metadata-Version: 2.1\nName: b\nVersion: 2\n";
+    let files: &[(&str, &[u8])] = &[("s/1", npm), ("s/2", python), ("s/3", b"{}")];
+    let links = [
+        ("x/node_modules/a/package.json", "s/1"),
+        ("y/node_modules/a/package.json", "./s/1"),
+        ("x/b-2.dist-info/METADATA", "s/2"),
+        ("x/node_modules/c/package.json", "s/3"),
+        ("x/node_modules/d/package.json", "s/4"),
+        ("x/copy", "s/1"),
+    ];
+    let expected = [
+        "b x/b-2.dist-info/METADATA",
+        "a x/node_modules/a/package.json",
+        "a y/node_modules/a/package.json",
+    ];
+    let layer = store(files, &links);
+    assert_eq!(found(&layer, &Limits::default()), expected);
+    // There is a bound on what is kept.
+    let small = Limits {
+        held_bytes_max: 1000,
+        ..Limits::default()
+    };
+    assert_eq!(found(&layer, &small), [expected[1], expected[2]]);
+    // What stands at the path when the link comes is what counts.
+    let replaced = [files, &[("s/1", b"")]].concat();
+    assert_eq!(
+        found(&store(&replaced, &links), &Limits::default()),
+        [expected[0]]
+    );
+}
+
+#[test]
+fn every_text_of_a_result_counts() {
+    let text = "x".repeat(1000);
+    let mut found = Found::new(10_000);
+    let package = || FoundPackage {
+        kind: PackageType::Npm,
+        name: "a".to_owned(),
+        version: "1".to_owned(),
+        arch: None,
+        source_name: Some(text.clone()),
+        source_version: Some(text.clone()),
+        licenses: Vec::new(),
+        depends_on: Vec::new(),
+        path: "p".to_owned(),
+        dev: None,
+        confidence: Confidence::High,
+    };
+    (0..9).for_each(|_| found.add_package(package()));
+    assert_eq!((found.packages.len(), found.is_over), (4, true));
+    let mut found = Found::new(10_000);
+    let os = || model::FoundOs {
+        path: String::new(),
+        id: String::new(),
+        version_id: String::new(),
+        codename: None,
+        pretty_name: Some(text.clone()),
+        id_like: vec![text.clone()],
+    };
+    (0..9).for_each(|_| found.add_os(os()));
+    assert_eq!((found.os.len(), found.is_over), (4, true));
+}
+
+#[test]
+fn the_text_of_a_license_is_no_name_of_one() {
+    let manifest = |license: &str| {
+        let content = format!(r#"{{"name": "a", "version": "1", "license": "{license}"}}"#);
+        let layer = tar(&[("node_modules/a/package.json", 0o644, content.as_bytes())]);
+        let read = read(&gzip(&layer), &Limits::default());
+        let mut sections = read.report.sections.iter();
+        sections.find_map(|section| section.packages.first().cloned())
+    };
+    assert_eq!(manifest("MIT").unwrap().licenses, ["MIT"]);
+    assert_eq!(manifest(&"x".repeat(1 << 20)).unwrap().licenses, [""; 0]);
 }
 
 #[test]

@@ -148,8 +148,9 @@ fn every_kind_of_entry_is_labelled() {
 #[test]
 fn unsafe_paths_are_ignored_and_the_walk_goes_on() {
     let archive = [
-        entry(b'0', b"/etc/passwd", b"1"),
+        entry(b'0', b"/", b"1"),
         entry(b'0', b"../up", b"2"),
+        entry(b'0', b"/../up", b"2"),
         entry(b'0', b"a/../../up", b"3"),
         entry(b'0', b"", b"4"),
         entry(b'0', b"./", b"5"),
@@ -164,8 +165,9 @@ fn unsafe_paths_are_ignored_and_the_walk_goes_on() {
     .concat();
     insta::assert_snapshot!(paths(&archive), @r"
     File fine [7]
-    gap UnsafePath /etc/passwd: the path is absolute
+    gap UnsafePath /: the path is that of the root
     gap UnsafePath ../up: the path has a `..` segment
+    gap UnsafePath /../up: the path has a `..` segment
     gap UnsafePath a/../../up: the path has a `..` segment
     gap UnsafePath : the path is empty
     gap UnsafePath ./: the path is that of the root
@@ -174,6 +176,23 @@ fn unsafe_paths_are_ignored_and_the_walk_goes_on() {
     gap UnsafePath .wh..wh.plnk: the name is one of AUFS's own books
     gap UnsafePath a�00b: the path has a NUL byte
     gap UnsafePath hard: the link has no usable target
+    ");
+}
+
+#[test]
+fn paths_from_the_root_of_a_file_system_are_below_the_images_root() {
+    let archive = [
+        entry(b'5', b"/", b""),
+        entry(b'5', b"/.", b""),
+        entry(b'0', b"/etc/passwd", b"1"),
+        entry(b'0', b"/etc/.wh.shadow", b""),
+    ]
+    .concat();
+    insta::assert_snapshot!(paths(&archive), @r"
+    Directory  []
+    Directory  []
+    File etc/passwd [1]
+    Whiteout etc/shadow []
     ");
 }
 

@@ -10,8 +10,12 @@ use serde::{Deserialize, Serialize};
 use super::index::{Index, Span};
 use crate::{
     Limits, OciError, config,
+    keys::{self, ANY, Keys},
     source::{Descriptor, Image, Manifest},
 };
+
+/// What runtimes look for in `manifest.json`.
+const KEYS: Keys = Keys(&[("Config", ANY), ("RepoTags", ANY), ("Layers", ANY)]);
 
 const BUFFER_BYTES: usize = 256 << 10;
 
@@ -84,7 +88,8 @@ pub(super) fn read_images(
         return Err(OciError::malformed(what, "it has no `manifest.json`"));
     };
     let bytes = read_span(file, path, listed, limits.manifest_bytes_max)?;
-    let raw: Vec<RawImage> = serde_json::from_slice(&bytes)
+    let raw: Vec<RawImage> = keys::check(&bytes, &KEYS)
+        .and_then(|()| serde_json::from_slice(&bytes))
         .map_err(|error| OciError::malformed(format!("`manifest.json` of {what}"), error))?;
     if raw.is_empty() {
         return Err(OciError::malformed(

@@ -124,6 +124,12 @@ async fn what_is_no_archive_of_an_image_says_so() {
         .file("manifest.json", listed);
     let text = refused(&archive).await;
     assert!(text.contains("which is not in it"), "{text}");
+    let listed = r#"[{"Config": "c.json", "Layers": [], "layers": ["evil.tar"]}]"#;
+    let archive = LayerBuilder::new()
+        .file("c.json", "{}")
+        .file("manifest.json", listed);
+    let text = refused(&archive).await;
+    assert!(text.contains("`layers` for `Layers`"), "{text}");
     let text = refused_bytes(&LayerBuilder::new().file("a", "b").build().blob).await;
     assert!(text.contains("compressed with gzip"), "{text}");
     let text = refused_bytes(&[7; 5000]).await;

@@ -60,6 +60,32 @@ fn attestations_and_names_of_an_index_are_told() {
 }
 
 #[test]
+fn an_image_is_not_hidden_by_half_the_marks_of_an_attestation() {
+    let entry = |os: &str, architecture: &str, reference: Option<&str>| {
+        let mut entry = descriptor(media::OCI_IMAGE_MEDIA_TYPE, "x");
+        entry["platform"] = json!({"os": os, "architecture": architecture});
+        if let Some(reference) = reference {
+            entry["annotations"] = json!({REFERENCE_TYPE: reference});
+        }
+        entry
+    };
+    for (entry, expected) in [
+        (entry("unknown", "unknown", Some(ATTESTATION)), true),
+        (entry("linux", "amd64", Some(ATTESTATION)), false),
+        (entry("linux", "amd64", Some("anything")), false),
+        (entry("unknown", "amd64", Some(ATTESTATION)), false),
+        (entry("unknown", "unknown", Some("anything")), false),
+        (entry("unknown", "unknown", None), false),
+    ] {
+        let value = json!({"schemaVersion": 2, "manifests": [entry]});
+        let Document::Index(entries) = parse(&value).unwrap() else {
+            panic!("an index")
+        };
+        assert_eq!(entries[0].is_attestation, expected, "{entry}");
+    }
+}
+
+#[test]
 fn what_cannot_be_trusted_is_refused_with_a_reason() {
     let schema1 = json!({"schemaVersion": 1, "fsLayers": [], "history": []});
     assert!(
@@ -75,6 +101,56 @@ fn what_cannot_be_trusted_is_refused_with_a_reason() {
     let mut sha512 = config.clone();
     sha512["digest"] = json!("sha512:00");
     assert!(refused(&json!({"config": sha512})).contains("`sha512` is not supported"));
+}
+
+#[test]
+fn what_a_runtime_would_read_as_another_image_is_refused() {
+    let config = descriptor(media::IMAGE_CONFIG_MEDIA_TYPE, "c");
+    let clean = descriptor(media::IMAGE_LAYER_GZIP_MEDIA_TYPE, "clean");
+    let evil = descriptor(media::IMAGE_LAYER_GZIP_MEDIA_TYPE, "evil");
+    let mut folded = clean.clone();
+    folded["Digest"] = evil["digest"].clone();
+    let mut platform = clean.clone();
+    platform["platform"] = json!({"os": "linux", "architecture": "amd64", "OS": "windows"});
+    for (lie, key) in [
+        (
+            json!({"config": config, "layers": [clean], "Layers": [evil]}),
+            "`Layers`",
+        ),
+        (
+            json!({"config": config, "layers": [clean], "layer\u{17f}": [evil]}),
+            "for `layers`",
+        ),
+        (
+            json!({"config": config, "Config": config, "layers": [clean]}),
+            "`Config`",
+        ),
+        (json!({"config": config, "layers": [folded]}), "`Digest`"),
+        (
+            json!({"manifests": [clean], "Manifests": [evil]}),
+            "`Manifests`",
+        ),
+        (json!({"manifests": [platform]}), "`OS`"),
+        (
+            json!({"config": config, "layers": [clean], "FSLayers": []}),
+            "`FSLayers`",
+        ),
+    ] {
+        let text = refused(&lie);
+        assert!(
+            text.contains("is malformed") && text.contains(key),
+            "{text}"
+        );
+    }
+    let twice = format!(r#"{{"config": {config}, "layers": [{clean}], "layers": [{evil}]}}"#);
+    let bytes = twice.as_bytes();
+    let parsed = Document::parse(bytes, None, Digest::of(bytes), &Limits::default());
+    assert!(parsed.unwrap_err().to_string().contains("stands twice"));
+    // Keys of annotations are the maker's own, and readers compare them exactly.
+    let mut noted = clean.clone();
+    noted["annotations"] = json!({"Digest": "x", "digest": "y"});
+    let value = json!({"config": config, "layers": [noted], "annotations": {"LAYERS": ""}});
+    assert!(parse(&value).is_ok());
 }
 
 #[test]

@@ -130,6 +130,7 @@ fn an_index_leads_to_all_its_images_in_order_without_attestations() {
     let (amd, arm) = (memory.image("linux/amd64"), memory.image("linux/arm/v7"));
     let mut attestation = memory.image("linux/riscv64");
     attestation["platform"] = json!({"os": "unknown", "architecture": "unknown"});
+    attestation["annotations"] = json!({"vnd.docker.reference.type": "attestation-manifest"});
     let inner = memory.index(&[arm.clone(), amd.clone()]);
     let root = memory.index(&[amd.clone(), attestation, inner]);
     let resolved = memory.resolve(&root, Platforms::All).unwrap();

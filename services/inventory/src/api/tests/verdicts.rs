@@ -30,6 +30,27 @@ async fn a_verdict_that_has_run_out_is_incomplete_everywhere() {
 }
 
 #[tokio::test]
+async fn newer_data_do_not_extend_a_verdict_under_an_older_assessment() {
+    let mut world = world().await;
+    let key = key("a", What::Assessed);
+    let known = world.api.store.record::<Assessed>(&key).await.unwrap();
+    let known = known.unwrap();
+    let again = world
+        .api
+        .store
+        .put_record(&key, &known.body, known.revision);
+    again.await.unwrap();
+    world.view(key, Fact::Assessed(known.body, None));
+    world.swept("a", "2026-02-28T12:00:00Z").await;
+    // The verdict's own time and a week, not the mark's.
+    let until = "2026-03-07T00:00:00Z";
+    let answer = world.ok("/v1/verdicts?image=r.example/team/app:1").await;
+    assert_eq!(answer["verdict"]["valid_until"], until);
+    let answer = world.ok("/v1/images").await;
+    assert_eq!(answer["items"][0]["policies"][0]["valid_until"], until);
+}
+
+#[tokio::test]
 async fn the_worst_policy_decides_unless_one_is_named() {
     let mut world = world().await;
     world.judged("a", "strict", Decision::Deny, 1).await;

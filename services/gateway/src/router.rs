@@ -194,7 +194,7 @@ impl Router {
             let scanned = self.store.record::<Scanned>(&key).await?;
             let is_current = scanned
                 .as_ref()
-                .is_some_and(|scanned| self.is_current(&scanned.body));
+                .is_some_and(|scanned| scanned.body.is_good(&self.analyzers));
             if is_current && !cause.force {
                 continue;
             }
@@ -212,14 +212,6 @@ impl Router {
             jobs.insert(image.digest, scanned.map_or(0, |scanned| scanned.revision));
         }
         Ok((outcome, jobs))
-    }
-
-    fn is_current(&self, scanned: &Scanned) -> bool {
-        self.analyzers.len() == scanned.analyzers.len()
-            && scanned
-                .analyzers
-                .iter()
-                .all(|id| self.analyzers.contains(id))
     }
 
     /// Where an event says that something happened. The registry is that of the configuration.

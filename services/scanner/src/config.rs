@@ -26,6 +26,11 @@ pub struct Config {
     pub layers_max: usize,
     /// Bytes that the layer cache may take on disk.
     pub cache_bytes_max: u64,
+    /// Bytes of memory for layers that were used of late, so that they need not be decoded again.
+    pub memory_bytes_max: u64,
+    /// How long the broker may take to give or take a shared layer or a lease, milliseconds; what
+    /// takes longer is done without it.
+    pub shared_deadline_ms: u64,
     /// The cache domain; tenants that must not learn what others scanned need their own.
     pub cache_domain: Slug,
     /// What the analyzers look for.
@@ -65,6 +70,8 @@ impl Default for Config {
             layers_at_once: cores.min(8),
             layers_max: 512,
             cache_bytes_max: 10 << 30,
+            memory_bytes_max: 256 << 20,
+            shared_deadline_ms: 5_000,
             cache_domain: Slug::default_tenant(),
             analyzers: analyzers::Config::default(),
             limits: Limits::default(),

@@ -55,8 +55,9 @@ impl<S: Sections + 'static> ImageJobs<S> {
     }
 
     async fn report(&self, job: &ImageScan) -> Result<Scan, Failure> {
-        let unreadable = |code: GapCode, detail: String| {
-            self.given_up(job, Gap::new(code, Hides::Entries, detail))
+        let unreadable = |code: GapCode, detail: String| Scan {
+            unfinished: true,
+            ..self.given_up(job, Gap::new(code, Hides::Entries, detail))
         };
         let Some(source) = self.sources.source(&job.source) else {
             let detail = format!("no source `{}` is configured", job.source);
@@ -76,7 +77,8 @@ impl<S: Sections + 'static> ImageJobs<S> {
         };
         image.reference.clone_from(&job.reference);
         image.index = job.index;
-        scan(&self.cx, &self.reader, &image, &source, &self.sections)
+        let reader = self.reader.at(job.priority);
+        scan(&self.cx, &reader, &image, &source, &self.sections)
             .await
             .map_err(|error| {
                 let context = format!("scanning `{}`", job.reference);
@@ -125,8 +127,9 @@ impl<S: Sections + 'static> Handler for ImageJobs<S> {
         if let Some(current) = &current
             && !delivery.retried
         {
-            let same_job = current.body.cause == job.cause;
-            if same_job || (!job.force && current.body.analyzers == self.reader.ids()) {
+            let ids = self.reader.ids().into_iter().collect();
+            let is_good = current.body.is_good(&ids);
+            if current.body.cause == job.cause || (!job.force && is_good) {
                 return Ok(Outcome::none());
             }
         }
@@ -154,7 +157,14 @@ impl<S: Sections + 'static> Handler for ImageJobs<S> {
 impl<S: Sections + 'static> ImageJobs<S> {
     fn given_up(&self, job: &ImageScan, gap: Gap) -> Scan {
         Scan {
-            report: unreadable(&self.reader, job.image, job.reference.clone(), gap),
+            report: unreadable(
+                &self.reader,
+                job.image,
+                job.index,
+                job.reference.clone(),
+                gap,
+            ),
+            unfinished: false,
             layers_read: 0,
             duration: std::time::Duration::ZERO,
         }
@@ -170,6 +180,7 @@ impl<S: Sections + 'static> ImageJobs<S> {
     ) -> Result<Outcome, Failure> {
         let Scan {
             report,
+            unfinished,
             layers_read,
             duration,
         } = scan;
@@ -187,6 +198,7 @@ impl<S: Sections + 'static> ImageJobs<S> {
             duration_ms: u64::try_from(duration.as_millis()).unwrap_or(u64::MAX),
             layers_read,
             cause: job.cause.clone(),
+            unfinished,
         };
         info!(
             image.digest = %job.image,
@@ -245,8 +257,9 @@ fn count(items: usize) -> u32 {
 mod tests {
     use std::sync::atomic::{AtomicU32, Ordering};
 
+    use analyzers::PreparedLayer;
     use futures::future::BoxFuture;
-    use model::{AnalyzerId, Entries, Section, event::Priority};
+    use model::{AnalyzerId, event::Priority};
 
     use super::*;
     use crate::{Claim, Config, LayerSections, sections};
@@ -268,22 +281,32 @@ mod tests {
             &'a self,
             _blob: Digest,
             _wanted: &'a sections::Wanted,
-        ) -> BoxFuture<'a, anyhow::Result<LayerSections>> {
-            Box::pin(async { Ok(LayerSections::default()) })
+        ) -> BoxFuture<'a, anyhow::Result<sections::Stored>> {
+            Box::pin(async { Ok(sections::Stored::Part(LayerSections::default())) })
         }
 
         fn put<'a>(
             &'a self,
-            _blob: Digest,
             _wanted: &'a sections::Wanted,
-            _entries: Arc<Entries>,
-            _sections: Vec<Arc<Section>>,
-        ) -> BoxFuture<'a, anyhow::Result<()>> {
-            Box::pin(async { Ok(()) })
+            _layer: Arc<PreparedLayer>,
+        ) -> BoxFuture<'a, ()> {
+            Box::pin(async {})
         }
 
-        fn claim(&self, _blob: Digest) -> BoxFuture<'_, anyhow::Result<Claim>> {
-            Box::pin(async { Ok(Claim::default()) })
+        fn claim<'a>(
+            &'a self,
+            _blob: Digest,
+            _wanted: &'a sections::Wanted,
+        ) -> BoxFuture<'a, anyhow::Result<Option<Claim>>> {
+            Box::pin(async { Ok(Some(Claim::default())) })
+        }
+
+        fn ended<'a>(
+            &'a self,
+            _blob: Digest,
+            _wanted: &'a sections::Wanted,
+        ) -> BoxFuture<'a, anyhow::Result<()>> {
+            Box::pin(async { Ok(()) })
         }
     }
 

@@ -6,6 +6,10 @@
 //! brings its cache and the fleet's leases, the command line brings a cache alone, and both run the
 //! same code. The price is that a recompressed copy of a known layer is read once more.
 //!
+//! In a fleet a layer is read once for each set of analyzers: by who holds its lease, for all who
+//! find it in the shared objects afterwards (module `sections`). Who is urgent reads first, and
+//! upkeep never takes all permits (module `permits`).
+//!
 //! Whatever the image is, it gets a report: a layer that lies, breaks or is too much becomes a gap.
 //! Only a source that is briefly away is an error, because trying again may help.
 //!
@@ -15,10 +19,11 @@
 mod config;
 mod handler;
 mod metrics;
+mod permits;
 mod scan;
 mod sections;
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
 use anyhow::Context as _;
 use bus::{Bus, Consume};
@@ -30,7 +35,9 @@ pub use self::{
     config::Config,
     handler::{ImageJobs, SourceOf},
     scan::{Reader, Scan, ScanError, Settings, scan, unreadable},
-    sections::{CacheSections, Claim, LayerSections, LeasedSections, Sections, Wanted},
+    sections::{
+        CacheSections, Claim, LayerSections, LeasedSections, Sections, Stored, Tier, Wanted,
+    },
 };
 
 /// Starts the workers: one consumer per priority, all on one pool of slots.
@@ -42,10 +49,17 @@ pub async fn run(
 ) -> anyhow::Result<axum::Router> {
     let (dir, bytes_max) = (config.data_dir.join("scanner"), config.cache_bytes_max);
     let cache = cx
-        .blocking(move || SectionCache::open(&dir, bytes_max))
+        .blocking(move || SectionCache::open_or_without(&dir, bytes_max))
         .await?
         .with_context(|| format!("opening the layer cache in `{}`", config.data_dir.display()))?;
-    let sections = LeasedSections::new(cx.clone(), bus.clone(), Arc::new(cache));
+    let sections = Arc::new(LeasedSections::new(
+        cx.clone(),
+        bus.clone(),
+        Arc::new(cache),
+        config.memory_bytes_max,
+        Duration::from_millis(config.shared_deadline_ms),
+    ));
+    cx.spawn("layer caches", Arc::clone(&sections).watch());
     let reader = Reader::new(config.settings());
     let jobs = Arc::new(ImageJobs::new(
         cx.clone(),

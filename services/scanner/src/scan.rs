@@ -7,22 +7,24 @@ use std::{
     time::{Duration, Instant},
 };
 
-use analyzers::{Analyzers, LayerBlob, LayerRead, Subject, coalesce, read_layer};
+use analyzers::{
+    Analyzers, LayerBlob, LayerRead, PreparedLayer, Subject, coalesce_prepared, read_layer,
+};
 use anyhow::Context as _;
 use archive::Limits;
 use chassis::Cx;
 use futures::{FutureExt as _, StreamExt as _, stream};
 use model::{
     AnalyzerId, Digest, Entries, Findings, Gap, GapCode, Hides, ImageReport, LayerReport, Section,
-    Slug, Target,
+    Slug, Target, event::Priority,
 };
 use oci::{Descriptor, Image, OciError, Source};
-use tokio::sync::Semaphore;
 use tracing::{Instrument as _, info, info_span, warn};
 
 use crate::{
     metrics,
-    sections::{LayerSections, Sections, Wanted},
+    permits::{Permit, Permits},
+    sections::{LayerSections, Sections, Stored, Wanted},
 };
 
 /// How images are read.
@@ -43,9 +45,10 @@ pub struct Settings {
 /// Reads layers, at most so many at once in one process. Cheap to clone.
 #[derive(Clone, Debug)]
 pub struct Reader {
-    settings: Settings,
-    ids: Vec<AnalyzerId>,
-    permits: Arc<Semaphore>,
+    settings: Arc<Settings>,
+    pub(crate) wanted: Arc<Wanted>,
+    permits: Permits,
+    priority: Priority,
 }
 
 /// A finished scan.
@@ -53,6 +56,8 @@ pub struct Reader {
 pub struct Scan {
     /// What was found.
     pub report: ImageReport,
+    /// Whether something stood in the way that may be gone the next time.
+    pub unfinished: bool,
     /// How many layers were read, and not taken from a cache.
     pub layers_read: u32,
     /// How long it took.
@@ -78,13 +83,14 @@ pub enum ScanError {
 
 /// One layer as the scan got it.
 struct GotLayer {
-    report: LayerReport,
+    layer: Arc<PreparedLayer>,
     was_read: bool,
+    unfinished: bool,
 }
 
 /// What became of the attempt to read a layer.
 enum Read {
-    Report(LayerReport),
+    Layer(LayerRead),
     Gap(Gap),
 }
 
@@ -94,33 +100,40 @@ impl Reader {
     /// A reader with these settings.
     pub fn new(settings: Settings) -> Self {
         let ids = Analyzers::all(&settings.analyzers, &settings.limits).ids();
-        let permits = Arc::new(Semaphore::new(settings.layers_at_once));
+        let entries = analyzers::entries_id(&settings.limits);
         Self {
-            settings,
-            ids,
-            permits,
+            wanted: Arc::new(Wanted::new(settings.domain.clone(), entries, ids)),
+            permits: Permits::new(settings.layers_at_once),
+            settings: Arc::new(settings),
+            priority: Priority::default(),
+        }
+    }
+
+    /// The same reader, with the same permits, for work of another priority.
+    #[must_use]
+    pub fn at(&self, priority: Priority) -> Self {
+        Self {
+            priority,
+            ..self.clone()
         }
     }
 
     /// The key parts of everything that a scan looks for: decides whether an older scan is still
     /// good.
     pub fn ids(&self) -> Vec<AnalyzerId> {
-        let mut ids = vec![analyzers::entries_id(&self.settings.limits)];
-        ids.extend(self.ids.iter().cloned());
+        let mut ids = vec![self.wanted.entries.clone()];
+        ids.extend(self.wanted.analyzers.iter().cloned());
         ids
-    }
-
-    fn wanted(&self) -> Wanted {
-        Wanted {
-            domain: self.settings.domain.clone(),
-            entries: analyzers::entries_id(&self.settings.limits),
-            analyzers: self.ids.clone(),
-        }
     }
 }
 
 /// Scans an image: takes what `sections` know of its layers, reads the others from `source`,
 /// biggest first, and puts them together.
+///
+/// What it knows of all layers is in memory until then, a layer that the image names often once: at
+/// most `layers_max` layers, each within what [`Limits`] allow the entries and results of one, of
+/// which those that are in the memory cache are shared with it and with other scans. What putting
+/// them together takes beside that is bounded by the `image_*` of the limits.
 ///
 /// # Errors
 /// Only for what may be gone the next time; whatever the image itself is, there is a report.
@@ -137,14 +150,12 @@ pub async fn scan(
     let mut order: Vec<&Descriptor> = layers.iter().collect();
     order.sort_by_key(|layer| (std::cmp::Reverse(layer.size), layer.digest));
     order.dedup_by_key(|layer| layer.digest);
-    let wanted = reader.wanted();
     let job = Job {
         cx,
         reader,
         image,
         source,
         sections,
-        wanted: &wanted,
     };
 
     // Collected first: a stream of futures that borrow is not `Send` for every lifetime.
@@ -154,37 +165,36 @@ pub async fn scan(
         .collect();
     let mut got =
         stream::iter(layers_due).buffer_unordered(reader.settings.layers_at_once.saturating_mul(2));
-    let mut reports: HashMap<Digest, LayerReport> = HashMap::new();
-    let mut layers_read = 0;
-    while let Some(layer) = got.next().await {
-        let layer = layer?;
-        layers_read += u32::from(layer.was_read);
-        reports.insert(layer.report.blob, layer.report);
+    let mut reports: HashMap<Digest, Arc<PreparedLayer>> = HashMap::new();
+    let (mut layers_read, mut unfinished) = (0, false);
+    while let Some(got_layer) = got.next().await {
+        let got_layer = got_layer?;
+        layers_read += u32::from(got_layer.was_read);
+        unfinished |= got_layer.unfinished;
+        reports.insert(got_layer.layer.report.blob, got_layer.layer);
     }
     drop(got);
 
-    let ordered: Vec<LayerReport> = layers
+    let ordered: Vec<Arc<PreparedLayer>> = layers
         .iter()
         .filter_map(|layer| reports.get(&layer.digest).cloned())
         .collect();
     let (config, subject) = (image.config.clone(), subject(image, layers));
-    let (limits, layer_count) = (reader.settings.limits.clone(), ordered.len());
-    let mut report = cx
-        .compute(move || coalesce(&ordered, &config, subject, &limits))
-        .await
-        .context("putting the layers together")?;
+    let limits = reader.settings.limits.clone();
+    let laid = cx.compute(move || {
+        let ordered: Vec<&PreparedLayer> = ordered.iter().map(|layer| &**layer).collect();
+        coalesce_prepared(&ordered, &config, subject, &limits)
+    });
+    let mut report = laid.await.context("putting the layers together")?;
     report.gaps.extend(gaps);
     report.gaps.sort();
     report.gaps.dedup();
     report.analyzers = reader.ids();
     let duration = started.elapsed();
-    metrics::scanned(
-        duration,
-        layers_read,
-        u32::try_from(layer_count).unwrap_or(u32::MAX),
-    );
+    metrics::scanned(duration);
     Ok(Scan {
         report,
+        unfinished,
         layers_read,
         duration,
     })
@@ -192,12 +202,18 @@ pub async fn scan(
 
 /// The report of an image that could not even be resolved: one gap that hides everything. Whoever
 /// pushed it still gets a verdict.
-pub fn unreadable(reader: &Reader, digest: Digest, reference: String, gap: Gap) -> ImageReport {
+pub fn unreadable(
+    reader: &Reader,
+    digest: Digest,
+    index: Option<Digest>,
+    reference: String,
+    gap: Gap,
+) -> ImageReport {
     ImageReport {
         image: digest,
         target: Target {
             reference,
-            index_digest: None,
+            index_digest: index,
             manifest_digest: Some(digest),
             image_id: digest,
             platform: model::Platform::default(),
@@ -219,63 +235,108 @@ struct Job<'a> {
     image: &'a Image,
     source: &'a Arc<dyn Source>,
     sections: &'a dyn Sections,
-    wanted: &'a Wanted,
 }
 
 impl Job<'_> {
-    /// A layer's report: from the sections that exist, or by reading the layer once.
+    /// A layer's report: from where it is kept, or by reading the layer once in the fleet.
     async fn layer(&self, layer: &Descriptor) -> Result<GotLayer, ScanError> {
-        let known = self.sections.get(layer.digest, self.wanted).await?;
-        if let Some(report) = from_sections(layer.digest, known) {
-            return Ok(GotLayer {
-                report,
-                was_read: false,
-            });
+        let wanted = &*self.reader.wanted;
+        loop {
+            if let Ok(known) = self.stored(layer).await? {
+                return Ok(known);
+            }
+            // First the permit, then the claim: who is urgent must not wait for a claim whose
+            // holder waits for a permit behind others.
+            let permit = self.reader.permits.acquire(self.reader.priority).await;
+            if let Some(claim) = self.sections.claim(layer.digest, wanted).await? {
+                // Whoever held the claim before us may have read the layer.
+                let known = match self.stored(layer).await? {
+                    Ok(known) => return Ok(known),
+                    Err(known) => known,
+                };
+                metrics::missed();
+                let span = info_span!("read layer", layer.digest = %layer.digest, layer.bytes = layer.size);
+                let got = self.read(layer, known, permit).instrument(span).await;
+                drop(claim);
+                return got;
+            }
+            drop(permit);
+            metrics::waits();
+            self.sections.ended(layer.digest, wanted).await?;
         }
-        let claim = self.sections.claim(layer.digest).await?;
-        // Whoever held the claim before us may have read the layer.
-        let known = self.sections.get(layer.digest, self.wanted).await?;
-        if let Some(report) = from_sections(layer.digest, known.clone()) {
-            return Ok(GotLayer {
-                report,
-                was_read: false,
-            });
-        }
-        let span = info_span!("read layer", layer.digest = %layer.digest, layer.bytes = layer.size);
-        let got = self.read(layer, known).instrument(span).await;
-        drop(claim);
-        got
     }
 
-    async fn read(&self, layer: &Descriptor, known: LayerSections) -> Result<GotLayer, ScanError> {
-        let missing: Vec<AnalyzerId> = self
-            .wanted
-            .analyzers
-            .iter()
-            .zip(&known.sections)
-            .filter(|(_, section)| section.is_none())
-            .map(|(id, _)| id.clone())
-            .collect();
+    /// A layer that is known, or what is known of it.
+    async fn stored(
+        &self,
+        layer: &Descriptor,
+    ) -> Result<Result<GotLayer, LayerSections>, ScanError> {
+        let stored = self.sections.get(layer.digest, &self.reader.wanted).await?;
+        Ok(match stored {
+            Stored::Part(known) => Err(known),
+            Stored::Whole(known, tier) => {
+                metrics::hit(tier, layer.size);
+                Ok(GotLayer {
+                    layer: known,
+                    was_read: false,
+                    unfinished: false,
+                })
+            }
+        })
+    }
+
+    async fn read(
+        &self,
+        layer: &Descriptor,
+        known: LayerSections,
+        permit: Permit,
+    ) -> Result<GotLayer, ScanError> {
+        let wanted = &*self.reader.wanted;
+        let is_missing =
+            |(id, section): (&AnalyzerId, &Option<_>)| section.is_none().then(|| id.clone());
         // A layer without entries is read for everything, so that all its sections tell of one reading.
-        let subset = if known.entries.is_some() {
-            missing
+        let subset: Vec<AnalyzerId> = if known.entries.is_some() {
+            let pairs = wanted.analyzers.iter().zip(&known.sections);
+            pairs.filter_map(is_missing).collect()
         } else {
-            self.wanted.analyzers.clone()
+            wanted.analyzers.clone()
         };
         let read = match self.read_from_source(layer, &subset).await? {
             Read::Gap(gap) => {
                 return Ok(GotLayer {
-                    report: empty(layer.digest, gap),
+                    layer: Arc::new(PreparedLayer::new(empty(layer.digest, gap))),
                     was_read: false,
+                    unfinished: true,
                 });
             }
-            Read::Report(report) => report,
+            Read::Layer(read) => read,
         };
-        let report = merge(self.wanted, read, &known.sections);
+        drop(permit);
+        metrics::read(layer.size);
+        let report = merge(wanted, read.report, &known.sections);
+        // Gaps of this attempt are of this image, and not of the layer.
+        let lasting = (read.complete && !report.transient_gaps.is_empty()).then(|| LayerReport {
+            transient_gaps: Vec::new(),
+            ..report.clone()
+        });
+        let report = self.prepared(report).await?;
+        if read.complete {
+            let kept = match lasting {
+                Some(lasting) => self.prepared(lasting).await?,
+                None => Arc::clone(&report),
+            };
+            self.sections.put(wanted, kept).await;
+        }
         Ok(GotLayer {
-            report,
+            layer: report,
             was_read: true,
+            unfinished: !read.complete,
         })
+    }
+
+    async fn prepared(&self, layer: LayerReport) -> Result<Arc<PreparedLayer>, ScanError> {
+        let prepared = self.cx.compute(move || PreparedLayer::new(layer));
+        Ok(Arc::new(prepared.await.context("preparing a layer")?))
     }
 
     async fn read_from_source(
@@ -283,12 +344,6 @@ impl Job<'_> {
         layer: &Descriptor,
         subset: &[AnalyzerId],
     ) -> Result<Read, ScanError> {
-        let permit = self
-            .reader
-            .permits
-            .acquire()
-            .await
-            .context("this process is stopping")?;
         let opened = self.source.open_blob(&self.image.repository, layer).await;
         let stream = match opened {
             Ok(stream) => stream,
@@ -309,27 +364,25 @@ impl Job<'_> {
             size: layer.size,
             media_type: layer.media_type.clone(),
         };
-        let Settings {
-            analyzers, limits, ..
-        } = self.reader.settings.clone();
-        let analyzers = Analyzers::all(&analyzers, &limits).subset(subset);
-        let LayerRead { report, complete } = self
+        let settings = Arc::clone(&self.reader.settings);
+        let analyzers = Analyzers::all(&settings.analyzers, &settings.limits).subset(subset);
+        let read = self
             .cx
-            .blocking(move || read_layer(stream, &blob, &analyzers, &limits, None))
+            .blocking(move || read_layer(stream, &blob, &analyzers, &settings.limits, None))
             .await
             .with_context(|| format!("reading layer `{}`", layer.digest))?;
-        drop(permit);
+        let broken = read.source_error.as_ref().and_then(OciError::from_read);
+        if let Some(error) = broken.filter(|error| error.is_transient()) {
+            return Err(ScanError::Source {
+                layer: layer.digest,
+                error: error.clone(),
+            });
+        }
         info!(
             layer.digest = %layer.digest,
-            "read layer {} with {} entries", layer.digest, report.entries.entries.len()
+            "read layer {} with {} entries", layer.digest, read.report.entries.entries.len()
         );
-        if complete {
-            let (entries, sections) = (Arc::clone(&report.entries), report.sections.clone());
-            self.sections
-                .put(layer.digest, self.wanted, entries, sections)
-                .await?;
-        }
-        Ok(Read::Report(report))
+        Ok(Read::Layer(read))
     }
 }
 
@@ -355,16 +408,6 @@ fn subject(image: &Image, layers: &[Descriptor]) -> Subject {
         platform: image.platform.clone(),
         layer_sizes: layers.iter().map(|layer| layer.size).collect(),
     }
-}
-
-fn from_sections(blob: Digest, known: LayerSections) -> Option<LayerReport> {
-    let sections: Option<Vec<Arc<Section>>> = known.sections.into_iter().collect();
-    Some(LayerReport {
-        blob,
-        entries: known.entries?,
-        sections: sections?,
-        transient_gaps: Vec::new(),
-    })
 }
 
 /// The report of a fresh reading, with the sections that were there already, in the list's order.

@@ -1,15 +1,48 @@
 //! Where sections come from and go to.
+//!
+//! | place | of | holds | bound |
+//! |---|---|---|---|
+//! | memory | this process | layers that were used of late, decoded | [`crate::Config::memory_bytes_max`] |
+//! | disk | this worker | sections, each under its key | [`crate::Config::cache_bytes_max`] |
+//! | shared | the fleet | layers, whole, each as one object | `bus.layers_bytes_max` |
+//!
+//! None of them is the truth, and none can fail a scan: what is missing, damaged, late or gone is
+//! read from the image's source again. What is partial enters none of them.
+
+mod health;
+mod leased;
+mod memory;
+mod shared;
+#[cfg(test)]
+mod tests;
 
 use std::{path::Path, sync::Arc};
 
+use analyzers::PreparedLayer;
 use anyhow::Context as _;
-use bus::{Bus, Lease};
+use bus::Lease;
 use cache::SectionCache;
 use chassis::Cx;
 use futures::future::BoxFuture;
-use model::{AnalyzerId, Digest, Entries, Section, SectionKey, Slug};
+use model::{AnalyzerId, Digest, Entries, Hasher, LayerReport, Section, SectionKey, Slug};
 
-/// What is stored of one layer.
+use self::{health::Health, leased::Flight, memory::Memory};
+
+pub use self::leased::LeasedSections;
+
+/// The version of what stands in the shared place; part of each name there.
+const SHARED_VERSION: u32 = 1;
+
+/// What is stored of a layer.
+#[derive(Clone, Debug)]
+pub enum Stored {
+    /// All of it.
+    Whole(Arc<PreparedLayer>, Tier),
+    /// Some of it, or nothing.
+    Part(LayerSections),
+}
+
+/// Some of a layer's sections.
 #[derive(Clone, Debug, Default)]
 pub struct LayerSections {
     /// The `entries` section.
@@ -18,30 +51,46 @@ pub struct LayerSections {
     pub sections: Vec<Option<Arc<Section>>>,
 }
 
+/// A place where sections are kept.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Tier {
+    /// This process's memory.
+    Memory,
+    /// This worker's disk.
+    Disk,
+    /// The fleet's objects.
+    Shared,
+}
+
 /// The right to read a layer; given back when dropped.
 #[derive(Debug, Default)]
-pub struct Claim(#[expect(dead_code, reason = "held for its drop")] Option<Lease>);
+pub struct Claim {
+    /// Dropped first: the fleet may go on, then this process.
+    #[expect(dead_code, reason = "held for its drop")]
+    lease: Option<Lease>,
+    #[expect(dead_code, reason = "held for its drop")]
+    flight: Option<Flight>,
+}
 
 /// Where the sections of layers are kept, and who may read a layer that is missing.
 pub trait Sections: Send + Sync {
-    /// What is stored of a layer for these analyzers.
-    fn get<'a>(
+    /// What is stored of a layer.
+    fn get<'a>(&'a self, blob: Digest, wanted: &'a Wanted)
+    -> BoxFuture<'a, anyhow::Result<Stored>>;
+
+    /// Stores a layer of which every section is there and complete. Partial readings are never
+    /// handed in. What cannot be stored is not.
+    fn put<'a>(&'a self, wanted: &'a Wanted, layer: Arc<PreparedLayer>) -> BoxFuture<'a, ()>;
+
+    /// The right to read a layer, if nobody else in the fleet reads it for the same analyzers.
+    fn claim<'a>(
         &'a self,
         blob: Digest,
         wanted: &'a Wanted,
-    ) -> BoxFuture<'a, anyhow::Result<LayerSections>>;
+    ) -> BoxFuture<'a, anyhow::Result<Option<Claim>>>;
 
-    /// Stores what a complete reading found. Partial readings are never handed in.
-    fn put<'a>(
-        &'a self,
-        blob: Digest,
-        wanted: &'a Wanted,
-        entries: Arc<Entries>,
-        sections: Vec<Arc<Section>>,
-    ) -> BoxFuture<'a, anyhow::Result<()>>;
-
-    /// Waits until nobody else in the fleet reads the layer, without holding a permit.
-    fn claim(&self, blob: Digest) -> BoxFuture<'_, anyhow::Result<Claim>>;
+    /// Waits until who reads the layer has ended, or until it is time to look again.
+    fn ended<'a>(&'a self, blob: Digest, wanted: &'a Wanted) -> BoxFuture<'a, anyhow::Result<()>>;
 }
 
 /// The sections that a scan needs of each layer.
@@ -53,25 +102,92 @@ pub struct Wanted {
     pub entries: AnalyzerId,
     /// The key parts of the analyzers' sections.
     pub analyzers: Vec<AnalyzerId>,
+    /// The digest of all of that.
+    set: Digest,
 }
 
-/// Sections in a local cache, without leases: for the command line.
+/// Sections in memory and in a local cache, without leases: for the command line.
 #[derive(Debug)]
 pub struct CacheSections {
     cx: Cx,
     cache: Arc<SectionCache>,
+    memory: Memory,
+    health: Arc<Health>,
 }
 
-/// Sections in a worker's cache, with a lease per layer in reading: for workers.
-#[derive(Debug)]
-pub struct LeasedSections {
-    local: CacheSections,
-    bus: Bus,
+impl<S: Sections + ?Sized> Sections for Arc<S> {
+    fn get<'a>(
+        &'a self,
+        blob: Digest,
+        wanted: &'a Wanted,
+    ) -> BoxFuture<'a, anyhow::Result<Stored>> {
+        (**self).get(blob, wanted)
+    }
+
+    fn put<'a>(&'a self, wanted: &'a Wanted, layer: Arc<PreparedLayer>) -> BoxFuture<'a, ()> {
+        (**self).put(wanted, layer)
+    }
+
+    fn claim<'a>(
+        &'a self,
+        blob: Digest,
+        wanted: &'a Wanted,
+    ) -> BoxFuture<'a, anyhow::Result<Option<Claim>>> {
+        (**self).claim(blob, wanted)
+    }
+
+    fn ended<'a>(&'a self, blob: Digest, wanted: &'a Wanted) -> BoxFuture<'a, anyhow::Result<()>> {
+        (**self).ended(blob, wanted)
+    }
+}
+
+// === impl Tier ===
+
+impl Tier {
+    /// As metrics name it.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Memory => "memory",
+            Self::Disk => "disk",
+            Self::Shared => "shared",
+        }
+    }
 }
 
 // === impl Wanted ===
 
 impl Wanted {
+    /// Everything that these analyzers find, in this cache domain.
+    pub fn new(domain: Slug, entries: AnalyzerId, analyzers: Vec<AnalyzerId>) -> Self {
+        let mut hasher = Hasher::default();
+        hasher.update(&SHARED_VERSION.to_be_bytes());
+        let mut text = |text: &str| {
+            hasher.update(&(text.len() as u64).to_be_bytes());
+            hasher.update(text.as_bytes());
+        };
+        text(domain.as_str());
+        for id in std::iter::once(&entries).chain(&analyzers) {
+            text(&id.name);
+            text(&id.version.to_string());
+            text(&id.config.hex());
+        }
+        let set = hasher.finish();
+        Self {
+            domain,
+            entries,
+            analyzers,
+            set,
+        }
+    }
+
+    /// Names a layer together with all that is wanted of it.
+    fn name(&self, blob: Digest) -> Digest {
+        let mut hasher = Hasher::default();
+        hasher.update(self.set.as_bytes());
+        hasher.update(blob.as_bytes());
+        hasher.finish()
+    }
+
     fn key(&self, blob: Digest, analyzer: &AnalyzerId) -> SectionKey {
         SectionKey {
             domain: self.domain.clone(),
@@ -79,33 +195,57 @@ impl Wanted {
             analyzer: analyzer.clone(),
         }
     }
+
+    /// Whether these are the sections that are wanted, in order.
+    fn fits(&self, sections: &[Arc<Section>]) -> bool {
+        let of_sections = sections.iter().map(|section| &section.analyzer);
+        self.analyzers.iter().eq(of_sections)
+    }
 }
 
 // === impl LayerSections ===
 
 impl LayerSections {
-    /// Whether nothing is missing.
-    pub fn is_complete(&self) -> bool {
-        self.entries.is_some() && self.sections.iter().all(Option::is_some)
+    /// The layer's report, if nothing is missing.
+    fn whole(&self, blob: Digest) -> Option<LayerReport> {
+        let sections: Option<Vec<Arc<Section>>> = self.sections.iter().cloned().collect();
+        Some(LayerReport {
+            blob,
+            entries: self.entries.clone()?,
+            sections: sections?,
+            transient_gaps: Vec::new(),
+        })
     }
 }
 
 // === impl CacheSections ===
 
 impl CacheSections {
-    /// Sections kept in `cache`.
-    pub fn new(cx: Cx, cache: Arc<SectionCache>) -> Self {
-        Self { cx, cache }
+    /// Sections kept in `cache`, and in up to so many bytes of memory.
+    pub fn new(cx: Cx, cache: Arc<SectionCache>, memory_bytes_max: u64) -> Self {
+        let health = Arc::new(Health::new(cx.notes().clone(), "layer cache on disk"));
+        Self {
+            cx,
+            cache,
+            memory: Memory::new(memory_bytes_max),
+            health,
+        }
     }
 
     /// Opens the cache of one-off scans; missing or busy reads as empty.
     pub fn open_shared(cx: Cx, dir: &Path, bytes_max: u64) -> Self {
-        Self::new(cx, Arc::new(SectionCache::open_shared(dir, bytes_max)))
+        Self::new(cx, Arc::new(SectionCache::open_shared(dir, bytes_max)), 0)
     }
 
     /// The cache behind it.
     pub fn cache(&self) -> &Arc<SectionCache> {
         &self.cache
+    }
+
+    /// Notes how full the disk's part is.
+    fn check(&self) {
+        let (bytes, bytes_max) = self.cache.fill();
+        self.health.fills(bytes, bytes_max);
     }
 }
 
@@ -114,91 +254,82 @@ impl Sections for CacheSections {
         &'a self,
         blob: Digest,
         wanted: &'a Wanted,
-    ) -> BoxFuture<'a, anyhow::Result<LayerSections>> {
-        let (cache, wanted) = (Arc::clone(&self.cache), wanted.clone());
+    ) -> BoxFuture<'a, anyhow::Result<Stored>> {
         Box::pin(async move {
-            let read = move || LayerSections {
-                entries: cache.get(&wanted.key(blob, &wanted.entries)).map(Arc::new),
-                sections: wanted
-                    .analyzers
-                    .iter()
-                    .map(|id| cache.get(&wanted.key(blob, id)).map(Arc::new))
-                    .collect(),
-            };
-            self.cx
-                .blocking(read)
-                .await
-                .context("reading the layer cache")
+            let name = wanted.name(blob);
+            if let Some(layer) = self.memory.get(&name) {
+                return Ok(Stored::Whole(layer, Tier::Memory));
+            }
+            let (cache, what) = (Arc::clone(&self.cache), wanted.clone());
+            let read = self.cx.blocking(move || read(&cache, blob, &what)).await;
+            let found = read.context("reading the layer cache")?;
+            if let Stored::Whole(layer, _) = &found {
+                self.memory.put(name, layer);
+            }
+            Ok(found)
         })
     }
 
-    fn put<'a>(
+    fn put<'a>(&'a self, wanted: &'a Wanted, layer: Arc<PreparedLayer>) -> BoxFuture<'a, ()> {
+        self.memory.put(wanted.name(layer.report.blob), &layer);
+        let (cache, what) = (Arc::clone(&self.cache), wanted.clone());
+        Box::pin(async move {
+            let written = self
+                .cx
+                .blocking(move || write(&cache, &what, &layer.report));
+            let written = written.await;
+            match written {
+                Ok(Ok(())) => self.health.works(),
+                Ok(Err(error)) => self.health.fails(&anyhow::Error::new(error)),
+                // This process is stopping.
+                Err(lost) => tracing::debug!("a layer is not kept: {lost}"),
+            }
+        })
+    }
+
+    fn claim<'a>(
         &'a self,
-        blob: Digest,
-        wanted: &'a Wanted,
-        entries: Arc<Entries>,
-        sections: Vec<Arc<Section>>,
-    ) -> BoxFuture<'a, anyhow::Result<()>> {
-        let (cache, wanted) = (Arc::clone(&self.cache), wanted.clone());
-        Box::pin(async move {
-            let write = move || {
-                for section in &sections {
-                    cache.put(&wanted.key(blob, &section.analyzer), &**section)?;
-                }
-                // Last, so that a layer with entries has all that was read with them.
-                cache.put(&wanted.key(blob, &wanted.entries), &*entries)
-            };
-            self.cx
-                .blocking(write)
-                .await
-                .context("writing the layer cache")??;
-            Ok(())
-        })
+        _blob: Digest,
+        _wanted: &'a Wanted,
+    ) -> BoxFuture<'a, anyhow::Result<Option<Claim>>> {
+        Box::pin(async { Ok(Some(Claim::default())) })
     }
 
-    fn claim(&self, _blob: Digest) -> BoxFuture<'_, anyhow::Result<Claim>> {
-        Box::pin(async { Ok(Claim::default()) })
+    fn ended<'a>(
+        &'a self,
+        _blob: Digest,
+        _wanted: &'a Wanted,
+    ) -> BoxFuture<'a, anyhow::Result<()>> {
+        Box::pin(async { Ok(()) })
     }
 }
 
-// === impl LeasedSections ===
-
-impl LeasedSections {
-    /// Sections in `cache`, with leases from `bus`.
-    pub fn new(cx: Cx, bus: Bus, cache: Arc<SectionCache>) -> Self {
-        Self {
-            local: CacheSections::new(cx, cache),
-            bus,
-        }
+fn read(cache: &SectionCache, blob: Digest, wanted: &Wanted) -> Stored {
+    // They are written last: without them nothing else is used, so nothing else is looked for.
+    let Some(entries) = cache.get(&wanted.key(blob, &wanted.entries)) else {
+        return Stored::Part(LayerSections {
+            entries: None,
+            sections: vec![None; wanted.analyzers.len()],
+        });
+    };
+    let section = |id| cache.get(&wanted.key(blob, id)).map(Arc::new);
+    let found = LayerSections {
+        entries: Some(Arc::new(entries)),
+        sections: wanted.analyzers.iter().map(section).collect(),
+    };
+    match found.whole(blob) {
+        Some(layer) => Stored::Whole(Arc::new(PreparedLayer::new(layer)), Tier::Disk),
+        None => Stored::Part(found),
     }
 }
 
-impl Sections for LeasedSections {
-    fn get<'a>(
-        &'a self,
-        blob: Digest,
-        wanted: &'a Wanted,
-    ) -> BoxFuture<'a, anyhow::Result<LayerSections>> {
-        self.local.get(blob, wanted)
+fn write(
+    cache: &SectionCache,
+    wanted: &Wanted,
+    layer: &LayerReport,
+) -> Result<(), cache::CacheError> {
+    for section in &layer.sections {
+        cache.put(&wanted.key(layer.blob, &section.analyzer), &**section)?;
     }
-
-    fn put<'a>(
-        &'a self,
-        blob: Digest,
-        wanted: &'a Wanted,
-        entries: Arc<Entries>,
-        sections: Vec<Arc<Section>>,
-    ) -> BoxFuture<'a, anyhow::Result<()>> {
-        self.local.put(blob, wanted, entries, sections)
-    }
-
-    fn claim(&self, blob: Digest) -> BoxFuture<'_, anyhow::Result<Claim>> {
-        Box::pin(async move {
-            let name = format!("layer.{}", blob.hex());
-            let lease = self.bus.lease_wait(&self.local.cx, &name).await;
-            let lease = lease.with_context(|| format!("taking the lease of layer `{blob}`"))?;
-            let lease = lease.context("this process is stopping")?;
-            Ok(Claim(Some(lease)))
-        })
-    }
+    cache.put(&wanted.key(layer.blob, &wanted.entries), &*layer.entries)
 }

@@ -6,11 +6,18 @@
 //! and a package manager's records count where the package manager itself would find them, by
 //! whatever links. A package's layer is the one from which on the records list it without
 //! interruption. Entries that a layer writes through a link of a lower layer go where the link leads,
-//! as with a merged `/usr`; a whiteout never does, for runtimes unpack a layer by itself. Secrets and malware of deleted files stay: they are still in the image.
+//! as with a merged `/usr`; a whiteout never does, for runtimes unpack a layer by itself. Secrets and
+//! malware of deleted files stay: they are still in the image.
+//!
+//! Of all entries only those are looked at that can matter (module `outline`), for the same layers
+//! are laid over each other again for every image that has them. Whether a layer fits into an image's
+//! limits is decided by the size of the whole layer, which is counted when it is prepared; steps are
+//! counted as they are made.
 
 mod budget;
 mod findings;
 mod gaps;
+mod outline;
 mod packages;
 mod purl;
 mod relations;
@@ -19,11 +26,14 @@ mod tests;
 mod tree;
 mod view;
 
+use std::collections::HashMap;
+
 use archive::Limits;
 use model::{
     Digest, EntryKind, ImageConfig, ImageReport, LayerReport, Os, Platform, Target, TargetLayer,
 };
 
+pub use self::outline::PreparedLayer;
 use self::view::View;
 use crate::os_release;
 
@@ -56,10 +66,32 @@ pub fn coalesce(
     subject: Subject,
     limits: &Limits,
 ) -> ImageReport {
+    let mut prepared = HashMap::new();
+    for layer in layers {
+        let known = prepared.entry(layer.blob);
+        known.or_insert_with(|| PreparedLayer::new(layer.clone()));
+    }
+    let prepared = layers.iter().filter_map(|layer| prepared.get(&layer.blob));
+    let prepared: Vec<_> = prepared.collect();
+    coalesce_prepared(&prepared, config, subject, limits)
+}
+
+/// [`coalesce`] of layers that were prepared once and are used for many images.
+pub fn coalesce_prepared(
+    layers: &[&PreparedLayer],
+    config: &ImageConfig,
+    subject: Subject,
+    limits: &Limits,
+) -> ImageReport {
     let candidates = view::candidates(layers);
     let view = View::new(layers, &candidates, limits);
+    report(&view, config, subject, limits)
+}
+
+fn report(view: &View<'_>, config: &ImageConfig, subject: Subject, limits: &Limits) -> ImageReport {
+    let layers = &view.layers;
     let instructions = instructions(config, layers.len());
-    let os = os(&view);
+    let os = os(view);
     let target_layers = layers.iter().enumerate().map(|(at, layer)| TargetLayer {
         digest: layer.blob,
         diff_id: layer.entries.diff_id,
@@ -80,10 +112,10 @@ pub fn coalesce(
     ImageReport {
         image: subject.image,
         analyzers,
-        packages: packages::collect(&view, os.as_ref()),
-        findings: findings::collect(&view, &instructions),
+        packages: packages::collect(view, os.as_ref()),
+        findings: findings::collect(view, &instructions),
         // Last: by then it is known whether the limits sufficed.
-        gaps: gaps::collect(&view, config, &subject, limits),
+        gaps: gaps::collect(view, config, &subject, limits),
         target: Target {
             reference: subject.reference,
             index_digest: subject.index_digest,

@@ -72,7 +72,7 @@ use archive::Limits;
 
 pub use self::{
     analyzer::{Analyzer, Analyzers, Config, Found, Malformed, Wanted, analyzer_id, entries_id},
-    coalesce::{Subject, coalesce},
+    coalesce::{PreparedLayer, Subject, coalesce, coalesce_prepared},
     file::File,
     read::{LayerBlob, LayerRead, read_layer},
 };

@@ -71,6 +71,9 @@ impl Analyzer for Npm {
     }
 }
 
+/// Names of paths that [`is_installed`] takes.
+pub(crate) const NAMES: &[&str] = &["package.json"];
+
 /// Whether it is the `package.json` of a package itself: `node_modules/NAME/package.json` or
 /// `node_modules/@SCOPE/NAME/package.json`, and not one in a folder of a package.
 pub(crate) fn is_installed(path: &str) -> bool {

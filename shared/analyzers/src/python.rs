@@ -72,13 +72,19 @@ impl Analyzer for Python {
     }
 }
 
+/// Names of paths that [`is_metadata`] takes.
+pub(crate) const NAMES: &[&str] = &["METADATA", "PKG-INFO"];
+
+/// What the other names end in.
+pub(crate) const NAME_END: &str = ".egg-info";
+
 /// Whether a file at this path holds the metadata of an installed distribution.
 pub(crate) fn is_metadata(path: &str) -> bool {
     let (directory, name) = path.rsplit_once('/').unwrap_or(("", path));
     let is_it = match name {
         "METADATA" => directory.ends_with(".dist-info"),
         "PKG-INFO" => directory.ends_with(".egg-info") || directory.ends_with(".egg/EGG-INFO"),
-        name => name.ends_with(".egg-info"),
+        name => name.ends_with(NAME_END),
     };
     // What a package carries inside itself is not installed: no `pip` lists or upgrades it.
     is_it && path.split('/').all(|segment| segment != "_vendor")

@@ -15,7 +15,7 @@ mod runnable;
 mod tests;
 
 use std::{
-    io::{BufRead as _, Read},
+    io::{self, BufRead as _, Read},
     sync::Arc,
     thread,
     time::{Duration, Instant},
@@ -44,7 +44,7 @@ pub struct LayerBlob {
 }
 
 /// What came of reading a layer.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Debug)]
 pub struct LayerRead {
     /// What was found, all that there is up to the place where reading stopped.
     pub report: LayerReport,
@@ -52,6 +52,9 @@ pub struct LayerRead {
     /// verified over every byte, and nothing was cut short by time, disk or network. Only then
     /// may they be kept.
     pub complete: bool,
+    /// What the blob's reader ended with, where it broke: who knows the source knows whether it
+    /// helps to try again.
+    pub source_error: Option<io::Error>,
 }
 
 /// Reads a layer once and makes the `entries` section and one section per analyzer.
@@ -112,6 +115,7 @@ fn unread(
     LayerRead {
         report,
         complete: false,
+        source_error: None,
     }
 }
 
@@ -268,7 +272,15 @@ impl Ending<'_> {
             sections: walked.sections.into_iter().map(Arc::new).collect(),
             transient_gaps: cap(transient, limits.gaps_max),
         };
-        LayerRead { report, complete }
+        let source_error = match fed.error {
+            Some(ArchiveError::Source(error)) => Some(error),
+            _ => None,
+        };
+        LayerRead {
+            report,
+            complete,
+            source_error,
+        }
     }
 }
 

@@ -23,6 +23,8 @@ pub struct Config {
     pub ack_wait_ms: u64,
     /// How long a lease lives without being renewed, milliseconds.
     pub lease_ms: u64,
+    /// Bytes that what scanners share of layers (`tw_layers`) may take; the oldest go first.
+    pub layers_bytes_max: u64,
     /// How long replaced objects are kept, seconds.
     pub discard_after_s: u64,
     /// How long running handlers may go on after the signal to stop, milliseconds.
@@ -46,6 +48,7 @@ impl Default for Config {
             connect_timeout_s: 30,
             ack_wait_ms: 60_000,
             lease_ms: 15_000,
+            layers_bytes_max: 2 << 30,
             discard_after_s: 3_600,
             grace_ms: 10_000,
             retry_ms: 5_000,

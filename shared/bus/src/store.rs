@@ -32,6 +32,7 @@ use crate::{
     wire::Raw,
 };
 
+pub use self::backend::Usage;
 pub(crate) use self::keys::is_marker;
 
 /// Bodies up to this size stay in the record's own message.
@@ -283,6 +284,56 @@ impl Store {
             }),
             None => Ok(None),
         }
+    }
+
+    /// Stores bytes under a name that says nothing about them, over what is there. Of two writers
+    /// at once each reader gets one's bytes, or a [`StoreError::Corrupt`].
+    pub async fn put_named(
+        &self,
+        bucket: &str,
+        name: &Digest,
+        bytes: Bytes,
+    ) -> Result<(), StoreError> {
+        let size = bytes.len() as u64;
+        if size > OBJECT_BYTES_MAX {
+            let what = format!("{bucket}/{name}");
+            return Err(StoreError::TooLarge {
+                what,
+                size,
+                max: OBJECT_BYTES_MAX,
+            });
+        }
+        self.backend.put_named(bucket, name, bytes).await
+    }
+
+    /// What [`Store::put_named`] stored, at most `max` bytes, verified by the digest that was
+    /// stored with them. `None`: it is not there, or not whole any more.
+    pub async fn named(
+        &self,
+        bucket: &str,
+        name: &Digest,
+        max: u64,
+    ) -> Result<Option<Bytes>, StoreError> {
+        match self.backend.named(bucket, name, max).await? {
+            Some((digest, bytes)) if Digest::of(&bytes) == digest => Ok(Some(bytes)),
+            Some(_) => Err(StoreError::Corrupt {
+                bucket: bucket.to_owned(),
+                digest: *name,
+            }),
+            None => Ok(None),
+        }
+    }
+
+    /// How full a bucket of objects is.
+    pub async fn usage(&self, bucket: &str) -> Result<Usage, StoreError> {
+        self.backend.usage(bucket).await
+    }
+
+    /// Whether there is a value for a key, as for a lease's: its value is not read.
+    pub async fn exists(&self, bucket: &str, key: &str) -> Result<bool, StoreError> {
+        check_key(key)?;
+        let found = self.backend.get(bucket, key).await?;
+        Ok(found.is_some_and(|raw| !is_marker(&raw.headers)))
     }
 
     /// Deletes an object. Deleting what is not there is no error.

@@ -7,7 +7,8 @@ use model::{
     Digest, Partition,
     event::{
         ADVISORIES, ALERT_STATES, ALERTS, ATTEMPTS, CLAIM_OBJECTS, CONFIG, DLQ, EVENTS,
-        FEED_OBJECTS, JOBS, LEASES, Priority, REFS, REPORT_OBJECTS, RESULTS, images_bucket,
+        FEED_OBJECTS, JOBS, LAYER_OBJECTS, LEASES, Priority, REFS, REPORT_OBJECTS, RESULTS,
+        images_bucket,
     },
 };
 use serde_json::{Value, json};
@@ -68,6 +69,7 @@ pub(crate) fn streams(config: &Config) -> Vec<Stream> {
         bucket(ALERT_STATES, None),
         objects(REPORT_OBJECTS, None),
         objects(FEED_OBJECTS, None),
+        evictable(LAYER_OBJECTS, config.layers_bytes_max),
         objects(CLAIM_OBJECTS, Some(CLAIM_AGE)),
     ];
     streams.extend(Partition::all().map(|partition| bucket(&images_bucket(partition), None)));
@@ -252,6 +254,14 @@ fn objects(name: &str, age: Option<Duration>) -> Stream {
     )
 }
 
+/// Objects that may be lost: a full stream drops its oldest messages.
+fn evictable(name: &str, bytes_max: u64) -> Stream {
+    let mut stream = objects(name, None);
+    stream.set("discard", json!("old"));
+    stream.set("max_bytes", json!(bytes_max));
+    stream
+}
+
 fn nanos(duration: Duration) -> u64 {
     u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX)
 }
@@ -263,7 +273,7 @@ mod tests {
     #[test]
     fn the_list_is_whole() {
         let streams = streams(&Config::default());
-        assert_eq!(streams.len(), 30);
+        assert_eq!(streams.len(), 31);
         let consumers = consumers();
         assert_eq!(consumers.len(), 54);
         let of = |durable: &str| {

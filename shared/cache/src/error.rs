@@ -36,6 +36,9 @@ pub enum CacheError {
         /// What the store says.
         why: String,
     },
+    /// There is no store, and nothing can be kept.
+    #[error("there is no store: {0}")]
+    Without(String),
     /// What was read is damaged.
     #[error("damaged value: {0}")]
     Damaged(String),

@@ -69,6 +69,8 @@ enum Mode {
         database: Option<Database>,
         pending: Mutex<Pending>,
     },
+    /// There is no place for it: nothing is found and nothing is kept.
+    Without { why: String },
 }
 
 // === impl SectionCache ===
@@ -82,6 +84,21 @@ impl SectionCache {
             mode: Mode::Owned { database, ledger },
             metrics: Metrics::new(),
         })
+    }
+
+    /// Opens the cache of a server, or goes on without one where the disk does not let it be made,
+    /// as when it is full. Only what an operator must settle is an error: another process has it.
+    pub fn open_or_without(dir: &Path, bytes_max: u64) -> Result<Self, CacheError> {
+        match Self::open(dir, bytes_max) {
+            Err(error @ CacheError::Busy { .. }) => Err(error),
+            Err(error) => Ok(Self {
+                mode: Mode::Without {
+                    why: format!("it could not be opened: {error}"),
+                },
+                metrics: Metrics::new(),
+            }),
+            opened => opened,
+        }
     }
 
     /// Opens a cache that any number of processes use at the same time. It never waits and never
@@ -139,8 +156,30 @@ impl SectionCache {
                     .unwrap_or_else(PoisonError::into_inner)
                     .put(key, value);
             }
+            Mode::Without { why } => return Err(CacheError::Without(why.clone())),
         }
         Ok(())
+    }
+
+    /// How many bytes the sections take, and how many they may take.
+    pub fn fill(&self) -> (u64, u64) {
+        match &self.mode {
+            Mode::Owned { ledger, .. } => {
+                let ledger = ledger.lock().unwrap_or_else(PoisonError::into_inner);
+                (ledger.bytes(), ledger.bytes_max())
+            }
+            Mode::Shared {
+                bytes_max,
+                database,
+                ..
+            } => {
+                let ledger = database
+                    .as_ref()
+                    .and_then(|open| Ledger::read(open, *bytes_max).ok());
+                (ledger.map_or(0, |ledger| ledger.bytes()), *bytes_max)
+            }
+            Mode::Without { .. } => (0, 0),
+        }
     }
 
     /// Ends a shared cache: writes what was put into it, if no other process holds the cache for
@@ -175,25 +214,11 @@ impl SectionCache {
 
     /// How the cache does.
     pub fn figures(&self) -> Figures {
-        let (bytes, bytes_max, database) = match &self.mode {
-            Mode::Owned { database, ledger } => {
-                let ledger = ledger.lock().unwrap_or_else(PoisonError::into_inner);
-                (ledger.bytes(), ledger.bytes_max(), Some(database))
-            }
-            Mode::Shared {
-                bytes_max,
-                database,
-                ..
-            } => {
-                let ledger = database
-                    .as_ref()
-                    .and_then(|open| Ledger::read(open, *bytes_max).ok());
-                (
-                    ledger.map_or(0, |ledger| ledger.bytes()),
-                    *bytes_max,
-                    database.as_ref(),
-                )
-            }
+        let (bytes, bytes_max) = self.fill();
+        let database = match &self.mode {
+            Mode::Owned { database, .. } => Some(database),
+            Mode::Shared { database, .. } => database.as_ref(),
+            Mode::Without { .. } => None,
         };
         let sections = database.and_then(|open| open.estimate_keys(SECTIONS).ok());
         Figures {
@@ -211,6 +236,7 @@ impl SectionCache {
     fn read(&self, key: &[u8]) -> Result<Option<Vec<u8>>, CacheError> {
         match &self.mode {
             Mode::Owned { database, .. } => stored(database, key),
+            Mode::Without { .. } => Ok(None),
             Mode::Shared {
                 database, pending, ..
             } => {
@@ -246,6 +272,7 @@ impl SectionCache {
                     .delete(key.to_vec());
                 Ok(())
             }
+            Mode::Without { .. } => Ok(()),
         };
         if let Err(error) = deleted {
             tracing::warn!(%error, "damaged section stays: {error}");

@@ -14,7 +14,7 @@ use tokio_util::{
 };
 
 use self::pools::Pools;
-use crate::{Clock, SystemClock};
+use crate::{Clock, Notes, SystemClock};
 
 /// The context that functions take as their first argument; cheap to clone.
 ///
@@ -46,6 +46,7 @@ pub enum Lost {
 struct Inner {
     clock: Arc<dyn Clock>,
     pools: Arc<Pools>,
+    notes: Notes,
     /// Stops the whole process's context; a panic in any task pulls it.
     root: CancellationToken,
     stop: CancellationToken,
@@ -62,6 +63,7 @@ impl Cx {
         Self(Arc::new(Inner {
             clock,
             pools: Arc::new(Pools::new(limits)),
+            notes: Notes::default(),
             stop: root.clone(),
             root,
             tasks: TaskTracker::new(),
@@ -90,6 +92,7 @@ impl Cx {
         Self(Arc::new(Inner {
             clock: Arc::clone(&self.0.clock),
             pools: Arc::clone(&self.0.pools),
+            notes: self.0.notes.clone(),
             root: self.0.root.clone(),
             stop: self.0.stop.child_token(),
             tasks: TaskTracker::new(),
@@ -105,6 +108,11 @@ impl Cx {
     /// The clock.
     pub fn clock(&self) -> Arc<dyn Clock> {
         Arc::clone(&self.0.clock)
+    }
+
+    /// What a person should know of this process.
+    pub fn notes(&self) -> &Notes {
+        &self.0.notes
     }
 
     /// Starts a task that [`Cx::finish`] waits for. A panic in it is logged and stops the process's

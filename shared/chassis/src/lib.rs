@@ -10,7 +10,8 @@
 //! stores. Only [`telemetry`] is global, since `tracing` and OpenTelemetry are.
 //!
 //! To add a layer that every request passes: `http/layers.rs`. To add a check that decides whether
-//! a process is ready: [`Readiness::set`] from where it is known.
+//! a process is ready: [`Readiness::set`] from where it is known. What a person should know of a
+//! process that is ready all the same: [`Cx::notes`].
 
 mod clock;
 pub mod config;
@@ -25,7 +26,7 @@ pub mod telemetry;
 pub use self::{
     clock::{Clock, FixedClock, SystemClock},
     cx::{Cx, CxLimits, Lost},
-    readiness::Readiness,
+    readiness::{Notes, Readiness},
     secret::{Secret, SecretError, SecretRef},
     signals::shutdown_signal,
 };

@@ -1,4 +1,5 @@
-//! Whether a process can do its work: named checks that its parts keep up to date.
+//! Whether a process can do its work: named checks that its parts keep up to date; and what a
+//! person should know although it can, as notes.
 
 use std::{
     collections::BTreeMap,
@@ -38,6 +39,32 @@ impl Readiness {
     }
 }
 
+/// Sentences about parts that work with less than they should have, as a cache on a full disk;
+/// cheap to clone. They make no process unready: `/readyz` shows them beside the checks.
+#[derive(Clone, Debug, Default)]
+pub struct Notes(Arc<RwLock<BTreeMap<String, String>>>);
+
+// === impl Notes ===
+
+impl Notes {
+    /// Notes what is the matter with a part; `None` when nothing is any more.
+    pub fn set(&self, name: &str, text: Option<String>) {
+        let mut notes = self.0.write().unwrap_or_else(PoisonError::into_inner);
+        match text {
+            Some(text) => drop(notes.insert(name.to_owned(), text)),
+            None => drop(notes.remove(name)),
+        }
+    }
+
+    /// Every note.
+    pub fn all(&self) -> BTreeMap<String, String> {
+        self.0
+            .read()
+            .unwrap_or_else(PoisonError::into_inner)
+            .clone()
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -51,5 +78,15 @@ mod tests {
         assert!(!readiness.is_ready());
         readiness.set("bus", true);
         assert!(readiness.is_ready());
+    }
+
+    #[test]
+    fn a_note_goes_when_nothing_is_the_matter() {
+        let notes = Notes::default();
+        notes.set("cache", Some("full".to_owned()));
+        notes.set("cache", Some("fuller".to_owned()));
+        assert_eq!(notes.all().get("cache").map(String::as_str), Some("fuller"));
+        notes.set("cache", None);
+        assert!(notes.all().is_empty());
     }
 }

@@ -35,6 +35,8 @@ pub const ATTEMPTS: &str = "tw_attempts";
 pub const ALERT_STATES: &str = "tw_alerts";
 /// Objects: packages, findings and assessments of images.
 pub const REPORT_OBJECTS: &str = "tw_reports";
+/// Objects: what is known of layers, shared by all scanners; the oldest go when it is full.
+pub const LAYER_OBJECTS: &str = "tw_layers";
 /// Objects: advisory manifests, shards and inbox.
 pub const FEED_OBJECTS: &str = "tw_feeds";
 /// Objects: bodies of messages that are too large for them.

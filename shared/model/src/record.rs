@@ -1,7 +1,11 @@
 //! Records: the current state of an image, in KV. A record's write is the event that others take
 //! (architecture, section 6).
 
-use std::{collections::BTreeMap, fmt, str::FromStr};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fmt,
+    str::FromStr,
+};
 
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
@@ -102,6 +106,10 @@ pub struct Scanned {
     /// The event that led to the scan; a job that comes again finds its own work by it.
     #[serde(default)]
     pub cause: String,
+    /// Whether something stood in the way that may be gone the next time, as a source that refused
+    /// or a deadline: the next event about the image scans it again.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub unfinished: bool,
 }
 
 /// An object: what the matcher needs of a scan.
@@ -427,6 +435,16 @@ pub struct PolicyRecord {
     pub yaml: String,
     /// When it was put.
     pub changed_at: Timestamp,
+}
+
+impl Scanned {
+    /// Whether it needs no second look: exactly these analyzers looked, and nothing stood in the
+    /// way.
+    pub fn is_good(&self, analyzers: &BTreeSet<AnalyzerId>) -> bool {
+        !self.unfinished
+            && self.analyzers.len() == analyzers.len()
+            && self.analyzers.iter().all(|id| analyzers.contains(id))
+    }
 }
 
 impl Record for Known {

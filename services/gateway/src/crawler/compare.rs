@@ -212,14 +212,9 @@ impl Crawler {
         for image in &record.images {
             let key = RecordKey::new(&self.source.tenant, *image, What::Scanned);
             let scanned = self.store.record::<Scanned>(&key).await?;
-            let is_current = scanned.as_ref().is_some_and(|scanned| {
-                scanned.body.analyzers.len() == self.analyzers.len()
-                    && scanned
-                        .body
-                        .analyzers
-                        .iter()
-                        .all(|id| self.analyzers.contains(id))
-            });
+            let is_current = scanned
+                .as_ref()
+                .is_some_and(|scanned| scanned.body.is_good(&self.analyzers));
             if !is_current {
                 let revision = scanned.map_or(0, |scanned| scanned.revision);
                 return Ok(Some(format!("scan:{image}:{revision}")));

@@ -143,6 +143,7 @@ impl World {
                 scanned_at: self.clock.now(),
                 duration_ms: 1,
                 layers_read: 1,
+                unfinished: false,
                 cause: job.cause.clone(),
             };
             let old = old.map_or(0, |old| old.revision);

@@ -196,6 +196,7 @@ impl World {
             scanned_at: at(1),
             duration_ms: 1,
             layers_read: 1,
+            unfinished: false,
             cause: String::new(),
         };
         let key = RecordKey::new(&tenant(), image, What::Scanned);

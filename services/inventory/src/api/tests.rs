@@ -122,6 +122,7 @@ impl World {
             scanned_at: time("2026-02-01T00:01:00Z"),
             duration_ms: 10,
             layers_read: 1,
+            unfinished: false,
             cause: String::new(),
         };
         let scan = store

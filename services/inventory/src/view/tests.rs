@@ -66,6 +66,7 @@ fn scanned(packages: &[Package]) -> Fact {
         scanned_at: at(3),
         duration_ms: 1,
         layers_read: 1,
+        unfinished: false,
         cause: String::new(),
     };
     Fact::Scanned(record, Some(packages.to_vec()))

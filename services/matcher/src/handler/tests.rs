@@ -84,6 +84,7 @@ impl Bench {
             scanned_at: Timestamp::UNIX_EPOCH,
             duration_ms: 0,
             layers_read: 0,
+            unfinished: false,
             cause: String::new(),
         };
         let present = self.store.record::<Scanned>(&self.key).await.unwrap();

@@ -82,6 +82,7 @@ impl World {
             scanned_at: Timestamp::UNIX_EPOCH,
             duration_ms: 0,
             layers_read: 0,
+            unfinished: false,
             cause: String::new(),
         };
         self.store.put_record(&self.key, &scanned, 0).await.unwrap();

@@ -3,7 +3,12 @@
 use std::cell::Cell;
 
 use archive::Limits;
-use model::LayerEntry;
+
+use super::outline::Size;
+
+/// Names that links make beside those of entries: a target that is missing is made where something
+/// is written through the link. Where they are is known only of entries that are looked at.
+const LINK_NAMES_MAX: u64 = 1 << 18;
 
 /// What is left of an image's limits. Each layer is within its own; an image has many.
 #[derive(Debug)]
@@ -21,22 +26,18 @@ impl Budget {
     pub(super) fn new(limits: &Limits) -> Self {
         Self {
             entries: limits.image_entries_max,
-            nodes: limits.image_entries_max,
+            nodes: limits.image_entries_max.saturating_add(LINK_NAMES_MAX),
             name_bytes: limits.image_name_bytes_max,
             steps: Cell::new(Some(limits.image_steps_max)),
         }
     }
 
-    /// Takes what a layer's entries need, if there is so much left.
-    pub(super) fn take_layer(&mut self, entries: &[LayerEntry]) -> bool {
-        let texts = entries.iter().flat_map(|entry| {
-            let link = entry.link.as_ref().map_or(0, String::len);
-            [entry.path.len() as u64, link as u64]
-        });
-        let name_bytes = self
-            .name_bytes
-            .checked_sub(texts.fold(0, u64::saturating_add));
-        let entries = self.entries.checked_sub(entries.len() as u64);
+    /// Takes what a layer's entries need, if there is so much left. It is the size of the whole
+    /// layer, however few of its entries are looked at: whether a layer fits depends on the layers
+    /// and on nothing else.
+    pub(super) fn take_layer(&mut self, size: Size) -> bool {
+        let name_bytes = self.name_bytes.checked_sub(size.name_bytes);
+        let entries = self.entries.checked_sub(size.names);
         let (Some(name_bytes), Some(entries)) = (name_bytes, entries) else {
             return false;
         };

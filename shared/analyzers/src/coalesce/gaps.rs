@@ -29,6 +29,17 @@ const RECORDS: &[(&str, Reads)] = &[
 /// A directory in which every file is such a record.
 const RECORD_DIRECTORY: &str = "var/lib/dpkg/status.d";
 
+/// The name of that directory: everything in it counts.
+pub(super) const RECORDS_OF_THEIR_OWN: &str = "status.d";
+
+/// Where this module looks.
+pub(super) fn places() -> impl Iterator<Item = &'static str> {
+    RECORDS
+        .iter()
+        .map(|(place, _)| *place)
+        .chain([RECORD_DIRECTORY])
+}
+
 /// Gaps, each once, up to a number of them; the rest are counted.
 struct Gaps {
     found: BTreeSet<Gap>,

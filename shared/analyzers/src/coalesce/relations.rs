@@ -2,9 +2,15 @@
 
 use std::collections::{HashMap, HashSet};
 
-use model::{Package, PackageId, PackageType};
+use model::{Owned, Package, PackageId, PackageType};
 
-use super::{packages::Installed, purl::normalized, tree::Origin, view::View};
+use super::{
+    outline::{PreparedLayer, hash, last},
+    packages::Installed,
+    purl::normalized,
+    tree::Origin,
+    view::View,
+};
 
 /// Fills `depends_on` and `owned_by`, as far as the other package is there.
 pub(super) fn resolve(view: &View<'_>, installed: &mut [Installed<'_>]) {
@@ -152,7 +158,7 @@ fn site(directory: &str) -> &str {
 fn owners(view: &View<'_>, installed: &[Installed<'_>]) -> HashMap<String, PackageId> {
     let languages = installed.iter().filter(|one| !one.package.kind.is_os());
     let wanted: HashSet<&str> = languages.map(|one| one.package.path.as_str()).collect();
-    let wanted_names: HashSet<&str> = wanted.iter().map(|path| name(path)).collect();
+    let wanted_names: HashSet<&str> = wanted.iter().map(|path| last(path)).collect();
     let (mut systems, mut any_arch) = (HashMap::new(), HashMap::new());
     for one in installed.iter().filter(|one| one.package.kind.is_os()) {
         let package = &one.package;
@@ -165,19 +171,14 @@ fn owners(view: &View<'_>, installed: &[Installed<'_>]) -> HashMap<String, Packa
     let mut known = HashSet::new();
     // A package's files are listed anew when it changes: the uppermost list counts.
     let mut blobs = HashSet::new();
-    let layers = view.layers.iter().rev();
-    for layer in layers.filter(|layer| blobs.insert(layer.blob)) {
-        let mut listed = HashSet::new();
-        for owned in layer.sections.iter().flat_map(|section| &section.owned) {
-            let owner = (owned.package.as_str(), owned.arch.as_deref());
+    let layers = view.prepared.iter().rev();
+    for layer in layers.filter(|layer| blobs.insert(layer.report.blob)) {
+        for owned in owned_of(view, layer, &wanted_names) {
+            let owner = owner(owned);
             if !view.tree.budget.step(1) {
                 return owners;
             }
-            if known.contains(&owner) {
-                continue;
-            }
-            listed.insert(owner);
-            if !wanted_names.contains(name(&owned.path)) {
+            if known.contains(&owner) || !wanted_names.contains(last(&owned.path)) {
                 continue;
             }
             let system = systems.get(&owner).or_else(|| any_arch.get(owner.0));
@@ -191,13 +192,38 @@ fn owners(view: &View<'_>, installed: &[Installed<'_>]) -> HashMap<String, Packa
                     .or_insert_with(|| PackageId::clone(system));
             }
         }
-        known.extend(listed);
+        let firsts = layer.outline.owners();
+        if !view.tree.budget.step(firsts.len()) {
+            return owners;
+        }
+        let firsts = firsts.iter();
+        let firsts = firsts.filter_map(|(section, number)| layer.owned(*section, *number));
+        known.extend(firsts.map(owner));
     }
     owners
 }
 
-fn name(path: &str) -> &str {
-    path.rsplit_once('/').map_or(path, |(_, name)| name)
+/// The files with one of these names that packages of a layer own, in the layer's order.
+fn owned_of<'a>(
+    view: &View<'a>,
+    layer: &'a PreparedLayer,
+    names: &HashSet<&str>,
+) -> impl Iterator<Item = &'a Owned> {
+    let mut numbers = Vec::new();
+    if layer.outline.owns_any() && view.tree.budget.step(names.len()) {
+        let of_names = names
+            .iter()
+            .flat_map(|name| layer.outline.owned(hash(name)));
+        numbers.extend(of_names);
+        numbers.sort_unstable();
+    }
+    let numbers = numbers.into_iter();
+    numbers.filter_map(|(section, number)| layer.owned(section, number))
+}
+
+/// Which package a list of files is of.
+fn owner(owned: &Owned) -> (&str, Option<&str>) {
+    (owned.package.as_str(), owned.arch.as_deref())
 }
 
 /// Where the file at a path is seen, by whatever links the path leads there.

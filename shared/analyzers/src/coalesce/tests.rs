@@ -1,3 +1,4 @@
+mod choosing;
 mod hostile;
 mod unpacking;
 

@@ -108,15 +108,16 @@ impl<'a> Tree<'a> {
     }
 
     /// Lays a layer over what is there. What it removes is removed of lower layers only, wherever
-    /// in the archive that stands. Says whether all of it is there: a layer for which there is no
-    /// room is left out, and names that its paths only imply are made as long as there is room.
-    pub(super) fn apply(&mut self, layer: usize, entries: &'a [LayerEntry]) -> bool {
-        if !self.budget.take_layer(entries) {
-            return false;
-        }
+    /// in the archive that stands. Says whether all of it is there: names that its paths only imply
+    /// are made as long as there is room.
+    pub(super) fn apply(
+        &mut self,
+        layer: usize,
+        entries: impl Iterator<Item = (usize, &'a LayerEntry)> + Clone,
+    ) -> bool {
         self.parent = None;
         self.layer = layer;
-        for entry in entries {
+        for (_, entry) in entries.clone() {
             match entry.kind {
                 EntryKind::Whiteout => self.remove(&entry.path),
                 EntryKind::Opaque => {
@@ -127,7 +128,7 @@ impl<'a> Tree<'a> {
                 _ => {}
             }
         }
-        for (number, entry) in entries.iter().enumerate() {
+        for (number, entry) in entries {
             self.place(
                 Origin {
                     layer,

@@ -10,6 +10,8 @@ use model::{Digest, EntryKind, FoundPackage, LayerEntry, LayerReport, PackageTyp
 
 use super::{
     budget::Budget,
+    gaps,
+    outline::{PreparedLayer, Want, choose, hash, last},
     tree::{Node, Origin, Tree},
 };
 use crate::{apk, dpkg, links, npm, os_release, python};
@@ -17,12 +19,14 @@ use crate::{apk, dpkg, links, npm, os_release, python};
 /// The layers, laid over each other.
 pub(super) struct View<'a> {
     /// The layers, base first.
-    pub(super) layers: &'a [LayerReport],
-    /// The whole image.
+    pub(super) layers: Vec<&'a LayerReport>,
+    /// The same with what is known of their entries.
+    pub(super) prepared: &'a [&'a PreparedLayer],
+    /// The image, as far as it matters to the report.
     pub(super) tree: Tree<'a>,
     /// Layers that are not, or not whole, in the tree.
     pub(super) cut: Vec<usize>,
-    /// Whether there are paths too long to be looked at.
+    /// Whether there are paths, of what matters, that are too long to be looked at.
     pub(super) has_long_paths: bool,
     /// Links to records of packages that nobody read as such: how many, and the first.
     pub(super) unread_links: Option<(u64, UnreadLink)>,
@@ -60,9 +64,10 @@ struct Written<'a> {
 
 /// Places whose history decides since when a package is there: where the package manager looks,
 /// or the file itself.
-pub(super) fn candidates(layers: &[LayerReport]) -> BTreeSet<String> {
+pub(super) fn candidates(layers: &[&PreparedLayer]) -> BTreeSet<String> {
     let mut known = HashSet::new();
-    let layers = layers.iter().filter(|layer| known.insert(layer.blob));
+    let layers = layers.iter().map(|layer| &layer.report);
+    let layers = layers.filter(|layer| known.insert(layer.blob));
     let sections = layers.flat_map(|layer| &layer.sections);
     let packages = sections.flat_map(|section| &section.packages);
     let mut places: BTreeSet<String> = packages.flat_map(places).collect();
@@ -86,19 +91,56 @@ pub(super) fn places(package: &FoundPackage) -> Vec<String> {
 
 impl<'a> View<'a> {
     pub(super) fn new(
-        layers: &'a [LayerReport],
+        prepared: &'a [&'a PreparedLayer],
         candidates: &'a BTreeSet<String>,
         limits: &Limits,
     ) -> Self {
+        Self::of(prepared, candidates, limits, chosen)
+    }
+
+    /// With every entry, for comparing.
+    #[cfg(test)]
+    pub(super) fn of_all(
+        prepared: &'a [&'a PreparedLayer],
+        candidates: &'a BTreeSet<String>,
+        limits: &Limits,
+    ) -> Self {
+        Self::of(prepared, candidates, limits, |layers, _, _, _| {
+            let all = layers.iter().map(|layer| layer.outline.all().collect());
+            all.collect()
+        })
+    }
+
+    fn of(
+        prepared: &'a [&'a PreparedLayer],
+        candidates: &'a BTreeSet<String>,
+        limits: &Limits,
+        chosen: impl FnOnce(
+            &[&'a PreparedLayer],
+            &BTreeSet<String>,
+            &[Rc<Written<'a>>],
+            &Budget,
+        ) -> Vec<Vec<u32>>,
+    ) -> Self {
+        let mut budget = Budget::new(limits);
+        let fits = prepared.iter().enumerate();
+        let fits = fits.filter(|(_, layer)| budget.take_layer(layer.outline.size()));
+        let fits: Vec<usize> = fits.map(|(number, _)| number).collect();
         let mut by_blob: HashMap<Digest, Rc<Written<'a>>> = HashMap::new();
-        let written = layers.iter().map(|layer| {
-            let known = by_blob.entry(layer.blob);
+        let written = prepared.iter().map(|layer| {
+            let known = by_blob.entry(layer.report.blob);
             Rc::clone(known.or_insert_with(|| Rc::new(Written::of(layer))))
         });
+        let written: Vec<_> = written.collect();
+        let fitting = fits.iter().filter_map(|number| prepared.get(*number));
+        let fitting: Vec<&PreparedLayer> = fitting.copied().collect();
+        let chosen = chosen(&fitting, candidates, &written, &budget);
+        let mut chosen = fits.into_iter().zip(chosen).peekable();
         let mut view = Self {
-            layers,
-            written: written.collect(),
-            tree: Tree::new(Budget::new(limits)),
+            layers: prepared.iter().map(|layer| &layer.report).collect(),
+            prepared,
+            written,
+            tree: Tree::new(budget),
             cut: Vec::new(),
             has_long_paths: false,
             unread_links: None,
@@ -107,8 +149,15 @@ impl<'a> View<'a> {
             shown: HashSet::new(),
             history: HashMap::new(),
         };
-        for (number, layer) in layers.iter().enumerate() {
-            if !view.tree.apply(number, &layer.entries.entries) {
+        for (number, layer) in prepared.iter().enumerate() {
+            let all = &layer.report.entries.entries;
+            let of_it = chosen.next_if(|(of, _)| *of == number);
+            let is_whole = of_it.is_some_and(|(_, chosen)| {
+                let entries = chosen.iter().map(|entry| *entry as usize);
+                let entries = entries.filter_map(|entry| Some((entry, all.get(entry)?)));
+                view.tree.apply(number, entries)
+            });
+            if !is_whole {
                 view.cut.push(number);
             }
             for place in candidates {
@@ -244,10 +293,10 @@ fn is_record(path: &str) -> bool {
 // === impl Written ===
 
 impl<'a> Written<'a> {
-    fn of(layer: &'a LayerReport) -> Self {
+    fn of(layer: &'a PreparedLayer) -> Self {
         let mut written = Self::default();
         let mut of_records = HashSet::new();
-        for section in &layer.sections {
+        for section in &layer.report.sections {
             let paths = section.packages.iter().map(|package| package.path.as_str());
             let paths = paths.chain(section.gaps.iter().filter_map(|gap| gap.path.as_deref()));
             of_records.extend(paths);
@@ -257,15 +306,17 @@ impl<'a> Written<'a> {
         }
         let of_records_too = of_records.iter().map(|path| (*path, usize::MAX));
         written.files.extend(of_records_too);
-        let entries = &layer.entries.entries;
-        let mut targets: HashMap<String, usize> = entries
-            .iter()
-            .filter(|entry| {
+        let of_records_named = layer.named(of_records.iter().copied());
+        let mut targets: HashMap<String, usize> = of_records_named
+            .into_iter()
+            .filter(|(_, entry)| {
                 entry.kind == EntryKind::Hardlink && of_records.contains(entry.path.as_str())
             })
-            .filter_map(|entry| Some((links::target(entry.link.as_deref()?)?, usize::MAX)))
+            .filter_map(|(_, entry)| Some((links::target(entry.link.as_deref()?)?, usize::MAX)))
             .collect();
-        for (number, entry) in entries.iter().enumerate() {
+        let paths = written.files.keys().copied();
+        let named = layer.named(paths.chain(targets.keys().map(String::as_str)));
+        for (number, entry) in named {
             let number = match entry.kind {
                 EntryKind::File => {
                     if let Some(target) = targets.get_mut(&entry.path) {
@@ -294,6 +345,55 @@ impl<'a> Written<'a> {
         written.numbers = written.files.values().copied().collect();
         written
     }
+}
+
+/// The entries of each layer that can matter.
+fn chosen(
+    layers: &[&PreparedLayer],
+    candidates: &BTreeSet<String>,
+    written: &[Rc<Written<'_>>],
+    budget: &Budget,
+) -> Vec<Vec<u32>> {
+    let mut known = HashSet::new();
+    let distinct = layers
+        .iter()
+        .filter(|layer| known.insert(layer.report.blob));
+    let distinct: Vec<_> = distinct.collect();
+    let packages = distinct.iter().flat_map(|layer| &layer.report.sections);
+    let packages = packages.flat_map(|section| &section.packages);
+    let proofs = packages.filter(|package| !package.kind.is_os());
+    // Which package owns a proof is found by the paths of files with its name.
+    let proofs: HashSet<&str> = proofs.map(|package| last(&package.path)).collect();
+    let mut places: Vec<&str> = candidates.iter().map(String::as_str).collect();
+    for layer in distinct {
+        if !layer.outline.owns_any() || !budget.step(proofs.len()) {
+            continue;
+        }
+        let owned = proofs
+            .iter()
+            .flat_map(|name| layer.outline.owned(hash(name)));
+        let owned = owned.filter_map(|(section, number)| layer.owned(section, number));
+        places.extend(owned.map(|owned| owned.path.as_str()));
+    }
+    let mut known = HashSet::new();
+    for written in written {
+        if known.insert(Rc::as_ptr(written)) {
+            places.extend(written.files.keys().copied());
+        }
+    }
+    for place in gaps::places() {
+        places.push(place);
+    }
+    places.extend(npm::NAMES.iter().chain(python::NAMES).copied());
+    // In an order: where the steps do not suffice it counts.
+    places.sort_unstable();
+    places.dedup();
+    let want = Want {
+        places,
+        name_ends: &[python::NAME_END],
+        deep: gaps::RECORDS_OF_THEIR_OWN,
+    };
+    choose(layers, want, budget)
 }
 
 fn leaf(node: Option<&Node<'_>>) -> Option<Origin> {

@@ -56,8 +56,33 @@ pub(crate) trait Backend: Send + Sync {
         max: u64,
     ) -> Reply<'a, Option<Bytes>>;
 
+    /// Stores an object under any name, over what is there.
+    fn put_named<'a>(&'a self, bucket: &'a str, name: &'a Digest, bytes: Bytes) -> Reply<'a, ()>;
+
+    /// An object by its name, with the digest that its writer computed, not verified yet.
+    fn named<'a>(
+        &'a self,
+        bucket: &'a str,
+        name: &'a Digest,
+        max: u64,
+    ) -> Reply<'a, Option<(Digest, Bytes)>>;
+
+    /// How full a bucket of objects is.
+    fn usage<'a>(&'a self, bucket: &'a str) -> Reply<'a, Usage>;
+
     /// Deletes an object.
     fn delete_object<'a>(&'a self, bucket: &'a str, digest: &'a Digest) -> Reply<'a, ()>;
+}
+
+/// How full a bucket of objects is.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Usage {
+    /// Bytes that its messages take.
+    pub bytes: u64,
+    /// How many bytes they may take; `None` where there is no bound.
+    pub bytes_max: Option<u64>,
+    /// How many messages there are: one per object of up to 256 KiB, more for larger ones.
+    pub messages: u64,
 }
 
 /// A future answer.

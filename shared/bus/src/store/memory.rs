@@ -13,7 +13,7 @@ use futures::{
 use model::Digest;
 
 use super::{
-    backend::{Backend, Reply},
+    backend::{Backend, Reply, Usage},
     keys,
 };
 use crate::{
@@ -33,6 +33,8 @@ struct State {
     /// By bucket.
     sequences: BTreeMap<String, u64>,
     objects: BTreeMap<(String, Digest), Bytes>,
+    /// By bucket and name, with the digest.
+    named: BTreeMap<(String, Digest), (Digest, Bytes)>,
 }
 
 // === impl Memory ===
@@ -116,8 +118,61 @@ impl Backend for Memory {
         ready(answer).boxed()
     }
 
+    fn put_named<'a>(&'a self, bucket: &'a str, name: &'a Digest, bytes: Bytes) -> Reply<'a, ()> {
+        let object = (Digest::of(&bytes), bytes);
+        self.state(|state| state.named.insert((bucket.to_owned(), *name), object));
+        ready(Ok(())).boxed()
+    }
+
+    fn named<'a>(
+        &'a self,
+        bucket: &'a str,
+        name: &'a Digest,
+        max: u64,
+    ) -> Reply<'a, Option<(Digest, Bytes)>> {
+        let found = self.state(|state| state.named.get(&(bucket.to_owned(), *name)).cloned());
+        let size = found.as_ref().map_or(0, |(_, bytes)| bytes.len() as u64);
+        let answer = if size > max {
+            Err(StoreError::TooLarge {
+                what: format!("{bucket}/{name}"),
+                size,
+                max,
+            })
+        } else {
+            Ok(found)
+        };
+        ready(answer).boxed()
+    }
+
+    fn usage<'a>(&'a self, bucket: &'a str) -> Reply<'a, Usage> {
+        let usage = self.state(|state| {
+            let named = state
+                .named
+                .iter()
+                .map(|((place, _), (_, bytes))| (place, bytes));
+            let all = state
+                .objects
+                .iter()
+                .map(|((place, _), bytes)| (place, bytes));
+            let sizes = named
+                .chain(all)
+                .filter(|(place, _)| *place == bucket)
+                .map(|(_, bytes)| bytes.len() as u64);
+            sizes.fold(Usage::default(), |usage, size| Usage {
+                bytes: usage.bytes + size,
+                messages: usage.messages + 1,
+                bytes_max: None,
+            })
+        });
+        ready(Ok(usage)).boxed()
+    }
+
     fn delete_object<'a>(&'a self, bucket: &'a str, digest: &'a Digest) -> Reply<'a, ()> {
-        self.state(|state| state.objects.remove(&(bucket.to_owned(), *digest)));
+        let id = (bucket.to_owned(), *digest);
+        self.state(|state| {
+            state.objects.remove(&id);
+            state.named.remove(&id);
+        });
         ready(Ok(())).boxed()
     }
 }

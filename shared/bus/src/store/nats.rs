@@ -1,5 +1,8 @@
 //! State in NATS: buckets are streams read by direct get, objects are plain messages.
 
+#[cfg(test)]
+mod tests;
+
 use std::{fmt, time::Duration};
 
 use bytes::Bytes;
@@ -9,7 +12,7 @@ use serde_json::{Value, json};
 use tokio::time::{Instant, sleep};
 
 use super::{
-    backend::{Backend, Reply},
+    backend::{Backend, Reply, Usage},
     keys,
 };
 use crate::{
@@ -26,6 +29,8 @@ pub(crate) const WRITE_ID: &str = "tw-write";
 const CHUNKS: &str = "tw-chunks";
 /// How many bytes.
 const SIZE: &str = "tw-size";
+/// The digest of the whole, where the name does not say it; on chunk 0.
+const DIGEST: &str = "tw-sha256";
 const CHUNK_BYTES: usize = 256 * 1024;
 /// How many chunks, or keys of a list, are in flight at once.
 const PARALLEL: usize = 16;
@@ -129,7 +134,8 @@ impl Nats {
             .await
     }
 
-    async fn put_chunks(
+    /// Stores an object that its content names; does nothing if it is there.
+    async fn put_once(
         &self,
         bucket: &str,
         digest: &Digest,
@@ -141,6 +147,19 @@ impl Nats {
         if !renew && self.last(&stream, &first).await?.is_some() {
             return Ok(());
         }
+        self.put_chunks(bucket, digest, Headers::default(), bytes)
+            .await
+    }
+
+    /// Writes every chunk, chunk 0 last.
+    async fn put_chunks(
+        &self,
+        bucket: &str,
+        digest: &Digest,
+        headers: Headers,
+        bytes: Bytes,
+    ) -> Result<(), StoreError> {
+        let first = topology::object_subject(bucket, digest, 0);
         let count = bytes.len().div_ceil(CHUNK_BYTES).max(1);
         let chunk = |n: usize| bytes.slice(n * CHUNK_BYTES..bytes.len().min((n + 1) * CHUNK_BYTES));
         stream::iter(1..count)
@@ -151,7 +170,7 @@ impl Nats {
             .buffer_unordered(PARALLEL)
             .try_collect::<()>()
             .await?;
-        let headers = Headers::default()
+        let headers = headers
             .with(CHUNKS, count.to_string())
             .with(SIZE, bytes.len().to_string());
         self.put_chunk(first, headers, chunk(0)).await
@@ -175,12 +194,13 @@ impl Nats {
         }
     }
 
+    /// The headers of chunk 0 and all bytes.
     async fn get_chunks(
         &self,
         bucket: &str,
         digest: &Digest,
         max: u64,
-    ) -> Result<Option<Bytes>, StoreError> {
+    ) -> Result<Option<(Headers, Bytes)>, StoreError> {
         let stream = topology::object_stream(bucket);
         let first = self
             .last(&stream, &topology::object_subject(bucket, digest, 0))
@@ -208,7 +228,7 @@ impl Nats {
             });
         }
         if count <= 1 {
-            return Ok(Some(first.body));
+            return Ok(Some((first.headers, first.body)));
         }
         let mut whole = Vec::from(first.body);
         let mut rest = stream::iter(1..count)
@@ -229,7 +249,22 @@ impl Nats {
                 });
             }
         }
-        Ok(Some(whole.into()))
+        Ok(Some((first.headers, whole.into())))
+    }
+
+    /// [`Self::get_chunks`], but not for ever.
+    async fn get_in_time(
+        &self,
+        bucket: &str,
+        digest: &Digest,
+        max: u64,
+    ) -> Result<Option<(Headers, Bytes)>, StoreError> {
+        let read = self.get_chunks(bucket, digest, max);
+        let read = tokio::time::timeout(OBJECT_DEADLINE, read).await;
+        read.unwrap_or_else(|_| {
+            let what = format!("{bucket}/{digest}");
+            Err(StoreError::unavailable(what, &"it takes too long"))
+        })
     }
 
     async fn purge_chunks(&self, bucket: &str, digest: &Digest) -> Result<(), StoreError> {
@@ -311,7 +346,7 @@ impl Backend for Nats {
         bytes: Bytes,
         renew: bool,
     ) -> Reply<'a, ()> {
-        self.put_chunks(bucket, digest, bytes, renew).boxed()
+        self.put_once(bucket, digest, bytes, renew).boxed()
     }
 
     fn object<'a>(
@@ -321,15 +356,50 @@ impl Backend for Nats {
         max: u64,
     ) -> Reply<'a, Option<Bytes>> {
         async move {
-            let read = self.get_chunks(bucket, digest, max);
-            tokio::time::timeout(OBJECT_DEADLINE, read)
-                .await
-                .unwrap_or_else(|_| {
-                    Err(StoreError::unavailable(
-                        format!("{bucket}/{digest}"),
-                        &"it takes too long",
-                    ))
-                })
+            let found = self.get_in_time(bucket, digest, max).await?;
+            Ok(found.map(|(_, bytes)| bytes))
+        }
+        .boxed()
+    }
+
+    fn put_named<'a>(&'a self, bucket: &'a str, name: &'a Digest, bytes: Bytes) -> Reply<'a, ()> {
+        let headers = Headers::default().with(DIGEST, Digest::of(&bytes).hex());
+        self.put_chunks(bucket, name, headers, bytes).boxed()
+    }
+
+    fn named<'a>(
+        &'a self,
+        bucket: &'a str,
+        name: &'a Digest,
+        max: u64,
+    ) -> Reply<'a, Option<(Digest, Bytes)>> {
+        async move {
+            let Some((headers, bytes)) = self.get_in_time(bucket, name, max).await? else {
+                return Ok(None);
+            };
+            match headers.get(DIGEST).and_then(Digest::from_hex) {
+                Some(digest) => Ok(Some((digest, bytes))),
+                None => Err(StoreError::Malformed {
+                    what: format!("{bucket}/{name}"),
+                    cause: "chunk 0 has no digest".to_owned(),
+                }),
+            }
+        }
+        .boxed()
+    }
+
+    fn usage<'a>(&'a self, bucket: &'a str) -> Reply<'a, Usage> {
+        async move {
+            let asked = format!("STREAM.INFO.{}", topology::object_stream(bucket));
+            let info = self.0.api(&asked, &Value::Null).await;
+            let info = info.map_err(|error| unavailable(bucket, &error))?;
+            let number = |field: &str| info.pointer(field).and_then(Value::as_u64);
+            Ok(Usage {
+                bytes: number("/state/bytes").unwrap_or_default(),
+                // No bound is -1.
+                bytes_max: number("/config/max_bytes"),
+                messages: number("/state/messages").unwrap_or_default(),
+            })
         }
         .boxed()
     }

@@ -4,7 +4,7 @@ use bytes::Bytes;
 use jiff::Timestamp;
 use model::{
     Digest, Known, PolicyRecord, RecordKey, Slug, What,
-    event::{CONFIG, LEASES, REFS, REPORT_OBJECTS, images_bucket},
+    event::{CONFIG, LAYER_OBJECTS, LEASES, REFS, REPORT_OBJECTS, images_bucket},
 };
 
 use super::Store;
@@ -38,6 +38,7 @@ store_test_suite![
     records_of_a_partition_are_listed_by_type,
     objects_are_named_by_content,
     large_objects_survive_in_chunks,
+    named_objects_are_replaced_and_counted,
     limits_hold,
     keys_are_checked,
     an_outcome_is_applied_in_order,
@@ -238,6 +239,38 @@ async fn large_objects_survive_in_chunks(store: Store) {
                 .is_none()
         );
     }
+}
+
+async fn named_objects_are_replaced_and_counted(store: Store) {
+    let name = Digest::of(b"a layer and a set of analyzers");
+    assert_eq!(store.usage(LAYER_OBJECTS).await.unwrap().messages, 0);
+    assert!(
+        store
+            .named(LAYER_OBJECTS, &name, 10)
+            .await
+            .unwrap()
+            .is_none()
+    );
+    for size in [600_000, 0, 256 * 1024 + 1, 100] {
+        let bytes: Bytes = (0..size).map(|n: u32| (n % 241) as u8).collect();
+        store
+            .put_named(LAYER_OBJECTS, &name, bytes.clone())
+            .await
+            .unwrap();
+        let read = store.named(LAYER_OBJECTS, &name, 600_000).await.unwrap();
+        assert!(read.as_ref() == Some(&bytes), "{size}");
+    }
+    let large = store.named(LAYER_OBJECTS, &name, 99).await;
+    assert!(
+        matches!(large, Err(StoreError::TooLarge { size: 100, .. })),
+        "{large:?}"
+    );
+    let usage = store.usage(LAYER_OBJECTS).await.unwrap();
+    assert!(usage.messages > 0 && usage.bytes >= 100, "{usage:?}");
+    store.put(LEASES, "layer.a", &1, None).await.unwrap();
+    assert!(store.exists(LEASES, "layer.a").await.unwrap());
+    store.delete(LEASES, "layer.a").await.unwrap();
+    assert!(!store.exists(LEASES, "layer.a").await.unwrap());
 }
 
 async fn limits_hold(store: Store) {

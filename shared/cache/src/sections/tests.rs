@@ -302,3 +302,101 @@ fn scans_beside_a_server_that_writes_and_evicts_do_not_fail() {
     let size = database.size_bytes().unwrap();
     assert!(size < 16 * ROOM, "{size} bytes on disk for {ROOM}");
 }
+
+#[test]
+fn many_writers_at_once_evict_the_oldest_and_keep_the_books_right() {
+    let folder = tempfile::tempdir().unwrap();
+    let cache = SectionCache::open(folder.path(), ROOM).unwrap();
+    thread::scope(|scope| {
+        for who in 0..4_u32 {
+            let cache = &cache;
+            scope.spawn(move || {
+                for number in (0..100).map(|n| who * 1000 + n) {
+                    cache
+                        .put(&key(number), &section(number, 16 * 1024))
+                        .unwrap();
+                    assert!(cache.fill().0 <= ROOM);
+                    let found = cache.get::<Vec<Digest>>(&key(number));
+                    assert!(found.is_none_or(|found| found == section(number, 16 * 1024)));
+                }
+            });
+        }
+    });
+    cache.put(&key(9999), &section(9999, 16 * 1024)).unwrap();
+    assert!(cache.get::<Vec<Digest>>(&key(9999)).is_some());
+    let Mode::Owned { database, .. } = &cache.mode else {
+        panic!("not owned")
+    };
+    let rows = database.scan_prefix(SECTIONS, b"", None, 1000).unwrap();
+    let sum: usize = rows
+        .iter()
+        .map(|(key, row)| 2 * key.len() + row.len() + 16)
+        .sum();
+    assert_eq!(cache.fill(), (sum as u64, ROOM));
+    let order = database.scan_prefix(ORDER, b"", Some(&[0]), 1000).unwrap();
+    assert_eq!(order.len(), rows.len());
+    assert!((50..=64).contains(&rows.len()), "{}", rows.len());
+    // What is left is what came last.
+    let places: Vec<_> = order.iter().map(|(place, _)| place.clone()).collect();
+    let first = u64::from_be_bytes(places[0][..].try_into().unwrap());
+    let expected: Vec<_> = (first..=401)
+        .map(|place| place.to_be_bytes().to_vec())
+        .collect();
+    assert_eq!(places, expected);
+}
+
+#[test]
+fn a_cache_that_cannot_be_made_is_one_that_keeps_nothing() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("file");
+    std::fs::write(&file, b"").unwrap();
+    let cache = SectionCache::open_or_without(&file.join("cache"), ROOM).unwrap();
+    let put = cache.put(&key(1), &"one");
+    assert!(matches!(put, Err(CacheError::Without(_))), "{put:?}");
+    assert_eq!(cache.get::<String>(&key(1)), None);
+    assert_eq!((cache.fill(), cache.figures().misses), ((0, 0), 1));
+    // Two processes with one folder are a mistake and no full disk.
+    let dir = folder.path().join("cache");
+    let _held = SectionCache::open_or_without(&dir, ROOM).unwrap();
+    let busy = SectionCache::open_or_without(&dir, ROOM);
+    assert!(matches!(busy, Err(CacheError::Busy { .. })));
+}
+
+#[test]
+fn on_a_full_disk_puts_fail_and_what_is_there_is_still_found() {
+    let folder = tempfile::tempdir().unwrap();
+    // No file may become larger than 512 KB: for RocksDB a disk that is full.
+    let script = "ulimit -f 1024; trap '' XFSZ; exec \"$0\" \"$@\"";
+    let output = Command::new("sh")
+        .args(["-c", script])
+        .arg(std::env::current_exe().unwrap())
+        .args(["--exact", "sections::tests::a_full_disk", "--ignored"])
+        .env(SHARED_DIR, folder.path())
+        .output()
+        .unwrap();
+    let text = String::from_utf8_lossy(&output.stdout);
+    assert!(output.status.success(), "{text}");
+    assert!(text.contains("1 passed"), "{text}");
+}
+
+#[test]
+#[ignore = "a process of `on_a_full_disk_puts_fail_and_what_is_there_is_still_found`"]
+fn a_full_disk() {
+    let Some(dir) = chassis::config::env_var(SHARED_DIR) else {
+        return;
+    };
+    let cache = SectionCache::open(Path::new(&dir), 1 << 30).unwrap();
+    cache.put(&key(0), &section(0, 1000)).unwrap();
+    let failed = (1..400).find(|number| {
+        cache
+            .put(&key(*number), &section(*number, 16 * 1024))
+            .is_err()
+    });
+    assert!(failed.is_some(), "the disk is full at some time");
+    assert_eq!(cache.get::<Vec<Digest>>(&key(0)), Some(section(0, 1000)));
+    for number in 1..400 {
+        let found = cache.get::<Vec<Digest>>(&key(number));
+        assert!(found.is_none_or(|found| found == section(number, 16 * 1024)));
+        assert!(cache.fill().0 <= 1 << 30);
+    }
+}

@@ -12,7 +12,7 @@ use serde_json::{Value, json};
 use crate::{Cx, Readiness, telemetry};
 
 /// `/healthz` answers as long as the process runs; `/readyz` is 503 while a check fails or the
-/// process is stopping, and names the checks.
+/// process is stopping, and names the checks and [`crate::Notes`].
 pub fn health(cx: &Cx, readiness: &Readiness) -> Router {
     Router::new()
         .route("/healthz", get(|| async { Json(json!({"status": "ok"})) }))
@@ -43,5 +43,9 @@ async fn ready(State((cx, readiness)): State<(Cx, Readiness)>) -> (StatusCode, J
     } else {
         (StatusCode::SERVICE_UNAVAILABLE, "not ready")
     };
-    (status, Json(json!({"status": word, "checks": checks})))
+    let notes = cx.notes().all();
+    (
+        status,
+        Json(json!({"status": word, "checks": checks, "notes": notes})),
+    )
 }

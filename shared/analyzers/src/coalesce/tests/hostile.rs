@@ -155,7 +155,7 @@ fn layers_that_are_too_much_together_are_gaps() {
         .map(|at| format!("l {at} -> {}/x/y/z", at + 1))
         .collect();
     let mut links: Vec<_> = links.iter().map(String::as_str).collect();
-    links.push("f 0/a");
+    links.push("f 0/node_modules/a/package.json");
     assert_eq!(check(&[layer("2", &links, section())], &limits), cut);
 }
 

@@ -152,7 +152,7 @@ proptest! {
         let mut tree = Tree::new(Budget::new(&Limits::default()));
         let mut reference = Reference::default();
         for (number, entries) in layers.iter().enumerate() {
-            tree.apply(number, entries);
+            tree.apply(number, entries.iter().enumerate());
             reference.apply(number, entries);
             prop_assert_eq!(view::visible(&tree), reference.0.clone());
         }

@@ -1,0 +1,259 @@
+//! Sections of a fleet: each layer is read once, by who holds its lease.
+
+use std::{
+    collections::HashMap,
+    fmt,
+    sync::{Arc, Mutex, PoisonError},
+    time::Duration,
+};
+
+use analyzers::PreparedLayer;
+use anyhow::ensure;
+use bus::Bus;
+use cache::SectionCache;
+use chassis::Cx;
+use futures::future::BoxFuture;
+use model::{Digest, event::LEASES};
+use tokio::{
+    sync::watch,
+    time::{Instant, timeout},
+};
+use tracing::{debug, warn};
+
+use super::{CacheSections, Claim, Sections, Stored, Tier, Wanted, shared::Shared};
+use crate::metrics;
+
+/// Who waits for another process looks again after so long: a lease that expires wakes nobody.
+const LOOK_AGAIN: Duration = Duration::from_secs(5);
+/// How often the notes of health are brought up to date.
+const CHECK: Duration = Duration::from_secs(10);
+/// Hex digits that tell sets of analyzers apart in the name of a lease.
+const SET_DIGITS: usize = 16;
+
+/// Sections in a worker's memory and cache and in the fleet's, with a lease per layer in reading:
+/// for workers.
+///
+/// The lease saves work and guards nothing: sections are computed from content, so that a layer
+/// which is read twice gives the same ones twice. Without the broker layers are read without it.
+#[derive(Debug)]
+pub struct LeasedSections {
+    cx: Cx,
+    local: CacheSections,
+    shared: Shared,
+    bus: Bus,
+    deadline: Duration,
+    flights: Flights,
+    /// How many layers are waited for here because another process reads them.
+    pub(super) waiting: watch::Sender<u32>,
+}
+
+/// Counts one who waits, until it is dropped.
+struct Waits<'a>(&'a watch::Sender<u32>);
+
+/// What this process reads now.
+#[derive(Clone, Debug, Default)]
+struct Flights(Arc<Mutex<HashMap<Digest, watch::Receiver<()>>>>);
+
+/// A layer that this process reads, until this is dropped.
+pub(crate) struct Flight {
+    name: Digest,
+    flights: Flights,
+    /// Dropped after the name is free, which wakes who waits.
+    _ended: watch::Sender<()>,
+}
+
+// === impl LeasedSections ===
+
+impl LeasedSections {
+    /// Sections in `cache` and in the fleet's objects, with leases from `bus`. `deadline`: how long
+    /// the broker may take to answer.
+    pub fn new(
+        cx: Cx,
+        bus: Bus,
+        cache: Arc<SectionCache>,
+        memory_bytes_max: u64,
+        deadline: Duration,
+    ) -> Self {
+        let shared_max = bus.config().layers_bytes_max;
+        Self {
+            shared: Shared::new(&cx, bus.store(), shared_max, deadline),
+            local: CacheSections::new(cx.clone(), cache, memory_bytes_max),
+            cx,
+            bus,
+            deadline,
+            flights: Flights::default(),
+            waiting: watch::Sender::new(0),
+        }
+    }
+
+    /// How many objects of the fleet were found damaged.
+    pub fn corrupt(&self) -> u64 {
+        self.shared.corrupt()
+    }
+
+    /// Brings the notes of health up to date.
+    pub async fn check(&self) {
+        metrics::waiting(*self.waiting.borrow());
+        self.local.check();
+        self.shared.check().await;
+    }
+
+    /// Does that until `cx` stops.
+    pub(crate) async fn watch(self: Arc<Self>) {
+        while self.cx.sleep(CHECK).await {
+            self.check().await;
+        }
+    }
+
+    pub(super) fn lease_name(blob: Digest, wanted: &Wanted) -> String {
+        let mut set = wanted.set.hex();
+        set.truncate(SET_DIGITS);
+        format!("layer.{}.{set}", blob.hex())
+    }
+}
+
+impl Sections for LeasedSections {
+    fn get<'a>(
+        &'a self,
+        blob: Digest,
+        wanted: &'a Wanted,
+    ) -> BoxFuture<'a, anyhow::Result<Stored>> {
+        Box::pin(async move {
+            let local = self.local.get(blob, wanted).await?;
+            if matches!(local, Stored::Whole(..)) {
+                return Ok(local);
+            }
+            let Some(layer) = self.shared.get(blob, wanted).await else {
+                return Ok(local);
+            };
+            let layer = Arc::new(layer);
+            self.local.put(wanted, Arc::clone(&layer)).await;
+            Ok(Stored::Whole(layer, Tier::Shared))
+        })
+    }
+
+    fn put<'a>(&'a self, wanted: &'a Wanted, layer: Arc<PreparedLayer>) -> BoxFuture<'a, ()> {
+        Box::pin(async move {
+            let local = self.local.put(wanted, Arc::clone(&layer));
+            tokio::join!(local, self.shared.put(wanted, layer));
+        })
+    }
+
+    fn claim<'a>(
+        &'a self,
+        blob: Digest,
+        wanted: &'a Wanted,
+    ) -> BoxFuture<'a, anyhow::Result<Option<Claim>>> {
+        Box::pin(async move {
+            ensure!(!self.cx.is_stopping(), "this process is stopping");
+            let Some(flight) = self.flights.enter(wanted.name(blob)) else {
+                return Ok(None);
+            };
+            let claim = |lease| Claim {
+                lease,
+                flight: Some(flight),
+            };
+            if self.bus.is_connected() {
+                let name = Self::lease_name(blob, wanted);
+                match timeout(self.deadline, self.bus.lease(&self.cx, &name)).await {
+                    Ok(Ok(None)) => return Ok(None),
+                    Ok(Ok(lease @ Some(_))) => return Ok(Some(claim(lease))),
+                    Ok(Err(error)) => warn!("layer {blob} is read without a lease: {error}"),
+                    Err(_) => warn!("layer {blob} is read without a lease: no answer in time"),
+                }
+            }
+            metrics::unleased();
+            Ok(Some(claim(None)))
+        })
+    }
+
+    fn ended<'a>(&'a self, blob: Digest, wanted: &'a Wanted) -> BoxFuture<'a, anyhow::Result<()>> {
+        Box::pin(async move {
+            if let Some(mut ended) = self.flights.ended(&wanted.name(blob)) {
+                tokio::select! {
+                    // An error: the sender is gone, which is what is waited for.
+                    _ = ended.changed() => {}
+                    () = self.cx.stopped() => {}
+                }
+                return Ok(());
+            }
+            let _waits = Waits::begin(&self.waiting);
+            let name = Self::lease_name(blob, wanted);
+            let keys = [format!("{LEASES}/{name}")];
+            let (store, key) = (self.bus.store(), name.clone());
+            // It owns what it needs: borrowed, its future would not be `Send` for every lifetime.
+            let is_free = move || {
+                let (store, key) = (store.clone(), key.clone());
+                async move { Ok((!store.exists(LEASES, &key).await?).then_some(())) }
+            };
+            let freed = self.bus.wait(&keys, Instant::now() + LOOK_AGAIN, is_free);
+            tokio::select! {
+                freed = freed => if let Err(error) = freed {
+                    debug!(%error, "lease `{name}` cannot be looked at: {error}");
+                },
+                () = self.cx.stopped() => {}
+            }
+            Ok(())
+        })
+    }
+}
+
+// === impl Waits ===
+
+impl<'a> Waits<'a> {
+    fn begin(waiting: &'a watch::Sender<u32>) -> Self {
+        waiting.send_modify(|waiting| *waiting += 1);
+        Self(waiting)
+    }
+}
+
+impl Drop for Waits<'_> {
+    fn drop(&mut self) {
+        self.0.send_modify(|waiting| *waiting -= 1);
+    }
+}
+
+// === impl Flights ===
+
+impl Flights {
+    /// `None`: this process reads it already.
+    fn enter(&self, name: Digest) -> Option<Flight> {
+        let mut all = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if all.contains_key(&name) {
+            return None;
+        }
+        let (ended, receiver) = watch::channel(());
+        all.insert(name, receiver);
+        Some(Flight {
+            name,
+            flights: self.clone(),
+            _ended: ended,
+        })
+    }
+
+    fn ended(&self, name: &Digest) -> Option<watch::Receiver<()>> {
+        let all = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        all.get(name).cloned()
+    }
+}
+
+// === impl Flight ===
+
+impl Drop for Flight {
+    fn drop(&mut self) {
+        let mut all = self
+            .flights
+            .0
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
+        all.remove(&self.name);
+    }
+}
+
+impl fmt::Debug for Flight {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Flight")
+            .field("name", &self.name)
+            .finish_non_exhaustive()
+    }
+}

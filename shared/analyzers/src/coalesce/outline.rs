@@ -1,0 +1,578 @@
+//! Which entries can matter to an image's report: a few hundred of a layer's tens of thousands.
+//!
+//! A report speaks of a few places: files that prove packages, files with findings, where package
+//! managers keep their records. What stands at a place depends on entries whose last name is one
+//! of the names on the ways there, and on nothing else: an entry with another name changes
+//! another name's meaning. So the names on those ways are collected, with those on the ways to
+//! each entry chosen and those that chosen links lead through, until there are no new ones.
+//!
+//! Three things reach further than a name. A file has the names of all hard links to it, so those are
+//! chosen with what they link to. An entry that replaces a lower layer's file through a lower
+//! layer's link is a gap, whatever its name: of each layer those are chosen that have the name of a
+//! link on their way and the last name of a file below. And a file gives way to a directory that is
+//! needed by entries below it. So what lies below the name of a chosen file is chosen too, as far as it can be the same
+//! place: what stands before both names is the same, or a link.
+//!
+//! Names are compared by their hashes. Two names with one hash are both chosen, which costs time and
+//! changes nothing. A layer whose paths have more names than any honest one's is not prepared: of its
+//! images all entries are looked at. Choosing takes steps of the image's limits like all else.
+
+use std::{
+    collections::{BTreeSet, HashMap, HashSet},
+    hash::{DefaultHasher, Hash as _, Hasher as _},
+};
+
+use model::{EntryKind, LayerEntry, LayerReport, Owned};
+
+use super::budget::Budget;
+
+/// Names on the ways to the entries of one layer, and in the targets of its links.
+const NAMES_MAX: usize = 2_000_000;
+
+/// A layer, made ready for images that have it: what [`super::coalesce_prepared`] needs in order
+/// not to look at all its entries each time.
+#[derive(Debug)]
+pub struct PreparedLayer {
+    /// The layer.
+    pub report: LayerReport,
+    pub(super) outline: Outline,
+}
+
+/// Where the names of a layer stand.
+#[derive(Debug, Default)]
+pub(super) struct Outline {
+    /// Last name -> entry.
+    by_name: Vec<(Name, u32)>,
+    /// Name of a directory on the way to entries, the name before it -> number in `parents`.
+    steps: Vec<(Name, Name, u32)>,
+    /// Entries by the directory that their path names.
+    parents: Vec<Vec<u32>>,
+    /// Name that a link leads through, the name before it if that is certain -> the link's name.
+    targets: Vec<(Name, Option<Name>, Name)>,
+    /// Names of links, and the name before each.
+    links: Vec<(Name, Name)>,
+    /// The same of those that lead elsewhere than a merged `/usr` does.
+    astray: Vec<(Name, Name)>,
+    /// Last name that a hard link leads to -> the link's entry.
+    shares: Vec<(Name, u32)>,
+    size: Size,
+    /// Whether it has so many names that they are not all here.
+    is_partial: bool,
+    opaque: Vec<u32>,
+    /// Name of an owned file -> section, number in the section.
+    owned: Vec<(Name, u32, u32)>,
+    /// The first file of each package that owns some: section, number in the section.
+    owners: Vec<(u32, u32)>,
+}
+
+/// What a layer takes of an image's limits.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Size {
+    /// Entries, or the names that their paths make if those are more.
+    pub(super) names: u64,
+    /// Bytes of paths and link targets.
+    pub(super) name_bytes: u64,
+}
+
+/// What [`choose`] is asked for.
+#[derive(Debug)]
+pub(super) struct Want<'a> {
+    /// Places of which it has to be known what stands there; of a single name, wherever that is.
+    pub(super) places: Vec<&'a str>,
+    /// All names that end so.
+    pub(super) name_ends: &'a [&'a str],
+    /// All that stands in directories of this name.
+    pub(super) deep: &'a str,
+}
+
+/// A name's hash.
+pub(super) type Name = u64;
+
+/// Chooses the entries of an image.
+struct Choice<'a> {
+    layers: Vec<(&'a [LayerEntry], &'a Outline)>,
+    budget: &'a Budget,
+    names: HashSet<Name>,
+    /// Names of links of any layer.
+    links: HashSet<Name>,
+    todo: Vec<Todo>,
+    chosen: Vec<HashSet<u32>>,
+    /// Names of files that give way, with the name before; `None`: whatever stands before.
+    yielding: HashSet<(Name, Option<Name>)>,
+    /// Directories of which everything is looked at.
+    deep: HashSet<Name>,
+}
+
+enum Todo {
+    Name(Name),
+    Yields(Name, Option<Name>),
+    Deep(Name),
+}
+
+// === impl PreparedLayer ===
+
+impl PreparedLayer {
+    /// Looks at every entry once.
+    pub fn new(report: LayerReport) -> Self {
+        let outline = Outline::new(&report);
+        Self { report, outline }
+    }
+
+    /// A file that a package owns.
+    pub(super) fn owned(&self, section: u32, number: u32) -> Option<&Owned> {
+        let section = self.report.sections.get(section as usize)?;
+        section.owned.get(number as usize)
+    }
+
+    /// Entries with the last names of these paths, in order.
+    pub(super) fn named<'p>(
+        &self,
+        paths: impl Iterator<Item = &'p str>,
+    ) -> Vec<(usize, &LayerEntry)> {
+        let lasts: HashSet<Name> = paths.map(|path| hash(last(path))).collect();
+        let numbers = lasts.into_iter().flat_map(|name| self.outline.named(name));
+        let mut numbers: Vec<usize> = numbers.map(|number| number as usize).collect();
+        numbers.sort_unstable();
+        let entries = &self.report.entries.entries;
+        numbers
+            .into_iter()
+            .filter_map(|number| Some((number, entries.get(number)?)))
+            .collect()
+    }
+
+    /// About how many bytes the preparation takes in memory, the report not counted.
+    pub fn outline_bytes(&self) -> usize {
+        let Outline {
+            by_name,
+            steps,
+            parents,
+            targets,
+            owned,
+            links,
+            ..
+        } = &self.outline;
+        let entries = by_name.len().saturating_mul(24);
+        let steps = steps.len().saturating_mul(24);
+        let others = parents.len().saturating_add(targets.len());
+        let others = others.saturating_add(links.len().saturating_mul(2));
+        let others = others.saturating_add(owned.len()).saturating_mul(32);
+        entries.saturating_add(steps).saturating_add(others)
+    }
+}
+
+// === impl Outline ===
+
+impl Outline {
+    fn new(report: &LayerReport) -> Self {
+        let mut outline = Self::default();
+        let mut parents: HashMap<&str, u32> = HashMap::new();
+        let mut made: HashSet<Name> = HashSet::new();
+        for (number, entry) in (0..).zip(&report.entries.entries) {
+            let (parent, last) = split(&entry.path);
+            outline.by_name.push((hash(last), number));
+            let link_bytes = entry.link.as_ref().map_or(0, String::len);
+            for bytes in [entry.path.len(), link_bytes] {
+                let all = &mut outline.size.name_bytes;
+                *all = all.saturating_add(bytes as u64);
+            }
+            if entry.kind == EntryKind::Opaque {
+                outline.opaque.push(number);
+            }
+            outline.add_link(number, entry);
+            let at = *parents
+                .entry(parent)
+                .or_insert_with(|| outline.add_parent(parent, &mut made));
+            if let Some(below) = outline.parents.get_mut(at as usize) {
+                below.push(number);
+            }
+            made.insert(hash(&entry.path));
+        }
+        outline.size.names = made.len().max(report.entries.entries.len()) as u64;
+        outline.add_owned(report);
+        outline.by_name.sort_unstable();
+        outline.steps.sort_unstable();
+        outline.targets.sort_unstable();
+        outline.links.sort_unstable();
+        outline.links.dedup();
+        outline.astray.sort_unstable();
+        outline.astray.dedup();
+        outline.shares.sort_unstable();
+        outline.owned.sort_unstable();
+        outline
+    }
+
+    /// Takes up a directory that entries name, and says its number.
+    fn add_parent(&mut self, parent: &str, made: &mut HashSet<Name>) -> u32 {
+        let at = u32::try_from(self.parents.len()).unwrap_or(u32::MAX);
+        let mut before = hash("");
+        let mut end = 0_usize;
+        for name in parent.split('/') {
+            end = end.saturating_add(name.len());
+            let path = parent.get(..end).unwrap_or(parent);
+            end = end.saturating_add(1);
+            if is_no_name(name) {
+                continue;
+            }
+            if !self.has_room() {
+                break;
+            }
+            self.steps.push((hash(name), before, at));
+            before = hash(name);
+            made.insert(hash(path));
+        }
+        self.parents.push(Vec::new());
+        at
+    }
+
+    /// Whether another name may be taken up.
+    fn has_room(&mut self) -> bool {
+        let names = self.steps.len().saturating_add(self.targets.len());
+        self.is_partial |= names >= NAMES_MAX;
+        !self.is_partial
+    }
+
+    fn add_link(&mut self, number: u32, entry: &LayerEntry) {
+        let Some(target) = target(entry) else {
+            return;
+        };
+        let (parent, name) = split(&entry.path);
+        let link = (hash(name), hash(last(parent)));
+        self.links.push(link);
+        // As the tree sees it.
+        let merged = target.trim_start_matches('/').strip_prefix("usr/");
+        let is_hard = entry.kind == EntryKind::Hardlink;
+        if is_hard || !parent.is_empty() || merged != Some(name) {
+            self.astray.push(link);
+        }
+        if is_hard {
+            let target = last(target.trim_end_matches('/'));
+            self.shares.push((hash(target), number));
+        }
+        self.add_target(link.0, target, entry.kind);
+    }
+
+    fn add_target(&mut self, link: Name, target: &str, kind: EntryKind) {
+        // Where a way begins that does not begin at the root is not known.
+        let at_root = target.starts_with('/') || kind == EntryKind::Hardlink;
+        let mut before = at_root.then(|| hash(""));
+        for part in target.split('/').filter(|part| !matches!(*part, "" | ".")) {
+            if !self.has_room() {
+                return;
+            }
+            if part == ".." {
+                before = None;
+                continue;
+            }
+            self.targets.push((hash(part), before, link));
+            before = Some(hash(part));
+        }
+    }
+
+    fn add_owned(&mut self, report: &LayerReport) {
+        let mut owners = HashSet::new();
+        for (at, section) in (0..).zip(&report.sections) {
+            for (number, owned) in (0..).zip(&section.owned) {
+                self.owned.push((hash(split(&owned.path).1), at, number));
+                if owners.insert((&owned.package, &owned.arch)) {
+                    self.owners.push((at, number));
+                }
+            }
+        }
+    }
+
+    /// What it takes of an image's limits.
+    pub(super) fn size(&self) -> Size {
+        self.size
+    }
+
+    /// The numbers of all entries.
+    pub(super) fn all(&self) -> impl Iterator<Item = u32> {
+        (0..).zip(&self.by_name).map(|(number, _)| number)
+    }
+
+    /// Whether packages own files of it.
+    pub(super) fn owns_any(&self) -> bool {
+        !self.owned.is_empty()
+    }
+
+    /// Entries with this last name.
+    pub(super) fn named(&self, name: Name) -> impl Iterator<Item = u32> {
+        range(&self.by_name, |item| item.0, name).map(|(_, entry)| *entry)
+    }
+
+    /// Files with this last name that packages own, as section and number.
+    pub(super) fn owned(&self, name: Name) -> impl Iterator<Item = (u32, u32)> {
+        range(&self.owned, |item| item.0, name).map(|(_, section, number)| (*section, *number))
+    }
+
+    /// The first file of each package that owns some.
+    pub(super) fn owners(&self) -> &[(u32, u32)] {
+        &self.owners
+    }
+}
+
+/// The entries of each layer that matter to what is wanted, in order.
+pub(super) fn choose(layers: &[&PreparedLayer], want: Want<'_>, budget: &Budget) -> Vec<Vec<u32>> {
+    if layers.iter().any(|layer| layer.outline.is_partial) {
+        let all = layers.iter().map(|layer| layer.outline.all().collect());
+        return all.collect();
+    }
+    let links = layers.iter().flat_map(|layer| &layer.outline.links);
+    let deep = hash(want.deep);
+    let mut choice = Choice {
+        links: links.map(|(name, _)| *name).collect(),
+        budget,
+        layers: layers
+            .iter()
+            .map(|layer| (layer.report.entries.entries.as_slice(), &layer.outline))
+            .collect(),
+        names: HashSet::new(),
+        todo: vec![Todo::Deep(deep)],
+        chosen: vec![HashSet::new(); layers.len()],
+        yielding: HashSet::new(),
+        deep: HashSet::from([deep]),
+    };
+    for place in want.places {
+        choice.add_way(place);
+    }
+    choice.add_name_ends(want.name_ends);
+    choice.add_replacing();
+    choice.run();
+    let sorted = choice.chosen.into_iter().map(|chosen| {
+        let mut entries: Vec<u32> = chosen.into_iter().collect();
+        entries.sort_unstable();
+        entries
+    });
+    sorted.collect()
+}
+
+// === impl Choice ===
+
+impl Choice<'_> {
+    fn run(&mut self) {
+        for (at, (entries, outline)) in self.layers.clone().into_iter().enumerate() {
+            for number in &outline.opaque {
+                self.choose(at, *number);
+                if let Some(entry) = entries.get(*number as usize) {
+                    // It may name its directory by a link.
+                    self.add_way(&entry.path);
+                }
+            }
+        }
+        while let Some(todo) = self.todo.pop() {
+            if !self.budget.step(self.layers.len()) {
+                return;
+            }
+            match todo {
+                Todo::Name(name) => self.by_name(name),
+                Todo::Yields(name, before) => self.below(name, before),
+                Todo::Deep(name) => self.everything_below(name),
+            }
+        }
+    }
+
+    fn add_name_ends(&mut self, ends: &[&str]) {
+        for (entries, _) in self.layers.clone() {
+            let lasts = entries.iter().map(|entry| last(&entry.path));
+            for name in lasts.filter(|name| ends.iter().any(|end| name.ends_with(end))) {
+                self.add_name(hash(name));
+            }
+        }
+    }
+
+    /// Chooses what may replace a lower layer's file through a lower layer's link.
+    fn add_replacing(&mut self) {
+        // With the name before, or none where that may be a link, and so any other.
+        let mut astray: HashSet<(Name, Option<Name>)> = HashSet::new();
+        for (_, outline) in &self.layers {
+            let links = outline.astray.iter();
+            astray.extend(links.map(|(name, before)| {
+                (*name, Some(*before).filter(|before| !self.is_link(*before)))
+            }));
+        }
+        for at in 1..self.layers.len() {
+            let Some((entries, outline)) = self.layers.get(at).copied() else {
+                continue;
+            };
+            if !self.budget.step(outline.steps.len()) {
+                return;
+            }
+            let steps = outline.steps.iter().filter(|(name, before, _)| {
+                astray.contains(&(*name, Some(*before))) || astray.contains(&(*name, None))
+            });
+            let parents: BTreeSet<u32> = steps.map(|(_, _, parent)| *parent).collect();
+            let parents = parents.into_iter();
+            let below = parents.filter_map(|parent| outline.parents.get(parent as usize));
+            for number in below.flatten() {
+                let name = entries.get(*number as usize).map(|entry| last(&entry.path));
+                let name = name.map(hash).filter(|name| self.is_file_up_to(*name, at));
+                if let Some(name) = name {
+                    self.choose(at, *number);
+                    self.add_name(name);
+                }
+            }
+        }
+    }
+
+    /// Whether a layer below this one has a file or link of this name, or this one a hard link, which
+    /// may be to a lower file.
+    fn is_file_up_to(&self, name: Name, at: usize) -> bool {
+        let mut layers = self.layers.iter().enumerate().take(at.saturating_add(1));
+        self.budget.step(at)
+            && layers.any(|(layer, (entries, outline))| {
+                let named = outline.named(name);
+                let mut named = named.filter_map(|number| entries.get(number as usize));
+                named.any(|entry| match entry.kind {
+                    EntryKind::Hardlink => true,
+                    EntryKind::File | EntryKind::Special | EntryKind::Symlink => layer < at,
+                    _ => false,
+                })
+            })
+    }
+
+    fn add_way(&mut self, path: &str) {
+        for name in names(path) {
+            self.add_name(name);
+        }
+    }
+
+    fn add_name(&mut self, name: Name) {
+        if self.names.insert(name) {
+            self.todo.push(Todo::Name(name));
+        }
+    }
+
+    fn by_name(&mut self, name: Name) {
+        for (at, (entries, outline)) in self.layers.clone().into_iter().enumerate() {
+            for number in outline.named(name) {
+                let Some(entry) = entries.get(number as usize) else {
+                    continue;
+                };
+                self.choose(at, number);
+                if let Some(target) = target(entry) {
+                    self.add_way(target);
+                }
+                let is_file = matches!(
+                    entry.kind,
+                    EntryKind::File | EntryKind::Special | EntryKind::Hardlink
+                );
+                if is_file {
+                    let before = hash(split(split(&entry.path).0).1);
+                    let before = Some(before).filter(|before| !self.is_link(*before));
+                    self.add_yielding(name, before);
+                }
+            }
+            // Other names of the same file.
+            for (_, link) in range(&outline.shares, |item| item.0, name) {
+                if let Some(entry) = entries.get(*link as usize) {
+                    self.choose(at, *link);
+                    self.add_name(hash(last(&entry.path)));
+                }
+            }
+        }
+    }
+
+    fn add_yielding(&mut self, name: Name, before: Option<Name>) {
+        if self.yielding.insert((name, before)) {
+            self.todo.push(Todo::Yields(name, before));
+        }
+    }
+
+    /// Chooses what lies below directories that can be the same place as a file.
+    fn below(&mut self, name: Name, before: Option<Name>) {
+        for (at, (_, outline)) in self.layers.clone().into_iter().enumerate() {
+            for (_, other, parent) in range(&outline.steps, |item| item.0, name) {
+                if before.is_none_or(|before| before == *other) || self.is_link(*other) {
+                    self.choose_below(at, *parent, false);
+                }
+            }
+            for (_, other, link) in range(&outline.targets, |item| item.0, name) {
+                let can_differ =
+                    |(before, other): (Name, Name)| before != other && !self.is_link(other);
+                if !before.zip(*other).is_some_and(can_differ) {
+                    self.add_yielding(*link, None);
+                }
+            }
+        }
+    }
+
+    fn everything_below(&mut self, name: Name) {
+        for (at, (_, outline)) in self.layers.clone().into_iter().enumerate() {
+            for (_, _, parent) in range(&outline.steps, |item| item.0, name) {
+                self.choose_below(at, *parent, true);
+            }
+            for (_, _, link) in range(&outline.targets, |item| item.0, name) {
+                if self.deep.insert(*link) {
+                    self.todo.push(Todo::Deep(*link));
+                }
+            }
+        }
+    }
+
+    fn choose_below(&mut self, layer: usize, parent: u32, with_names: bool) {
+        let Some((entries, outline)) = self.layers.get(layer).copied() else {
+            return;
+        };
+        for number in outline.parents.get(parent as usize).into_iter().flatten() {
+            self.choose(layer, *number);
+            if let Some(entry) = entries.get(*number as usize).filter(|_| with_names) {
+                self.add_name(hash(split(&entry.path).1));
+            }
+        }
+    }
+
+    fn choose(&mut self, layer: usize, number: u32) {
+        let is_new = self
+            .chosen
+            .get_mut(layer)
+            .is_some_and(|chosen| chosen.insert(number));
+        let entries = self.layers.get(layer).map(|(entries, _)| *entries);
+        let entry = entries.and_then(|entries| entries.get(number as usize));
+        if let Some(entry) = entry.filter(|_| is_new) {
+            self.add_way(split(&entry.path).0);
+        }
+    }
+
+    /// Whether a link of any layer has this name.
+    fn is_link(&self, name: Name) -> bool {
+        self.links.contains(&name)
+    }
+}
+
+pub(super) fn hash(name: &str) -> Name {
+    let mut hasher = DefaultHasher::new();
+    name.hash(&mut hasher);
+    hasher.finish()
+}
+
+/// The last name of a path.
+pub(super) fn last(path: &str) -> &str {
+    split(path).1
+}
+
+/// Names on a way, but those that lead nowhere or up.
+fn names(path: &str) -> impl Iterator<Item = Name> {
+    path.split('/').filter(|name| !is_no_name(name)).map(hash)
+}
+
+fn is_no_name(name: &str) -> bool {
+    matches!(name, "" | "." | "..")
+}
+
+fn target(entry: &LayerEntry) -> Option<&str> {
+    let is_link = matches!(entry.kind, EntryKind::Symlink | EntryKind::Hardlink);
+    entry.link.as_deref().filter(|_| is_link)
+}
+
+fn split(path: &str) -> (&str, &str) {
+    path.rsplit_once('/').unwrap_or(("", path))
+}
+
+/// Those of a sorted list that have a key.
+fn range<T>(sorted: &[T], key: impl Fn(&T) -> Name, wanted: Name) -> impl Iterator<Item = &T> {
+    let start = sorted.partition_point(|item| key(item) < wanted);
+    sorted
+        .iter()
+        .skip(start)
+        .take_while(move |item| key(item) == wanted)
+}

@@ -144,6 +144,8 @@ deny() {
     cargo deny --locked --log-level error check
   else
     echo 'the advisory database cannot be fetched: checking licences, bans and sources only'
+    # Of every platform: a build has fetched what this one needs, and the check may not fetch more.
+    cargo fetch --locked --quiet
     cargo deny --locked --offline --log-level error check licenses bans sources
   fi
 }

@@ -18,7 +18,6 @@ async fn every_poison_image_gets_a_verdict_that_names_the_gap() {
     fabric.expect_log("is not to be had");
     fabric.import(&Advisory::flask()).await;
     // It is claimed and never pushed: some poison stands under the digests of its layers.
-    // It is claimed and never pushed: some poison stands under the digests of its layers.
     let clean = clean_image();
 
     // What the registry holds under wrong digests comes first: later images hold the same layers,

@@ -43,9 +43,11 @@ async fn a_pushed_image_gets_a_verdict_and_no_layer_is_fetched_twice() {
         "{verdict:#}"
     );
 
-    // The same image under another tag: nothing at all is fetched but what names it.
+    // The same image under another tag: no blob is fetched, not even its config.
+    let gets = fabric.registry.blob_gets().len();
     let second = fabric.push(image().build(), "team/app", "2");
     fabric.decision(&second, "deny").await;
+    assert_eq!(fabric.registry.blob_gets().len(), gets);
     // Another image on the same base: one new layer.
     let third = fabric.push(
         image().layer(app.clone(), "COPY app.py").build(),

@@ -54,14 +54,18 @@ impl Handler for NewsHandler {
 
     async fn handle(&self, delivery: Delivery<News>) -> Result<Outcome, Failure> {
         let Delivery {
-            tenant, id, body, ..
+            tenant,
+            id,
+            body,
+            attempt,
+            ..
         } = delivery;
         let signal = match body {
             News::Judged(news) => self.of_verdict(&tenant, news).await?,
             News::Vulnerability(news) => self.of_vulnerability(&tenant, &news).await?,
         };
         match signal {
-            Some(signal) => self.settle(&tenant, id, signal).await,
+            Some(signal) => self.settle(&tenant, (id, attempt > 1), signal).await,
             None => Ok(Outcome::none()),
         }
     }
@@ -159,7 +163,7 @@ impl NewsHandler {
     async fn settle(
         &self,
         tenant: &Slug,
-        event: String,
+        (event, is_again): (String, bool),
         signal: Signal,
     ) -> Result<Outcome, Failure> {
         let key = format!("{tenant}.{}", signal.fingerprint);
@@ -168,6 +172,12 @@ impl NewsHandler {
             Some(stored) => (stored.revision, Some(stored.body)),
             None => (0, None),
         };
+        // News that come once more may be of before what followed them, which is known already. A
+        // first delivery is never judged by its time: clocks of machines differ.
+        let is_past = |known: &AlertRecord| known.event != event && signal.at < known.since;
+        if is_again && known.as_ref().is_some_and(is_past) {
+            return Ok(Outcome::none());
+        }
         let alert = Alert {
             fingerprint: signal.fingerprint,
             state: signal.state,

@@ -52,10 +52,6 @@ pub(crate) fn step(
             Told::Yes | Told::Now => Step::TellAgain(alert),
         };
     }
-    // News may come in another order, or once more when what followed is long known.
-    if alert.at < known.since {
-        return Step::Nothing;
-    }
     match (known.state, alert.state) {
         (AlertState::Raised, AlertState::Raised) if alert.severity > known.severity => {
             raise(alert, now)

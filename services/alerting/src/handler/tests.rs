@@ -336,3 +336,36 @@ async fn a_cause_that_comes_and_goes_is_told_once_per_window() {
     world.clock.advance(SignedDuration::from_secs(55));
     assert_eq!(world.judged(judged(Decision::Deny, 9)).await.len(), 1);
 }
+
+#[tokio::test]
+async fn only_news_that_come_once_more_are_judged_by_their_time() {
+    let world = World::new(&[AlertOn::Vulnerability]);
+    let appeared = vulnerability(Change::Appeared, Severity::High, 10);
+    let take = async |news: VulnerabilityChanged, attempt: u64| {
+        let delivery = Delivery::of_event(&Slug::default_tenant(), news);
+        let delivery = delivery.map(|news| News::Vulnerability(Box::new(news)));
+        let again = Delivery {
+            attempt,
+            ..delivery
+        };
+        let outcome = world.handler.handle(again).await.unwrap();
+        world.store.apply(&outcome).await.unwrap();
+        alerts(&outcome).len()
+    };
+    assert_eq!(take(appeared.clone(), 1).await, 1);
+    // Another machine's clock is behind: the end is told all the same.
+    let resolved = vulnerability(Change::Resolved, Severity::High, 8);
+    assert_eq!(take(resolved, 1).await, 1);
+    world.clock.advance(SignedDuration::from_secs(120));
+    assert_eq!(
+        take(vulnerability(Change::Appeared, Severity::High, 20), 1).await,
+        1
+    );
+    assert_eq!(
+        take(vulnerability(Change::Resolved, Severity::High, 21), 1).await,
+        1
+    );
+    world.clock.advance(SignedDuration::from_secs(120));
+    // Its acknowledgment was lost; what followed is known.
+    assert_eq!(take(appeared, 2).await, 0);
+}

@@ -159,7 +159,9 @@ impl Found {
         let texts = texts
             .chain(&package.arch)
             .chain(&package.source_name)
-            .chain(&package.source_version);
+            .chain(&package.source_version)
+            .chain(&package.vendor)
+            .chain(&package.modularity);
         let bytes = bytes(texts)
             .saturating_add(list_bytes(&package.licenses))
             .saturating_add(list_bytes(&package.depends_on));

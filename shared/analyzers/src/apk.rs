@@ -114,6 +114,8 @@ impl Record<'_> {
             arch: get(&self.lines, "A").map(ToOwned::to_owned),
             source_name: Some(source.to_owned()),
             source_version: Some(version.to_owned()),
+            vendor: None,
+            modularity: None,
             licenses: license.map(ToOwned::to_owned).into_iter().collect(),
             depends_on: self.dependencies(name),
             path: self.path.to_owned(),

@@ -191,6 +191,8 @@ fn package(path: &str, name: &str, version: &str, stanza: &Stanza<'_>) -> FoundP
         arch: stanza.get("Architecture").map(ToOwned::to_owned),
         source_name: Some(source.to_owned()),
         source_version: Some(source_version.to_owned()),
+        vendor: None,
+        modularity: None,
         licenses: Vec::new(),
         depends_on: dependencies(&depends),
         path: path.to_owned(),

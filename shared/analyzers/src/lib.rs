@@ -27,6 +27,7 @@
 //! | `os-release` | `etc/os-release`, `usr/lib/os-release`; else `etc/alpine-release`, `etc/debian_version` | the operating system |
 //! | `dpkg` | `var/lib/dpkg/status`, `status.d/*`; `info/*.list`, `*.md5sums` | Debian packages, their files |
 //! | `apk` | `lib/apk/db/installed`, `usr/lib/apk/db/installed` | Alpine packages, their files |
+//! | `rpm` | `Packages`, `Packages.db`, `rpmdb.sqlite` in `var/lib/rpm`, `usr/lib/sysimage/rpm`, `usr/share/rpm`; `var/lib/rpmmanifest/container-manifest-2` | RPM packages, their files |
 //! | `python` | `*.dist-info/METADATA`, `*.egg-info/PKG-INFO`, `*.egg-info`; never in `_vendor` | Python packages |
 //! | `npm` | `…/node_modules/NAME/package.json`, `…/node_modules/@SCOPE/NAME/package.json` | npm packages |
 //! | `setuid` | the mode of each file | setuid and setgid files |
@@ -65,6 +66,7 @@ mod python;
 mod read;
 #[cfg(test)]
 mod real_images;
+mod rpm;
 mod setuid;
 mod stanza;
 
@@ -85,6 +87,7 @@ pub static ANALYZERS: &[MakeAnalyzer] = &[
     os_release::OsRelease::boxed,
     dpkg::Dpkg::boxed,
     apk::Apk::boxed,
+    rpm::Rpm::boxed,
     python::Python::boxed,
     npm::Npm::boxed,
     setuid::Setuid::boxed,

@@ -60,6 +60,8 @@ impl Analyzer for Npm {
                 arch: None,
                 source_name: None,
                 source_version: None,
+                vendor: None,
+                modularity: None,
                 licenses: licenses(&manifest),
                 depends_on: dependencies(&manifest),
                 path: file.path().to_owned(),

@@ -58,6 +58,8 @@ impl Analyzer for Python {
                 arch: None,
                 source_name: None,
                 source_version: None,
+                vendor: None,
+                modularity: None,
                 licenses: licenses(&headers),
                 depends_on: headers
                     .all("Requires-Dist")

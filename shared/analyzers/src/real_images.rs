@@ -19,6 +19,10 @@ const IMAGES: &[&str] = &[
     "alpine-python-app",
     "alpine-node-app",
     "distroless-nats",
+    "rpm-centos7-bdb",
+    "rpm-mariner2-bdb",
+    "rpm-mariner2-sqlite",
+    "rpm-sle15-ndb",
 ];
 
 fn json(path: &Path) -> Value {
@@ -99,7 +103,7 @@ fn real_images_have_exactly_the_packages_that_their_tools_list() {
         }
         let report = scan(&layout);
         let truth = json(&images.join(format!("{name}.truth.json")));
-        let read = ["apk", "deb", "pypi", "npm"];
+        let read = ["apk", "deb", "rpm", "pypi", "npm"];
         let expected: BTreeSet<_> = truth
             .as_array()
             .unwrap()

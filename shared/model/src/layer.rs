@@ -164,6 +164,12 @@ pub struct FoundPackage {
     /// The source package's version.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub source_version: Option<String>,
+    /// Who built it, as its package manager says.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub vendor: Option<String>,
+    /// The module that it was built in: `name:stream:version:context` (Fedora Modularity).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub modularity: Option<String>,
     /// Licences as declared.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub licenses: Vec<String>,

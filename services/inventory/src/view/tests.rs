@@ -46,6 +46,8 @@ fn package(name: &str, version: &str) -> Package {
         distro: None,
         source_name: None,
         source_version: None,
+        vendor: None,
+        modularity: None,
         licenses: Vec::new(),
         depends_on: Vec::new(),
         digests: Vec::new(),

@@ -7,7 +7,7 @@ use archive::Limits;
 use model::{EntryKind, Gap, GapCode, Hides, ImageConfig};
 
 use super::{Subject, tree::Node, view::View};
-use crate::{apk, dpkg, read::rank};
+use crate::{apk, dpkg, read::rank, rpm};
 
 /// Whether a file written at a path is read as records.
 type Reads = fn(&str) -> bool;
@@ -17,13 +17,16 @@ const RECORDS: &[(&str, Reads)] = &[
     ("lib/apk/db/installed", apk::is_database),
     ("usr/lib/apk/db/installed", apk::is_database),
     ("var/lib/dpkg/status", dpkg::is_database),
-    ("var/lib/rpm/Packages", nobody),
-    ("var/lib/rpm/Packages.db", nobody),
-    ("var/lib/rpm/rpmdb.sqlite", nobody),
-    ("usr/lib/sysimage/rpm/Packages", nobody),
-    ("usr/lib/sysimage/rpm/Packages.db", nobody),
-    ("usr/lib/sysimage/rpm/rpmdb.sqlite", nobody),
-    ("usr/share/rpm/rpmdb.sqlite", nobody),
+    ("var/lib/rpm/Packages", rpm::is_database),
+    ("var/lib/rpm/Packages.db", rpm::is_database),
+    ("var/lib/rpm/rpmdb.sqlite", rpm::is_database),
+    ("usr/lib/sysimage/rpm/Packages", rpm::is_database),
+    ("usr/lib/sysimage/rpm/Packages.db", rpm::is_database),
+    ("usr/lib/sysimage/rpm/rpmdb.sqlite", rpm::is_database),
+    ("usr/share/rpm/rpmdb.sqlite", rpm::is_database),
+    ("usr/share/rpm/Packages", rpm::is_database),
+    ("usr/share/rpm/Packages.db", rpm::is_database),
+    ("var/lib/rpmmanifest/container-manifest-2", rpm::is_database),
 ];
 
 /// A directory in which every file is such a record.
@@ -152,8 +155,8 @@ fn of_claims(view: &View<'_>, config: &ImageConfig, subject: &Subject, gaps: &mu
     }
 }
 
-/// Records of packages that are there and were not read: of a kind that has no analyzer, or
-/// reached by a link to a file with another name.
+/// Records of packages that are there and were not read: reached by a link to a file with another
+/// name.
 fn of_records(view: &View<'_>, gaps: &mut Gaps) {
     for (place, is_read) in RECORDS {
         if let Some(node) = view.tree.find(place)
@@ -236,14 +239,10 @@ fn unread(view: &View<'_>, place: &str, node: &Node<'_>, is_read: Reads) -> Opti
     if entry.kind == EntryKind::File && is_read(&entry.path) {
         return None;
     }
-    let detail = if entry.path == place {
-        "nothing here reads these records of packages".to_owned()
-    } else {
-        format!(
-            "these records of packages are a link to `{}`, which was not read as such",
-            entry.path
-        )
-    };
+    let detail = format!(
+        "these records of packages are a link to `{}`, which was not read as such",
+        entry.path
+    );
     let code = GapCode::UnsupportedMediaType;
     let layer = view.layers.get(origin.layer)?.blob;
     Some(
@@ -251,8 +250,4 @@ fn unread(view: &View<'_>, place: &str, node: &Node<'_>, is_read: Reads) -> Opti
             .at(place)
             .in_layer(layer),
     )
-}
-
-fn nobody(_path: &str) -> bool {
-    false
 }

@@ -135,6 +135,8 @@ fn report(found: &FoundPackage, path: &str, layer: Digest, os: Option<&Os>) -> P
         distro,
         source_name: found.source_name.clone(),
         source_version: found.source_version.clone(),
+        vendor: found.vendor.clone(),
+        modularity: found.modularity.clone(),
         licenses: found.licenses.clone(),
         depends_on: Vec::new(),
         digests: Vec::new(),

@@ -50,7 +50,7 @@ fn make<'a>(
         },
         _ => PackageUrl::new(kind, found.name.as_str())?,
     };
-    purl.with_version(found.version.as_str())?;
+    purl.with_version(version(found))?;
     if found.kind.is_os() {
         if let Some(os) = os {
             purl.with_namespace(os.id.as_str())?;
@@ -58,9 +58,25 @@ fn make<'a>(
         if let Some(arch) = &found.arch {
             purl.add_qualifier("arch", arch.as_str())?;
         }
+        if let Some((epoch, _)) = epoch(found) {
+            purl.add_qualifier("epoch", epoch)?;
+        }
+        if let Some(label) = &found.modularity {
+            purl.add_qualifier("rpmmod", label.as_str())?;
+        }
         if let Some(distro) = distro(os) {
             purl.add_qualifier("distro", distro)?;
         }
     }
     Ok(purl)
+}
+
+/// Of an RPM package's version, the epoch is a qualifier (purl-spec, `types/rpm-definition.json`).
+fn version(found: &FoundPackage) -> &str {
+    epoch(found).map_or(found.version.as_str(), |(_, version)| version)
+}
+
+fn epoch(found: &FoundPackage) -> Option<(&str, &str)> {
+    let version = found.version.split_once(':');
+    version.filter(|_| found.kind == PackageType::Rpm)
 }

@@ -75,6 +75,8 @@ fn package(kind: PackageType, name: &str, version: &str, path: &str) -> FoundPac
         arch: kind.is_os().then(|| "amd64".to_owned()),
         source_name: None,
         source_version: None,
+        vendor: None,
+        modularity: None,
         licenses: Vec::new(),
         depends_on: Vec::new(),
         path: path.to_owned(),
@@ -252,8 +254,9 @@ fn records_that_nobody_read_are_a_gap() {
         &["f x", "l var/lib/dpkg/status.d/a -> /x"],
         &["var/lib/dpkg/status.d/a"],
     );
+    check(&["f var/lib/rpm/rpmdb.sqlite"], &[]);
     check(
-        &["f var/lib/rpm/rpmdb.sqlite"],
+        &["f x", "h var/lib/rpm/rpmdb.sqlite -> x"],
         &["var/lib/rpm/rpmdb.sqlite"],
     );
 }

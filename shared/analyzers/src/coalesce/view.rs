@@ -14,7 +14,7 @@ use super::{
     outline::{PreparedLayer, Want, choose, hash, last},
     tree::{Node, Origin, Tree},
 };
-use crate::{apk, dpkg, links, npm, os_release, python};
+use crate::{apk, dpkg, links, npm, os_release, python, rpm};
 
 /// The layers, laid over each other.
 pub(super) struct View<'a> {
@@ -83,6 +83,7 @@ pub(super) fn places(package: &FoundPackage) -> Vec<String> {
             .iter()
             .map(|place| (*place).to_owned())
             .collect(),
+        PackageType::Rpm => rpm::places().collect(),
         _ => vec![package.path.clone()],
     }
 }

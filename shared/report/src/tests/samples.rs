@@ -230,6 +230,8 @@ fn package() -> Package {
         distro: Some("debian-12".to_owned()),
         source_name: Some("openssl".to_owned()),
         source_version: Some("3.0.11-1~deb12u1".to_owned()),
+        vendor: None,
+        modularity: None,
         licenses: vec!["Apache-2.0".to_owned()],
         depends_on: vec![PackageId("deb/libc6".to_owned())],
         digests: vec!["md5:00".to_owned()],

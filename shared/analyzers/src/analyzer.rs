@@ -161,10 +161,12 @@ impl Found {
             .chain(&package.source_name)
             .chain(&package.source_version)
             .chain(&package.vendor)
-            .chain(&package.modularity);
+            .chain(&package.modularity)
+            .chain(&package.within);
         let bytes = bytes(texts)
             .saturating_add(list_bytes(&package.licenses))
-            .saturating_add(list_bytes(&package.depends_on));
+            .saturating_add(list_bytes(&package.depends_on))
+            .saturating_add(list_bytes(&package.digests));
         if self.fits(bytes) {
             self.packages.push(package);
         }
@@ -268,6 +270,11 @@ fn finding_bytes(finding: &FoundFinding) -> usize {
         }
         FoundFinding::Unknown => 0,
     }
+}
+
+/// The error of a file that is not what its name promises.
+pub(crate) fn malformed(detail: impl Into<String>) -> Malformed {
+    Malformed::Format(detail.into())
 }
 
 // === impl Malformed ===

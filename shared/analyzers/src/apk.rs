@@ -3,7 +3,7 @@
 use std::collections::{BTreeSet, HashMap};
 
 use archive::{Entry, Limits};
-use model::{AnalyzerId, Confidence, FoundPackage, Owned, PackageType, hex};
+use model::{AnalyzerId, FoundPackage, Owned, PackageType, hex};
 
 use crate::{Analyzer, Config, File, Found, Malformed, Wanted, analyzer_id};
 
@@ -108,19 +108,12 @@ impl Record<'_> {
         let source = get(&self.lines, "o").unwrap_or(name);
         let license = get(&self.lines, "L");
         found.add_package(FoundPackage {
-            kind: PackageType::Apk,
-            name: name.to_owned(),
-            version: version.to_owned(),
             arch: get(&self.lines, "A").map(ToOwned::to_owned),
             source_name: Some(source.to_owned()),
             source_version: Some(version.to_owned()),
-            vendor: None,
-            modularity: None,
             licenses: license.map(ToOwned::to_owned).into_iter().collect(),
             depends_on: self.dependencies(name),
-            path: self.path.to_owned(),
-            dev: None,
-            confidence: Confidence::High,
+            ..FoundPackage::new(PackageType::Apk, name, version, self.path)
         });
         self.read_owned(name, found);
     }

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet, HashSet};
 
 use archive::{Entry, Limits};
-use model::{AnalyzerId, Confidence, FoundPackage, Owned, PackageType};
+use model::{AnalyzerId, FoundPackage, Owned, PackageType};
 
 use crate::{
     Analyzer, Config, File, Found, Malformed, Wanted, analyzer_id,
@@ -185,19 +185,11 @@ fn package(path: &str, name: &str, version: &str, stanza: &Stanza<'_>) -> FoundP
     };
     let depends = [stanza.folded("Pre-Depends"), stanza.folded("Depends")].join(",");
     FoundPackage {
-        kind: PackageType::Deb,
-        name: name.to_owned(),
-        version: version.to_owned(),
         arch: stanza.get("Architecture").map(ToOwned::to_owned),
         source_name: Some(source.to_owned()),
         source_version: Some(source_version.to_owned()),
-        vendor: None,
-        modularity: None,
-        licenses: Vec::new(),
         depends_on: dependencies(&depends),
-        path: path.to_owned(),
-        dev: None,
-        confidence: Confidence::High,
+        ..FoundPackage::new(PackageType::Deb, name, version, path)
     }
 }
 

@@ -30,6 +30,9 @@
 //! | `rpm` | `Packages`, `Packages.db`, `rpmdb.sqlite` in `var/lib/rpm`, `usr/lib/sysimage/rpm`, `usr/share/rpm`; `var/lib/rpmmanifest/container-manifest-2` | RPM packages, their files |
 //! | `python` | `*.dist-info/METADATA`, `*.egg-info/PKG-INFO`, `*.egg-info`; never in `_vendor` | Python packages |
 //! | `npm` | `…/node_modules/NAME/package.json`, `…/node_modules/@SCOPE/NAME/package.json` | npm packages |
+//! | `jar` | `*.jar`, `*.war`, `*.ear` and the like, and those inside of them | Java artifacts |
+//! | `golang` | programs that Go built: ELF, PE, Mach-O | their modules, and the standard library |
+//! | `cargo` | programs that `cargo auditable` built | their crates |
 //! | `setuid` | the mode of each file | setuid and setgid files |
 //!
 //! What it does not do: it knows no advisory and no policy, resolves no name over the network, and
@@ -54,11 +57,15 @@
 
 mod analyzer;
 mod apk;
+mod cargo;
 mod coalesce;
 #[cfg(test)]
 mod conformance;
 mod dpkg;
+mod executable;
 mod file;
+mod golang;
+mod jar;
 mod links;
 mod npm;
 mod os_release;
@@ -69,8 +76,11 @@ mod real_images;
 mod rpm;
 mod setuid;
 mod stanza;
+mod zip;
 
 use archive::Limits;
+
+pub(crate) use self::analyzer::malformed;
 
 pub use self::{
     analyzer::{Analyzer, Analyzers, Config, Found, Malformed, Wanted, analyzer_id, entries_id},
@@ -90,5 +100,8 @@ pub static ANALYZERS: &[MakeAnalyzer] = &[
     rpm::Rpm::boxed,
     python::Python::boxed,
     npm::Npm::boxed,
+    jar::Jar::boxed,
+    golang::Golang::boxed,
+    cargo::Cargo::boxed,
     setuid::Setuid::boxed,
 ];

@@ -1,7 +1,7 @@
 //! Installed npm packages: each `package.json` that stands where Node.js looks for a package.
 
 use archive::{Entry, Limits};
-use model::{AnalyzerId, Confidence, FoundPackage, PackageType};
+use model::{AnalyzerId, FoundPackage, PackageType};
 use serde_json::{Map, Value};
 
 use crate::{Analyzer, Config, File, Found, Malformed, Wanted, analyzer_id};
@@ -54,19 +54,9 @@ impl Analyzer for Npm {
                 continue;
             }
             found.add_package(FoundPackage {
-                kind: PackageType::Npm,
-                name: name.to_owned(),
-                version: version.to_owned(),
-                arch: None,
-                source_name: None,
-                source_version: None,
-                vendor: None,
-                modularity: None,
                 licenses: licenses(&manifest),
                 depends_on: dependencies(&manifest),
-                path: file.path().to_owned(),
-                dev: None,
-                confidence: Confidence::High,
+                ..FoundPackage::new(PackageType::Npm, name, version, file.path())
             });
         }
         Ok(())

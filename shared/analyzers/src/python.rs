@@ -1,7 +1,7 @@
 //! Installed Python packages (Python packaging, "Core metadata specifications").
 
 use archive::{Entry, Limits};
-use model::{AnalyzerId, Confidence, FoundPackage, PackageType};
+use model::{AnalyzerId, FoundPackage, PackageType};
 
 use crate::{
     Analyzer, Config, File, Found, Malformed, Wanted, analyzer_id,
@@ -52,22 +52,12 @@ impl Analyzer for Python {
                 ));
             };
             found.add_package(FoundPackage {
-                kind: PackageType::Pypi,
-                name: name.to_owned(),
-                version: version.to_owned(),
-                arch: None,
-                source_name: None,
-                source_version: None,
-                vendor: None,
-                modularity: None,
                 licenses: licenses(&headers),
                 depends_on: headers
                     .all("Requires-Dist")
                     .filter_map(requirement)
                     .collect(),
-                path: file.path().to_owned(),
-                dev: None,
-                confidence: Confidence::High,
+                ..FoundPackage::new(PackageType::Pypi, name, version, file.path())
             });
         }
         Ok(())

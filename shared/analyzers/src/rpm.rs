@@ -10,13 +10,13 @@ mod sqlite;
 use std::collections::{BTreeSet, HashMap, HashSet};
 
 use archive::{Entry, Limits};
-use model::{AnalyzerId, Confidence, FoundPackage, Owned, PackageType};
+use model::{AnalyzerId, FoundPackage, Owned, PackageType};
 
 use self::{
     header::{Header, Tag},
-    source::{Source, wrong},
+    source::Source,
 };
-use crate::{Analyzer, Config, File, Found, Malformed, Wanted, analyzer_id};
+use crate::{Analyzer, Config, File, Found, Malformed, Wanted, analyzer_id, malformed};
 
 /// A full installation's database has 300 MB.
 const DATABASE_BYTES_MAX: u64 = 2 << 30;
@@ -173,8 +173,8 @@ impl Packages {
     fn read(&mut self, path: &str, bytes: &[u8]) -> Result<(), Malformed> {
         let header = Header::parse(bytes)?;
         let name = header.text(Tag::Name)?;
-        let name = name.ok_or_else(|| wrong("a header names no package"))?;
-        let of = |error: Malformed| wrong(format!("the header of `{name}`: {error}"));
+        let name = name.ok_or_else(|| malformed("a header names no package"))?;
+        let of = |error: Malformed| malformed(format!("the header of `{name}`: {error}"));
         let package = package(path, &name, &header).map_err(of)?;
         let provided = header.texts(Tag::ProvideName).map_err(of)?;
         let owned = owned(&package, &header).map_err(of)?;
@@ -251,7 +251,7 @@ impl Packages {
 fn package(path: &str, name: &str, header: &Header<'_>) -> Result<FoundPackage, Malformed> {
     let version = header.text(Tag::Version)?.unwrap_or_default();
     if version.is_empty() {
-        return Err(wrong("it has no version"));
+        return Err(malformed("it has no version"));
     }
     let epoch = header.number(Tag::Epoch)?.filter(|epoch| *epoch != 0);
     let epoch = epoch.map(|epoch| format!("{epoch}:")).unwrap_or_default();
@@ -264,9 +264,6 @@ fn package(path: &str, name: &str, header: &Header<'_>) -> Result<FoundPackage, 
     // A source package's name tells no epoch; it is that of what was built from it.
     let source_version = source.map(|(_, version)| format!("{epoch}{version}"));
     Ok(FoundPackage {
-        kind: PackageType::Rpm,
-        name: name.to_owned(),
-        version: format!("{epoch}{version}{release}"),
         arch: header.text(Tag::Arch)?,
         source_name: source.map(|(name, _)| name.to_owned()),
         source_version,
@@ -274,9 +271,12 @@ fn package(path: &str, name: &str, header: &Header<'_>) -> Result<FoundPackage, 
         modularity: header.text(Tag::ModularityLabel)?,
         licenses: header.text(Tag::License)?.into_iter().collect(),
         depends_on: header.texts(Tag::RequireName)?,
-        path: path.to_owned(),
-        dev: None,
-        confidence: Confidence::High,
+        ..FoundPackage::new(
+            PackageType::Rpm,
+            name,
+            format!("{epoch}{version}{release}"),
+            path,
+        )
     })
 }
 
@@ -340,7 +340,7 @@ fn paths(header: &Header<'_>) -> Result<Vec<String>, Malformed> {
     };
     let paths: Option<Vec<String>> = names.iter().zip(&numbers).map(of).collect();
     let paths = paths.filter(|paths| paths.len() == names.len());
-    paths.ok_or_else(|| wrong("a file is in no directory"))
+    paths.ok_or_else(|| malformed("a file is in no directory"))
 }
 
 /// Mariner's list: a line per package, of name, version and release, times of installation and
@@ -364,19 +364,11 @@ fn read_list(path: &str, text: &str, found: &mut Found) {
         };
         let source = source_package(source);
         found.add_package(FoundPackage {
-            kind: PackageType::Rpm,
-            name: (*name).to_owned(),
-            version: format!("{epoch}{version}"),
             arch: known(arch),
             source_name: source.map(|(name, _)| name.to_owned()),
             source_version: source.map(|(_, version)| format!("{epoch}{version}")),
             vendor: known(vendor),
-            modularity: None,
-            licenses: Vec::new(),
-            depends_on: Vec::new(),
-            path: path.to_owned(),
-            dev: None,
-            confidence: Confidence::High,
+            ..FoundPackage::new(PackageType::Rpm, *name, format!("{epoch}{version}"), path)
         });
     }
     if wrong > 0 {

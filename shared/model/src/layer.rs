@@ -178,6 +178,12 @@ pub struct FoundPackage {
     pub depends_on: Vec<String>,
     /// The file that proves it. The package exists while this very file is visible.
     pub path: String,
+    /// Where in that file it is, if the file is an archive: `lib/a.war!/WEB-INF/lib/b.jar`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub within: Option<String>,
+    /// Digests of what was installed, as `algorithm:value`.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub digests: Vec<String>,
     /// Whether it is needed for development only.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub dev: Option<bool>,
@@ -253,4 +259,34 @@ pub struct FoundMalware {
     pub path: String,
     /// The file's digest.
     pub digest: Digest,
+}
+
+// === impl FoundPackage ===
+
+impl FoundPackage {
+    /// A package of which nothing else is known.
+    pub fn new(
+        kind: PackageType,
+        name: impl Into<String>,
+        version: impl Into<String>,
+        path: impl Into<String>,
+    ) -> Self {
+        Self {
+            kind,
+            name: name.into(),
+            version: version.into(),
+            arch: None,
+            source_name: None,
+            source_version: None,
+            vendor: None,
+            modularity: None,
+            licenses: Vec::new(),
+            depends_on: Vec::new(),
+            path: path.into(),
+            within: None,
+            digests: Vec::new(),
+            dev: None,
+            confidence: Confidence::High,
+        }
+    }
 }

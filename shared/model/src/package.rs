@@ -78,6 +78,9 @@ pub struct Package {
     pub purl: Purl,
     /// The file that proves it.
     pub path: String,
+    /// Where in that file it is, if the file is an archive.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub within: Option<String>,
     /// The layer that brought it in: the blob's digest.
     pub layer: Digest,
     /// The architecture.
@@ -104,7 +107,7 @@ pub struct Package {
     /// Packages that it needs.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub depends_on: Vec<PackageId>,
-    /// Digests that the package manager recorded, as `algorithm:value`.
+    /// Digests of what was installed, as `algorithm:value`.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub digests: Vec<String>,
     /// The operating system package that owns the file that proves it.

@@ -41,6 +41,7 @@ fn package(name: &str, version: &str) -> Package {
         version: version.to_owned(),
         purl: Purl(format!("pkg:deb/debian/{name}@{version}")),
         path: "var/lib/dpkg/status".to_owned(),
+        within: None,
         layer: digest("layer"),
         arch: None,
         distro: None,

@@ -159,6 +159,7 @@ fn package(name: &str, version: &str) -> Package {
         version: version.to_owned(),
         purl: Purl(format!("pkg:pypi/{name}@{version}")),
         path: format!("lib/{name}/METADATA"),
+        within: None,
         layer: Digest::of(b"layer"),
         arch: None,
         distro: None,

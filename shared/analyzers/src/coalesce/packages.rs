@@ -130,6 +130,7 @@ fn report(found: &FoundPackage, path: &str, layer: Digest, os: Option<&Os>) -> P
         version: found.version.clone(),
         purl: purl(found, os),
         path: path.to_owned(),
+        within: found.within.clone(),
         layer,
         arch: found.arch.clone(),
         distro,
@@ -139,7 +140,7 @@ fn report(found: &FoundPackage, path: &str, layer: Digest, os: Option<&Os>) -> P
         modularity: found.modularity.clone(),
         licenses: found.licenses.clone(),
         depends_on: Vec::new(),
-        digests: Vec::new(),
+        digests: found.digests.clone(),
         owned_by: None,
         direct: None,
         dev: found.dev,
@@ -160,7 +161,10 @@ fn id(found: &FoundPackage, path: &str) -> PackageId {
     let rest = match arch {
         Some(arch) if kind.is_os() => format!("/{arch}"),
         None if kind.is_os() => String::new(),
-        _ => format!("#{path}"),
+        _ => match &found.within {
+            Some(within) => format!("#{path}!/{within}"),
+            None => format!("#{path}"),
+        },
     };
     PackageId(format!("{kind}:{name}@{version}{rest}"))
 }

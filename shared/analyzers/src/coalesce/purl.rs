@@ -40,14 +40,11 @@ fn make<'a>(
     let kind = found.kind.as_str();
     let mut purl = match found.kind {
         PackageType::Pypi => PackageUrl::new(kind, normalized(&found.name))?,
-        PackageType::Npm => match found.name.split_once('/') {
-            Some((scope, name)) => {
-                let mut purl = PackageUrl::new(kind, name)?;
-                purl.with_namespace(scope)?;
-                purl
-            }
-            None => PackageUrl::new(kind, found.name.as_str())?,
-        },
+        PackageType::Npm => namespaced(kind, found.name.split_once('/'), &found.name)?,
+        PackageType::Maven => namespaced(kind, found.name.split_once(':'), &found.name)?,
+        PackageType::Golang | PackageType::Composer => {
+            namespaced(kind, found.name.rsplit_once('/'), &found.name)?
+        }
         _ => PackageUrl::new(kind, found.name.as_str())?,
     };
     purl.with_version(version(found))?;
@@ -68,6 +65,19 @@ fn make<'a>(
             purl.add_qualifier("distro", distro)?;
         }
     }
+    Ok(purl)
+}
+
+fn namespaced<'a>(
+    kind: &'a str,
+    parts: Option<(&'a str, &'a str)>,
+    whole: &'a str,
+) -> Result<PackageUrl<'a>, packageurl::Error> {
+    let Some((namespace, name)) = parts else {
+        return PackageUrl::new(kind, whole);
+    };
+    let mut purl = PackageUrl::new(kind, name)?;
+    purl.with_namespace(namespace)?;
     Ok(purl)
 }
 

@@ -5,9 +5,9 @@ mod unpacking;
 use std::sync::Arc;
 
 use model::{
-    AnalyzerId, Confidence, Digest, Entries, FoundFinding, FoundMalware, FoundOs, FoundPackage,
-    FoundSecret, Gap, GapCode, Hides, HistoryStep, LayerEntry, LayerReport, Misconfiguration,
-    Owned, PackageType, Section, Severity,
+    AnalyzerId, Digest, Entries, FoundFinding, FoundMalware, FoundOs, FoundPackage, FoundSecret,
+    Gap, GapCode, Hides, HistoryStep, LayerEntry, LayerReport, Misconfiguration, Owned,
+    PackageType, Section, Severity,
 };
 
 use super::*;
@@ -69,19 +69,8 @@ fn layer(name: &str, lines: &[&str], section: Section) -> LayerReport {
 
 fn package(kind: PackageType, name: &str, version: &str, path: &str) -> FoundPackage {
     FoundPackage {
-        kind,
-        name: name.to_owned(),
-        version: version.to_owned(),
         arch: kind.is_os().then(|| "amd64".to_owned()),
-        source_name: None,
-        source_version: None,
-        vendor: None,
-        modularity: None,
-        licenses: Vec::new(),
-        depends_on: Vec::new(),
-        path: path.to_owned(),
-        dev: None,
-        confidence: Confidence::High,
+        ..FoundPackage::new(kind, name, version, path)
     }
 }
 

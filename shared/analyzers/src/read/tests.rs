@@ -5,7 +5,7 @@ use std::{
 
 use archive::Entry;
 use flate2::{Compression, write::GzEncoder};
-use model::{AnalyzerId, Confidence, EntryKind, FoundPackage, PackageType};
+use model::{AnalyzerId, EntryKind, FoundPackage, PackageType};
 use proptest::prelude::*;
 
 use super::*;
@@ -75,21 +75,12 @@ impl Analyzer for Lengths {
         for file in files {
             length += io::copy(&mut file.reader(), &mut io::sink()).map_err(Malformed::Spilled)?;
         }
-        found.add_package(FoundPackage {
-            kind: PackageType::Generic,
-            name: files.iter().map(File::path).collect::<Vec<_>>().join("+"),
-            version: length.to_string(),
-            arch: None,
-            source_name: None,
-            source_version: None,
-            vendor: None,
-            modularity: None,
-            licenses: Vec::new(),
-            depends_on: Vec::new(),
-            path: files[0].path().to_owned(),
-            dev: None,
-            confidence: Confidence::High,
-        });
+        found.add_package(FoundPackage::new(
+            PackageType::Generic,
+            files.iter().map(File::path).collect::<Vec<_>>().join("+"),
+            length.to_string(),
+            files[0].path(),
+        ));
         if length == 13 {
             return Err(Malformed::Format("it has 13 bytes".to_owned()));
         }
@@ -493,19 +484,9 @@ fn every_text_of_a_result_counts() {
     let text = "x".repeat(1000);
     let mut found = Found::new(10_000);
     let package = || FoundPackage {
-        kind: PackageType::Npm,
-        name: "a".to_owned(),
-        version: "1".to_owned(),
-        arch: None,
         source_name: Some(text.clone()),
         source_version: Some(text.clone()),
-        vendor: None,
-        modularity: None,
-        licenses: Vec::new(),
-        depends_on: Vec::new(),
-        path: "p".to_owned(),
-        dev: None,
-        confidence: Confidence::High,
+        ..FoundPackage::new(PackageType::Npm, "a", "1", "p")
     };
     (0..9).for_each(|_| found.add_package(package()));
     assert_eq!((found.packages.len(), found.is_over), (4, true));

@@ -4,8 +4,8 @@
 //! free byte, level, type. Values too large for a page, as nearly all headers are, stand in a chain
 //! of overflow pages.
 
-use super::source::{Order, Source, wrong};
-use crate::Malformed;
+use super::source::{Order, Source};
+use crate::{Malformed, malformed};
 
 const MAGIC: u32 = 0x0006_1561;
 const PAGE_BYTES: std::ops::RangeInclusive<u32> = 512..=65_536;
@@ -42,13 +42,13 @@ pub(super) fn read(source: &mut Source, each: &mut dyn FnMut(&[u8])) -> Result<(
     let order = orders
         .into_iter()
         .find(|order| order.u32(&head, 12) == Some(MAGIC));
-    let order = order.ok_or_else(|| wrong("it is no hash table of Berkeley DB"))?;
+    let order = order.ok_or_else(|| malformed("it is no hash table of Berkeley DB"))?;
     let page_bytes = order.u32(&head, 20).unwrap_or_default();
     if !PAGE_BYTES.contains(&page_bytes) || !page_bytes.is_power_of_two() {
-        return Err(wrong(format!("its pages have {page_bytes} bytes")));
+        return Err(malformed(format!("its pages have {page_bytes} bytes")));
     }
     if head.get(24).is_some_and(|algorithm| *algorithm != 0) {
-        return Err(wrong("it is encrypted"));
+        return Err(malformed("it is encrypted"));
     }
     let mut database = Database {
         source,
@@ -62,7 +62,7 @@ pub(super) fn read(source: &mut Source, each: &mut dyn FnMut(&[u8])) -> Result<(
         .checked_div(page_bytes.into())
         .unwrap_or_default();
     if u64::from(last) >= pages {
-        return Err(wrong(format!(
+        return Err(malformed(format!(
             "it has {pages} pages, and the last is said to be {last}"
         )));
     }
@@ -92,7 +92,7 @@ impl Database<'_> {
             let start = self.order.u16(page, at).map(usize::from);
             let item = start.and_then(|start| page.get(start..end));
             let (Some(start), Some(item)) = (start, item) else {
-                return Err(wrong("an entry reaches beyond its page"));
+                return Err(malformed("an entry reaches beyond its page"));
             };
             end = start;
             if index % 2 == 1 {
@@ -113,14 +113,16 @@ impl Database<'_> {
                 let first = self.order.u32(item, 4);
                 let length = self.order.u32(item, 8);
                 let (Some(first), Some(length)) = (first, length) else {
-                    return Err(wrong("a value is cut off"));
+                    return Err(malformed("a value is cut off"));
                 };
                 let value = self.chain(first, length)?;
                 each(&value);
             }
             kind => {
                 let kind = kind.map(|(kind, _)| *kind);
-                return Err(wrong(format!("a value is of the unknown kind {kind:?}")));
+                return Err(malformed(format!(
+                    "a value is of the unknown kind {kind:?}"
+                )));
             }
         }
         Ok(())
@@ -137,7 +139,7 @@ impl Database<'_> {
             let bytes = page.get(PAGE_HEAD..PAGE_HEAD.saturating_add(used));
             let bytes = bytes.filter(|bytes| !bytes.is_empty() && page.get(25) == Some(&OVERFLOW));
             let Some(bytes) = bytes else {
-                return Err(wrong(format!("page {next} is no part of a long value")));
+                return Err(malformed(format!("page {next} is no part of a long value")));
             };
             value.extend_from_slice(bytes);
             next = self.order.u32(&page, 16).unwrap_or_default();

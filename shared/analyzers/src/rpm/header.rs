@@ -5,8 +5,8 @@
 
 use std::collections::HashMap;
 
-use super::source::{Order, wrong};
-use crate::Malformed;
+use super::source::Order;
+use crate::{Malformed, malformed};
 
 const ENTRY_BYTES: usize = 16;
 
@@ -82,13 +82,13 @@ impl<'a> Header<'a> {
         let index = count.saturating_mul(ENTRY_BYTES);
         let rest = bytes.get(8..).unwrap_or_default();
         let Some((index, values)) = rest.split_at_checked(index) else {
-            return Err(wrong(format!(
+            return Err(malformed(format!(
                 "a header has no room for its {count} entries"
             )));
         };
         let length = Order::Big.u32(bytes, 4).unwrap_or_default() as usize;
         let Some(values) = values.get(..length) else {
-            return Err(wrong(format!(
+            return Err(malformed(format!(
                 "a header has no room for {length} bytes of values"
             )));
         };
@@ -100,7 +100,7 @@ impl<'a> Header<'a> {
                 continue;
             }
             let Some(values) = values.get(field(8) as usize..) else {
-                return Err(wrong(format!("tag {tag} is beyond its header")));
+                return Err(malformed(format!("tag {tag} is beyond its header")));
             };
             let entry = Entry {
                 kind: field(4),
@@ -124,7 +124,7 @@ impl<'a> Header<'a> {
             return Ok(Vec::new());
         };
         if !matches!(entry.kind, STRING | STRINGS | TRANSLATED) {
-            return Err(wrong(format!(
+            return Err(malformed(format!(
                 "{tag:?} is no text but of type {}",
                 entry.kind
             )));
@@ -135,7 +135,7 @@ impl<'a> Header<'a> {
             let end = memchr::memchr(0, rest);
             let text = end.and_then(|end| rest.split_at_checked(end));
             let Some((text, more)) = text else {
-                return Err(wrong(format!("{tag:?} is beyond its header")));
+                return Err(malformed(format!("{tag:?} is beyond its header")));
             };
             texts.push(String::from_utf8_lossy(text).into_owned());
             rest = more.get(1..).unwrap_or_default();
@@ -156,10 +156,14 @@ impl<'a> Header<'a> {
         let width = match entry.kind {
             INT16 => 2,
             INT32 => 4,
-            kind => return Err(wrong(format!("{tag:?} is no number but of type {kind}"))),
+            kind => {
+                return Err(malformed(format!(
+                    "{tag:?} is no number but of type {kind}"
+                )));
+            }
         };
         let bytes = entry.values.get(..entry.count.saturating_mul(width));
-        let bytes = bytes.ok_or_else(|| wrong(format!("{tag:?} is beyond its header")))?;
+        let bytes = bytes.ok_or_else(|| malformed(format!("{tag:?} is beyond its header")))?;
         let number = |bytes: &[u8]| match width {
             2 => Order::Big.u16(bytes, 0).map(u32::from),
             _ => Order::Big.u32(bytes, 0),

@@ -3,8 +3,8 @@
 //! 32 bytes of head, then slots of 16 bytes up to the end of the pages meant for them, then headers
 //! in blocks of 16 bytes, each with a head of its own that repeats the slot's number.
 
-use super::source::{Order, Source, wrong};
-use crate::Malformed;
+use super::source::{Order, Source};
+use crate::{Malformed, malformed};
 
 const MAGIC: &[u8] = b"RpmP";
 const SLOT_MAGIC: &[u8] = b"Slot";
@@ -27,13 +27,13 @@ pub(super) fn read(source: &mut Source, each: &mut dyn FnMut(&[u8])) -> Result<(
     let head = source.read(0, HEAD_BYTES)?;
     let version = Order::Little.u32(&head, 4);
     if !recognizes(&head) || version != Some(0) {
-        return Err(wrong(
+        return Err(malformed(
             "it is no database of rpm's, or of an unknown version",
         ));
     }
     let pages = Order::Little.u32(&head, 12).unwrap_or_default();
     if pages > SLOT_PAGES_MAX {
-        return Err(wrong(format!(
+        return Err(malformed(format!(
             "it has {pages} pages of slots, more than {SLOT_PAGES_MAX}"
         )));
     }
@@ -43,7 +43,7 @@ pub(super) fn read(source: &mut Source, each: &mut dyn FnMut(&[u8])) -> Result<(
     for slot in slots.chunks_exact(SLOT_BYTES) {
         let number = Order::Little.u32(slot, 4).unwrap_or_default();
         if !slot.starts_with(SLOT_MAGIC) {
-            return Err(wrong("a slot does not begin as one"));
+            return Err(malformed("a slot does not begin as one"));
         }
         if number != 0 {
             let header = read_header(source, slot, number)?;
@@ -61,7 +61,9 @@ fn read_header(source: &mut Source, slot: &[u8], number: u32) -> Result<Vec<u8>,
     let is_its = head.starts_with(HEADER_MAGIC) && Order::Little.u32(&head, 4) == Some(number);
     let length = u64::from(Order::Little.u32(&head, 12).unwrap_or_default());
     if !is_its || length > u64::from(blocks).saturating_mul(BLOCK_BYTES) {
-        return Err(wrong(format!("slot {number} does not lead to its header")));
+        return Err(malformed(format!(
+            "slot {number} does not lead to its header"
+        )));
     }
     let length = source.take_room(length)?;
     source.read(offset.saturating_add(SLOT_BYTES as u64), length)

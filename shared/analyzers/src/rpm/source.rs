@@ -4,7 +4,7 @@ use std::io::{Read as _, Seek as _, SeekFrom};
 
 use archive::Reader;
 
-use crate::{File, Malformed};
+use crate::{File, Malformed, malformed};
 
 /// The largest real header, of a package with all of Linux's firmware, has 1 MB.
 pub(super) const HEADER_BYTES_MAX: u64 = 64 << 20;
@@ -22,11 +22,6 @@ pub(super) struct Source {
 pub(super) enum Order {
     Big,
     Little,
-}
-
-/// The error of a file that is not what it should be.
-pub(super) fn wrong(detail: impl Into<String>) -> Malformed {
-    Malformed::Format(detail.into())
 }
 
 // === impl Source ===
@@ -53,7 +48,7 @@ impl Source {
                 "{length} bytes at {offset} are beyond its {} bytes",
                 self.size
             );
-            return Err(wrong(detail));
+            return Err(malformed(detail));
         }
         let mut bytes = vec![0; length];
         let seeked = self.reader.seek(SeekFrom::Start(offset));
@@ -70,7 +65,7 @@ impl Source {
         }
         let Some(room) = self.room.checked_sub(bytes) else {
             let detail = "its headers have more bytes together than the file";
-            return Err(wrong(detail));
+            return Err(malformed(detail));
         };
         self.room = room;
         usize::try_from(bytes).map_err(|_| Malformed::TooLarge(bytes, HEADER_BYTES_MAX))

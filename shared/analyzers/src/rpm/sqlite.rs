@@ -6,8 +6,8 @@
 
 use std::collections::{HashMap, HashSet};
 
-use super::source::{Order, Source, wrong};
-use crate::Malformed;
+use super::source::{Order, Source};
+use crate::{Malformed, malformed};
 
 const MAGIC: &[u8] = b"SQLite format 3\0";
 const FILE_HEAD: usize = 100;
@@ -66,7 +66,7 @@ pub(super) fn read(
             root = u32::try_from(*page).ok();
         }
     })?;
-    let root = root.ok_or_else(|| wrong("it has no table `Packages`"))?;
+    let root = root.ok_or_else(|| malformed("it has no table `Packages`"))?;
     pages.walk(root, &mut |row| {
         if let [_, Value::Bytes(header), ..] = row {
             each(header);
@@ -91,23 +91,25 @@ impl Pages {
         pages.read_log()?;
         let head = pages.page(1)?;
         if !recognizes(&head) {
-            return Err(wrong("it is no SQLite database"));
+            return Err(malformed("it is no SQLite database"));
         }
         let page_bytes = match Order::Big.u16(&head, 16).unwrap_or_default() {
             1 => 65_536,
             bytes => usize::from(bytes),
         };
         if !(512..=65_536).contains(&page_bytes) || !page_bytes.is_power_of_two() {
-            return Err(wrong(format!("its pages have {page_bytes} bytes")));
+            return Err(malformed(format!("its pages have {page_bytes} bytes")));
         }
         if !pages.newer.is_empty() && page_bytes != pages.page_bytes {
-            return Err(wrong("its log has pages of another size"));
+            return Err(malformed("its log has pages of another size"));
         }
         let reserved = head.get(20).copied().map_or(0, usize::from);
         pages.page_bytes = page_bytes;
         pages.usable = page_bytes.saturating_sub(reserved);
         if pages.usable < 480 {
-            return Err(wrong(format!("{reserved} bytes of each page are reserved")));
+            return Err(malformed(format!(
+                "{reserved} bytes of each page are reserved"
+            )));
         }
         Ok(pages)
     }
@@ -117,7 +119,7 @@ impl Pages {
             return log.read(*offset, self.page_bytes);
         }
         let before = u64::from(number).checked_sub(1);
-        let before = before.ok_or_else(|| wrong("there is no page 0"))?;
+        let before = before.ok_or_else(|| malformed("there is no page 0"))?;
         let offset = before.saturating_mul(self.page_bytes as u64);
         self.source.read(offset, self.page_bytes)
     }
@@ -134,12 +136,14 @@ impl Pages {
         let order = match Order::Big.u32(&head, 0) {
             Some(0x377f_0682) => Order::Little,
             Some(0x377f_0683) => Order::Big,
-            _ => return Err(wrong("its log does not begin as one")),
+            _ => return Err(malformed("its log does not begin as one")),
         };
         let page_bytes = Order::Big.u32(&head, 8).unwrap_or_default();
         let page_bytes = usize::try_from(page_bytes).unwrap_or_default();
         if !(512..=65_536).contains(&page_bytes) {
-            return Err(wrong(format!("its log has pages of {page_bytes} bytes")));
+            return Err(malformed(format!(
+                "its log has pages of {page_bytes} bytes"
+            )));
         }
         let mut sums = sum(order, (0, 0), head.get(..24).unwrap_or_default());
         if !agrees(&head, 24, sums) {
@@ -177,7 +181,7 @@ impl Pages {
         let mut ahead = vec![(root, 0_usize)];
         while let Some((number, depth)) = ahead.pop() {
             if depth > DEPTH_MAX || !visited.insert(number) {
-                return Err(wrong(format!(
+                return Err(malformed(format!(
                     "page {number} is reached twice, or too deep"
                 )));
             }
@@ -189,7 +193,7 @@ impl Pages {
             let cell = |index: usize| {
                 let at = index.saturating_mul(2).saturating_add(list);
                 let at = Order::Big.u16(&page, at).map(usize::from);
-                at.ok_or_else(|| wrong(format!("page {number} has fewer cells than it says")))
+                at.ok_or_else(|| malformed(format!("page {number} has fewer cells than it says")))
             };
             match kind {
                 Some(INTERIOR) => {
@@ -197,7 +201,7 @@ impl Pages {
                     ahead.extend(right.map(|page| (page, depth.saturating_add(1))));
                     for index in (0..cells).rev() {
                         let left = Order::Big.u32(&page, cell(index)?);
-                        let left = left.ok_or_else(|| wrong("a cell is cut off"))?;
+                        let left = left.ok_or_else(|| malformed("a cell is cut off"))?;
                         ahead.push((left, depth.saturating_add(1)));
                     }
                 }
@@ -205,10 +209,10 @@ impl Pages {
                     for index in 0..cells {
                         let at = cell(index)?;
                         let payload = self.payload(page.get(at..).unwrap_or_default())?;
-                        each(&row(&payload).ok_or_else(|| wrong("a row is cut off"))?);
+                        each(&row(&payload).ok_or_else(|| malformed("a row is cut off"))?);
                     }
                 }
-                _ => return Err(wrong(format!("page {number} is no part of a table"))),
+                _ => return Err(malformed(format!("page {number} is no part of a table"))),
             }
         }
         Ok(())
@@ -216,7 +220,7 @@ impl Pages {
 
     /// A row's bytes: what does not fit into its page stands in a chain of others.
     fn payload(&mut self, cell: &[u8]) -> Result<Vec<u8>, Malformed> {
-        let cut = || wrong("a cell is cut off");
+        let cut = || malformed("a cell is cut off");
         let (length, rest) = varint(cell).ok_or_else(cut)?;
         let (_row, rest) = varint(rest).ok_or_else(cut)?;
         let local = self.local_bytes(length);

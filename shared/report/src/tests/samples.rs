@@ -225,6 +225,7 @@ fn package() -> Package {
         version: "3.0.11-1~deb12u1".to_owned(),
         purl: Purl("pkg:deb/debian/openssl@3.0.11-1~deb12u1?arch=amd64".to_owned()),
         path: "var/lib/dpkg/status".to_owned(),
+        within: None,
         layer: Digest::of(b"layer"),
         arch: Some("amd64".to_owned()),
         distro: Some("debian-12".to_owned()),

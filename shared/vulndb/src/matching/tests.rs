@@ -67,6 +67,7 @@ fn package(kind: PackageType, name: &str, version: &str) -> Package {
         version: version.to_owned(),
         purl: Purl(format!("pkg:{kind}/{name}@{version}")),
         path: format!("lib/{name}-{version}/meta"),
+        within: None,
         layer: Digest::of(b"layer"),
         arch: None,
         distro: None,

@@ -1,0 +1,69 @@
+//! Programs and libraries: what stands in which section or at which address.
+
+use std::io::{Seek as _, SeekFrom};
+
+use archive::{Entry, Reader};
+use object::{Object as _, ObjectSection as _, ObjectSegment as _, ReadCache};
+
+use crate::{File, Wanted};
+
+/// No program that carries a list of its modules is smaller: their run times alone are larger.
+const BYTES_MIN: u64 = 16 << 10;
+
+/// A program whose head was understood.
+pub(crate) struct Executable<'a>(object::File<'a, &'a ReadCache<Reader>>);
+
+/// Wants what begins as ELF, PE or Mach-O.
+pub(crate) fn wants(entry: &Entry<'_>, head: &[u8]) -> Wanted {
+    let is_one = head.starts_with(b"\x7fELF")
+        || head.starts_with(b"MZ")
+        || [
+            b"\xfe\xed\xfa\xce",
+            b"\xfe\xed\xfa\xcf",
+            b"\xce\xfa\xed\xfe",
+            b"\xcf\xfa\xed\xfe",
+        ]
+        .iter()
+        .any(|magic| head.starts_with(*magic));
+    if is_one && entry.size >= BYTES_MIN {
+        Wanted::Alone
+    } else {
+        Wanted::No
+    }
+}
+
+/// The content of a file, of which only what is asked for is read.
+pub(crate) fn content(file: &File) -> ReadCache<Reader> {
+    let mut reader = file.reader();
+    // A reader of a file of ours begins at its start; seeking there cannot go wrong.
+    let _start = reader.seek(SeekFrom::Start(0));
+    ReadCache::new(reader)
+}
+
+// === impl Executable ===
+
+impl<'a> Executable<'a> {
+    /// `None` where it only begins as one.
+    pub(crate) fn parse(content: &'a ReadCache<Reader>) -> Option<Self> {
+        object::File::parse(content).ok().map(Self)
+    }
+
+    /// Where the first section of one of these names is, and how long.
+    pub(crate) fn section(&self, names: &[&str]) -> Option<(u64, u64)> {
+        let section = names.iter().find_map(|name| self.0.section_by_name(name))?;
+        Some((section.address(), section.size()))
+    }
+
+    /// The content of a section of one of these names, if it is not longer than a limit.
+    pub(crate) fn section_data(&self, names: &[&str], bytes_max: u64) -> Option<&'a [u8]> {
+        let section = names.iter().find_map(|name| self.0.section_by_name(name))?;
+        let is_small = section.size() <= bytes_max;
+        is_small.then(|| section.data().ok()).flatten()
+    }
+
+    /// So many bytes from an address.
+    pub(crate) fn at(&self, address: u64, length: u64) -> Option<&'a [u8]> {
+        let mut segments = self.0.segments();
+        segments.find_map(|segment| segment.data_range(address, length).ok().flatten())
+    }
+}

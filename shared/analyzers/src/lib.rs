@@ -30,6 +30,12 @@
 //! | `rpm` | `Packages`, `Packages.db`, `rpmdb.sqlite` in `var/lib/rpm`, `usr/lib/sysimage/rpm`, `usr/share/rpm`; `var/lib/rpmmanifest/container-manifest-2` | RPM packages, their files |
 //! | `python` | `*.dist-info/METADATA`, `*.egg-info/PKG-INFO`, `*.egg-info`; never in `_vendor` | Python packages |
 //! | `npm` | `…/node_modules/NAME/package.json`, `…/node_modules/@SCOPE/NAME/package.json` | npm packages |
+//! | `gem` | `specifications/*.gemspec`, `specifications/default/*.gemspec` | Ruby gems |
+//! | `composer` | `composer/installed.json` | PHP packages |
+//! | `dotnet` | `*.deps.json` | .NET packages |
+//! | `cran` | `library/NAME/DESCRIPTION`, `site-library/NAME/DESCRIPTION` | R packages |
+//! | `erlang` | `ebin/NAME.app` | Erlang and Elixir applications |
+//! | `conda` | `conda-meta/*.json` | Conda packages |
 //! | `jar` | `*.jar`, `*.war`, `*.ear` and the like, and those inside of them | Java artifacts |
 //! | `golang` | programs that Go built: ELF, PE, Mach-O | their modules, and the standard library |
 //! | `cargo` | programs that `cargo auditable` built | their crates |
@@ -59,11 +65,17 @@ mod analyzer;
 mod apk;
 mod cargo;
 mod coalesce;
+mod composer;
+mod conda;
 #[cfg(test)]
 mod conformance;
+mod cran;
+mod dotnet;
 mod dpkg;
+mod erlang;
 mod executable;
 mod file;
+mod gem;
 mod golang;
 mod jar;
 mod links;
@@ -100,6 +112,12 @@ pub static ANALYZERS: &[MakeAnalyzer] = &[
     rpm::Rpm::boxed,
     python::Python::boxed,
     npm::Npm::boxed,
+    gem::Gem::boxed,
+    composer::Composer::boxed,
+    dotnet::Dotnet::boxed,
+    cran::Cran::boxed,
+    erlang::Erlang::boxed,
+    conda::Conda::boxed,
     jar::Jar::boxed,
     golang::Golang::boxed,
     cargo::Cargo::boxed,

@@ -22,7 +22,7 @@ const FIELDS_MAX: usize = 10_000;
 const MORE_LINES_MAX: usize = 10_000;
 
 /// Fields of which all lines are read.
-const FOLDED: &[&str] = &["Pre-Depends", "Depends"];
+const FOLDED: &[&str] = &["Pre-Depends", "Depends", "Imports"];
 
 /// One paragraph.
 #[derive(Debug, Default)]

@@ -32,6 +32,14 @@ pub enum PackageType {
     Composer,
     /// .NET.
     Nuget,
+    /// R.
+    Cran,
+    /// Erlang and Elixir.
+    Hex,
+    /// Applications that come with Erlang itself.
+    Otp,
+    /// Conda environments.
+    Conda,
     /// Anything else, and kinds that a newer writer knows.
     #[serde(other)]
     Generic,
@@ -140,6 +148,10 @@ impl PackageType {
             Self::Gem => "gem",
             Self::Composer => "composer",
             Self::Nuget => "nuget",
+            Self::Cran => "cran",
+            Self::Hex => "hex",
+            Self::Otp => "otp",
+            Self::Conda => "conda",
             Self::Generic => "generic",
         }
     }

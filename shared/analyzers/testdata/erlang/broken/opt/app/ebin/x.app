@@ -1,0 +1,1 @@
+{application, x, [{vsn, git}]}.

@@ -227,13 +227,32 @@ impl Fabric {
 
     /// Runs a `tidewaiter` command against the server and returns its output.
     pub(crate) fn tidewaiter(&self, arguments: &[&str]) -> std::process::Output {
-        Command::new(tidewaiter_binary())
+        self.command(&tidewaiter_binary())
             .args(arguments)
-            .env("TIDEWAITER_SERVER", format!("http://{}", self.address()))
-            .env("TIDEWAITER_TOKEN", self.token())
-            .env("XDG_CACHE_HOME", self.dir.path())
             .output()
             .expect("tidewaiter runs")
+    }
+
+    /// A program with what it needs to ask the server.
+    pub(crate) fn command(&self, program: &Path) -> Command {
+        let mut command = Command::new(program);
+        command
+            .env("TIDEWAITER_SERVER", format!("http://{}", self.address()))
+            .env("TIDEWAITER_TOKEN", self.token())
+            .env("XDG_CACHE_HOME", self.dir.path());
+        command
+    }
+
+    /// `GET path` whose answer goes on, perhaps behind an event.
+    pub(crate) async fn open(&self, path: &str, last_event_id: Option<&str>) -> reqwest::Response {
+        let url = format!("http://{}{path}", self.address());
+        let request = self.http.get(url).bearer_auth(self.token());
+        // It goes on for as long as the test does.
+        let mut request = request.timeout(PATIENCE * 4);
+        if let Some(id) = last_event_id {
+            request = request.header("Last-Event-ID", id);
+        }
+        request.send().await.expect("the server answers")
     }
 
     /// A warning or error with these words is part of the test.

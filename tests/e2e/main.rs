@@ -7,6 +7,7 @@
 mod advisories;
 mod chaos;
 mod crash;
+mod events;
 mod fabric;
 mod local;
 mod poison;

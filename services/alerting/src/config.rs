@@ -42,6 +42,8 @@ pub struct Config {
     pub concurrency: usize,
     /// How answers to scan requests are sent.
     pub callbacks: CallbackConfig,
+    /// Whether all news are stored once more as JSON, for subscribers that want no MessagePack.
+    pub json_bridge: bool,
     /// Where they may be sent; set from `gateway.callback_hosts`.
     #[serde(skip)]
     pub callback_hosts: Vec<String>,
@@ -129,6 +131,7 @@ impl Default for Config {
             sinks: BTreeMap::from([(log, sink)]),
             concurrency: 8,
             callbacks: CallbackConfig::default(),
+            json_bridge: false,
             callback_hosts: Vec::new(),
         }
     }

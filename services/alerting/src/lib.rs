@@ -28,6 +28,9 @@
 //!
 //! One cause gives one alert: see `signal`. Receivers verify what they get: see `signature`.
 //!
+//! Where `json_bridge` is on, it also gives all news to subscribers that want JSON
+//! ([`Bus::bridge_json`]): it is the role that carries things outward.
+//!
 //! What it does not do: it judges nothing, and it knows no people and no shifts; that is the
 //! receiver's trade.
 //!
@@ -93,6 +96,9 @@ pub async fn run(cx: &Cx, bus: &Bus, config: &Config) -> anyhow::Result<Router> 
     bus.consume(cx, consume, Arc::new(news));
     if !config.windows().is_off() {
         reminder::start(cx, bus, config.windows());
+    }
+    if config.json_bridge {
+        bus.bridge_json(cx);
     }
     let places = config.callbacks.waiting_max.max(1) + REQUESTS_BESIDE;
     let callbacks = CallbackHandler::new(cx, bus, config)?;

@@ -1,6 +1,7 @@
 //! The routes: one file per thing that can be asked for.
 
 mod advisories;
+mod events;
 mod health;
 mod images;
 mod lookup;
@@ -37,6 +38,7 @@ pub(crate) struct Api {
     /// Absent in tests: then nothing is waited for.
     bus: Option<Bus>,
     rows_examined_max: usize,
+    events: Arc<events::Streams>,
 }
 
 /// The caller, as found out before the routes.
@@ -56,6 +58,7 @@ pub(crate) fn routes(api: Api) -> Router {
         .route("/v1/scans/{id}", get(scans::get))
         .route("/v1/advisories", get(advisories::get))
         .route("/v1/health", get(health::get))
+        .route("/v1/events", get(events::get))
         .with_state(api)
 }
 
@@ -70,6 +73,7 @@ impl Api {
             marks: Arc::default(),
             bus: Some(bus.clone()),
             rows_examined_max: config.rows_examined_max,
+            events: events::Streams::new(&config.events),
         }
     }
 

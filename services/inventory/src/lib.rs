@@ -25,6 +25,7 @@
 //! | `GET /v1/scans/{id}` | `api/scans.rs` |
 //! | `GET /v1/advisories` | `api/advisories.rs` |
 //! | `GET /v1/health` | `api/health.rs` |
+//! | `GET /v1/events` | `api/events.rs` |
 //!
 //! To add a question: a file in `api/`, a route in `api.rs`, a row here. To add an index: a family
 //! in `view.rs`, and a higher schema version, which fills it from the start.
@@ -42,7 +43,7 @@ use anyhow::Context as _;
 use bus::Bus;
 use chassis::Cx;
 
-pub use self::config::Config;
+pub use self::config::{Config, EventsConfig};
 use self::{api::Api, view::View};
 
 /// Starts to follow the records, and gives the routes. Who calls them was found out before: they

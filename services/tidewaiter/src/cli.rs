@@ -1,9 +1,13 @@
 //! What can be typed: commands, flags, help.
 
+pub(crate) mod events;
+
 use std::{path::PathBuf, time::Duration};
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use model::{Platform, Severity};
+
+use self::events::EventsCommand;
 
 /// Secures containers through their whole life: images before and after they enter a registry.
 #[derive(Debug, Parser)]
@@ -71,6 +75,9 @@ Examples:
     /// Dead letters: messages that could not be handled, and the way back for them
     #[command(subcommand)]
     Dlq(DlqCommand),
+    /// Events: follow what happens, and what subscribers need to know of it
+    #[command(subcommand)]
+    Events(EventsCommand),
     /// List the images that a server knows
     #[command(after_help = "Examples:
   tidewaiter images --server http://127.0.0.1:8080

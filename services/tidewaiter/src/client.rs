@@ -12,6 +12,17 @@ use crate::cli::Server;
 /// An answer may be this large: a report of the largest image we accept.
 const ANSWER_BYTES_MAX: usize = 256 << 20;
 
+/// How long a stream may go on before it is asked for again.
+const STREAM: Duration = Duration::from_hours(24);
+
+/// A server's answer that is an error.
+#[derive(Debug, thiserror::Error)]
+#[error("{message}")]
+pub(crate) struct Refused {
+    pub(crate) status: StatusCode,
+    message: String,
+}
+
 /// Talks to one server.
 #[derive(Debug)]
 pub(crate) struct Client {
@@ -84,6 +95,30 @@ impl Client {
         self.decode(answer)
     }
 
+    /// `GET path?query` whose answer goes on; perhaps with a header more.
+    pub(crate) async fn open(
+        &self,
+        path: &str,
+        query: &[(&str, String)],
+        header: Option<(&'static str, &str)>,
+    ) -> anyhow::Result<reqwest::Response> {
+        let mut url = self.url(path)?;
+        url.query_pairs_mut().extend_pairs(query);
+        let mut request = self.request(Method::GET, url).timeout(STREAM);
+        if let Some((name, value)) = header {
+            request = request.header(name, value);
+        }
+        let answer = request
+            .send()
+            .await
+            .with_context(|| format!("asking the server at `{}`", self.base))?;
+        if answer.status().is_success() {
+            return Ok(answer);
+        }
+        let refused = self.whole(answer).await?;
+        Err(self.refusal(&refused).into())
+    }
+
     fn url(&self, path: &str) -> anyhow::Result<reqwest::Url> {
         let text = format!("{}{path}", self.base);
         reqwest::Url::parse(&text).with_context(|| {
@@ -103,10 +138,14 @@ impl Client {
     }
 
     async fn send(&self, request: RequestBuilder) -> anyhow::Result<(StatusCode, Vec<u8>)> {
-        let mut answer = request
+        let answer = request
             .send()
             .await
             .with_context(|| format!("asking the server at `{}`", self.base))?;
+        self.whole(answer).await
+    }
+
+    async fn whole(&self, mut answer: reqwest::Response) -> anyhow::Result<(StatusCode, Vec<u8>)> {
         let status = answer.status();
         let mut body = Vec::new();
         while let Some(chunk) = answer
@@ -122,28 +161,34 @@ impl Client {
         Ok((status, body))
     }
 
-    fn decode<T: DeserializeOwned>(
-        &self,
-        (status, body): (StatusCode, Vec<u8>),
-    ) -> anyhow::Result<T> {
-        if status.is_success() {
-            return serde_json::from_slice(&body).context("reading the server's answer");
+    fn decode<T: DeserializeOwned>(&self, answer: (StatusCode, Vec<u8>)) -> anyhow::Result<T> {
+        if answer.0.is_success() {
+            return serde_json::from_slice(&answer.1).context("reading the server's answer");
         }
-        let problem: serde_json::Value = serde_json::from_slice(&body).unwrap_or_default();
+        Err(self.refusal(&answer).into())
+    }
+
+    /// What an answer that is an error says.
+    fn refusal(&self, (status, body): &(StatusCode, Vec<u8>)) -> Refused {
+        let problem: serde_json::Value = serde_json::from_slice(body).unwrap_or_default();
         let text = |field: &str| problem.get(field).and_then(|value| value.as_str());
         let what = text("detail")
             .or(text("error"))
             .unwrap_or("no reason given");
-        let hint = match (status, text("hint")) {
+        let hint = match (*status, text("hint")) {
             (_, Some(hint)) => format!(" ({hint})"),
             (StatusCode::UNAUTHORIZED, None) => {
                 " (give a token with --token-file or TIDEWAITER_TOKEN)".to_owned()
             }
             _ => String::new(),
         };
-        bail!(
+        let message = format!(
             "the server at `{}` answered {status}: {what}{hint}",
             self.base
-        )
+        );
+        Refused {
+            status: *status,
+            message,
+        }
     }
 }

@@ -3,6 +3,7 @@
 mod check;
 mod db;
 mod dlq;
+mod events;
 mod images;
 mod policy;
 mod scan;
@@ -39,6 +40,7 @@ pub(crate) fn run(cli: Cli) -> anyhow::Result<Exit> {
             Command::Db(command) => db::run(config, &global, command).await,
             Command::Policy(command) => policy::run(command).await,
             Command::Dlq(command) => dlq::run(config, command).await,
+            Command::Events(command) => events::run(config, &global, command).await,
             Command::Images(args) => images::run(args).await,
             Command::Check(args) => check::run(args).await,
         }

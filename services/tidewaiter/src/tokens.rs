@@ -25,7 +25,7 @@ use axum::{
 use bus::Store;
 use chassis::{
     Cx, Secret,
-    http::{ApiError, Grant, Tokens, TokensAway, token_digest},
+    http::{ApiError, Grant, Standing, Tokens, TokensAway, token_digest},
 };
 use futures::future::BoxFuture;
 use model::{Digest, Scope, Slug, TokenRecord, event::CONFIG};
@@ -164,7 +164,8 @@ pub(crate) async fn identify(
         .map(str::to_owned);
     let is_hook = request.uri().path().starts_with("/hooks/");
     if let Some(token) = token.filter(|_| !is_hook) {
-        let grant = match tokens.find(&token_digest(token.trim())).await {
+        let standing = Standing::new(tokens, token_digest(token.trim()));
+        let grant = match standing.grant().await {
             Ok(Some(grant)) => grant,
             Ok(None) => {
                 let error = ApiError::new(
@@ -178,6 +179,7 @@ pub(crate) async fn identify(
             Err(away) => return ApiError::from(away).into_response(),
         };
         request.extensions_mut().insert(grant);
+        request.extensions_mut().insert(standing);
     }
     next.run(request).await
 }

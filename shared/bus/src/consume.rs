@@ -262,7 +262,7 @@ impl<H: Handler> Taker<H> {
                     return Next::Rebind;
                 }
                 Pulled::Silent => {}
-                Pulled::Alive => self.not_ready = 0,
+                Pulled::Alive(_) => self.not_ready = 0,
             }
         }
     }

@@ -16,7 +16,8 @@
 //! last one while nothing else ran beside it, make a dead letter; failures that may be gone the
 //! next time are tried for a day and never count as deaths. Dead letters can be listed, retried and
 //! dropped ([`Bus::dead_letters`]). A body over 256 KB travels as an object and every reader gets it
-//! back. Who only looks reads a stream in order from any place ([`Bus::tail`]).
+//! back. Who only looks reads a stream in order from any place ([`Bus::tail`]), or all news as one
+//! ([`Bus::news`]); [`Bus::bridge_json`] gives the news to those who want JSON.
 //!
 //! What it does not do: it does not know what events mean, and it promises no order between
 //! messages. To an outside receiver the promise is *at least once* under one CloudEvents id.
@@ -75,6 +76,9 @@ pub use self::{
     slots::Slots,
     spool::{Spool, SpoolError},
     store::{Store, Stored, Usage, Written},
-    tail::{Start, Tail, Tailed},
+    tail::{
+        Begin, BeginError, Heard, Missed, News, Piece, Position, PositionError, Selection, Start,
+        Tail, Tailed, Told, cloud_event, cloud_event_text,
+    },
     topology::ConsumerSpec,
 };

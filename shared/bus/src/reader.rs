@@ -23,6 +23,11 @@ pub(crate) struct Reader {
     stream: String,
     /// The next sequence that is wanted.
     pub(crate) next: u64,
+    /// How often a consumer was made.
+    pub(crate) openings: u64,
+    /// How many messages there are beyond the last one, as far as the server has said.
+    pub(crate) behind: Option<u64>,
+    batch: usize,
     /// Where to begin, until the first message says its sequence.
     since: Option<Timestamp>,
     /// The one subject to read; empty reads all.
@@ -46,6 +51,8 @@ pub(crate) struct State {
     pub(crate) first: u64,
     pub(crate) last: u64,
     pub(crate) bytes: u64,
+    /// When it was made.
+    pub(crate) created: String,
 }
 
 struct Source {
@@ -67,11 +74,13 @@ pub(crate) async fn state(wire: &Wire, stream: &str) -> Result<State, WireError>
             .and_then(Value::as_u64)
             .unwrap_or_default()
     };
+    let created = info.get("created").and_then(Value::as_str);
     Ok(State {
         messages: number("messages"),
         first: number("first_seq"),
         last: number("last_seq"),
         bytes: number("bytes"),
+        created: created.unwrap_or_default().to_owned(),
     })
 }
 
@@ -84,6 +93,9 @@ impl Reader {
             wire,
             stream,
             next: from.max(1),
+            openings: 0,
+            behind: None,
+            batch: BATCH,
             since: None,
             filter: String::new(),
             once: false,
@@ -104,6 +116,27 @@ impl Reader {
         self
     }
 
+    /// Asks for so many messages at once: no more wait in memory.
+    pub(crate) fn batch(mut self, count: usize) -> Self {
+        self.batch = count;
+        self
+    }
+
+    /// Goes on with another sequence.
+    pub(crate) fn skip_to(&mut self, next: u64) {
+        (self.next, self.since, self.source) = (next.max(1), None, None);
+    }
+
+    /// Whether it waits for the first message from a time on.
+    pub(crate) const fn seeks(&self) -> bool {
+        self.since.is_some()
+    }
+
+    /// The stream's state.
+    pub(crate) async fn state(&self) -> Result<State, WireError> {
+        state(&self.wire, &self.stream).await
+    }
+
     /// Ends with what is there.
     pub(crate) fn once(mut self) -> Self {
         self.once = true;
@@ -117,7 +150,7 @@ impl Reader {
             _ => self.open().await?,
         };
         if source.pull.outstanding() == 0 {
-            source.pull.ask(BATCH).await?;
+            source.pull.ask(self.batch).await?;
         }
         // The consumer dies with the connection, and its silence would be noticed much later.
         let (mut link, made_on) = (self.wire.link(), source.link);
@@ -140,10 +173,20 @@ impl Reader {
                     return Ok(Step::Idle);
                 }
                 self.next = arrived.place.stream_sequence + 1;
+                self.behind = Some(arrived.place.pending);
                 self.since = None;
                 Ok(Step::Message(Box::new(arrived)))
             }
-            Pulled::Ended(_) | Pulled::Alive => {
+            Pulled::Alive(given) => {
+                let given = given.filter(|given| given.consumer_sequence + 1 == source.number);
+                if let Some(given) = given {
+                    self.next = self.next.max(given.stream_sequence + 1);
+                    self.since = None;
+                }
+                self.source = Some(source);
+                Ok(if self.once { Step::End } else { Step::Idle })
+            }
+            Pulled::Ended(_) => {
                 self.source = Some(source);
                 Ok(if self.once { Step::End } else { Step::Idle })
             }
@@ -175,6 +218,15 @@ impl Reader {
             .and_then(Value::as_str)
             .unwrap_or_default()
             .to_owned();
+        self.openings += 1;
+        self.behind = made.get("num_pending").and_then(Value::as_u64);
+        // Where a time is in the stream, only the server knows.
+        let begins = made
+            .pointer("/delivered/stream_seq")
+            .and_then(Value::as_u64);
+        if let Some(begins) = begins.filter(|_| self.since.is_some()) {
+            self.next = begins + 1;
+        }
         let mut pull = Pull::open(wire, stream, &consumer).await?;
         if self.once {
             pull = pull.no_wait();

@@ -32,6 +32,10 @@ pub(crate) fn template(subject: &str) -> String {
         ["tw", "job", kind, priority, _] => format!("tw.job.{kind}.{priority}.{{tenant}}"),
         ["tw", "res", _, rest @ ..] => format!("tw.res.{{tenant}}.{}", rest.join(".")),
         ["tw", "alert", _, severity] => format!("tw.alert.{{tenant}}.{severity}"),
+        ["tw", "json", rest @ ..] => {
+            let original = template(&format!("tw.{}", rest.join(".")));
+            original.replacen("tw.", "tw.json.", 1)
+        }
         ["tw", "dlq", stream, consumer] => format!("tw.dlq.{stream}.{consumer}"),
         ["$KV", bucket, _, _, what, ..] if bucket.starts_with("tw_images_") => {
             format!("$KV.tw_images.{{tenant}}.{{image}}.{what}")

@@ -1,5 +1,13 @@
 //! Reading a stream in order from a sequence or a time, for those who only look: subscribers,
 //! tools, bridges. Nothing is acknowledged and no other reader is affected.
+//!
+//! [`Tail`] reads one stream. [`News`] reads all that hold news as one, and says at each piece where
+//! a reader stands, so that he can go on there later.
+
+mod bridge;
+mod cloud_event;
+mod feed;
+mod news;
 
 use std::{
     pin::Pin,
@@ -16,15 +24,19 @@ use crate::{
     Bus, Headers,
     consume::Arrived,
     error::{BusError, StoreError},
-    random,
-    reader::{Reader, Step, state},
-    store::is_marker,
+    reader::{Reader, state},
     subject,
-    wire::{PAUSE, WireError},
+    wire::WireError,
+};
+
+use self::feed::{BATCH, Feed};
+pub use self::{
+    cloud_event::{cloud_event, cloud_event_text},
+    news::{Begin, BeginError, News, Piece, Position, PositionError, Selection, Told},
 };
 
 /// Messages read ahead of who takes them.
-const AHEAD: usize = 256;
+const AHEAD: usize = 32;
 /// `JetStream`'s code for a filter that is not a subset of one of the stream's subjects.
 const FILTER_REFUSED: u64 = 10_093;
 /// The stream behind a bucket begins with this.
@@ -59,9 +71,38 @@ pub struct Tailed {
     pub body: Option<Bytes>,
 }
 
+/// What a reader of a stream learns.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Heard {
+    /// The next message.
+    Message(Box<Tailed>),
+    /// What the stream held when it was asked has been given; said once.
+    CaughtUp,
+    /// Nothing that fits the filter is left up to this sequence.
+    UpTo(u64),
+    /// What fits among these messages will not come.
+    Missed(Missed),
+}
+
+/// Messages that the stream does not hold any more, though nobody has read them here.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Missed {
+    /// The first one.
+    pub from: u64,
+    /// The last one. `None`: the stream never held them. It was made anew since, or its server lost
+    /// its end.
+    pub to: Option<u64>,
+    /// Where reading goes on.
+    pub next: u64,
+}
+
 /// The messages of a stream, in order, each once. It ends when its `Cx` stops.
 #[derive(Debug)]
-pub struct Tail(mpsc::Receiver<Tailed>);
+pub struct Tail {
+    heard: mpsc::Receiver<Heard>,
+    /// The sequence before the first one that is read.
+    start: u64,
+}
 
 impl Bus {
     /// Reads a stream (`model::event::RESULTS`, …) in order from `start`, then everything that
@@ -69,8 +110,8 @@ impl Bus {
     /// wildcards; empty takes everything.
     ///
     /// A reader that is slower than the stream loses nothing, as long as the stream keeps what it
-    /// has not read yet. A stream that does not exist is an error here; what goes wrong later is
-    /// tried again for ever.
+    /// has not read yet; where it does not, the reader is told ([`Heard::Missed`]). A stream that
+    /// does not exist is an error here; what goes wrong later is tried again for ever.
     pub async fn tail(
         &self,
         cx: &Cx,
@@ -91,6 +132,7 @@ impl Bus {
                 Reader::new(wire, stream.to_owned(), last.saturating_add(1))
             }
         };
+        reader = reader.batch(BATCH);
         if !stream.starts_with(BUCKET) {
             reader = reader.filter(filter);
         }
@@ -106,83 +148,12 @@ impl Bus {
             }
             other => other.map_err(failed)?,
         }
-        let (sender, receiver) = mpsc::channel(AHEAD);
-        let (bus, cx_here, filter) = (self.clone(), cx.clone(), filter.to_owned());
-        let stream = stream.to_owned();
-        cx.spawn("tail", async move {
-            tokio::select! {
-                () = cx_here.stopped() => {}
-                () = bus.read_tail(reader, (&stream, &filter), sender) => {}
-            }
-        });
-        Ok(Tail(receiver))
-    }
-
-    async fn read_tail(
-        &self,
-        mut reader: Reader,
-        (stream, filter): (&str, &str),
-        sender: mpsc::Sender<Tailed>,
-    ) {
-        loop {
-            let step = tokio::select! {
-                () = sender.closed() => break,
-                step = reader.next() => step,
-            };
-            let arrived = match step {
-                Ok(Step::Message(arrived)) => arrived,
-                Ok(Step::Idle | Step::End) => continue,
-                Err(error) => {
-                    tracing::debug!(%error, "reading `{stream}` again: {error}");
-                    tokio::time::sleep(random::jitter(PAUSE)).await;
-                    continue;
-                }
-            };
-            if !subject::matches(filter, &arrived.subject) {
-                continue;
-            }
-            let tailed = self.tailed(stream, *arrived).await;
-            if sender.send(tailed).await.is_err() {
-                break;
-            }
-        }
-        reader.close().await;
-    }
-
-    async fn tailed(&self, stream: &str, arrived: Arrived) -> Tailed {
-        let sequence = arrived.place.stream_sequence;
-        let body = if is_marker(&arrived.headers) {
-            None
-        } else {
-            loop {
-                match self.resolve(&arrived).await {
-                    Ok(body) => break body,
-                    Err(error)
-                        if error.is_permanent() || matches!(error, StoreError::Dangling { .. }) =>
-                    {
-                        tracing::debug!(%error, "`{stream}` message {sequence}: {error}");
-                        break None;
-                    }
-                    Err(error) => {
-                        tracing::debug!(%error, "`{stream}` message {sequence} later: {error}");
-                        tokio::time::sleep(random::jitter(PAUSE)).await;
-                    }
-                }
-            }
-        };
-        let Arrived {
-            subject,
-            headers,
-            place,
-            ..
-        } = arrived;
-        Tailed {
-            sequence,
-            time: place.stored_at,
-            subject,
-            headers,
-            body,
-        }
+        let start = reader.next - 1;
+        let (sender, heard) = mpsc::channel(AHEAD);
+        let feed = Feed::new(self, (stream, filter), reader, sender);
+        let cx_here = cx.clone();
+        cx.spawn("tail", async move { feed.run(&cx_here).await });
+        Ok(Tail { heard, start })
     }
 
     /// The body of a message: its own, the one that it claims, or the object of its record.
@@ -205,113 +176,34 @@ impl Bus {
     }
 }
 
-impl Stream for Tail {
-    type Item = Tailed;
+// === impl Tail ===
 
-    fn poll_next(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Tailed>> {
-        self.0.poll_recv(cx)
+impl Tail {
+    /// The sequence before the first one that is read: what a reader has read that has read nothing.
+    pub const fn start(&self) -> u64 {
+        self.start
+    }
+}
+
+impl Stream for Tail {
+    type Item = Heard;
+
+    fn poll_next(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Heard>> {
+        self.heard.poll_recv(cx)
+    }
+}
+
+// === impl Heard ===
+
+impl Heard {
+    /// The message, if it is one.
+    pub fn message(self) -> Option<Tailed> {
+        match self {
+            Self::Message(tailed) => Some(*tailed),
+            Self::CaughtUp | Self::UpTo(_) | Self::Missed(_) => None,
+        }
     }
 }
 
 #[cfg(test)]
-mod tests {
-    use futures::StreamExt as _;
-    use model::{
-        Slug,
-        event::{EVENTS, REFS},
-    };
-
-    use super::*;
-    use crate::testing::{World, pushed, soon};
-
-    async fn publish(world: &World, from: usize, to: usize) {
-        for n in from..to {
-            let event = pushed(&format!("app-{n}"));
-            let tenant = Slug::default_tenant();
-            world.bus.publish(&tenant, &event).await.unwrap();
-        }
-    }
-
-    async fn take(tail: &mut Tail, count: usize) -> Vec<u64> {
-        let mut sequences = Vec::new();
-        while sequences.len() < count {
-            sequences.push(soon(tail.next()).await.unwrap().sequence);
-        }
-        sequences
-    }
-
-    #[tokio::test(flavor = "multi_thread")]
-    async fn a_stream_is_read_from_a_sequence_a_time_and_from_now() {
-        let Some(world) = World::start().await else {
-            return;
-        };
-        let World { bus, cx, .. } = &world;
-        publish(&world, 0, 5).await;
-        let mut all = bus.tail(cx, EVENTS, Start::Sequence(0), "").await.unwrap();
-        let third = {
-            take(&mut all, 2).await;
-            soon(all.next()).await.unwrap()
-        };
-        assert_eq!(third.sequence, 3);
-        assert_eq!(third.subject, "tw.evt.default.registry.pushed.main");
-        assert_eq!(
-            crate::decode::<model::event::ImagePushed>(&third.body.unwrap())
-                .unwrap()
-                .repository,
-            "app-2"
-        );
-        let from_four = Start::Sequence(4);
-        let mut rest = bus.tail(cx, EVENTS, from_four, "").await.unwrap();
-        assert_eq!(take(&mut rest, 2).await, [4, 5]);
-        let since = Start::Time(third.time);
-        let mut rest = bus.tail(cx, EVENTS, since, "").await.unwrap();
-        assert_eq!(take(&mut rest, 3).await, [3, 4, 5]);
-        let mut new = bus.tail(cx, EVENTS, Start::New, "").await.unwrap();
-        publish(&world, 5, 7).await;
-        assert_eq!(take(&mut new, 2).await, [6, 7]);
-        cx.stop();
-        assert!(soon(new.next()).await.is_none());
-    }
-
-    #[tokio::test(flavor = "multi_thread")]
-    async fn a_filter_leaves_out_what_it_does_not_fit_in_streams_and_in_buckets() {
-        let Some(world) = World::start().await else {
-            return;
-        };
-        let World { bus, cx, .. } = &world;
-        publish(&world, 0, 2).await;
-        let other: Slug = "acme".parse().unwrap();
-        bus.publish(&other, &pushed("theirs")).await.unwrap();
-        let filter = "tw.evt.acme.>";
-        let start = Start::Sequence(1);
-        let mut theirs = bus.tail(cx, EVENTS, start, filter).await.unwrap();
-        assert_eq!(take(&mut theirs, 1).await, [3]);
-        let store = bus.store();
-        for key in ["a.one", "b.two", "b.three"] {
-            store.put(REFS, key, &1, None).await.unwrap();
-        }
-        let stream = crate::topology::bucket_stream(REFS);
-        let filter = "$KV.tw_refs.b.*";
-        let mut keys = bus.tail(cx, &stream, start, filter).await.unwrap();
-        assert_eq!(take(&mut keys, 2).await, [2, 3]);
-    }
-
-    #[tokio::test(flavor = "multi_thread")]
-    async fn it_resumes_after_a_restart_of_the_server_and_names_a_missing_stream() {
-        let Some(mut world) = World::start().await else {
-            return;
-        };
-        publish(&world, 0, 3).await;
-        let (bus, cx) = (world.bus.clone(), world.cx.clone());
-        let start = Start::Sequence(1);
-        let mut tail = bus.tail(&cx, EVENTS, start, "tw.evt.>").await.unwrap();
-        assert_eq!(take(&mut tail, 3).await, [1, 2, 3]);
-        world.server.down();
-        world.server.up().await;
-        publish(&world, 3, 6).await;
-        assert_eq!(take(&mut tail, 3).await, [4, 5, 6]);
-        let missing = bus.tail(&cx, "NOTHING", start, "").await;
-        insta::assert_snapshot!(missing.unwrap_err(), @"NOTHING: refused by nats-server: stream not found (error code 10059)");
-        assert!(bus.tail(&cx, "A.>", start, "").await.is_err());
-    }
-}
+mod tests;

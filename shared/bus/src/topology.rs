@@ -7,7 +7,7 @@ use model::{
     Digest, Partition,
     event::{
         ADVISORIES, ALERT_STATES, ALERTS, ATTEMPTS, CLAIM_OBJECTS, CONFIG, DLQ, EVENTS,
-        FEED_OBJECTS, JOBS, LAYER_OBJECTS, LEASES, Priority, REFS, REPORT_OBJECTS, RESULTS,
+        FEED_OBJECTS, JOBS, JSON, LAYER_OBJECTS, LEASES, Priority, REFS, REPORT_OBJECTS, RESULTS,
         images_bucket,
     },
 };
@@ -59,6 +59,8 @@ pub(crate) fn streams(config: &Config) -> Vec<Stream> {
         jobs(),
         news(RESULTS, &["tw.res.>"], NEWS_AGE, 5 * GIB, 512 * 1024),
         news(ALERTS, &["tw.alert.>"], NEWS_AGE, GIB, 512 * 1024),
+        // Empty unless the bridge is on. JSON is larger, and nobody claims it from elsewhere.
+        news(JSON, &["tw.json.>"], 7 * DAY, 2 * GIB, -1),
         // A dead letter holds a whole message, so it may be as large as the server allows.
         news(DLQ, &["tw.dlq.>"], NEWS_AGE, GIB, -1),
         bucket(REFS, None),

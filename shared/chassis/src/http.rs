@@ -12,7 +12,7 @@ mod server;
 mod tests;
 
 pub use self::{
-    auth::{Grant, Require, RequireService, Tokens, TokensAway, require, token_digest},
+    auth::{Grant, Require, RequireService, Standing, Tokens, TokensAway, require, token_digest},
     error::ApiError,
     health::{health, metrics},
     layers::body_limit,

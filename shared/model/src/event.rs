@@ -1,13 +1,23 @@
 //! Events, commands and news: everything that travels on a stream, with the names of streams,
 //! buckets and subjects. They stand here and nowhere else.
 
+mod asyncapi;
+mod catalog;
+
 use std::fmt;
 
 use jiff::Timestamp;
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 
 use crate::{
     AlertState, Counts, Decision, Digest, Fingerprint, Partition, Severity, Slug, Vulnerability,
+    schema::Time,
+};
+
+pub use self::{
+    asyncapi::{asyncapi, bridge_subject},
+    catalog::{Kind, NEWS, NEWS_STREAMS},
 };
 
 /// Stream of what the outside world told us.
@@ -18,6 +28,8 @@ pub const JOBS: &str = "JOBS";
 pub const RESULTS: &str = "RESULTS";
 /// Stream of alerts.
 pub const ALERTS: &str = "ALERTS";
+/// Stream of news as JSON, for subscribers that want no MessagePack; filled where that is asked for.
+pub const JSON: &str = "JSON";
 /// Stream of dead letters.
 pub const DLQ: &str = "DLQ";
 
@@ -63,7 +75,18 @@ pub trait Event: Serialize + DeserializeOwned + Send + Sync + 'static {
 
 /// Order of work. Each has a consumer of its own.
 #[derive(
-    Clone, Copy, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize,
+    Clone,
+    Copy,
+    Debug,
+    Default,
+    PartialEq,
+    Eq,
+    Hash,
+    PartialOrd,
+    Ord,
+    Serialize,
+    Deserialize,
+    JsonSchema,
 )]
 #[serde(rename_all = "lowercase")]
 pub enum Priority {
@@ -77,7 +100,7 @@ pub enum Priority {
 }
 
 /// A registry says that something was pushed.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct ImagePushed {
     /// The source whose registry it is; its host comes from the source's record.
     pub source: Slug,
@@ -93,6 +116,7 @@ pub struct ImagePushed {
     #[serde(default)]
     pub sender_id: Option<String>,
     /// When it happened, by the sender's clock; by ours where it does not say.
+    #[schemars(with = "Time")]
     pub occurred_at: Timestamp,
     /// How urgent its scan is: a push that was told of goes before what a look around found.
     #[serde(default, skip_serializing_if = "Priority::is_default")]
@@ -100,7 +124,7 @@ pub struct ImagePushed {
 }
 
 /// A registry says that something was deleted.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct ImageDeleted {
     /// The source.
     pub source: Slug,
@@ -116,11 +140,12 @@ pub struct ImageDeleted {
     #[serde(default)]
     pub sender_id: Option<String>,
     /// When it happened.
+    #[schemars(with = "Time")]
     pub occurred_at: Timestamp,
 }
 
 /// Somebody asked for a scan over the API.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct ScanRequested {
     /// The request's id, computed from its idempotency key or its content.
     pub id: String,
@@ -136,6 +161,7 @@ pub struct ScanRequested {
     #[serde(default)]
     pub force: bool,
     /// When.
+    #[schemars(with = "Time")]
     pub requested_at: Timestamp,
     /// Where to send the answer when it is there: a URL on a host that the configuration lists.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -147,7 +173,7 @@ pub struct ScanRequested {
 }
 
 /// A command: scan an image.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct ImageScan {
     /// The image.
     pub image: Digest,
@@ -170,7 +196,7 @@ pub struct ImageScan {
 }
 
 /// News: an image has its first verdict, or another decision.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct ImageJudged {
     /// The image.
     pub image: Digest,
@@ -192,11 +218,12 @@ pub struct ImageJudged {
     /// The policy's revision.
     pub policy_revision: u64,
     /// When the decision was made.
+    #[schemars(with = "Time")]
     pub judged_at: Timestamp,
 }
 
 /// News: a vulnerability appeared in or left an image that was assessed before.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct VulnerabilityChanged {
     /// The image.
     pub image: Digest,
@@ -207,11 +234,12 @@ pub struct VulnerabilityChanged {
     /// The advisory revision that made the difference.
     pub advisory: u64,
     /// When.
+    #[schemars(with = "Time")]
     pub changed_at: Timestamp,
 }
 
 /// What became of a vulnerability.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum Change {
     /// It was not there before.
@@ -221,7 +249,7 @@ pub enum Change {
 }
 
 /// An alert, raised or resolved.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Alert {
     /// The same cause has the same fingerprint.
     pub fingerprint: Fingerprint,
@@ -241,6 +269,7 @@ pub struct Alert {
     /// The event that led here.
     pub event: String,
     /// When.
+    #[schemars(with = "Time")]
     pub at: Timestamp,
     /// The policy whose verdict it is about.
     #[serde(default, skip_serializing_if = "Option::is_none")]

@@ -3,13 +3,28 @@
 use std::{fmt, str::FromStr};
 
 use jiff::{Timestamp, civil::Date};
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use crate::{Confidence, Digest, PackageId, PackageType};
+use crate::{
+    Confidence, Digest, PackageId, PackageType,
+    schema::{Day, Time},
+};
 
 /// How bad a finding is.
 #[derive(
-    Clone, Copy, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize,
+    Clone,
+    Copy,
+    Debug,
+    Default,
+    PartialEq,
+    Eq,
+    Hash,
+    PartialOrd,
+    Ord,
+    Serialize,
+    Deserialize,
+    JsonSchema,
 )]
 #[serde(rename_all = "lowercase")]
 pub enum Severity {
@@ -29,12 +44,14 @@ pub enum Severity {
 }
 
 /// Names a finding; stable over rebuilds of the image. Hex.
-#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[derive(
+    Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize, JsonSchema,
+)]
 #[serde(transparent)]
 pub struct Fingerprint(pub String);
 
 /// A known vulnerability of an installed package.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct Vulnerability {
     /// The CVE id where there is one, else the advisory's.
     pub id: String,
@@ -74,9 +91,11 @@ pub struct Vulnerability {
     pub source: String,
     /// When it was published.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "Option<Time>")]
     pub published: Option<Timestamp>,
     /// When its record changed last.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "Option<Time>")]
     pub modified: Option<Timestamp>,
     /// The file that proves the package.
     pub path: String,
@@ -97,7 +116,18 @@ pub struct Vulnerability {
 
 /// Whether there is a fix.
 #[derive(
-    Clone, Copy, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize,
+    Clone,
+    Copy,
+    Debug,
+    Default,
+    PartialEq,
+    Eq,
+    Hash,
+    PartialOrd,
+    Ord,
+    Serialize,
+    Deserialize,
+    JsonSchema,
 )]
 #[serde(rename_all = "snake_case")]
 pub enum FixState {
@@ -118,7 +148,7 @@ pub enum FixState {
 }
 
 /// A CVSS rating.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct Cvss {
     /// Who rated.
     pub source: String,
@@ -131,7 +161,7 @@ pub struct Cvss {
 }
 
 /// How an advisory was matched with a package.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Match {
     /// `source_package`, `package`, …: which name was looked up.
     pub method: String,
@@ -142,7 +172,7 @@ pub struct Match {
 }
 
 /// What a VEX document says of a finding.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Vex {
     /// `not_affected`, `affected`, `fixed` or `under_investigation`.
     pub status: String,
@@ -154,13 +184,14 @@ pub struct Vex {
 }
 
 /// A waiver in force on a finding.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Waived {
     /// Why it is accepted.
     pub reason: String,
     /// Who accepted it.
     pub author: String,
     /// The last day on which it holds (UTC).
+    #[schemars(with = "Day")]
     pub expires: Date,
     /// Where the waiver is written.
     pub source: String,

@@ -8,7 +8,9 @@
 //! It does no I/O, reads no clock and knows no other crate of this workspace.
 //!
 //! To add an event: a type in [`event`] with its subject and message id, and a golden file in
-//! `testdata/events/`. To add a field: give it a default, and add a golden file.
+//! `testdata/events/`; news that subscribers get need a line in `event::NEWS` too, from which their
+//! JSON Schema and the AsyncAPI document are made. To add a field: give it a default, and add a
+//! golden file.
 
 mod advisory;
 pub mod answer;
@@ -21,6 +23,7 @@ mod layer;
 mod package;
 mod record;
 mod report;
+mod schema;
 mod slug;
 mod verdict;
 

@@ -66,6 +66,7 @@ impl World {
             marks: Arc::default(),
             bus: None,
             rows_examined_max: 1000,
+            events: events::Streams::new(&crate::EventsConfig::default()),
         };
         Self {
             api,
@@ -320,6 +321,7 @@ async fn every_route_asks_for_a_token_that_may_read() {
         "/v1/scans/abc",
         "/v1/advisories",
         "/v1/health",
+        "/v1/events",
     ] {
         assert_eq!(
             world.get_as(path, &["scan"]).await.0,

@@ -45,8 +45,17 @@ pub(crate) enum Pulled {
     Gone,
     /// No sign of life: what stood is lost.
     Silent,
-    /// A sign of life.
-    Alive,
+    /// A sign of life, with what the server has given so far.
+    Alive(Option<Given>),
+}
+
+/// What a consumer has given so far.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Given {
+    /// The last message, in the consumer's numbers.
+    pub(crate) consumer_sequence: u64,
+    /// Nothing that fits is left up to this sequence of the stream.
+    pub(crate) stream_sequence: u64,
 }
 
 // === impl Pull ===
@@ -126,7 +135,7 @@ impl Pull {
             .next()
             .and_then(|token| token.parse().ok());
         match status {
-            StatusCode::IDLE_HEARTBEAT => Pulled::Alive,
+            StatusCode::IDLE_HEARTBEAT => Pulled::Alive(Given::of(&message)),
             StatusCode::REQUEST_TERMINATED if description.contains("Consumer Deleted") => {
                 Pulled::Gone
             }
@@ -172,5 +181,18 @@ impl Pull {
         position
             .and_then(|position| self.standing.remove(position))
             .map_or(0, |(_, count)| count)
+    }
+}
+
+// === impl Given ===
+
+impl Given {
+    fn of(heartbeat: &Message) -> Option<Self> {
+        let headers = heartbeat.headers.as_ref()?;
+        let number = |name: &str| headers.get(name)?.as_str().parse().ok();
+        Some(Self {
+            consumer_sequence: number("Nats-Last-Consumer")?,
+            stream_sequence: number("Nats-Last-Stream")?,
+        })
     }
 }

@@ -44,6 +44,14 @@ pub struct Grant {
     pub scopes: Vec<String>,
 }
 
+/// A caller's token while his answer goes on: it can be asked again whether it still stands.
+/// Handlers of long answers find it as `Extension<Standing>`.
+#[derive(Clone)]
+pub struct Standing {
+    tokens: Arc<dyn Tokens>,
+    token_sha256_hex: String,
+}
+
 /// Lets through who has a token with a scope; made by [`require`].
 #[derive(Clone)]
 pub struct Require {
@@ -91,6 +99,29 @@ impl Grant {
     /// Whether it may do this.
     pub fn allows(&self, scope: &str) -> bool {
         self.scopes.iter().any(|own| own == scope || own == "*")
+    }
+}
+
+// === impl Standing ===
+
+impl Standing {
+    /// That of a token.
+    pub fn new(tokens: Arc<dyn Tokens>, token_sha256_hex: String) -> Self {
+        Self {
+            tokens,
+            token_sha256_hex,
+        }
+    }
+
+    /// What the token grants now; `None` where it ran out or was revoked.
+    pub async fn grant(&self) -> Result<Option<Grant>, TokensAway> {
+        self.tokens.find(&self.token_sha256_hex).await
+    }
+}
+
+impl fmt::Debug for Standing {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Standing").finish_non_exhaustive()
     }
 }
 

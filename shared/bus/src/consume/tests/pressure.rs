@@ -37,7 +37,7 @@ async fn a_large_body_travels_as_an_object_and_a_lost_one_is_a_dead_letter() {
     assert_eq!(count(bus, "OBJ_tw_claims").await, 3);
     let start = Start::Sequence(1);
     let mut tail = bus.tail(cx, EVENTS, start, "").await.unwrap();
-    let read = soon(tail.next()).await.unwrap();
+    let read = soon(tail.next()).await.unwrap().message().unwrap();
     let read: ImagePushed = decode(&read.body.unwrap()).unwrap();
     assert!(read == large, "the body is another one");
     // Somebody else's outbox, while NATS is away or not.

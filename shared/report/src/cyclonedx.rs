@@ -1,4 +1,4 @@
-//! CycloneDX 1.6: what is in the image, what needs what, and what is wrong with it.
+//! `CycloneDX` 1.6: what is in the image, what needs what, and what is wrong with it.
 //!
 //! The image is the document's component, its packages are the components. Of a package the
 //! document says where it was found (`evidence`: the file, and the layer that brought it in), and of
@@ -109,14 +109,8 @@ fn serial_number(content: &Digest) -> String {
     bytes[6] = bytes[6] & 0x0f | 0x80;
     bytes[8] = bytes[8] & 0x3f | 0x80;
     let hex = model::hex(&bytes);
-    let (a, b, c, d, e) = (
-        &hex[..8],
-        &hex[8..12],
-        &hex[12..16],
-        &hex[16..20],
-        &hex[20..],
-    );
-    format!("urn:uuid:{a}-{b}-{c}-{d}-{e}")
+    let parts = [0..8, 8..12, 12..16, 16..20, 20..32].map(|digits| &hex[digits]);
+    format!("urn:uuid:{}", parts.join("-"))
 }
 
 #[cfg(test)]

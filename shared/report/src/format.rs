@@ -16,7 +16,7 @@ pub enum Format {
     Json,
     /// For code scanning services: SARIF 2.1.0.
     Sarif,
-    /// For whoever keeps bills of materials: CycloneDX 1.6 as JSON.
+    /// For whoever keeps bills of materials: `CycloneDX` 1.6 as JSON.
     CycloneDx,
 }
 

@@ -1,4 +1,4 @@
-//! The parts of a CycloneDX document that we write, by their names in the standard.
+//! The parts of a `CycloneDX` document that we write, by their names in the standard.
 
 use std::borrow::Cow;
 

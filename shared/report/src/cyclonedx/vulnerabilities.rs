@@ -188,7 +188,7 @@ fn analysis(found: &Found) -> Option<Analysis> {
     })
 }
 
-/// The words of OpenVEX and CSAF in those of the format; those of the format are its own.
+/// The words of `OpenVEX` and CSAF in those of the format; those of the format are its own.
 fn justification(text: &str) -> Option<&'static str> {
     const OWN: [&str; 9] = [
         "code_not_present",

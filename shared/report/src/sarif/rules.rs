@@ -169,24 +169,24 @@ fn of_vulnerability(found: &Vulnerability) -> Text {
 }
 
 fn help(text: &Text, url: Option<&str>) -> Help {
-    let mut plain = format!("{}\n", message(&text.full));
-    let mut marked = format!("{}\n\n", markdown(&text.full));
+    let mut plain = vec![message(&text.full)];
+    let mut marked = vec![markdown(&text.full), String::new()];
     if !text.help.is_empty() {
-        marked.push_str("| | |\n|---|---|\n");
+        marked.push("| | |\n|---|---|".to_owned());
     }
     for (name, value) in &text.help {
-        plain.push_str(&format!("{name}: {}\n", message(value)));
-        marked.push_str(&format!("| {name} | {} |\n", markdown(value)));
+        plain.push(format!("{name}: {}", message(value)));
+        marked.push(format!("| {name} | {} |", markdown(value)));
     }
-    plain.push_str(&message(&text.advice));
-    marked.push_str(&format!("\n{}\n", markdown(&text.advice)));
+    plain.push(message(&text.advice));
+    marked.extend([String::new(), markdown(&text.advice)]);
     if let Some(url) = url {
-        plain.push_str(&format!("\n{url}"));
-        marked.push_str(&format!("\n<{url}>\n"));
+        plain.push(url.to_owned());
+        marked.extend([String::new(), format!("<{url}>")]);
     }
     Help {
-        text: plain,
-        markdown: marked,
+        text: plain.join("\n"),
+        markdown: marked.join("\n"),
     }
 }
 

@@ -25,108 +25,8 @@ fn texts(run: &Value) -> Vec<String> {
 #[test]
 fn a_run_with_everything() {
     let run = run_of(&full(), &Options::default());
-    insta::assert_json_snapshot!(run["tool"]["driver"]["rules"][0], @r#"
-    {
-      "defaultConfiguration": {
-        "level": "error"
-      },
-      "fullDescription": {
-        "text": "a title"
-      },
-      "help": {
-        "markdown": "a title\n\n| | |\n|---|---|\n| Severity | critical |\n| CVSS | 9.8 nvd \\(3.1 CVSS:3.1/AV:N/AC:L/PR:N/UI:N/S:U/C:H/I:H/A:H\\) |\n| EPSS | 61.3 % |\n| Exploited | known to be, says CISA |\n| Also known as | DEBIAN-CVE-2025-0001 |\n| Source | Debian |\n\ninstall a version of the package that has the fix; each result names it, where there is one\n\n<https://security.example/CVE-2025-0001>\n",
-        "text": "a title\nSeverity: critical\nCVSS: 9.8 nvd (3.1 CVSS:3.1/AV:N/AC:L/PR:N/UI:N/S:U/C:H/I:H/A:H)\nEPSS: 61.3 %\nExploited: known to be, says CISA\nAlso known as: DEBIAN-CVE-2025-0001\nSource: Debian\ninstall a version of the package that has the fix; each result names it, where there is one\nhttps://security.example/CVE-2025-0001"
-      },
-      "helpUri": "https://security.example/CVE-2025-0001",
-      "id": "CVE-2025-0001",
-      "name": "OsPackageVulnerability",
-      "properties": {
-        "precision": "very-high",
-        "security-severity": "9.8",
-        "tags": [
-          "security",
-          "vulnerability",
-          "deb",
-          "known-exploited"
-        ]
-      },
-      "shortDescription": {
-        "text": "CVE-2025-0001: a title"
-      }
-    }
-    "#);
-    insta::assert_json_snapshot!(run["results"][0], @r#"
-    {
-      "level": "error",
-      "locations": [
-        {
-          "logicalLocations": [
-            {
-              "fullyQualifiedName": "pkg:deb/debian/openssl@3.0.11-1~deb12u1?arch=amd64",
-              "kind": "module",
-              "name": "openssl"
-            }
-          ],
-          "message": {
-            "text": "layer 1 (sha256:dac1d7cfa95021764849fd102524e141488c5e3a90f861dbb5a12d9ac8584f85), made by: RUN apt-get install"
-          },
-          "physicalLocation": {
-            "artifactLocation": {
-              "uri": "var/lib/dpkg/status",
-              "uriBaseId": "ROOTPATH"
-            },
-            "region": {
-              "startLine": 1
-            }
-          },
-          "properties": {
-            "layer": "sha256:dac1d7cfa95021764849fd102524e141488c5e3a90f861dbb5a12d9ac8584f85",
-            "layerNumber": 1
-          }
-        }
-      ],
-      "message": {
-        "text": "openssl 3.0.11-1~deb12u1 has CVE-2025-0001 (critical): fixed in 3.0.11-1~deb12u2"
-      },
-      "partialFingerprints": {
-        "primaryLocationLineHash": "5a30c73fc66e04bff0de54fd74c5241c",
-        "tidewaiterFinding/v1": "5a30c73fc66e04bff0de54fd74c5241c"
-      },
-      "properties": {
-        "aliases": [
-          "DEBIAN-CVE-2025-0001"
-        ],
-        "cvss": [
-          {
-            "score": 9.8,
-            "source": "nvd",
-            "vector": "CVSS:3.1/AV:N/AC:L/PR:N/UI:N/S:U/C:H/I:H/A:H",
-            "version": "3.1"
-          }
-        ],
-        "epss": 0.613,
-        "fixState": "fixed",
-        "fixedVersions": [
-          "3.0.11-1~deb12u2"
-        ],
-        "installedVersion": "3.0.11-1~deb12u1",
-        "kev": true,
-        "match": {
-          "confidence": "high",
-          "evidence": [
-            "DSA-1: < 1.2"
-          ],
-          "method": "source_package"
-        },
-        "package": "openssl",
-        "packageType": "deb",
-        "severity": "critical",
-        "source": "Debian"
-      },
-      "ruleId": "CVE-2025-0001",
-      "ruleIndex": 0
-    }
-    "#);
+    insta::assert_json_snapshot!("rule", run["tool"]["driver"]["rules"][0]);
+    insta::assert_json_snapshot!("result", run["results"][0]);
     let short: Vec<_> = run["results"]
         .as_array()
         .unwrap()
@@ -246,7 +146,7 @@ fn the_worst_results_are_kept_and_the_rest_is_said() {
     let errors = results.iter().filter(|one| one["level"] == "error").count();
     assert_eq!(
         errors,
-        (sarif::RESULTS_MAX + 100) / 2,
+        usize::midpoint(sarif::RESULTS_MAX, 100),
         "no high one is left out"
     );
     assert_eq!(results[0]["level"], "error");

@@ -56,6 +56,23 @@ pub(crate) fn layers(layout: &Path) -> anyhow::Result<Vec<Layer>> {
     Ok(found)
 }
 
+/// The files of the layers of a layout's first image, base first.
+pub(crate) fn layer_files(layout: &Path) -> anyhow::Result<Vec<PathBuf>> {
+    let index = read_json(&layout.join("index.json"))?;
+    let mut manifest = read_json(&blob(layout, &index["manifests"][0]["digest"])?)?;
+    if manifest["manifests"].is_array() {
+        // An index of platforms.
+        manifest = read_json(&blob(layout, &manifest["manifests"][0]["digest"])?)?;
+    }
+    let layers = manifest["layers"]
+        .as_array()
+        .context("the manifest has no layers")?;
+    layers
+        .iter()
+        .map(|layer| blob(layout, &layer["digest"]))
+        .collect()
+}
+
 /// The file of a digest in a layout.
 pub(crate) fn blob(layout: &Path, digest: &Value) -> anyhow::Result<PathBuf> {
     let digest: Digest = digest.as_str().context("no digest")?.parse()?;

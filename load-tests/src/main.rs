@@ -7,11 +7,13 @@
 //! What needs a whole installation starts one: a broker, a registry, and each role in a process of
 //! its own, in a directory that is gone afterwards. Only `push` measures a server that runs already.
 //!
+//! `images` makes what `scan` reads, from the file system that `load-tests/make-tree.sh` installs.
+//!
 //! It asserts nothing: what is fast enough is decided by who reads the table.
 //!
 //! | command | measures |
 //! |---|---|
-//! | `scan` | one layer read by the library, in a process of its own: time, ratio, peak memory |
+//! | `scan` | images scanned by the command, or layers read by the library, beside pipes and other scanners: medians, ratios, processor time, peak memory; `--warm` with known layers |
 //! | `push` | push to verdict, cold and warm, and images judged per second, with a running server |
 //! | `churn` | distinct images over shared stacks: judged per second, latency, bytes read, CPU per role; a policy edit |
 //! | `scale` | 1, 2, 4 scanner processes against a slow registry |
@@ -25,6 +27,7 @@ mod churn;
 mod fairness;
 mod figures;
 mod fleet;
+mod images;
 mod layout;
 mod memory;
 mod outage;
@@ -53,7 +56,10 @@ use serde::Serialize;
 #[command(
     version,
     after_help = "Examples:
-  cargo load scan layer.tar.gz --rounds 7
+  load-tests/make-tree.sh TREE && cargo load images TREE IMAGES
+  cargo load scan IMAGES/*
+  cargo load scan layer.tar.gz --rounds 7 --without-tools
+  cargo load scan IMAGES/one-gzip --warm CACHE
   cargo load push LAYOUT --server http://127.0.0.1:8080 --token-file data/admin.token \\
       --registry 127.0.0.1:5000
   cargo load churn                                   10,000 images, all at once
@@ -63,8 +69,9 @@ use serde::Serialize;
   cargo load fairness
   cargo load outage --down-s 60 --rate 50
   cargo load memory --seconds 600
-`push` needs deploy/quickstart.sh running; server, token and registry are what it prints. The
-others, from `churn` on, start what they measure: cargo build --release -p tidewaiter comes first."
+`push` needs deploy/quickstart.sh running; server, token and registry are what it prints. `scan`
+and the others, from `churn` on, start what they measure: cargo build --release -p tidewaiter
+comes first."
 )]
 struct Cli {
     #[command(subcommand)]
@@ -76,8 +83,10 @@ struct Cli {
 
 #[derive(Debug, Subcommand)]
 enum Command {
-    /// Read layers, beside `gzip -dc | sha256sum`
+    /// Scan images, beside `gzip -dc | sha256sum` and other scanners
     Scan(scan::Options),
+    /// Make images of one file system: in one layer, in twelve, each compression
+    Images(images::Options),
     /// Push images to a registry that reports to a running server, and wait for verdicts
     Push(push::Options),
     /// Judge many distinct images that share their stacks
@@ -90,11 +99,11 @@ enum Command {
     Outage(outage::Options),
     /// Watch the memory of every process for minutes
     Memory(memory::Options),
-    /// Read one layer once and print what it took
+    /// Read layers once and print what was found
     #[command(hide = true)]
     ReadOnce {
-        /// The layer
-        file: PathBuf,
+        /// The layers
+        files: Vec<PathBuf>,
     },
 }
 
@@ -119,8 +128,9 @@ fn run(cli: &Cli) -> anyhow::Result<()> {
         Command::Fairness(options) => print(json, &fairness::run(options)?),
         Command::Outage(options) => print(json, &outage::run(options)?),
         Command::Memory(options) => print(json, &memory::run(options)?),
-        Command::ReadOnce { file } => {
-            serde_json::to_writer(std::io::stdout(), &scan::read_once(file)?)?;
+        Command::Images(options) => print(json, &images::run(options)?),
+        Command::ReadOnce { files } => {
+            serde_json::to_writer(std::io::stdout(), &scan::read_once(files)?)?;
             Ok(())
         }
     }

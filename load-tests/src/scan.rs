@@ -1,267 +1,246 @@
-//! A layer read by the library, beside `gzip -dc | sha256sum` of the same file.
+//! Images read by us, beside pipes that everybody can run and beside other scanners.
+//!
+//! All of them in turns, round by round, in one run: absolute times say little on a machine that
+//! others use as well, and ratios within a round hold. The first round fills the page cache, counts
+//! packages, and is not timed.
+
+mod image;
+mod library;
+mod measured;
+mod subject;
+mod warm;
 
 use std::{
     fmt,
     fs::File,
-    io::{Read as _, Write as _},
+    io::Read as _,
     path::{Path, PathBuf},
-    process::{Command, Stdio},
-    time::{Duration, Instant},
+    time::Duration,
 };
 
-use analyzers::{Analyzers, LayerBlob, read_layer};
 use anyhow::Context as _;
-use archive::Limits;
 use clap::Args;
-use model::{Digest, Hasher};
-use serde::{Deserialize, Serialize};
+use serde::Serialize;
 
-use crate::{
-    figures::{Spread, mib},
-    layout::{self, Layer},
-};
+use self::{image::Image, measured::Once, subject::Subject};
+use crate::figures::{Spread, mib};
+pub(crate) use library::{read_once, theirs_of};
+
+/// Bytes of an answer that is looked into for packages.
+const ANSWER_BYTES_MAX: u64 = 1 << 30;
 
 /// Flags of `scan`.
 #[derive(Debug, Args)]
 pub(crate) struct Options {
-    /// Gzip layers, or OCI layouts whose first image's layers are read
+    /// OCI layouts, whose first image is scanned by the whole command; or single layers, which the
+    /// library reads
     #[arg(required = true, value_name = "PATH")]
     paths: Vec<PathBuf>,
     /// How often each is read; the first reading fills the page cache and does not count
     #[arg(long, default_value_t = 5)]
     rounds: usize,
+    /// Leave other scanners out, even if they are on the PATH
+    #[arg(long)]
+    without_tools: bool,
+    /// Measure layouts whose layers are known: pushed to a registry on this machine, scanned by
+    /// tag with this cache directory, which may hold advisories
+    #[arg(long, value_name = "DIR")]
+    warm: Option<PathBuf>,
 }
 
 /// The result of `scan`.
 #[derive(Debug, Serialize)]
 pub(crate) struct Scanned {
-    layers: Vec<Figures>,
+    images: Vec<Figures>,
 }
 
+/// An image and who read it.
 #[derive(Debug, Serialize)]
 struct Figures {
-    file: PathBuf,
+    image: PathBuf,
+    layers: usize,
     compressed_bytes: u64,
     uncompressed_bytes: u64,
-    entries: usize,
-    packages: usize,
-    gaps: usize,
-    ours: Spread,
-    gzip_sha256sum: Spread,
-    /// Our time in parts of theirs.
-    ratio: f64,
-    peak_rss_bytes: u64,
+    subjects: Vec<Measured>,
 }
 
-/// What one reading took, as a child process says it.
-#[derive(Debug, Serialize, Deserialize)]
-pub(crate) struct Once {
-    nanoseconds: u64,
+/// What one subject took.
+#[derive(Debug, Default, Serialize)]
+struct Measured {
+    name: String,
+    wall: Spread,
+    cpu_s: f64,
+    /// Processor seconds per second.
+    busy_cores: f64,
+    ns_per_byte: f64,
     peak_rss_bytes: u64,
-    uncompressed_bytes: u64,
-    entries: usize,
-    packages: usize,
-    gaps: usize,
+    packages: Option<u64>,
+    /// Its median in parts of the pipe's that hashes, and of the one that does not.
+    ratio_to_hash: Option<f64>,
+    ratio_to_unpack: Option<f64>,
+    /// Why there are no figures.
+    failed: Option<String>,
 }
 
-/// Measures every layer, ours and theirs in turns.
+/// Measures every image.
 pub(crate) fn run(options: &Options) -> anyhow::Result<Scanned> {
-    let mut layers = Vec::new();
+    let work = testkit::temp_dir();
+    let mut images = Vec::new();
     for path in &options.paths {
-        for file in files(path)? {
-            layers.push(measure(&file, options.rounds.max(1))?);
-        }
+        let image = Image::find(path)?;
+        let subjects = match &options.warm {
+            Some(cache) => warm::measure(&image, cache, options.rounds.max(1))?,
+            None => {
+                let subjects = subject::all(&image, work.path(), options.without_tools)?;
+                measure(&image, &subjects, work.path(), options.rounds.max(1))?
+            }
+        };
+        images.push(Figures {
+            image: image.path,
+            layers: image.layers.len(),
+            compressed_bytes: image.compressed_bytes,
+            uncompressed_bytes: image.uncompressed_bytes,
+            subjects,
+        });
     }
-    Ok(Scanned { layers })
+    Ok(Scanned { images })
 }
 
-/// Reads one layer once, with every analyzer.
-pub(crate) fn read_once(file: &Path) -> anyhow::Result<Once> {
-    let (digest, size) = digest_of(file)?;
-    let limits = Limits::default();
-    let analyzers = Analyzers::all(&analyzers::Config::default(), &limits);
-    let blob = LayerBlob {
-        digest,
-        size,
-        media_type: "application/vnd.oci.image.layer.v1.tar+gzip".to_owned(),
-    };
-    let start = Instant::now();
-    let read = read_layer(File::open(file)?, &blob, &analyzers, &limits, None);
-    let took = start.elapsed();
-    anyhow::ensure!(
-        read.complete,
-        "`{}` could not be read to its end",
-        file.display()
-    );
-    let report = read.report;
-    let gaps = report
-        .sections
-        .iter()
-        .map(|section| section.gaps.len())
-        .sum::<usize>();
-    Ok(Once {
-        nanoseconds: u64::try_from(took.as_nanos())?,
-        peak_rss_bytes: peak_rss()?,
-        uncompressed_bytes: report.entries.uncompressed_bytes,
-        entries: report.entries.entries.len(),
-        packages: report
-            .sections
-            .iter()
-            .map(|section| section.packages.len())
-            .sum(),
-        gaps: gaps + report.entries.gaps.len(),
-    })
-}
-
-fn measure(file: &Path, rounds: usize) -> anyhow::Result<Figures> {
-    let mut last = ours(file)?;
-    theirs(file)?;
-    let (mut our_rounds, mut their_rounds, mut peak) = (Vec::new(), Vec::new(), 0);
+/// All subjects in turns.
+fn measure(
+    image: &Image,
+    subjects: &[Subject],
+    work: &Path,
+    rounds: usize,
+) -> anyhow::Result<Vec<Measured>> {
+    crate::say(&format!("`{}`, {rounds} rounds", image.path.display()));
+    let mut all: Vec<(Measured, Vec<Once>)> = Vec::new();
+    for subject in subjects {
+        all.push((first(subject, work)?, Vec::new()));
+    }
     for _ in 0..rounds {
-        last = ours(file)?;
-        our_rounds.push(Duration::from_nanos(last.nanoseconds));
-        peak = peak.max(last.peak_rss_bytes);
-        their_rounds.push(theirs(file)?);
+        for (subject, (measured, runs)) in subjects.iter().zip(&mut all) {
+            if measured.failed.is_none() {
+                runs.push(measured::once(&mut subject.command(work)?, None)?);
+            }
+        }
     }
-    let (ours, gzip_sha256sum) = (Spread::of(&our_rounds), Spread::of(&their_rounds));
-    Ok(Figures {
-        file: file.to_owned(),
-        compressed_bytes: file.metadata()?.len(),
-        uncompressed_bytes: last.uncompressed_bytes,
-        entries: last.entries,
-        packages: last.packages,
-        gaps: last.gaps,
-        ratio: ours.median_s / gzip_sha256sum.median_s,
-        ours,
-        gzip_sha256sum,
-        peak_rss_bytes: peak,
+    let mut done: Vec<Measured> = all
+        .into_iter()
+        .map(|(measured, runs)| measured.with(&runs, image.uncompressed_bytes))
+        .collect();
+    let median = |end: &str| {
+        let of = done.iter().find(|one| one.name.ends_with(end));
+        of.map(|one| one.wall.median_s)
+    };
+    let (hash, unpack) = (median("| sha256sum"), median(">/dev/null"));
+    for one in done.iter_mut().filter(|one| one.failed.is_none()) {
+        one.ratio_to_hash = hash.map(|hash| one.wall.median_s / hash);
+        one.ratio_to_unpack = unpack.map(|unpack| one.wall.median_s / unpack);
+    }
+    Ok(done)
+}
+
+/// The round that does not count: whether it works, and how many packages it finds.
+fn first(subject: &Subject, work: &Path) -> anyhow::Result<Measured> {
+    let answer = work.join("answer");
+    let out = File::create(&answer).with_context(|| format!("making `{}`", answer.display()))?;
+    let once = measured::once(&mut subject.command(work)?, Some(out))?;
+    let mut bytes = Vec::new();
+    File::open(&answer)?
+        .take(ANSWER_BYTES_MAX)
+        .read_to_end(&mut bytes)?;
+    let is_done = subject.is_done(once.status.code());
+    Ok(Measured {
+        name: subject.name.clone(),
+        packages: subject.count.of(&bytes),
+        failed: (!is_done).then(|| once.status.to_string()),
+        ..Measured::default()
     })
 }
 
-/// In a process of its own: its peak memory is that of this layer alone.
-fn ours(file: &Path) -> anyhow::Result<Once> {
-    let program = std::env::current_exe().context("finding this program")?;
-    let output = Command::new(program)
-        .arg("read-once")
-        .arg(file)
-        .stderr(Stdio::inherit())
-        .output();
-    let output = output.context("starting this program again")?;
-    anyhow::ensure!(
-        output.status.success(),
-        "reading `{}`: {}",
-        file.display(),
-        output.status
-    );
-    serde_json::from_slice(&output.stdout).context("reading the child's answer")
-}
+// === impl Measured ===
 
-fn theirs(file: &Path) -> anyhow::Result<Duration> {
-    let start = Instant::now();
-    let status = Command::new("sh")
-        .args(["-c", "gzip -dc \"$1\" | sha256sum", "sh"])
-        .arg(file)
-        .stdout(Stdio::null())
-        .status()
-        .context("starting gzip and sha256sum")?;
-    anyhow::ensure!(status.success(), "gzip -dc `{}`: {status}", file.display());
-    Ok(start.elapsed())
-}
-
-/// `gzip -dc | sha256sum` of layers in memory, one after the other.
-pub(crate) fn theirs_of(layers: &[Layer]) -> anyhow::Result<Duration> {
-    let mut sum = Duration::ZERO;
-    for layer in layers {
-        let start = Instant::now();
-        let mut child = Command::new("sh")
-            .args(["-c", "gzip -dc | sha256sum"])
-            .stdin(Stdio::piped())
-            .stdout(Stdio::null())
-            .spawn()
-            .context("starting gzip and sha256sum")?;
-        let mut input = child.stdin.take().context("the child has an input")?;
-        input.write_all(&layer.bytes)?;
-        drop(input);
-        anyhow::ensure!(child.wait()?.success(), "gzip could not read a layer");
-        sum += start.elapsed();
-    }
-    Ok(sum)
-}
-
-fn files(path: &Path) -> anyhow::Result<Vec<PathBuf>> {
-    if !path.is_dir() {
-        return Ok(vec![path.to_owned()]);
-    }
-    let index = layout::read_json(&path.join("index.json"))?;
-    let manifest = layout::read_json(&layout::blob(path, &index["manifests"][0]["digest"])?)?;
-    let layers = manifest["layers"]
-        .as_array()
-        .context("the manifest has no layers")?;
-    layers
-        .iter()
-        .map(|layer| layout::blob(path, &layer["digest"]))
-        .collect()
-}
-
-fn digest_of(file: &Path) -> anyhow::Result<(Digest, u64)> {
-    let mut file = File::open(file).with_context(|| format!("opening `{}`", file.display()))?;
-    let (mut hasher, mut size, mut buffer) = (Hasher::default(), 0, vec![0; 1 << 18]);
-    loop {
-        let read = file.read(&mut buffer)?;
-        if read == 0 {
-            return Ok((hasher.finish(), size));
-        }
-        hasher.update(&buffer[..read]);
-        size += read as u64;
+impl Measured {
+    /// With what these runs took.
+    fn with(mut self, runs: &[Once], bytes: u64) -> Self {
+        let walls: Vec<Duration> = runs.iter().map(|run| run.wall).collect();
+        let cpus: Vec<Duration> = runs
+            .iter()
+            .map(|run| Duration::from_secs_f64(run.cpu_s.max(0.0)))
+            .collect();
+        self.wall = Spread::of(&walls);
+        self.cpu_s = Spread::of(&cpus).median_s;
+        self.busy_cores = self.cpu_s / self.wall.median_s.max(f64::EPSILON);
+        self.ns_per_byte = per_byte(self.wall.median_s, bytes);
+        let peaks = runs.iter().map(|run| run.peak_rss_bytes);
+        self.peak_rss_bytes = peaks.max().unwrap_or_default();
+        self
     }
 }
 
-/// `VmHWM` of `/proc/self/status`.
-fn peak_rss() -> anyhow::Result<u64> {
-    let mut status = String::new();
-    File::open("/proc/self/status")?
-        .take(1 << 16)
-        .read_to_string(&mut status)?;
-    let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"));
-    let kilobytes = line
-        .and_then(|line| line.trim().strip_suffix("kB"))
-        .context("no VmHWM")?;
-    Ok(kilobytes.trim().parse::<u64>()? * 1024)
+#[expect(clippy::cast_precision_loss, reason = "for people, to three digits")]
+fn per_byte(seconds: f64, bytes: u64) -> f64 {
+    seconds * 1e9 / bytes.max(1) as f64
 }
 
 // === impl Scanned ===
 
 impl fmt::Display for Scanned {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        writeln!(
-            f,
-            "{:>9} {:>9} {:>8} {:>8} {:>5} {:>9} {:>14} {:>6} {:>9}  layer",
-            "MiB",
-            "unpacked",
-            "entries",
-            "packages",
-            "gaps",
-            "ours s",
-            "gzip|sha256 s",
-            "ratio",
-            "peak MiB"
-        )?;
-        for layer in &self.layers {
+        for image in &self.images {
             writeln!(
                 f,
-                "{:>9.1} {:>9.1} {:>8} {:>8} {:>5} {:>9.3} {:>14.3} {:>6.2} {:>9.1}  {}",
-                mib(layer.compressed_bytes),
-                mib(layer.uncompressed_bytes),
-                layer.entries,
-                layer.packages,
-                layer.gaps,
-                layer.ours.median_s,
-                layer.gzip_sha256sum.median_s,
-                layer.ratio,
-                mib(layer.peak_rss_bytes),
-                layer.file.display()
+                "{}: {} layers, {:.1} MiB, {:.1} MiB unpacked",
+                image.image.display(),
+                image.layers,
+                mib(image.compressed_bytes),
+                mib(image.uncompressed_bytes)
             )?;
+            writeln!(
+                f,
+                "  {:<24} {:>8} {:>8} {:>8} {:>7} {:>5} {:>7} {:>8} {:>8} {:>8} {:>8}",
+                "",
+                "median s",
+                "min s",
+                "max s",
+                "CPU s",
+                "cores",
+                "ns/byte",
+                "peak MiB",
+                "packages",
+                "/ hash",
+                "/ unpack"
+            )?;
+            for one in &image.subjects {
+                writeln!(f, "  {one}")?;
+            }
         }
         Ok(())
+    }
+}
+
+impl fmt::Display for Measured {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:<24} ", self.name)?;
+        if let Some(why) = &self.failed {
+            return write!(f, "did not do it: {why}");
+        }
+        let or_none = |text: Option<String>| text.unwrap_or_else(|| "-".to_owned());
+        let ratio = |ratio: Option<f64>| or_none(ratio.map(|ratio| format!("{ratio:.3}")));
+        write!(
+            f,
+            "{:>8.3} {:>8.3} {:>8.3} {:>7.2} {:>5.2} {:>7.3} {:>8.1} {:>8} {:>8} {:>8}",
+            self.wall.median_s,
+            self.wall.min_s,
+            self.wall.max_s,
+            self.cpu_s,
+            self.busy_cores,
+            self.ns_per_byte,
+            mib(self.peak_rss_bytes),
+            or_none(self.packages.map(|count| count.to_string())),
+            ratio(self.ratio_to_hash),
+            ratio(self.ratio_to_unpack)
+        )
     }
 }

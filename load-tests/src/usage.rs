@@ -91,20 +91,39 @@ impl fmt::Display for Usage {
 
 /// The memory that a process has in use.
 pub(crate) fn rss_bytes(id: u32) -> anyhow::Result<u64> {
+    memory_bytes(id, "VmRSS:")
+}
+
+/// The most memory that a process ever had in use.
+pub(crate) fn peak_rss_bytes(id: u32) -> anyhow::Result<u64> {
+    memory_bytes(id, "VmHWM:")
+}
+
+fn memory_bytes(id: u32, name: &str) -> anyhow::Result<u64> {
     let status = read(id, "status")?;
-    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"));
+    let line = status.lines().find_map(|line| line.strip_prefix(name));
     let kilobytes = line
         .and_then(|line| line.trim().strip_suffix("kB"))
-        .context("no VmRSS")?;
+        .with_context(|| format!("no {name}"))?;
     Ok(kilobytes.trim().parse::<u64>()? * 1024)
 }
 
 /// The processor time that a process has had, user and system.
 fn cpu_s(id: u32) -> anyhow::Result<f64> {
+    ticks_s(id, 11)
+}
+
+/// The processor time that this process's children have had that have ended, and theirs.
+pub(crate) fn children_cpu_s() -> anyhow::Result<f64> {
+    ticks_s(std::process::id(), 13)
+}
+
+/// The sum of two fields of `stat`, counted from behind the name.
+fn ticks_s(id: u32, at: usize) -> anyhow::Result<f64> {
     let stat = read(id, "stat")?;
     // The name stands in parentheses and may hold anything.
     let (_, fields) = stat.rsplit_once(')').context("no name in `stat`")?;
-    let mut ticks = fields.split_whitespace().skip(11).take(2);
+    let mut ticks = fields.split_whitespace().skip(at).take(2);
     let mut next = || {
         ticks
             .next()

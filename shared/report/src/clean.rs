@@ -40,6 +40,14 @@ pub(crate) fn is_hostile(c: char) -> bool {
         )
 }
 
+/// The address, if it is one that a reader may be led to.
+pub(crate) fn web_address(url: &str) -> Option<&str> {
+    let is_plain =
+        |byte: u8| byte.is_ascii_alphanumeric() || b"-._~:/?#@!$&'()*+,;=%".contains(&byte);
+    let rest = url.strip_prefix("https://")?;
+    (!rest.is_empty() && url.bytes().all(is_plain)).then_some(url)
+}
+
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;
@@ -55,6 +63,26 @@ mod tests {
         check("a\nb\tc\r", "a b c ");
         check("exe\u{202e}fdp", "exe\\u{202e}fdp");
         check("a\u{200b}b\u{2028}c", "a\\u{200b}b c");
+    }
+
+    #[test]
+    fn only_plain_addresses_are_led_to() {
+        for url in [
+            "https://osv.dev/vulnerability/GHSA-1",
+            "https://a.example/x?id=CVE-1#y",
+        ] {
+            assert_eq!(web_address(url), Some(url));
+        }
+        for url in [
+            "",
+            "https://",
+            "http://a.example",
+            "javascript:x",
+            "https://a b",
+            "https://a\n",
+        ] {
+            assert_eq!(web_address(url), None, "{url}");
+        }
     }
 
     proptest! {

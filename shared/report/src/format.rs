@@ -4,7 +4,7 @@ use std::{fmt, io, str::FromStr};
 
 use model::{Report, Reports, Severity};
 
-use crate::{json, table};
+use crate::{cyclonedx, json, sarif, table};
 
 /// How a report is written.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
@@ -14,6 +14,10 @@ pub enum Format {
     Table,
     /// For programs: the report as it is.
     Json,
+    /// For code scanning services: SARIF 2.1.0.
+    Sarif,
+    /// For whoever keeps bills of materials: `CycloneDX` 1.6 as JSON.
+    CycloneDx,
 }
 
 /// The text is not a format.
@@ -30,7 +34,7 @@ pub struct Options {
     pub color: bool,
     /// Severities to show; all if empty. The verdict rests on all of them anyway.
     pub severities: Vec<Severity>,
-    /// Whether the table lists what waivers and VEX documents accept.
+    /// Whether what waivers and VEX documents accept is listed as well, in the table and in SARIF.
     pub show_suppressed: bool,
 }
 
@@ -44,6 +48,8 @@ pub fn render(
     match format {
         Format::Table => table::render(report, options, out),
         Format::Json => json::write(&shown(report, options), out),
+        Format::Sarif => sarif::render(report, options, out),
+        Format::CycloneDx => cyclonedx::render(report, options, out),
     }
 }
 
@@ -56,6 +62,8 @@ pub fn render_all(
 ) -> io::Result<()> {
     match format {
         Format::Table => table::render_all(reports, options, out),
+        Format::Sarif => sarif::render_all(reports, options, out),
+        Format::CycloneDx => cyclonedx::render_all(reports, options, out),
         Format::Json => {
             let each = reports
                 .reports
@@ -91,13 +99,15 @@ fn shown(report: &Report, options: &Options) -> Report {
 
 impl Format {
     /// Every format.
-    pub const ALL: &[Self] = &[Self::Table, Self::Json];
+    pub const ALL: &[Self] = &[Self::Table, Self::Json, Self::Sarif, Self::CycloneDx];
 
     /// Its name on the command line.
     pub const fn as_str(self) -> &'static str {
         match self {
             Self::Table => "table",
             Self::Json => "json",
+            Self::Sarif => "sarif",
+            Self::CycloneDx => "cyclonedx",
         }
     }
 

@@ -1,4 +1,5 @@
-//! One report, many formats: a table for people, JSON for programs.
+//! One report, many formats: a table for people, JSON for programs, SARIF for code scanning services,
+//! `CycloneDX` for bills of materials.
 //!
 //! The decision that shapes it: a format is a function from the finished [`model::Report`] to
 //! bytes. It computes nothing that another format would not know, and decides nothing: filters
@@ -9,12 +10,16 @@
 //! visible instead of being sent ([`clean`]), in every format.
 //!
 //! To add a format: a file beside `table.rs`, a variant of [`Format`] with its line in
-//! [`Format::ALL`], a snapshot test.
+//! [`Format::ALL`], a snapshot test; a format that others define is checked against their schema in
+//! `testdata/schemas`.
 
 mod clean;
+mod cyclonedx;
 mod format;
 mod grid;
 mod json;
+mod sarif;
+mod suppressed;
 mod table;
 #[cfg(test)]
 mod tests;

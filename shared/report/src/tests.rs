@@ -1,4 +1,5 @@
-mod samples;
+pub(crate) mod samples;
+pub(crate) mod schemas;
 
 use model::{
     AdvisoryStamp, Decision, Digest, Gap, GapCode, Hides, REPORTS_SCHEMA, Report, Reports, Severity,
@@ -358,5 +359,8 @@ fn the_document_has_the_fields_that_readers_know() {
 fn formats_are_found_by_name() {
     assert_eq!("JSON".parse(), Ok(Format::Json));
     let error = "xml".parse::<Format>().unwrap_err();
-    assert_eq!(error.to_string(), "`xml` is not a format: table, json");
+    assert_eq!(
+        error.to_string(),
+        "`xml` is not a format: table, json, sarif, cyclonedx"
+    );
 }

@@ -16,12 +16,14 @@ pub(super) const BUFFER_BYTES: usize = 256 * 1024;
 /// one at most one while it waits for a full one: any number from three on moves.
 const BUFFERS: usize = 6;
 
-/// A full buffer on its way.
-struct Piece {
-    buffer: Box<[u8]>,
-    length: usize,
-    /// Whether these are the blob's bytes; else the layer's, inflated.
-    is_blob: bool,
+/// What is on its way to the second thread.
+enum Piece {
+    /// So many bytes of the layer, inflated.
+    Layer(Box<[u8]>, usize),
+    /// So many bytes of the blob.
+    Blob(Box<[u8]>, usize),
+    /// The digest of the blob's bytes before those that follow.
+    BlobSoFar(Box<Hasher>),
 }
 
 /// The first thread's end.
@@ -40,7 +42,8 @@ pub(super) struct PlainBytes {
     start: usize,
     end: usize,
     layer: Hasher,
-    blob: Hasher,
+    /// Where the second thread hashes the blob as well.
+    blob: Option<Box<Hasher>>,
     layer_bytes: u64,
     deadline: Option<Instant>,
     timed_out: bool,
@@ -50,8 +53,8 @@ pub(super) struct PlainBytes {
 pub(super) struct Sums {
     /// sha256 of the layer's bytes.
     pub(super) layer: Digest,
-    /// sha256 of the blob's bytes; nothing of a plain blob, whose bytes are the layer's.
-    pub(super) blob: Digest,
+    /// sha256 of the blob's bytes, where the second thread had to hash them.
+    pub(super) blob: Option<Digest>,
     /// How many bytes the layer has.
     pub(super) layer_bytes: u64,
 }
@@ -59,8 +62,10 @@ pub(super) struct Sums {
 /// How the first thread ended.
 #[derive(Debug)]
 pub(super) struct Fed {
-    /// Whether the blob is not compressed.
+    /// Whether the blob is not compressed: its bytes are the layer's.
     pub(super) is_plain: bool,
+    /// sha256 of the blob's bytes, where the first thread hashed them.
+    pub(super) blob: Option<Digest>,
     /// Whether every byte of the blob was read and handed over.
     pub(super) is_whole: bool,
     /// Bytes of the blob that were read.
@@ -88,7 +93,7 @@ pub(super) fn pipe(deadline: Option<Instant>) -> (Feeder, PlainBytes) {
         start: 0,
         end: 0,
         layer: Hasher::default(),
-        blob: Hasher::default(),
+        blob: None,
         layer_bytes: 0,
         deadline,
         timed_out: false,
@@ -101,15 +106,14 @@ pub(super) fn feed(blob: impl Read, media_type: &str, limits: &Limits, feeder: F
     let mut tee = Tee {
         source: blob,
         feeder,
-        pending: None,
-        length: 0,
+        to: Copies::Hasher(Box::default()),
         read: 0,
-        is_muted: false,
         is_late: false,
         has_ended: false,
     };
     let mut fed = Fed {
         is_plain: false,
+        blob: None,
         is_whole: false,
         compressed_bytes: 0,
         error: None,
@@ -119,7 +123,7 @@ pub(super) fn feed(blob: impl Read, media_type: &str, limits: &Limits, feeder: F
     let is_content = fed.error.as_ref().is_none_or(|error| {
         !error.is_transient() && !matches!(error, ArchiveError::CompressedBytes(_))
     });
-    if is_content && !tee.is_muted {
+    if is_content && !fed.is_plain {
         // Nothing more to inflate, but the digest is over all bytes.
         let error = drain(&mut tee, limits).err();
         fed.error = fed.error.or(error);
@@ -130,6 +134,9 @@ pub(super) fn feed(blob: impl Read, media_type: &str, limits: &Limits, feeder: F
     let is_sent = tee.flush();
     fed.is_whole = is_sent && tee.has_ended;
     fed.compressed_bytes = tee.read;
+    if let Copies::Hasher(hasher) = tee.to {
+        fed.blob = Some(hasher.finish());
+    }
     fed
 }
 
@@ -142,13 +149,20 @@ fn inflate_all<R: Read>(
     let mut inflate = Inflate::open(tee, limits)?;
     fed.media_type = inflate.check(media_type).err();
     fed.is_plain = inflate.format() == Format::Plain;
-    inflate.source_mut().is_muted = fed.is_plain;
+    match inflate.format() {
+        Format::Plain => inflate.source_mut().to = Copies::Nowhere,
+        // Inflating gzip is the most that there is to do: everything else is for the other thread.
+        Format::Gzip => inflate.source_mut().hand_over(),
+        // Inflating zstd takes less than hashing what comes of it.
+        Format::Zstd => {}
+    }
     loop {
         let Some(mut buffer) = inflate.source_mut().feeder.take() else {
             return Ok(());
         };
         let length = inflate.fill(&mut buffer)?;
-        if length == 0 || !inflate.source_mut().feeder.send(buffer, length, false) {
+        let piece = Piece::Layer(buffer, length);
+        if length == 0 || !inflate.source_mut().feeder.send(piece) {
             return Ok(());
         }
     }
@@ -170,18 +184,24 @@ fn drain(tee: &mut Tee<impl Read>, limits: &Limits) -> Result<(), ArchiveError> 
     Ok(())
 }
 
-/// Passes the blob on and sends a copy to the second thread.
+/// Passes the blob on and sees to it that it is hashed.
 struct Tee<R> {
     source: R,
     feeder: Feeder,
-    /// A buffer that is not full yet.
-    pending: Option<Box<[u8]>>,
-    length: usize,
+    to: Copies,
     read: u64,
-    /// Whether no copy is needed.
-    is_muted: bool,
     is_late: bool,
     has_ended: bool,
+}
+
+/// Where the blob's bytes go, beside being inflated.
+enum Copies {
+    /// Into a digest, here.
+    Hasher(Box<Hasher>),
+    /// To the second thread, which hashes them: a buffer that is not full yet, and what it has.
+    Feeder(Option<Box<[u8]>>, usize),
+    /// Nowhere: they are the layer's, which is hashed anyway.
+    Nowhere,
 }
 
 // === impl Feeder ===
@@ -200,12 +220,7 @@ impl Feeder {
     }
 
     /// Whether the other side will get it.
-    fn send(&self, buffer: Box<[u8]>, length: usize, is_blob: bool) -> bool {
-        let piece = Piece {
-            buffer,
-            length,
-            is_blob,
-        };
+    fn send(&self, piece: Piece) -> bool {
         match self.full.try_send(piece) {
             Ok(()) => true,
             Err(TrySendError::Full(piece)) => self.full.send(piece).is_ok(),
@@ -222,22 +237,39 @@ impl Feeder {
 // === impl Tee ===
 
 impl<R: Read> Tee<R> {
+    /// Lets the second thread go on with the blob's digest.
+    fn hand_over(&mut self) {
+        let copies = std::mem::replace(&mut self.to, Copies::Feeder(None, 0));
+        if let Copies::Hasher(hasher) = copies {
+            // If the other side is gone, what is sent next will show it.
+            let _sent = self.feeder.send(Piece::BlobSoFar(hasher));
+        }
+    }
+
     fn copy(&mut self, mut bytes: &[u8]) -> io::Result<()> {
+        if let Copies::Hasher(hasher) = &mut self.to {
+            hasher.update(bytes);
+            return Ok(());
+        }
         while !bytes.is_empty() {
-            let mut buffer = match self.pending.take() {
+            let Copies::Feeder(pending, filled) = &mut self.to else {
+                return Ok(());
+            };
+            let mut buffer = match pending.take() {
                 Some(buffer) => buffer,
                 None => self.feeder.take().ok_or(io::ErrorKind::BrokenPipe)?,
             };
-            let free = buffer.get_mut(self.length..).unwrap_or_default();
+            let free = buffer.get_mut(*filled..).unwrap_or_default();
             let length = free.len().min(bytes.len());
             let (now, later) = bytes.split_at_checked(length).unwrap_or((bytes, &[]));
             if let Some(to) = free.get_mut(..length) {
                 to.copy_from_slice(now);
             }
             bytes = later;
-            self.length = self.length.saturating_add(length);
-            self.pending = Some(buffer);
-            if self.length >= BUFFER_BYTES && !self.flush() {
+            *filled = filled.saturating_add(length);
+            let is_full = *filled >= BUFFER_BYTES;
+            *pending = Some(buffer);
+            if is_full && !self.flush() {
                 return Err(io::ErrorKind::BrokenPipe.into());
             }
         }
@@ -246,10 +278,12 @@ impl<R: Read> Tee<R> {
 
     /// Whether everything that was copied is on its way.
     fn flush(&mut self) -> bool {
-        let length = std::mem::take(&mut self.length);
-        self.pending
-            .take()
-            .is_none_or(|buffer| self.feeder.send(buffer, length, true))
+        let Copies::Feeder(pending, filled) = &mut self.to else {
+            return true;
+        };
+        let length = std::mem::take(filled);
+        let buffer = pending.take();
+        buffer.is_none_or(|buffer| self.feeder.send(Piece::Blob(buffer, length)))
     }
 }
 
@@ -263,9 +297,7 @@ impl<R: Read> Read for Tee<R> {
         // An empty buffer reads nothing, and that is not the end.
         self.has_ended = length == 0 && !buffer.is_empty();
         self.read = self.read.saturating_add(length as u64);
-        if !self.is_muted {
-            self.copy(buffer.get(..length).unwrap_or_default())?;
-        }
+        self.copy(buffer.get(..length).unwrap_or_default())?;
         Ok(length)
     }
 }
@@ -282,7 +314,7 @@ impl PlainBytes {
     pub(super) fn sums(&self) -> Sums {
         Sums {
             layer: self.layer.clone().finish(),
-            blob: self.blob.clone().finish(),
+            blob: self.blob.clone().map(|hasher| hasher.finish()),
             layer_bytes: self.layer_bytes,
         }
     }
@@ -301,20 +333,23 @@ impl PlainBytes {
                 (self.full, self.empty) = (None, None);
                 return;
             }
-            let Ok(Piece {
-                buffer,
-                length,
-                is_blob,
-            }) = full.recv()
-            else {
-                return;
+            let (buffer, length) = match full.recv() {
+                Ok(Piece::Layer(buffer, length)) => (buffer, length),
+                Ok(Piece::Blob(buffer, length)) => {
+                    let bytes = buffer.get(..length).unwrap_or_default();
+                    if let Some(hasher) = &mut self.blob {
+                        hasher.update(bytes);
+                    }
+                    self.give_back(buffer);
+                    continue;
+                }
+                Ok(Piece::BlobSoFar(hasher)) => {
+                    self.blob = Some(hasher);
+                    continue;
+                }
+                Err(_) => return,
             };
             let bytes = buffer.get(..length).unwrap_or_default();
-            if is_blob {
-                self.blob.update(bytes);
-                self.give_back(buffer);
-                continue;
-            }
             self.layer.update(bytes);
             self.layer_bytes = self.layer_bytes.saturating_add(length as u64);
             self.current = buffer;

@@ -6,7 +6,10 @@ use anstyle::{AnsiColor, Style};
 use model::{Counts, FixState, Hides, PackageType, Report, Severity, Vulnerability};
 
 use super::page::{Page, count, severity_style};
-use crate::{Cell, Column, Cut, Grid};
+use crate::{
+    Cell, Column, Cut, Grid,
+    suppressed::{is_suppressed, vex_status},
+};
 
 const COLUMNS: [Column; 7] = [
     Column {
@@ -53,16 +56,6 @@ pub(super) fn write(report: &Report, page: &mut Page<'_>) -> io::Result<()> {
     page.blank()?;
     page.line(&totals(report))?;
     notes(all, rows.len(), page)
-}
-
-/// Accepted by a waiver, or said by a VEX document to be none.
-fn is_suppressed(found: &Vulnerability) -> bool {
-    found.waived.is_some() || vex(found).is_some()
-}
-
-fn vex(found: &Vulnerability) -> Option<&str> {
-    let status = found.vex.as_ref().map(|vex| vex.status.as_str());
-    status.filter(|status| matches!(*status, "not_affected" | "fixed"))
 }
 
 /// What makes two installed packages the same line group.
@@ -152,7 +145,7 @@ fn note(found: &Vulnerability) -> Cell {
             .as_ref()
             .map(|waived| format!("waived until {}: {}", waived.expires, waived.reason)),
     );
-    notes.extend(vex(found).map(|status| format!("VEX: {}", status.replace('_', " "))));
+    notes.extend(vex_status(found).map(|status| format!("VEX: {}", status.replace('_', " "))));
     let style = if found.kev {
         AnsiColor::Red.on_default().bold()
     } else {
@@ -202,7 +195,7 @@ fn notes(all: &[Vulnerability], shown: usize, page: &mut Page<'_>) -> io::Result
     let waived = all.iter().filter(|found| found.waived.is_some()).count();
     let vex = all
         .iter()
-        .filter(|found| found.waived.is_none() && vex(found).is_some())
+        .filter(|found| found.waived.is_none() && vex_status(found).is_some())
         .count();
     let listed = if page.options.show_suppressed {
         ""

@@ -12,7 +12,7 @@ fn time(text: &str) -> Timestamp {
     text.parse().unwrap()
 }
 
-pub(super) fn empty() -> Report {
+pub(crate) fn empty() -> Report {
     Report {
         schema: REPORT_SCHEMA.to_owned(),
         tool: Tool::tidewaiter("0.1.0"),
@@ -73,7 +73,7 @@ pub(super) fn empty() -> Report {
     }
 }
 
-pub(super) fn verdict(decision: Decision, reasons: Vec<Reason>) -> Verdict {
+pub(crate) fn verdict(decision: Decision, reasons: Vec<Reason>) -> Verdict {
     Verdict {
         decision,
         reasons,
@@ -85,7 +85,7 @@ pub(super) fn verdict(decision: Decision, reasons: Vec<Reason>) -> Verdict {
     }
 }
 
-pub(super) fn reason(rule: &str, decision: Decision, message: &str, remediation: &str) -> Reason {
+pub(crate) fn reason(rule: &str, decision: Decision, message: &str, remediation: &str) -> Reason {
     Reason {
         rule: rule.to_owned(),
         decision,
@@ -95,7 +95,12 @@ pub(super) fn reason(rule: &str, decision: Decision, message: &str, remediation:
     }
 }
 
-fn vulnerability(id: &str, package: &str, version: &str, severity: Severity) -> Vulnerability {
+pub(crate) fn vulnerability(
+    id: &str,
+    package: &str,
+    version: &str,
+    severity: Severity,
+) -> Vulnerability {
     Vulnerability {
         id: id.to_owned(),
         aliases: vec![format!("DEBIAN-{id}")],
@@ -137,7 +142,7 @@ fn fixed_in(mut found: Vulnerability, versions: &[&str]) -> Vulnerability {
     found
 }
 
-fn waived() -> Waived {
+pub(crate) fn waived() -> Waived {
     Waived {
         reason: "not reachable".to_owned(),
         author: "ann".to_owned(),
@@ -217,7 +222,7 @@ fn vulnerabilities() -> Vec<Vulnerability> {
     vec![fifth, second, third, fourth, first]
 }
 
-fn package() -> Package {
+pub(crate) fn package() -> Package {
     Package {
         id: PackageId("deb/openssl".to_owned()),
         kind: PackageType::Deb,
@@ -271,7 +276,7 @@ fn runtime() -> RuntimeConfig {
 }
 
 /// A report in which every list has something and every optional field is set.
-pub(super) fn full() -> Report {
+pub(crate) fn full() -> Report {
     let id = PackageId("deb/openssl".to_owned());
     let tampered = Tampered {
         path: "usr/bin/openssl".to_owned(),

@@ -3,13 +3,25 @@
 use std::{fmt, str::FromStr};
 
 use jiff::{Timestamp, civil::Date};
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::{Confidence, Digest, PackageId, PackageType};
 
 /// How bad a finding is.
 #[derive(
-    Clone, Copy, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize,
+    Clone,
+    Copy,
+    Debug,
+    Default,
+    PartialEq,
+    Eq,
+    Hash,
+    PartialOrd,
+    Ord,
+    Serialize,
+    Deserialize,
+    JsonSchema,
 )]
 #[serde(rename_all = "lowercase")]
 pub enum Severity {
@@ -29,12 +41,14 @@ pub enum Severity {
 }
 
 /// Names a finding; stable over rebuilds of the image. Hex.
-#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[derive(
+    Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize, JsonSchema,
+)]
 #[serde(transparent)]
 pub struct Fingerprint(pub String);
 
 /// A known vulnerability of an installed package.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct Vulnerability {
     /// The CVE id where there is one, else the advisory's.
     pub id: String,
@@ -74,9 +88,11 @@ pub struct Vulnerability {
     pub source: String,
     /// When it was published.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "Option<crate::schema::Time>")]
     pub published: Option<Timestamp>,
     /// When its record changed last.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "Option<crate::schema::Time>")]
     pub modified: Option<Timestamp>,
     /// The file that proves the package.
     pub path: String,
@@ -97,7 +113,18 @@ pub struct Vulnerability {
 
 /// Whether there is a fix.
 #[derive(
-    Clone, Copy, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize,
+    Clone,
+    Copy,
+    Debug,
+    Default,
+    PartialEq,
+    Eq,
+    Hash,
+    PartialOrd,
+    Ord,
+    Serialize,
+    Deserialize,
+    JsonSchema,
 )]
 #[serde(rename_all = "snake_case")]
 pub enum FixState {
@@ -118,7 +145,7 @@ pub enum FixState {
 }
 
 /// A CVSS rating.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct Cvss {
     /// Who rated.
     pub source: String,
@@ -131,7 +158,7 @@ pub struct Cvss {
 }
 
 /// How an advisory was matched with a package.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Match {
     /// `source_package`, `package`, …: which name was looked up.
     pub method: String,
@@ -142,7 +169,7 @@ pub struct Match {
 }
 
 /// What a VEX document says of a finding.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Vex {
     /// `not_affected`, `affected`, `fixed` or `under_investigation`.
     pub status: String,
@@ -154,20 +181,21 @@ pub struct Vex {
 }
 
 /// A waiver in force on a finding.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Waived {
     /// Why it is accepted.
     pub reason: String,
     /// Who accepted it.
     pub author: String,
     /// The last day on which it holds (UTC).
+    #[schemars(with = "crate::schema::Day")]
     pub expires: Date,
     /// Where the waiver is written.
     pub source: String,
 }
 
 /// A secret in the image; the report's `secrets[]`.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Secret {
     /// The rule that fired.
     pub rule: String,
@@ -202,7 +230,7 @@ pub struct Secret {
 }
 
 /// A setting or file that a check refuses; the report's `misconfigurations[]`.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Misconfiguration {
     /// The check.
     pub id: String,
@@ -230,7 +258,7 @@ pub struct Misconfiguration {
 }
 
 /// Malware in the image; the report's `malware[]`.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Malware {
     /// The rule that fired.
     pub rule: String,
@@ -252,7 +280,7 @@ pub struct Malware {
 }
 
 /// A package's licence; the report's `licenses[]`.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct License {
     /// The package.
     pub package_id: PackageId,
@@ -263,7 +291,7 @@ pub struct License {
 }
 
 /// A file that is not as its package installed it; the report's `tampered[]`.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Tampered {
     /// The file.
     pub path: String,

@@ -3,12 +3,15 @@
 use std::fmt;
 
 use jiff::{SignedDuration, Timestamp};
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::{AdvisoryStamp, Digest, Findings, Fingerprint, Gap, Os, Severity, Slug, Vulnerability};
 
 /// What policy says. The order is the precedence: the greatest of several holds.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[derive(
+    Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize, JsonSchema,
+)]
 #[serde(rename_all = "lowercase")]
 pub enum Decision {
     /// Use it.
@@ -52,7 +55,7 @@ pub struct Facts<'a> {
 }
 
 /// What a policy says of an image, and why; the report's `verdict`.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Verdict {
     /// The decision.
     pub decision: Decision,
@@ -65,14 +68,16 @@ pub struct Verdict {
     /// The advisory revision; 0 without advisories.
     pub advisory_revision: u64,
     /// When it was judged.
+    #[schemars(with = "crate::schema::Time")]
     pub evaluated_at: Timestamp,
     /// Until when the answer holds; computed when asked. `None`: as long as nothing changes.
     #[serde(default)]
+    #[schemars(with = "Option<crate::schema::Time>")]
     pub valid_until: Option<Timestamp>,
 }
 
 /// A rule that fired.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Reason {
     /// The rule's name.
     pub rule: String,
@@ -89,7 +94,7 @@ pub struct Reason {
 }
 
 /// How many findings there are of each severity.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Counts {
     /// Level 5.
     pub critical: u32,

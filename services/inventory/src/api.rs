@@ -26,7 +26,7 @@ use chassis::{
 use jiff::Timestamp;
 use model::Slug;
 
-use self::broker::Broker;
+use self::broker::{Broker, Nats};
 use crate::{Config, verdicts::MarksCache, view::View};
 
 /// What the routes need; cheap to clone.
@@ -64,7 +64,7 @@ impl Api {
             store: bus.store(),
             view,
             marks: Arc::default(),
-            broker: Arc::new(bus.clone()),
+            broker: Arc::new(Nats::new(bus)),
             bus: Some(bus.clone()),
             rows_examined_max: config.rows_examined_max,
         }

@@ -210,7 +210,7 @@ async fn a_broker_that_does_not_answer_is_a_problem_and_no_error() {
     let seen = queue("slack", 5).state();
     world
         .process("sinks", &["alerting"], |process| {
-            process.queues = vec![seen]
+            process.queues = vec![seen];
         })
         .await;
     world.api.broker = Arc::new(FakeBroker::default());

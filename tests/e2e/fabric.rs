@@ -161,7 +161,7 @@ impl Fabric {
     pub(crate) async fn idle(&self) {
         self.until("an inventory without lag", async || {
             let health = self.get("/v1/health").await?;
-            (health["status"] == "ok").then_some(())
+            (health["status"] != "catching_up").then_some(())
         })
         .await;
     }
@@ -207,6 +207,31 @@ impl Fabric {
             return None;
         }
         answer.json().await.ok()
+    }
+
+    /// Asks one process as somebody, or as nobody: status, type and body of the answer.
+    pub(crate) async fn ask(
+        &self,
+        index: usize,
+        (method, path): (&str, &str),
+        token: &str,
+        body: Option<&Value>,
+    ) -> (u16, Option<String>, Vec<u8>) {
+        let method = method.parse().expect("a method");
+        let url = format!("http://{}{path}", self.nodes[index].address);
+        let mut request = self.http.request(method, url);
+        if !token.is_empty() {
+            request = request.bearer_auth(token);
+        }
+        if let Some(body) = body {
+            request = request.json(body);
+        }
+        let answer = request.send().await.expect("an answer");
+        let media = answer.headers().get("content-type");
+        let media = media.map(|media| media.to_str().expect("text").to_owned());
+        let status = answer.status().as_u16();
+        let body = answer.bytes().await.expect("a whole answer");
+        (status, media, body.to_vec())
     }
 
     /// Asks again until there is an answer.
@@ -326,7 +351,7 @@ impl Fabric {
         &self.nodes[self.api].address
     }
 
-    fn token(&self) -> String {
+    pub(crate) fn token(&self) -> String {
         // The first process that came up made it.
         let mut files = self
             .nodes

@@ -4,6 +4,7 @@
 //! a test is skipped and says which; `tests/run.sh` installs them all. A warning or error in a log
 //! that a test does not expect fails it.
 
+mod access;
 mod advisories;
 mod chaos;
 mod crash;

@@ -34,15 +34,21 @@ const SERVICE: &[&str] = &[
 /// Crates that may import everything.
 const ALL: &[&str] = &["load-tests", "tests"];
 
-/// What the binary may call in a service: a service is run, and these make `scan` possible without
-/// a broker. Types come along; modules and other functions do not.
+/// What the binary may call in a service: a service is run, says what its routes are, and these make
+/// `scan` possible without a broker. Types come along; modules and other functions do not.
 const CALLED: &[(&str, &[&str])] = &[
-    ("gateway", &["run", "run_router", "open_source"]),
+    (
+        "gateway",
+        &["run", "run_router", "open_source", "operations"],
+    ),
     ("scanner", &["run", "scan"]),
-    ("matcher", &["run", "routes", "assess", "import"]),
-    ("policy", &["run", "judge", "run_tests"]),
+    (
+        "matcher",
+        &["run", "routes", "assess", "import", "operations"],
+    ),
+    ("policy", &["run", "judge", "run_tests", "operations"]),
     ("alerting", &["run"]),
-    ("inventory", &["run"]),
+    ("inventory", &["run", "operations"]),
 ];
 
 /// Crates without I/O of their own: no runtime and no client among their dependencies.

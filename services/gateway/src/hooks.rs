@@ -13,12 +13,11 @@ use axum::{
     body::Bytes,
     extract::{Path, State},
     http::{HeaderMap, StatusCode},
-    routing::post,
 };
 use bus::SpoolError;
 use chassis::{
     Cx,
-    http::{ApiError, body_limit},
+    http::{Access, ApiError, Operation, Route, body_limit},
 };
 use futures::future::try_join_all;
 use jiff::SignedDuration;
@@ -26,7 +25,8 @@ use model::{
     Digest,
     event::{ImageDeleted, ImagePushed, Priority},
 };
-use serde_json::{Value, json};
+use schemars::JsonSchema;
+use serde::Serialize;
 use tracing::{info, warn};
 
 use crate::{
@@ -47,6 +47,56 @@ struct Hooks {
     shares: Buckets,
 }
 
+/// What became of a request.
+#[derive(Debug, Serialize, JsonSchema)]
+#[schemars(rename = "HookAnswer")]
+struct Answer {
+    /// How many events it told of; 0 where it tells nothing that matters here.
+    accepted: usize,
+}
+
+/// What is to be said of the routes.
+pub(crate) fn operations() -> Vec<Operation> {
+    chassis::http::operations(table())
+}
+
+/// The table of routes.
+fn table() -> Vec<Route<Arc<Hooks>>> {
+    vec![
+        Access::Sender
+            .post(
+                "/hooks/{source}",
+                "receiveHook",
+                "What a registry tells",
+                receive,
+            )
+            .detail(
+                "The body is what the source's kind of sender sends. A request that is \
+                 authenticated and that nobody can decode is answered with 202 all the same.",
+            )
+            .path::<model::Slug>("source", "a source of the configuration")
+            .body_of("*/*")
+            .answers::<Answer>(StatusCode::ACCEPTED, "it is on disk, and will be handled")
+            .refuses(
+                StatusCode::UNAUTHORIZED,
+                "the request does not prove who sends it",
+            )
+            .refuses(StatusCode::NOT_FOUND, "there is no such source")
+            .refuses(
+                StatusCode::CONFLICT,
+                "this very request was accepted before",
+            )
+            .refuses(
+                StatusCode::TOO_MANY_REQUESTS,
+                "the source sends more than it may",
+            )
+            .refuses(
+                StatusCode::SERVICE_UNAVAILABLE,
+                "the spool is full, or the disk refuses",
+            ),
+    ]
+}
+
 /// The routes of senders.
 pub(crate) fn routes(cx: &Cx, config: &Config, intake: Arc<dyn Intake>) -> Router {
     let senders = config.sources.iter().filter_map(|source| {
@@ -61,10 +111,7 @@ pub(crate) fn routes(cx: &Cx, config: &Config, intake: Arc<dyn Intake>) -> Route
         age_max: SignedDuration::from_secs(i64::from(config.hook_age_s_max)),
         shares: Buckets::new(config.hooks_per_second_max, config.hooks_burst_max),
     };
-    Router::new()
-        .route("/hooks/{source}", post(receive))
-        .layer(body_limit(config.hook_bytes_max))
-        .with_state(Arc::new(hooks))
+    chassis::http::router(table(), Arc::new(hooks)).layer(body_limit(config.hook_bytes_max))
 }
 
 async fn receive(
@@ -72,7 +119,7 @@ async fn receive(
     Path(source): Path<String>,
     headers: HeaderMap,
     body: Bytes,
-) -> Result<(StatusCode, Json<Value>), ApiError> {
+) -> Result<(StatusCode, Json<Answer>), ApiError> {
     let request = HookRequest {
         headers: &headers,
         body: &body,
@@ -113,8 +160,8 @@ fn unauthenticated(sender: &Sender, unproven: Unproven, age_max: SignedDuration)
     .hint(hint)
 }
 
-fn answer(accepted: usize) -> (StatusCode, Json<Value>) {
-    (StatusCode::ACCEPTED, Json(json!({ "accepted": accepted })))
+const fn answer(accepted: usize) -> (StatusCode, Json<Answer>) {
+    (StatusCode::ACCEPTED, Json(Answer { accepted }))
 }
 
 // === impl Hooks ===
@@ -253,4 +300,4 @@ fn name_of(told: &Told) -> String {
 }
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;

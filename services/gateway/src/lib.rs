@@ -38,6 +38,8 @@
 
 mod callbacks;
 mod config;
+#[cfg(test)]
+mod contract;
 mod crawler;
 mod decoders;
 mod hooks;
@@ -57,7 +59,7 @@ use std::sync::Arc;
 
 use anyhow::Context as _;
 use bus::{Bus, Consume, Outbox};
-use chassis::Cx;
+use chassis::{Cx, http::Operation};
 use model::{AnalyzerId, event::EVENTS};
 
 use self::router::Router;
@@ -69,8 +71,15 @@ pub use self::{
     sources::{Sources, open_source},
 };
 
+/// What is to be said of the routes.
+pub fn operations() -> Vec<Operation> {
+    let mut all = hooks::operations();
+    all.extend(scans::operations());
+    all
+}
+
 /// Starts the gateway: the routes for senders and for CI. The former authenticate themselves, the
-/// latter ask for an `Extension<Grant>` with the scope `scan`.
+/// latter have a token: whoever mounts them brings an `Extension<Arc<dyn Tokens>>`.
 #[expect(clippy::unused_async, reason = "every role starts in the same way")]
 pub async fn run(cx: &Cx, bus: &Bus, config: &Config) -> anyhow::Result<axum::Router> {
     config

@@ -21,17 +21,17 @@ use axum::{
     Extension, Json, Router,
     extract::{Query, State},
     http::{HeaderMap, StatusCode, header},
-    routing::post,
 };
 use chassis::{
     Cx,
-    http::{ApiError, Grant, body_limit},
+    http::{Access, ApiError, Grant, Operation, Route, body_limit},
 };
 use jiff::Timestamp;
 use model::{
     Fingerprint, ImageRef, Slug,
     event::{Priority, ScanRequested},
 };
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use tracing::info;
 
@@ -44,7 +44,7 @@ use crate::{
     rate::Buckets,
 };
 
-const SCOPE: &str = "scan";
+const SCAN: Access = Access::Scope("scan");
 const BODY_BYTES_MAX: usize = 64 * 1024;
 const IDEMPOTENCY_KEY: &str = "idempotency-key";
 const IDEMPOTENCY_KEY_BYTES_MAX: usize = 255;
@@ -61,16 +61,17 @@ struct Scans {
 }
 
 /// The query of a request.
-#[derive(Clone, Copy, Debug, Default, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 struct ScanQuery {
     /// Answer when there is a verdict, or after so many seconds.
     #[serde(default)]
+    #[schemars(range(max = 120))]
     wait: u64,
 }
 
 /// The body of a request.
-#[derive(Clone, Debug, Deserialize)]
+#[derive(Clone, Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 struct ScanRequest {
     /// The image, as `docker pull` takes it.
@@ -93,13 +94,15 @@ struct ScanRequest {
 }
 
 /// The answer: where to ask for the result.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, JsonSchema)]
 struct ScanAccepted {
+    /// The request.
     id: String,
+    /// The path that tells what becomes of it.
     status_url: String,
 }
 
-/// The routes of CI. Who calls them was found out before: they ask for an `Extension<Grant>`.
+/// The routes of CI; whoever mounts them brings an `Extension<Arc<dyn Tokens>>`.
 pub(crate) fn routes(
     cx: &Cx,
     config: &Config,
@@ -114,10 +117,38 @@ pub(crate) fn routes(
         keys,
         shares: Buckets::new(config.scans_per_second_max, config.scans_burst_max),
     };
-    Ok(Router::new()
-        .route("/v1/scans", post(request))
-        .layer(body_limit(BODY_BYTES_MAX))
-        .with_state(Arc::new(scans)))
+    Ok(chassis::http::router(table(), Arc::new(scans)).layer(body_limit(BODY_BYTES_MAX)))
+}
+
+/// What is to be said of the routes.
+pub(crate) fn operations() -> Vec<Operation> {
+    chassis::http::operations(table())
+}
+
+/// The table of routes.
+fn table() -> Vec<Route<Arc<Scans>>> {
+    let location = "where to ask what becomes of it";
+    vec![
+        SCAN.post("/v1/scans", "requestScan", "Asks for a scan", request)
+            .detail(
+                "The same `Idempotency-Key` with the same body is the same request, whenever it is \
+                 sent. With `wait` the answer is a redirect to the place that waits for the verdict.",
+            )
+            .header::<String>(IDEMPOTENCY_KEY, "1 to 255 printable characters that name the request")
+            .query::<ScanQuery>()
+            .body::<ScanRequest>()
+            .answers::<ScanAccepted>(StatusCode::ACCEPTED, "the request is on disk")
+            .with_header("Location", location)
+            .answers::<ScanAccepted>(StatusCode::SEE_OTHER, "the same, and the caller waits")
+            .with_header("Location", location)
+            .refuses(
+                StatusCode::UNPROCESSABLE_ENTITY,
+                "the body means nothing, no source serves the image, the callback's host is not \
+                 listed, or the key was used for another request",
+            )
+            .refuses(StatusCode::TOO_MANY_REQUESTS, "the token asks for more scans than it may")
+            .refuses(StatusCode::SERVICE_UNAVAILABLE, "the spool is full, or the disk refuses"),
+    ]
 }
 
 type Answer = (
@@ -128,12 +159,11 @@ type Answer = (
 
 async fn request(
     State(scans): State<Arc<Scans>>,
-    grant: Option<Extension<Grant>>,
+    Extension(grant): Extension<Grant>,
     Query(query): Query<ScanQuery>,
     headers: HeaderMap,
     Json(body): Json<ScanRequest>,
 ) -> Result<Answer, ApiError> {
-    let grant = permit(grant)?;
     let tenant: Slug = grant.tenant.parse().map_err(|error| {
         let error = anyhow::Error::from(error);
         ApiError::from(error.context(format!("the tenant of token `{}`", grant.name)))
@@ -165,20 +195,6 @@ fn answer(id: String, wait: u64) -> Answer {
     };
     let location = [(header::LOCATION, location)];
     (status, location, Json(ScanAccepted { id, status_url }))
-}
-
-fn permit(grant: Option<Extension<Grant>>) -> Result<Grant, ApiError> {
-    match grant {
-        Some(Extension(grant)) if grant.allows(SCOPE) => Ok(grant),
-        Some(Extension(grant)) => {
-            let detail = format!("token `{}` lacks the scope `{SCOPE}`", grant.name);
-            Err(ApiError::new(StatusCode::FORBIDDEN, detail))
-        }
-        None => Err(
-            ApiError::new(StatusCode::UNAUTHORIZED, "this needs a token")
-                .hint("send `Authorization: Bearer TOKEN`"),
-        ),
-    }
 }
 
 fn idempotency_key(headers: &HeaderMap) -> Result<Option<&str>, ApiError> {

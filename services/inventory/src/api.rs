@@ -1,6 +1,8 @@
 //! The routes: one file per thing that can be asked for.
 
 mod advisories;
+mod broker;
+mod checks;
 mod events;
 mod health;
 mod images;
@@ -8,25 +10,25 @@ mod lookup;
 mod page;
 mod reports;
 mod scans;
+mod table;
 mod verdicts;
 mod vulnerabilities;
 
 use std::sync::Arc;
 
 use anyhow::Context as _;
-use axum::{Extension, Router, http::StatusCode, routing::get};
+use axum::{Extension, Router};
 use bus::{Bus, Store};
 use cache::CacheError;
 use chassis::{
     Cx,
-    http::{ApiError, Grant},
+    http::{ApiError, Grant, Operation},
 };
 use jiff::Timestamp;
 use model::Slug;
 
+use self::broker::{Broker, Nats};
 use crate::{Config, verdicts::MarksCache, view::View};
-
-const READ: &str = "read";
 
 /// What the routes need; cheap to clone.
 #[derive(Clone)]
@@ -35,31 +37,27 @@ pub(crate) struct Api {
     store: Store,
     view: Arc<View>,
     marks: Arc<MarksCache>,
+    broker: Arc<dyn Broker>,
     /// Absent in tests: then nothing is waited for.
     bus: Option<Bus>,
     rows_examined_max: usize,
     events: Arc<events::Streams>,
 }
 
-/// The caller, as found out before the routes.
-type Caller = Option<Extension<Grant>>;
+/// The scope of whoever reads.
+const READ: &str = "read";
+
+/// The caller, who may do what the route's row asks for.
+type Caller = Extension<Grant>;
 
 /// The routes.
 pub(crate) fn routes(api: Api) -> Router {
-    Router::new()
-        .route("/v1/images", get(images::list))
-        // A reference has slashes, so one route takes all that begins like this.
-        .route("/v1/images/{*image}", get(images::get))
-        .route(
-            "/v1/vulnerabilities/{id}/images",
-            get(vulnerabilities::images),
-        )
-        .route("/v1/verdicts", get(verdicts::get))
-        .route("/v1/scans/{id}", get(scans::get))
-        .route("/v1/advisories", get(advisories::get))
-        .route("/v1/health", get(health::get))
-        .route("/v1/events", get(events::get))
-        .with_state(api)
+    chassis::http::router(table::table(), api)
+}
+
+/// What is to be said of the routes.
+pub(crate) fn operations() -> Vec<Operation> {
+    chassis::http::operations(table::table())
 }
 
 // === impl Api ===
@@ -71,6 +69,7 @@ impl Api {
             store: bus.store(),
             view,
             marks: Arc::default(),
+            broker: Arc::new(Nats::new(bus)),
             bus: Some(bus.clone()),
             rows_examined_max: config.rows_examined_max,
             events: events::Streams::new(&config.events),
@@ -93,22 +92,10 @@ impl Api {
     }
 }
 
-/// The tenant of a caller who may read.
-fn permit(caller: Caller) -> Result<Slug, ApiError> {
-    match caller {
-        Some(Extension(grant)) if grant.allows(READ) => {
-            let tenant = grant.tenant.parse::<Slug>();
-            Ok(tenant.with_context(|| format!("the tenant of token `{}`", grant.name))?)
-        }
-        Some(Extension(grant)) => {
-            let detail = format!("token `{}` lacks the scope `{READ}`", grant.name);
-            Err(ApiError::new(StatusCode::FORBIDDEN, detail))
-        }
-        None => Err(
-            ApiError::new(StatusCode::UNAUTHORIZED, "this needs a token")
-                .hint("send `Authorization: Bearer TOKEN`"),
-        ),
-    }
+/// The tenant of a caller.
+fn permit(Extension(grant): Caller) -> Result<Slug, ApiError> {
+    let tenant = grant.tenant.parse::<Slug>();
+    Ok(tenant.with_context(|| format!("the tenant of token `{}`", grant.name))?)
 }
 
 /// 500 for what the store did not do.

@@ -16,18 +16,11 @@
 //!
 //! It decides nothing, writes no record and sends nothing.
 //!
-//! | route | file |
-//! |---|---|
-//! | `GET /v1/images`, `GET /v1/images/{reference or digest}` | `api/images.rs` |
-//! | `GET /v1/images/{digest}/report` | `api/reports.rs` |
-//! | `GET /v1/vulnerabilities/{id}/images` | `api/vulnerabilities.rs` |
-//! | `GET /v1/verdicts` | `api/verdicts.rs` |
-//! | `GET /v1/scans/{id}` | `api/scans.rs` |
-//! | `GET /v1/advisories` | `api/advisories.rs` |
-//! | `GET /v1/health` | `api/health.rs` |
-//! | `GET /v1/events` | `api/events.rs` |
+//! What can be asked, by whom, and what the answers are stands in `api/table.rs`: the router and the
+//! document of the API are made of it. An answer is sent again only where it differs from the one
+//! that the caller has.
 //!
-//! To add a question: a file in `api/`, a route in `api.rs`, a row here. To add an index: a family
+//! To add a question: a file in `api/`, and a row in the table. To add an index: a family
 //! in `view.rs`, and a higher schema version, which fills it from the start.
 
 mod api;
@@ -41,13 +34,18 @@ use std::sync::Arc;
 
 use anyhow::Context as _;
 use bus::Bus;
-use chassis::Cx;
+use chassis::{Cx, http::Operation};
 
 pub use self::config::{Config, EventsConfig};
 use self::{api::Api, view::View};
 
-/// Starts to follow the records, and gives the routes. Who calls them was found out before: they
-/// ask for an `Extension<Grant>` with the scope `read`.
+/// What is to be said of the routes.
+pub fn operations() -> Vec<Operation> {
+    api::operations()
+}
+
+/// Starts to follow the records, and gives the routes; whoever mounts them brings an
+/// `Extension<Arc<dyn Tokens>>`.
 pub async fn run(cx: &Cx, bus: &Bus, config: &Config) -> anyhow::Result<axum::Router> {
     let dir = config.data_dir.join("inventory");
     let opened = cx.blocking(move || View::open(&dir)).await?;

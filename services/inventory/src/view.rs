@@ -16,6 +16,7 @@ use model::{
     Assessed, Assessment, Digest, Judged, Known, Package, PackageType, RecordKey, Scanned,
     Severity, Slug, Vulnerability, What,
 };
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use self::image::{AssessedView, ScannedView};
@@ -85,14 +86,21 @@ pub(crate) enum Kind {
 }
 
 /// A package of an image with a vulnerability.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[schemars(rename = "AffectedPackage")]
 pub(crate) struct Hit {
+    /// The vulnerability.
     pub(crate) id: String,
+    /// The package's name.
     pub(crate) package: String,
+    /// The package's kind.
     #[serde(rename = "type")]
     pub(crate) kind: PackageType,
+    /// The installed version.
     pub(crate) installed: String,
+    /// Versions that fix it.
     pub(crate) fixed: Vec<String>,
+    /// How bad it is.
     pub(crate) severity: Severity,
 }
 

@@ -51,7 +51,7 @@ pub use self::{
     config::{Config, FeedLimits, Update},
     feeds::{Feeds, Source, fetch},
     stage::{Import, Imported, Mode, import},
-    upload::{hand_in, routes},
+    upload::{hand_in, operations, routes},
 };
 
 /// Matches packages with the local advisories.

@@ -5,21 +5,23 @@ use axum::{
     body::Bytes as Body,
     extract::{Query, State},
     http::StatusCode,
-    routing::put,
 };
 use bus::Store;
 use bytes::Bytes;
-use chassis::http::{ApiError, body_limit};
+use chassis::http::{Access, ApiError, Operation, Route, body_limit};
 use jiff::Timestamp;
 use model::{
     AdvisoryInbox, Fingerprint,
     event::{ADVISORIES, FEED_OBJECTS},
 };
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use std::sync::Arc;
 
 use crate::{FeedLimits, Import, Mode, leader::INBOX, stage};
 
+const ADMIN: Access = Access::Scope("admin");
+const ZIP: &str = "application/zip";
 /// The first bytes of a zip with and without files.
 const ZIP_MAGIC: [&[u8]; 2] = [b"PK\x03\x04", b"PK\x05\x06"];
 
@@ -30,43 +32,71 @@ struct Uploads {
 }
 
 /// The query of `PUT /v1/advisories`.
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 struct Wanted {
     /// The feed that the records belong to.
     feed: String,
-    /// `merge` (the default) or `replace`.
+    /// Whether the records are added to the feed, or are all of it.
     #[serde(default)]
     mode: WantedMode,
     /// When they were fetched; now where it is not said.
     #[serde(default)]
+    #[schemars(with = "Option<model::schema::Time>")]
     fetched_at: Option<Timestamp>,
 }
 
-#[derive(Clone, Copy, Debug, Default, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 enum WantedMode {
+    /// They are added, and replace older ones of the same name.
     #[default]
     Merge,
+    /// They are all of it: what is missing is withdrawn.
     Replace,
 }
 
 /// The answer of `PUT /v1/advisories`.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, JsonSchema)]
+#[schemars(rename = "AdvisoriesAccepted")]
 struct Accepted {
     /// The key in the inbox; it is gone when the records are in force.
     inbox: String,
+    /// The feed.
     feed: String,
+    /// How many bytes came.
     bytes: usize,
 }
 
-/// `PUT /v1/advisories?feed=NAME&mode=merge|replace` with a zip of OSV records as its body. Whoever
-/// mounts it asks for the scope `admin`.
+/// The routes; whoever mounts them brings an `Extension<Arc<dyn Tokens>>`.
 pub fn routes(store: Store, clock: Arc<dyn chassis::Clock>, limits: &FeedLimits) -> Router {
     let most = usize::try_from(limits.archive_bytes_max).unwrap_or(usize::MAX);
-    Router::new()
-        .route("/v1/advisories", put(upload).layer(body_limit(most)))
-        .with_state(Uploads { store, clock })
+    chassis::http::router(table(), Uploads { store, clock }).layer(body_limit(most))
+}
+
+/// What is to be said of the routes.
+pub fn operations() -> Vec<Operation> {
+    chassis::http::operations(table())
+}
+
+/// The table of routes.
+fn table() -> Vec<Route<Uploads>> {
+    vec![
+        ADMIN
+            .put(
+                "/v1/advisories",
+                "putAdvisories",
+                "Hands in advisories",
+                upload,
+            )
+            .detail("The body is a zip of OSV records, as OSV.dev's `all.zip`.")
+            .query::<Wanted>()
+            .body_of(ZIP)
+            .answers::<Accepted>(
+                StatusCode::ACCEPTED,
+                "they are stored, and come into force soon",
+            ),
+    ]
 }
 
 /// Stores records for the leader to take up. Doing it again with the same time changes nothing.

@@ -4,17 +4,17 @@ use std::sync::Arc;
 
 use axum::{
     Extension, Json, Router,
-    extract::{DefaultBodyLimit, Path, State},
+    extract::{Path, Query, State},
     http::{StatusCode, header},
     response::{IntoResponse, Response},
-    routing::{get, put},
 };
 use bus::{Store, StoreError};
 use chassis::{
     Clock,
-    http::{ApiError, Grant},
+    http::{Access, ApiError, Grant, Operation, Page, PageQuery, Route, body_limit},
 };
 use model::{PolicyRecord, Slug, event::CONFIG};
+use schemars::JsonSchema;
 use serde::Serialize;
 use tokio::sync::watch;
 
@@ -24,8 +24,9 @@ use crate::{
     set::PolicySet,
 };
 
-const READ: &str = "read";
-const ADMIN: &str = "admin";
+const READ: Access = Access::Scope("read");
+const ADMIN: Access = Access::Scope("admin");
+const YAML: &str = "application/yaml";
 
 /// What the routes need.
 #[derive(Clone)]
@@ -36,47 +37,89 @@ pub(crate) struct Api {
 }
 
 /// A policy as the list shows it.
-#[derive(Serialize)]
+#[derive(Serialize, JsonSchema)]
+#[schemars(rename = "PolicySummary")]
 struct Summary {
+    /// Its name.
     name: Slug,
+    /// What it is for.
     description: String,
-    /// 0: the built-in one.
+    /// Which edition; 0 is the built-in one.
     revision: u64,
+    /// Patterns of the repositories that select it.
     repositories: Vec<String>,
+    /// Its rules.
     rules: Vec<String>,
+    /// How many findings it accepts.
     waivers: usize,
+    /// How old advisory data may be; null: as old as they like.
     age_max: Option<String>,
 }
 
-/// The routes. Who calls them was found out before: they ask for an `Extension<Grant>`.
+/// The routes; whoever mounts them brings an `Extension<Arc<dyn Tokens>>`.
 pub(crate) fn router(api: Api) -> Router {
-    Router::new()
-        .route("/v1/policies", get(list))
-        .route("/v1/policies/{name}", put(replace).get(read).delete(remove))
-        .layer(DefaultBodyLimit::max(DOCUMENT_BYTES_MAX))
-        .with_state(api)
+    chassis::http::router(table(), api).layer(body_limit(DOCUMENT_BYTES_MAX))
+}
+
+/// What is to be said of the routes.
+pub(crate) fn operations() -> Vec<Operation> {
+    chassis::http::operations(table())
+}
+
+/// The table of routes.
+fn table() -> Vec<Route<Api>> {
+    let named = |route: Route<Api>| {
+        route
+            .path::<Slug>("name", "the policy")
+            .refuses(StatusCode::BAD_REQUEST, "that is no name, or no policy")
+    };
+    let (ok, not_found) = (StatusCode::OK, StatusCode::NOT_FOUND);
+    vec![
+        READ.get("/v1/policies", "listPolicies", "Policies in force", list)
+            .query::<PageQuery>()
+            .answers::<Page<Summary>>(ok, "a page of the list, in the order of names"),
+        named(READ.get(
+            "/v1/policies/{name}",
+            "getPolicy",
+            "A policy as its author wrote it",
+            read,
+        ))
+        .strong()
+        .answers_with(ok, YAML, "the document")
+        .refuses(not_found, "there is no such policy"),
+        named(ADMIN.put(
+            "/v1/policies/{name}",
+            "putPolicy",
+            "Puts a policy into force",
+            replace,
+        ))
+        .detail("What is stored is judged again by it; nothing is scanned.")
+        .body_of(YAML)
+        .answers::<Summary>(ok, "it is in force"),
+        named(ADMIN.delete(
+            "/v1/policies/{name}",
+            "deletePolicy",
+            "Takes a policy out of force",
+            remove,
+        ))
+        .answers_nothing(StatusCode::NO_CONTENT, "it is not in force, or never was"),
+    ]
 }
 
 async fn list(
     State(api): State<Api>,
-    grant: Option<Extension<Grant>>,
-) -> Result<Json<Vec<Summary>>, ApiError> {
-    permit(grant, READ)?;
+    Query(query): Query<PageQuery>,
+) -> Result<Json<Page<Summary>>, ApiError> {
     let policies = Arc::clone(&api.policies.borrow());
-    Ok(Json(
-        policies
-            .all()
-            .map(|policy| Summary::from(&**policy))
-            .collect(),
-    ))
+    let mut all: Vec<_> = policies
+        .all()
+        .map(|policy| (policy.name.to_string(), Summary::from(&**policy)))
+        .collect();
+    all.sort_by(|(a, _), (b, _)| a.cmp(b));
+    Page::of(all, &query).map(Json)
 }
 
-async fn read(
-    State(api): State<Api>,
-    Path(name): Path<String>,
-    grant: Option<Extension<Grant>>,
-) -> Result<Response, ApiError> {
-    permit(grant, READ)?;
+async fn read(State(api): State<Api>, Path(name): Path<String>) -> Result<Response, ApiError> {
     let name = parse(&name)?;
     let stored = api
         .store
@@ -87,16 +130,15 @@ async fn read(
         None if name.as_str() == crate::DEFAULT => crate::document::BUILTIN.to_owned(),
         None => return Err(ApiError::not_found(format!("there is no policy `{name}`"))),
     };
-    Ok(([(header::CONTENT_TYPE, "application/yaml")], yaml).into_response())
+    Ok(([(header::CONTENT_TYPE, YAML)], yaml).into_response())
 }
 
 async fn replace(
     State(api): State<Api>,
     Path(name): Path<String>,
-    grant: Option<Extension<Grant>>,
+    Extension(grant): Extension<Grant>,
     yaml: String,
 ) -> Result<Json<Summary>, ApiError> {
-    let grant = permit(grant, ADMIN)?;
     let name = parse(&name)?;
     let given = Policy::parse(&yaml).map_err(|error| ApiError::bad_request(error.to_string()))?;
     if given.name != name {
@@ -124,9 +166,8 @@ async fn replace(
 async fn remove(
     State(api): State<Api>,
     Path(name): Path<String>,
-    grant: Option<Extension<Grant>>,
+    Extension(grant): Extension<Grant>,
 ) -> Result<StatusCode, ApiError> {
-    let grant = permit(grant, ADMIN)?;
     let name = parse(&name)?;
     delete_policy(&api.store, &name).await.map_err(internal)?;
     tracing::info!(
@@ -136,16 +177,6 @@ async fn remove(
         grant.name,
     );
     Ok(StatusCode::NO_CONTENT)
-}
-
-/// Without a grant nobody asked who calls: that is no permission.
-fn permit(grant: Option<Extension<Grant>>, scope: &str) -> Result<Grant, ApiError> {
-    let refused = |detail: &str| Err(ApiError::new(StatusCode::FORBIDDEN, detail));
-    match grant {
-        Some(Extension(grant)) if grant.allows(scope) => Ok(grant),
-        Some(_) => refused(&format!("the token lacks the scope `{scope}`")),
-        None => refused("this needs a token"),
-    }
 }
 
 fn parse(name: &str) -> Result<Slug, ApiError> {
@@ -179,9 +210,16 @@ impl From<&Policy> for Summary {
 mod tests {
     use axum::{
         body::{Body, to_bytes},
-        http::Request,
+        http::{HeaderValue, Request},
     };
-    use chassis::SystemClock;
+    use chassis::{
+        SystemClock,
+        http::{
+            Limits,
+            openapi::{Info, document},
+        },
+    };
+    use testkit::{Answered, Contract};
     use tower::ServiceExt as _;
 
     use super::*;
@@ -191,6 +229,7 @@ mod tests {
     struct World {
         store: Store,
         routes: Router,
+        contract: Contract,
     }
 
     impl World {
@@ -202,15 +241,34 @@ mod tests {
                 policies,
                 clock: Arc::new(SystemClock),
             };
+            let info = Info {
+                title: "policy",
+                version: "1",
+                description: "what may be used",
+            };
             Self {
                 store,
-                routes: router(api),
+                routes: chassis::http::wrap(router(api), &Limits::default()),
+                contract: Contract::new(document(info, &operations())),
             }
         }
 
         async fn ask(&self, scopes: &[&str], request: &str, body: &str) -> (u16, String) {
+            let (head, body) = self.answer(scopes, request, body).await;
+            (head.0, String::from_utf8(body).unwrap())
+        }
+
+        /// An answer, held against the document: status, `ETag` and body.
+        async fn answer(
+            &self,
+            scopes: &[&str],
+            request: &str,
+            body: &str,
+        ) -> ((u16, Option<String>), Vec<u8>) {
+            let (request, known) = request.split_once(" if not ").unwrap_or((request, ""));
             let (method, uri) = request.split_once(' ').unwrap();
             let request = Request::builder().method(method).uri(uri);
+            let request = request.header(header::IF_NONE_MATCH, known);
             let mut request = request.body(Body::from(body.to_owned())).unwrap();
             if !scopes.is_empty() {
                 request.extensions_mut().insert(Grant {
@@ -221,8 +279,20 @@ mod tests {
             }
             let response = self.routes.clone().oneshot(request).await.unwrap();
             let status = response.status().as_u16();
+            let text = |name| {
+                let value = response.headers().get(name);
+                value.map(|value: &HeaderValue| value.to_str().unwrap().to_owned())
+            };
+            let (tag, media) = (text(header::ETAG), text(header::CONTENT_TYPE));
             let body = to_bytes(response.into_body(), 1 << 20).await.unwrap();
-            (status, String::from_utf8(body.to_vec()).unwrap())
+            self.contract.check(&Answered {
+                method,
+                path: uri.split('?').next().unwrap(),
+                status,
+                media: media.as_deref(),
+                body: &body,
+            });
+            ((status, tag), body.to_vec())
         }
     }
 
@@ -249,7 +319,7 @@ mod tests {
         let world = World::new();
         let (status, body) = world.ask(&["read"], "GET /v1/policies", "").await;
         assert_eq!(status, 200);
-        insta::assert_snapshot!(body, @r#"[{"name":"default","description":"refuse what can be fixed, show what cannot","revision":0,"repositories":[],"rules":["fixable-high-or-critical","unfixed-high-or-critical","malware","secret"],"waivers":0,"age_max":"7 days"}]"#);
+        insta::assert_snapshot!(body, @r#"{"items":[{"name":"default","description":"refuse what can be fixed, show what cannot","revision":0,"repositories":[],"rules":["fixable-high-or-critical","unfixed-high-or-critical","malware","secret"],"waivers":0,"age_max":"7 days"}]}"#);
         let (_, body) = world.ask(&["read"], "GET /v1/policies/default", "").await;
         assert_eq!(Policy::parse(&body).unwrap().name.as_str(), "default");
     }
@@ -257,16 +327,13 @@ mod tests {
     #[tokio::test]
     async fn only_an_administrator_changes_policies() {
         let world = World::new();
-        for scopes in [[].as_slice(), &["read"], &["scan"]] {
+        for (scopes, status) in [([].as_slice(), 401), (&["read"], 403), (&["scan"], 403)] {
             for request in ["PUT /v1/policies/web", "DELETE /v1/policies/web"] {
-                assert_eq!(
-                    world.ask(scopes, request, WEB).await.0,
-                    403,
-                    "{scopes:?} {request}"
-                );
+                let asked = world.ask(scopes, request, WEB).await.0;
+                assert_eq!(asked, status, "{scopes:?} {request}");
             }
         }
-        assert_eq!(world.ask(&[], "GET /v1/policies", "").await.0, 403);
+        assert_eq!(world.ask(&[], "GET /v1/policies", "").await.0, 401);
         assert!(
             world
                 .store
@@ -289,5 +356,61 @@ mod tests {
         insta::assert_snapshot!(refused("/v1/policies/UP", WEB).await, @r#"400 {"detail":"`UP` is not a name of 1 to 64 characters `a-z`, `0-9`, `_`, `-`","error":"bad_request","status":400}"#);
         let large = "x".repeat(DOCUMENT_BYTES_MAX + 1);
         assert!(refused("/v1/policies/web", &large).await.starts_with("413"));
+    }
+
+    #[tokio::test]
+    async fn who_has_a_policy_is_not_sent_it_again_and_nobody_else_learns_that() {
+        let world = World::new();
+        world.ask(&["admin"], "PUT /v1/policies/web", WEB).await;
+        let path = "GET /v1/policies/web";
+        let ((_, tag), _) = world.answer(&["read"], path, "").await;
+        let tag = tag.unwrap();
+        assert!(tag.starts_with('"'), "{tag}: the document is its content");
+        let again = format!("{path} if not {tag}");
+        assert_eq!(world.answer(&["read"], &again, "").await.0.0, 304);
+        assert_eq!(world.answer(&["scan"], &again, "").await.0.0, 403);
+        assert_eq!(world.answer(&[], &again, "").await.0.0, 401);
+        world
+            .ask(
+                &["admin"],
+                "PUT /v1/policies/web",
+                &format!("{WEB}# edited\n"),
+            )
+            .await;
+        assert_eq!(world.answer(&["read"], &again, "").await.0.0, 200);
+    }
+
+    #[tokio::test]
+    async fn every_answer_that_is_described_is_given() {
+        let world = World::new();
+        let ask = async |scopes: &[&str], request: &str, body: &str| {
+            world.ask(scopes, request, body).await.0
+        };
+        let large = "x".repeat(DOCUMENT_BYTES_MAX + 1);
+        let requests = [
+            "GET /v1/policies",
+            "GET /v1/policies/web",
+            "PUT /v1/policies/web",
+            "DELETE /v1/policies/web",
+        ];
+        for request in requests {
+            ask(&[], request, WEB).await;
+            ask(&["scan"], request, WEB).await;
+            ask(&["read", "admin"], &request.replace("web", "UP"), WEB).await;
+        }
+        for (request, body) in [
+            ("GET /v1/policies?limit=0", ""),
+            ("GET /v1/policies", ""),
+            ("GET /v1/policies if not *", ""),
+            ("GET /v1/policies/none", ""),
+            ("PUT /v1/policies/web", WEB),
+            ("PUT /v1/policies/web", &large),
+            ("GET /v1/policies/web", ""),
+            ("GET /v1/policies/web if not *", ""),
+            ("DELETE /v1/policies/web", ""),
+        ] {
+            ask(&["read", "admin"], request, body).await;
+        }
+        assert_eq!(world.contract.unseen(), [""; 0]);
     }
 }

@@ -51,7 +51,7 @@ use std::sync::Arc;
 
 use axum::Router;
 use bus::Bus;
-use chassis::Cx;
+use chassis::{Cx, http::Operation};
 use futures::FutureExt as _;
 
 use self::{api::Api, calendar::Calendar, owner::Owner, rulings::Judges};
@@ -69,6 +69,11 @@ pub use self::{
     },
     waivers::Waiver,
 };
+
+/// What is to be said of the routes.
+pub fn operations() -> Vec<Operation> {
+    api::operations()
+}
 
 /// Starts the role, and gives its routes. It works until `cx` stops.
 pub async fn run(cx: &Cx, bus: &Bus, config: &Config) -> anyhow::Result<Router> {

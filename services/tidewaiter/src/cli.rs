@@ -1,6 +1,7 @@
 //! What can be typed: commands, flags, help.
 
 pub(crate) mod events;
+mod tokens;
 
 use std::{path::PathBuf, time::Duration};
 
@@ -8,6 +9,7 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 use model::{Platform, Severity};
 
 use self::events::EventsCommand;
+pub(crate) use self::tokens::{TokenWanted, TokensCommand};
 
 /// Secures containers through their whole life: images before and after they enter a registry.
 #[derive(Debug, Parser)]
@@ -88,6 +90,14 @@ Examples:
   tidewaiter check registry.example/app:1.0 --server https://tidewaiter.example
   tidewaiter check registry.example/app:1.0 --wait 60s --scan")]
     Check(CheckArgs),
+    /// Show how an installation does: problems, queues, processes, sources, advisories
+    #[command(after_help = "Examples:
+  tidewaiter status --server http://127.0.0.1:8080
+  tidewaiter status --format json | jq .problems")]
+    Status(StatusArgs),
+    /// Tokens: who may use a server
+    #[command(subcommand)]
+    Tokens(TokensCommand),
 }
 
 /// Flags of `scan`.
@@ -340,6 +350,16 @@ pub(crate) struct CheckArgs {
     pub(crate) allow_incomplete: bool,
 }
 
+/// Flags of `status`.
+#[derive(Debug, Args)]
+pub(crate) struct StatusArgs {
+    #[command(flatten)]
+    pub(crate) server: Server,
+    /// Output format
+    #[arg(long, short, value_enum, default_value = "table")]
+    pub(crate) format: Format,
+}
+
 /// The server to ask.
 #[derive(Clone, Debug, Args)]
 pub(crate) struct Server {
@@ -447,7 +467,7 @@ fn platform(text: &str) -> Result<PlatformChoice, String> {
         .map_err(|error: model::PlatformError| error.to_string())
 }
 
-/// Reads `90s`, `5m`, `1h`, `500ms`, or seconds.
+/// Reads `90s`, `5m`, `1h`, `90d`, `500ms`, or seconds.
 fn duration(text: &str) -> Result<Duration, String> {
     let bad = || format!("`{text}` is not a duration like `90s`, `5m` or `1h`");
     let split = text
@@ -466,6 +486,7 @@ fn duration(text: &str) -> Result<Duration, String> {
         "" | "s" => seconds(1),
         "m" => seconds(60),
         "h" => seconds(3600),
+        "d" => seconds(24 * 3600),
         _ => Err(bad()),
     }
 }
@@ -485,6 +506,7 @@ mod tests {
     fn durations_are_read_with_their_unit() {
         assert_eq!(duration("90s"), Ok(Duration::from_secs(90)));
         assert_eq!(duration("5m"), Ok(Duration::from_mins(5)));
+        assert_eq!(duration("2d"), Ok(Duration::from_hours(48)));
         assert_eq!(duration("250ms"), Ok(Duration::from_millis(250)));
         assert!(duration("5 parsecs").is_err());
         assert!(duration("99999999999999999999h").is_err());

@@ -119,6 +119,17 @@ impl Client {
         Err(self.refusal(&refused).into())
     }
 
+    /// `DELETE path?query`, whose answer has no body.
+    pub(crate) async fn delete(&self, path: &str, query: &[(&str, String)]) -> anyhow::Result<()> {
+        let mut url = self.url(path)?;
+        url.query_pairs_mut().extend_pairs(query);
+        let answer = self.send(self.request(Method::DELETE, url)).await?;
+        if answer.0.is_success() {
+            return Ok(());
+        }
+        self.decode(answer)
+    }
+
     fn url(&self, path: &str) -> anyhow::Result<reqwest::Url> {
         let text = format!("{}{path}", self.base);
         reqwest::Url::parse(&text).with_context(|| {

@@ -8,6 +8,8 @@ mod images;
 mod policy;
 mod scan;
 mod serve;
+mod status;
+mod tokens;
 
 use std::{
     io::{self, Write as _},
@@ -43,6 +45,8 @@ pub(crate) fn run(cli: Cli) -> anyhow::Result<Exit> {
             Command::Events(command) => events::run(config, &global, command).await,
             Command::Images(args) => images::run(args).await,
             Command::Check(args) => check::run(args).await,
+            Command::Status(args) => status::run(args).await,
+            Command::Tokens(command) => tokens::run(command).await,
         }
     });
     // Dropping the runtime would wait for work that was given up, however long it takes.

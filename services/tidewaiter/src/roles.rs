@@ -1,24 +1,16 @@
 //! Which roles run in this process, and the routes they bring.
 
+mod status;
+
 use std::sync::Arc;
 
 use anyhow::Context as _;
-use axum::{Router, middleware::from_fn_with_state};
+use axum::{Extension, Router};
 use bus::Bus;
-use chassis::{
-    Cx, Readiness,
-    http::{Tokens, require},
-    telemetry::Telemetry,
-};
+use chassis::{Cx, Readiness, http::Tokens, telemetry::Telemetry};
 use scanner::Reader;
 
-use crate::{
-    cli::Role,
-    config::Config,
-    paths,
-    sources::Sources,
-    tokens::{StoredTokens, identify},
-};
+use crate::{api, cli::Role, config::Config, paths, sources::Sources, tokens::StoredTokens};
 
 /// Starts the roles and merges their routes under one listener.
 pub(crate) async fn start(
@@ -60,16 +52,17 @@ pub(crate) async fn start(
             Role::Inventory => {
                 let store = bus.store();
                 let uploads = matcher::routes(store, cx.clock(), &config.matcher.limits);
-                let uploads = uploads.layer(require(tokens.clone(), "admin"));
                 let questions = inventory::run(cx, bus, &config.inventory).await;
-                questions.map(|routes| routes.merge(uploads))
+                questions.map(|routes| routes.merge(uploads).merge(api::routes(cx, bus)))
             }
         };
         merged = merged.merge(routes.with_context(|| format!("starting the role `{name}`"))?);
         readiness.set(name, true);
     }
     watch_broker(cx, bus, &readiness);
-    Ok(merged.layer(from_fn_with_state(tokens, identify)))
+    let names = roles.iter().map(|role| role_name(*role).to_owned());
+    status::tell(cx, bus, names.collect(), readiness);
+    Ok(merged.layer(Extension(tokens)))
 }
 
 /// Keeps `/readyz` at what is true of the broker.

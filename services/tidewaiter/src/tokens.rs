@@ -1,10 +1,13 @@
 //! Bearer tokens: kept as sha256 in KV `tw_config`, so that neither NATS nor a backup holds one.
 //!
-//! Every request looks its token up. While NATS is away, a token that this process saw within the
+//! Every request that needs a token looks it up, so a token that is revoked is refused from the next
+//! request on, by every process. While NATS is away, a token that this process saw within the
 //! last 15 minutes is still believed, for CI must be answered from the spool then; of any other
 //! nobody knows, and its request is told to come again (503), never that it is wrong (401).
 
+mod api;
 mod lately;
+mod ledger;
 
 use std::{
     fmt,
@@ -16,22 +19,21 @@ use std::{
 };
 
 use anyhow::Context as _;
-use axum::{
-    extract::{Request, State},
-    http::{StatusCode, header},
-    middleware::Next,
-    response::{IntoResponse as _, Response},
-};
 use bus::Store;
 use chassis::{
     Cx, Secret,
-    http::{ApiError, Grant, Standing, Tokens, TokensAway, token_digest},
+    http::{Grant, Tokens, TokensAway},
 };
 use futures::future::BoxFuture;
+use jiff::Timestamp;
 use model::{Digest, Scope, Slug, TokenRecord, event::CONFIG};
 use tracing::{debug, warn};
 
 use self::lately::Lately;
+pub(crate) use self::{
+    api::{MadeToken, Token, TokenRole, operations, routes},
+    ledger::Ledger,
+};
 
 /// How long a look-up may take where the token was seen lately, and where it was not.
 const PATIENCE_SEEN: Duration = Duration::from_millis(100);
@@ -132,9 +134,8 @@ impl Tokens for StoredTokens {
         let token = token_sha256_hex.to_owned();
         Box::pin(async move {
             let record = self.record(&token).await?;
-            let is_live =
-                |record: &TokenRecord| record.expires_at.is_none_or(|end| end > self.cx.now());
-            Ok(record.filter(is_live).map(grant))
+            let now = self.cx.now();
+            Ok(record.filter(|record| is_live(record, now)).map(grant))
         })
     }
 }
@@ -148,51 +149,16 @@ fn grant(record: TokenRecord) -> Grant {
     }
 }
 
-/// Finds out who calls, for routes that ask for an `Extension<Grant>` and check its scopes
-/// themselves. Webhooks carry tokens of their own, which are the gateway's business.
-pub(crate) async fn identify(
-    State(tokens): State<Arc<dyn Tokens>>,
-    mut request: Request,
-    next: Next,
-) -> Response {
-    let header = request
-        .headers()
-        .get(header::AUTHORIZATION)
-        .and_then(|value| value.to_str().ok());
-    let token = header
-        .and_then(|value| value.strip_prefix("Bearer "))
-        .map(str::to_owned);
-    let is_hook = request.uri().path().starts_with("/hooks/");
-    if let Some(token) = token.filter(|_| !is_hook) {
-        let standing = Standing::new(tokens, token_digest(token.trim()));
-        let grant = match standing.grant().await {
-            Ok(Some(grant)) => grant,
-            Ok(None) => {
-                let error = ApiError::new(
-                    StatusCode::UNAUTHORIZED,
-                    "nobody knows this token, or it ran out",
-                );
-                return error
-                    .hint("send `Authorization: Bearer TOKEN`")
-                    .into_response();
-            }
-            Err(away) => return ApiError::from(away).into_response(),
-        };
-        request.extensions_mut().insert(grant);
-        request.extensions_mut().insert(standing);
-    }
-    next.run(request).await
-}
-
-/// Makes the first token of an installation that has none, and writes it where only its owner can
-/// read it. Returns the file.
+/// Makes a token for an installation that nobody can administer, as at its first start, and writes it
+/// where only its owner can read it. Returns the file.
 pub(crate) async fn bootstrap(cx: &Cx, store: &Store, dir: &Path) -> anyhow::Result<PathBuf> {
     let file = dir.join("admin.token");
     let tokens = store
         .list::<TokenRecord>(CONFIG, KEYS)
         .await
         .context("listing tokens")?;
-    if !tokens.is_empty() {
+    let mut tokens = tokens.iter().map(|(_, stored)| &stored.body);
+    if tokens.any(|token| ledger::is_admin(token) && is_live(token, cx.now())) {
         return Ok(file);
     }
     let token = random_token()?;
@@ -202,6 +168,7 @@ pub(crate) async fn bootstrap(cx: &Cx, store: &Store, dir: &Path) -> anyhow::Res
         tenant: Slug::default_tenant(),
         created_at: cx.now(),
         expires_at: None,
+        created_by: None,
     };
     // The file first: a token that nobody can read would lock everybody out.
     write_secret(&file, token.expose())
@@ -221,7 +188,7 @@ fn random_token() -> anyhow::Result<Secret> {
     Ok(Secret::from(model::hex(&bytes)))
 }
 
-fn write_secret(file: &Path, secret: &str) -> std::io::Result<()> {
+pub(crate) fn write_secret(file: &Path, secret: &str) -> std::io::Result<()> {
     if let Some(dir) = file.parent() {
         std::fs::create_dir_all(dir)?;
     }
@@ -234,6 +201,10 @@ fn write_secret(file: &Path, secret: &str) -> std::io::Result<()> {
         .open(file)?;
     writeln!(out, "{secret}")?;
     out.sync_all()
+}
+
+fn is_live(record: &TokenRecord, now: Timestamp) -> bool {
+    record.expires_at.is_none_or(|end| end > now)
 }
 
 fn key(token_sha256_hex: &str) -> String {
@@ -252,7 +223,7 @@ const fn scope_name(scope: Scope) -> &'static str {
 mod tests {
     use std::sync::atomic::{AtomicBool, Ordering};
 
-    use chassis::{Clock as _, CxLimits, FixedClock};
+    use chassis::{Clock as _, CxLimits, FixedClock, http::token_digest};
     use jiff::SignedDuration;
 
     use super::*;
@@ -293,6 +264,7 @@ mod tests {
                 tenant: Slug::default_tenant(),
                 created_at: self.clock.now(),
                 expires_at: None,
+                created_by: None,
             };
             let key = key(&token_digest(token));
             self.store.put(CONFIG, &key, &record, None).await.unwrap();

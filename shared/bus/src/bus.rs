@@ -2,11 +2,12 @@
 
 use std::{
     collections::HashMap,
-    sync::{Arc, Mutex, PoisonError},
+    sync::{Arc, Mutex, OnceLock, PoisonError},
     time::Duration,
 };
 
 use chassis::Cx;
+use model::SpoolState;
 use tokio::sync::OnceCell;
 
 use crate::{
@@ -18,6 +19,7 @@ use crate::{
     janitor::Janitor,
     presence::Presence,
     queues::Queues,
+    spool::Spool,
     store::{Store, nats::Nats},
     wait::Wakes,
     wire::Wire,
@@ -40,6 +42,8 @@ pub(crate) struct Inner {
     pub(crate) gate: Gate,
     pub(crate) fullness: Fullness,
     pub(crate) queues: Queues,
+    /// What waits on this disk to be published.
+    pub(crate) spool: OnceLock<Spool>,
     /// What this process holds, by stream and consumer.
     held: Mutex<HashMap<String, Held>>,
     /// The connection of those who follow buckets.
@@ -79,6 +83,7 @@ impl Bus {
             gate: Gate::default(),
             fullness: Fullness::default(),
             queues: Queues::default(),
+            spool: OnceLock::new(),
             held: Mutex::default(),
             following: OnceCell::new(),
         })))
@@ -92,6 +97,21 @@ impl Bus {
     /// State.
     pub fn store(&self) -> Store {
         self.0.store.clone()
+    }
+
+    /// What this process has accepted and not yet published; `None` where it has no outbox.
+    pub fn spool(&self) -> Option<SpoolState> {
+        let spool = self.0.spool.get()?;
+        Some(SpoolState {
+            events: spool.pending(),
+            bytes: spool.bytes(),
+            bytes_max: spool.bytes_max(),
+        })
+    }
+
+    /// Names this process: unlike a process id, it is never used again.
+    pub fn id(&self) -> &str {
+        &self.0.presence.id
     }
 
     /// The configuration.

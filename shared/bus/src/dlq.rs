@@ -86,6 +86,12 @@ impl Bus {
         Ok(page)
     }
 
+    /// How many dead letters there are.
+    pub async fn dead_letter_count(&self) -> Result<u64, BusError> {
+        let state = state(&self.0.wire, DLQ).await.map_err(failed)?;
+        Ok(state.messages)
+    }
+
     /// One dead letter.
     pub async fn dead_letter(&self, number: u64) -> Result<Option<Letter>, BusError> {
         let raw = self.0.wire.direct(DLQ, &json!({ "seq": number })).await;

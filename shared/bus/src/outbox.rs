@@ -52,6 +52,8 @@ impl Outbox {
     /// `bytes_max` bytes on disk.
     pub fn open(cx: &Cx, bus: &Bus, dir: &Path, bytes_max: u64) -> Result<Self, SpoolError> {
         let spool = Spool::open(dir, bytes_max)?;
+        // A process has one; of a second, only the metrics tell.
+        bus.0.spool.get_or_init(|| spool.clone());
         let (reader, of_task) = (spool.reader(), spool.clone());
         let (bus, cx_here) = (bus.clone(), cx.clone());
         cx.spawn("outbox", async move {

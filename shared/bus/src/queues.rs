@@ -11,14 +11,26 @@ use std::{
 };
 
 use chassis::Cx;
+use futures::{StreamExt as _, TryStreamExt as _, stream};
 use jiff::Timestamp;
-use model::event::{CLAIM_OBJECTS, DLQ};
+use model::{
+    QueueState,
+    event::{CLAIM_OBJECTS, DLQ},
+};
 use serde_json::{Value, json};
 
 use crate::{
-    Bus, Consume, metrics::metrics, random, reader::state, topology::object_stream, wire::WireError,
+    Bus, Consume,
+    error::{BusError, StoreError},
+    metrics::metrics,
+    random,
+    reader::state,
+    topology::{consumers, object_stream},
+    wire::WireError,
 };
 
+/// How many queues are asked for at once.
+const PARALLEL: usize = 16;
 /// How often the server is asked.
 const EVERY: Duration = Duration::from_secs(15);
 
@@ -35,6 +47,21 @@ pub struct Queue {
     pub in_flight: u64,
     /// How long the oldest of them all is there.
     pub oldest_age: Option<Duration>,
+}
+
+// === impl Queue ===
+
+impl Queue {
+    /// The queue as records and pages show it.
+    pub fn state(&self) -> QueueState {
+        QueueState {
+            stream: self.stream.clone(),
+            consumer: self.consumer.clone(),
+            pending: self.pending,
+            in_flight: self.in_flight,
+            oldest_age_seconds: self.oldest_age.map(|age| age.as_secs()),
+        }
+    }
 }
 
 /// The queues of a process.
@@ -60,6 +87,16 @@ impl Bus {
             let known = served.values().filter_map(|one| one.last.clone());
             known.collect()
         })
+    }
+
+    /// The queues of all consumers that belong to services, also of those that nobody serves now:
+    /// asked for at once.
+    pub async fn survey(&self) -> Result<Vec<Queue>, BusError> {
+        let asked = stream::iter(consumers())
+            .map(async |spec| self.queue(&spec.stream, &spec.durable, &spec.filter).await)
+            .buffered(PARALLEL);
+        let asked = asked.try_collect().await;
+        asked.map_err(|error| StoreError::unavailable("consumers", &error).into())
     }
 
     /// Watches a consumer's queue until `cx` stops.

@@ -163,6 +163,11 @@ impl Spool {
         self.shared.bytes()
     }
 
+    /// Bytes that it may have on disk.
+    pub fn bytes_max(&self) -> u64 {
+        self.shared.bytes_max
+    }
+
     pub(crate) fn dir(&self) -> &Path {
         &self.shared.dir
     }

@@ -1,20 +1,31 @@
 //! The one HTTP listener of a process: limits, traces, errors, authentication, health.
 //!
-//! Roles build plain `axum` routers; [`Server`] puts around them what every request needs. An
-//! `Authorization` header is read by [`require`] alone and written to no log, span or error.
+//! Roles have tables of routes ([`Route`]), from which the routers and the document of the API are
+//! made; [`Server`] puts around them what every request needs. An `Authorization` header is read by
+//! [`bearer`] alone and written to no log, span or error.
 
 mod auth;
 mod error;
+mod etag;
 mod health;
 mod layers;
+pub mod openapi;
+mod page;
+mod route;
 mod server;
 #[cfg(test)]
 mod tests;
 
 pub use self::{
-    auth::{Grant, Require, RequireService, Standing, Tokens, TokensAway, require, token_digest},
+    auth::{Grant, Standing, Tokens, TokensAway, bearer, token_digest},
     error::ApiError,
-    health::{health, metrics},
-    layers::body_limit,
+    health::{health, health_operations, metrics},
+    layers::{body_limit, wrap},
+    page::{PAGE_LIMIT_DEFAULT, PAGE_LIMIT_MAX, Page, PageQuery},
+    route::{Access, Operation, Route, operations, router},
     server::{Limits, Server, serve},
+};
+use self::{
+    auth::{hex, sha256_hex},
+    error::Problem,
 };

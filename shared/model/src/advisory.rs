@@ -3,6 +3,7 @@
 use std::{collections::BTreeMap, fmt, str::FromStr};
 
 use jiff::Timestamp;
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::Digest;
@@ -34,11 +35,12 @@ pub struct AdvisoryManifest {
 }
 
 /// A source of advisories.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Feed {
     /// Its name: the top-level OSV ecosystem, or what the operator calls it.
     pub name: String,
     /// When its data were fetched.
+    #[schemars(with = "crate::schema::Time")]
     pub fetched_at: Timestamp,
     /// What it covers: its ecosystems, with their suffixes.
     pub coverage: Vec<String>,
@@ -52,7 +54,7 @@ pub struct Feed {
 }
 
 /// The advisory data behind a result; the report's `advisories`.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct AdvisoryStamp {
     /// The revision; 0 is "none".
     pub revision: u64,

@@ -3,13 +3,15 @@
 use std::{fmt, str::FromStr};
 
 use aws_lc_rs::digest::{Context, SHA256};
+use schemars::JsonSchema;
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
 
 /// A sha256 digest of some bytes (OCI image-spec, "Digests").
 ///
 /// Text form is `sha256:<64 hex digits>`; in MessagePack it is 32 raw bytes, since layer reports
 /// hold thousands of them.
-#[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+#[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, JsonSchema)]
+#[schemars(with = "String", extend("pattern" = "^sha256:[0-9a-f]{64}$"))]
 pub struct Digest([u8; 32]);
 
 /// Why a text is not a digest we can use.

@@ -6,10 +6,7 @@ use jiff::{Timestamp, civil::Date};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use crate::{
-    Confidence, Digest, PackageId, PackageType,
-    schema::{Day, Time},
-};
+use crate::{Confidence, Digest, PackageId, PackageType};
 
 /// How bad a finding is.
 #[derive(
@@ -91,11 +88,11 @@ pub struct Vulnerability {
     pub source: String,
     /// When it was published.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(with = "Option<Time>")]
+    #[schemars(with = "Option<crate::schema::Time>")]
     pub published: Option<Timestamp>,
     /// When its record changed last.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(with = "Option<Time>")]
+    #[schemars(with = "Option<crate::schema::Time>")]
     pub modified: Option<Timestamp>,
     /// The file that proves the package.
     pub path: String,
@@ -191,14 +188,14 @@ pub struct Waived {
     /// Who accepted it.
     pub author: String,
     /// The last day on which it holds (UTC).
-    #[schemars(with = "Day")]
+    #[schemars(with = "crate::schema::Day")]
     pub expires: Date,
     /// Where the waiver is written.
     pub source: String,
 }
 
 /// A secret in the image; the report's `secrets[]`.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Secret {
     /// The rule that fired.
     pub rule: String,
@@ -233,7 +230,7 @@ pub struct Secret {
 }
 
 /// A setting or file that a check refuses; the report's `misconfigurations[]`.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Misconfiguration {
     /// The check.
     pub id: String,
@@ -261,7 +258,7 @@ pub struct Misconfiguration {
 }
 
 /// Malware in the image; the report's `malware[]`.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Malware {
     /// The rule that fired.
     pub rule: String,
@@ -283,7 +280,7 @@ pub struct Malware {
 }
 
 /// A package's licence; the report's `licenses[]`.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct License {
     /// The package.
     pub package_id: PackageId,
@@ -294,7 +291,7 @@ pub struct License {
 }
 
 /// A file that is not as its package installed it; the report's `tampered[]`.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Tampered {
     /// The file.
     pub path: String,

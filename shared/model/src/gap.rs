@@ -1,12 +1,13 @@
 //! Gaps: what we could not look at, and what that hides.
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::Digest;
 
 /// Something that we could not look at. A gap is never an error and never silent: policy decides
 /// what it means for the verdict.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, JsonSchema)]
 pub struct Gap {
     /// What happened.
     pub code: GapCode,
@@ -23,7 +24,9 @@ pub struct Gap {
 }
 
 /// What a gap may hide.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[derive(
+    Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize, JsonSchema,
+)]
 #[serde(rename_all = "lowercase")]
 pub enum Hides {
     /// Packages, and so vulnerabilities.
@@ -39,7 +42,9 @@ pub enum Hides {
 }
 
 /// The names of gaps; one per way in which input can lie, break or be too much.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[derive(
+    Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize, JsonSchema,
+)]
 #[serde(rename_all = "kebab-case")]
 pub enum GapCode {
     /// The blob's bytes do not have the digest that the manifest names.

@@ -3,6 +3,7 @@
 use std::{collections::BTreeMap, fmt, str::FromStr};
 
 use oci_spec::distribution::Reference;
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::{
@@ -12,8 +13,11 @@ use crate::{
 /// The name of an image in a registry, as in `docker.io/library/debian:12@sha256:…`.
 ///
 /// Short names are completed as Docker does it: `debian` is `docker.io/library/debian:latest`.
-#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[derive(
+    Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize, JsonSchema,
+)]
 #[serde(try_from = "String", into = "String")]
+#[schemars(with = "String")]
 pub struct ImageRef {
     /// Host and port.
     pub registry: String,
@@ -34,8 +38,11 @@ pub struct ImageRefError {
 }
 
 /// An operating system and processor (OCI image-spec, "Image Index").
-#[derive(Clone, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[derive(
+    Clone, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize, JsonSchema,
+)]
 #[serde(try_from = "String", into = "String")]
+#[schemars(with = "String")]
 pub struct Platform {
     /// `linux`, `windows`, …
     pub os: String,
@@ -73,7 +80,7 @@ pub struct HistoryStep {
 }
 
 /// What a container of the image runs with; the report's `target.config`.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct RuntimeConfig {
     /// User and group.
     #[serde(default)]
@@ -105,7 +112,7 @@ pub struct RuntimeConfig {
 }
 
 /// What was scanned; the report's `target`.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Target {
     /// What the user asked for.
     pub reference: String,
@@ -129,7 +136,7 @@ pub struct Target {
 }
 
 /// An operating system as reports name it.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Os {
     /// `debian`, `alpine`, …
     pub id: String,
@@ -147,7 +154,7 @@ pub struct Os {
 }
 
 /// A layer as reports name it.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct TargetLayer {
     /// The blob's digest.
     pub digest: Digest,

@@ -23,7 +23,7 @@ mod layer;
 mod package;
 mod record;
 mod report;
-mod schema;
+pub mod schema;
 mod slug;
 mod verdict;
 
@@ -49,9 +49,9 @@ pub use self::{
     package::{Confidence, Package, PackageId, PackageType, Purl},
     record::{
         AlertRecord, AlertState, Assessed, Catalog, CheckRecord, CrawlCursor, CrawlPass,
-        CrawlRecord, Judged, Known, PolicyRecord, Record, RecordKey, RecordKeyError, RefKind,
-        RefRecord, ScanRequestRecord, Scanned, ScannedFindings, ScannedPackages, Scope,
-        SeenReference, TagRecord, TokenRecord, Told, What,
+        CrawlRecord, Judged, Known, PolicyRecord, ProcessRecord, QueueState, Record, RecordKey,
+        RecordKeyError, RefKind, RefRecord, ScanRequestRecord, Scanned, ScannedFindings,
+        ScannedPackages, Scope, SeenReference, SpoolState, TagRecord, TokenRecord, Told, What,
     },
     report::{REPORT_SCHEMA, REPORTS_SCHEMA, Report, ReportAnalyzer, Reports, Tool},
     slug::{Slug, SlugError},

@@ -56,7 +56,9 @@ pub enum PackageType {
 pub struct PackageId(pub String);
 
 /// A package URL (package-url/purl-spec).
-#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[derive(
+    Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize, JsonSchema,
+)]
 #[serde(transparent)]
 pub struct Purl(pub String);
 
@@ -87,7 +89,7 @@ pub enum Confidence {
 }
 
 /// A package of a finished image report; the fields of the report's `packages[]`.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Package {
     /// Its name inside this report.
     pub id: PackageId,

@@ -68,7 +68,7 @@ pub struct Known {
 }
 
 /// A name under which an image was seen.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, JsonSchema)]
 pub struct SeenReference {
     /// The source.
     pub source: Slug,
@@ -79,9 +79,11 @@ pub struct SeenReference {
     /// The tag; `None` where it was named by digest only.
     pub tag: Option<String>,
     /// Since when.
+    #[schemars(with = "crate::schema::Time")]
     pub since: Timestamp,
     /// Since when the name leads elsewhere or is deleted.
     #[serde(default)]
+    #[schemars(with = "Option<crate::schema::Time>")]
     pub gone_at: Option<Timestamp>,
 }
 
@@ -275,14 +277,16 @@ pub struct CrawlRecord {
 }
 
 /// One look around a source.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct CrawlPass {
     /// Which one, from 1 on.
     pub number: u64,
     /// When it began.
+    #[schemars(with = "crate::schema::Time")]
     pub started_at: Timestamp,
     /// When it came to its end.
     #[serde(default)]
+    #[schemars(with = "Option<crate::schema::Time>")]
     pub ended_at: Option<Timestamp>,
     /// Repositories looked at.
     #[serde(default)]
@@ -316,7 +320,7 @@ pub struct CrawlCursor {
 }
 
 /// What a source's catalog says.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(tag = "state", rename_all = "snake_case")]
 pub enum Catalog {
     /// It was not asked: configured repositories are looked at alone.
@@ -366,10 +370,13 @@ pub struct TokenRecord {
     /// Until when it holds.
     #[serde(default)]
     pub expires_at: Option<Timestamp>,
+    /// The token that it was made with; absent for the first of an installation.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub created_by: Option<String>,
 }
 
 /// What a token may do.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum Scope {
     /// Read everything of its tenant.
@@ -378,6 +385,69 @@ pub enum Scope {
     Scan,
     /// Change advisories, policies and tokens.
     Admin,
+}
+
+/// KV `tw_leases`: how a process of ours does, key [`ProcessRecord::key`]. It is gone a lease's life
+/// after the process.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct ProcessRecord {
+    /// Unlike a process id, it is never used again.
+    pub id: String,
+    /// The roles that run in it.
+    pub roles: Vec<String>,
+    /// Its version.
+    pub version: String,
+    /// Where it runs: the host's name.
+    #[serde(default)]
+    pub host: String,
+    /// Since when it runs.
+    #[schemars(with = "crate::schema::Time")]
+    pub started_at: Timestamp,
+    /// When it said all this.
+    #[schemars(with = "crate::schema::Time")]
+    pub seen_at: Timestamp,
+    /// Parts of it that are not ready.
+    #[serde(default)]
+    pub unready: Vec<String>,
+    /// What works with less than it should have.
+    #[serde(default)]
+    pub notes: BTreeMap<String, String>,
+    /// Where it wants to publish and cannot, because the stream is full: templates of subjects.
+    #[serde(default)]
+    pub full: Vec<String>,
+    /// What it has accepted and not yet published; null where it accepts nothing.
+    #[serde(default)]
+    pub spool: Option<SpoolState>,
+    /// The queues that it serves.
+    #[serde(default)]
+    pub queues: Vec<QueueState>,
+}
+
+/// What waits in a spool.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct SpoolState {
+    /// How many events wait.
+    pub events: u64,
+    /// Bytes on disk.
+    pub bytes: u64,
+    /// How many they may be; then events are refused.
+    pub bytes_max: u64,
+}
+
+/// What waits in a queue.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct QueueState {
+    /// The stream.
+    pub stream: String,
+    /// The consumer.
+    pub consumer: String,
+    /// Messages that wait.
+    pub pending: u64,
+    /// Messages that are being handled, by any process.
+    pub in_flight: u64,
+    /// How long the oldest of them all is there, seconds; null where there is none.
+    #[serde(default)]
+    pub oldest_age_seconds: Option<u64>,
 }
 
 /// KV `tw_alerts`: the state of an alert, key `<tenant>.<fingerprint>`.
@@ -576,7 +646,7 @@ impl Known {
     }
 }
 
-// === impl ScanRequestRecord, RefRecord, TagRecord, CrawlRecord, CheckRecord ===
+// === impl ScanRequestRecord, RefRecord, TagRecord, CrawlRecord, CheckRecord, ProcessRecord ===
 
 impl ScanRequestRecord {
     /// The key of a request.
@@ -635,6 +705,16 @@ impl CheckRecord {
             "{tenant}.checked.{source}.{}",
             Fingerprint::of(&[repository])
         )
+    }
+}
+
+impl ProcessRecord {
+    /// What the keys of all processes begin with.
+    pub const KEYS: &'static str = "process.status.";
+
+    /// The key of a process.
+    pub fn key(id: &str) -> String {
+        format!("{}{id}", Self::KEYS)
     }
 }
 

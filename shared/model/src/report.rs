@@ -1,6 +1,7 @@
 //! The report: one JSON document per scan (architecture, section 12).
 
 use jiff::Timestamp;
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::{
@@ -14,13 +15,14 @@ pub const REPORT_SCHEMA: &str = "tidewaiter.report/1";
 pub const REPORTS_SCHEMA: &str = "tidewaiter.reports/1";
 
 /// Everything that is known of one image, and the verdict.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct Report {
     /// [`REPORT_SCHEMA`].
     pub schema: String,
     /// Who wrote it.
     pub tool: Tool,
     /// When.
+    #[schemars(with = "crate::schema::Time")]
     pub created_at: Timestamp,
     /// What was scanned.
     pub target: Target,
@@ -49,7 +51,7 @@ pub struct Report {
 }
 
 /// Reports of every platform of an index.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct Reports {
     /// [`REPORTS_SCHEMA`].
     pub schema: String,
@@ -62,7 +64,7 @@ pub struct Reports {
 }
 
 /// The program that wrote a report.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Tool {
     /// `tidewaiter`.
     pub name: String,
@@ -71,7 +73,7 @@ pub struct Tool {
 }
 
 /// An analyzer as reports name it.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct ReportAnalyzer {
     /// Its name.
     pub name: String,

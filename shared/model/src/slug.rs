@@ -2,14 +2,18 @@
 
 use std::{borrow::Borrow, fmt, str::FromStr};
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 /// A name of 1 to 64 characters `a-z 0-9 _ -`: tenants, sources, nodes, policies, CI systems.
 ///
 /// Nothing else may become part of a NATS subject or KV key, so a dot, a star or a space in
 /// somebody's input can never widen a subscription.
-#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[derive(
+    Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize, JsonSchema,
+)]
 #[serde(try_from = "String", into = "String")]
+#[schemars(with = "String", extend("pattern" = "^[a-z0-9_-]{1,64}$"))]
 pub struct Slug(String);
 
 /// The text is not a slug.

@@ -55,7 +55,7 @@ pub struct Facts<'a> {
 }
 
 /// What a policy says of an image, and why; the report's `verdict`.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Verdict {
     /// The decision.
     pub decision: Decision,
@@ -68,14 +68,16 @@ pub struct Verdict {
     /// The advisory revision; 0 without advisories.
     pub advisory_revision: u64,
     /// When it was judged.
+    #[schemars(with = "crate::schema::Time")]
     pub evaluated_at: Timestamp,
     /// Until when the answer holds; computed when asked. `None`: as long as nothing changes.
     #[serde(default)]
+    #[schemars(with = "Option<crate::schema::Time>")]
     pub valid_until: Option<Timestamp>,
 }
 
 /// A rule that fired.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Reason {
     /// The rule's name.
     pub rule: String,

@@ -14,8 +14,8 @@ use std::{
 
 use model::{
     AdvisoryHead, AdvisoryInbox, AdvisoryManifest, AlertRecord, Assessed, Assessment, CheckRecord,
-    CrawlRecord, Judged, Known, PolicyRecord, Record, RefRecord, ScanRequestRecord, Scanned,
-    ScannedFindings, ScannedPackages, SweptMark, TagRecord, TokenRecord,
+    CrawlRecord, Judged, Known, PolicyRecord, ProcessRecord, Record, RefRecord, ScanRequestRecord,
+    Scanned, ScannedFindings, ScannedPackages, SweptMark, TagRecord, TokenRecord,
     event::{
         Alert, Attempts, DeadLetter, Event, ImageDeleted, ImageJudged, ImagePushed, ImageScan,
         ScanRequested, VulnerabilityChanged,
@@ -90,6 +90,7 @@ fn cases() -> Vec<Case> {
         stored::<TagRecord>("tag"),
         stored::<CrawlRecord>("crawl"),
         stored::<CheckRecord>("checked"),
+        stored::<ProcessRecord>("process"),
         stored::<TokenRecord>("token"),
         stored::<AlertRecord>("alert"),
         stored::<PolicyRecord>("policy"),

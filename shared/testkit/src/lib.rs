@@ -1,6 +1,6 @@
 //! What tests need of the world outside: images as a builder, a registry or an attacker would make
 //! them, and servers that start on a free port and leave nothing behind: NATS and a registry, both
-//! real, and a stand-in for registries that are slow.
+//! real, and a stand-in for registries that are slow; and an API's document, held against its answers.
 //!
 //! The decision that shapes it: nothing here knows our own readers. Archives, manifests and HTTP
 //! requests are written byte by byte, so that a test never checks a reader against itself, and every
@@ -14,6 +14,7 @@
 //! scan must name for it.
 
 mod artifact;
+mod contract;
 mod http;
 mod image;
 mod layer;
@@ -32,6 +33,7 @@ pub use tempfile::TempDir;
 
 pub use self::{
     artifact::{Artifact, Document, StoredBlob},
+    contract::{Answered, Contract},
     image::{Image, ImageBuilder, Index, index},
     layer::{Compression, Layer, LayerBuilder, TarEntry},
     nats::NatsServer,

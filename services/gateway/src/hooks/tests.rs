@@ -1,13 +1,13 @@
-use axum::{
-    body::{Body, to_bytes},
-    http::Request,
-};
+use axum::{body::Body, http::Request};
 use chassis::{CxLimits, FixedClock};
 use model::{Slug, event::Event as _};
-use tower::ServiceExt as _;
+use serde_json::{Value, json};
 
 use super::*;
-use crate::intake::fake::Memory;
+use crate::{
+    contract::{CONTRACT, ask},
+    intake::fake::Memory,
+};
 
 const GOOD: &[u8] = include_bytes!("../../testdata/distribution/good-index-by-tag.http");
 
@@ -58,17 +58,12 @@ async fn send(
         )
         .body(Body::from(body))
         .unwrap();
-    let response = router.oneshot(request).await.unwrap();
-    let status = response.status();
-    let retry_after = response
-        .headers()
-        .get("retry-after")
-        .map(|value| value.to_str().unwrap().to_owned());
-    let body = to_bytes(response.into_body(), 1 << 16).await.unwrap();
+    let response = ask(&CONTRACT, &router, request).await;
+    let retry_after = response.headers().get("retry-after");
     Answer {
-        status,
-        retry_after,
-        body: serde_json::from_slice(&body).unwrap_or_default(),
+        status: response.status(),
+        retry_after: retry_after.map(|value| value.to_str().unwrap().to_owned()),
+        body: serde_json::from_slice(response.body()).unwrap_or_default(),
     }
 }
 
@@ -182,10 +177,10 @@ async fn an_event_of_the_future_happens_now() {
 }
 
 /// A gateway whose source signs, at a time of its own.
-struct Signing {
+pub(crate) struct Signing {
     clock: Arc<FixedClock>,
     intake: Arc<Memory>,
-    router: Router,
+    pub(crate) router: Router,
     // The secret is read when it is used.
     _dir: tempfile::TempDir,
 }
@@ -193,7 +188,7 @@ struct Signing {
 impl Signing {
     const SIGNED: &[u8] = include_bytes!("../../testdata/generic/good-push.http");
 
-    fn new(room: usize) -> Self {
+    pub(crate) fn new(room: usize) -> Self {
         let dir = tempfile::tempdir().unwrap();
         let file = dir.path().join("secret");
         std::fs::write(&file, "demo-hook-token").unwrap();
@@ -223,23 +218,27 @@ impl Signing {
         }
     }
 
-    async fn send(&self, recorded: &[u8]) -> (StatusCode, Value) {
-        let text = std::str::from_utf8(recorded).unwrap();
-        let (head, body) = text.split_once("\r\n\r\n").unwrap();
-        let mut request = Request::post("/hooks/ci");
-        for (name, value) in head
-            .lines()
-            .skip(1)
-            .filter_map(|line| line.split_once(": "))
-        {
-            request = request.header(name, value);
-        }
-        let request = request.body(Body::from(body.to_owned())).unwrap();
-        let response = self.router.clone().oneshot(request).await.unwrap();
-        let status = response.status();
-        let body = to_bytes(response.into_body(), 1 << 16).await.unwrap();
-        (status, serde_json::from_slice(&body).unwrap_or_default())
+    async fn send(&self, bytes: &[u8]) -> (StatusCode, Value) {
+        let request = recorded("/hooks/ci", bytes);
+        let response = ask(&CONTRACT, &self.router, request).await;
+        let body = serde_json::from_slice(response.body()).unwrap_or_default();
+        (response.status(), body)
     }
+}
+
+/// A request as it was recorded.
+pub(crate) fn recorded(path: &str, recorded: &[u8]) -> Request<Body> {
+    let text = std::str::from_utf8(recorded).unwrap();
+    let (head, body) = text.split_once("\r\n\r\n").unwrap();
+    let mut request = Request::post(path);
+    let headers = head
+        .lines()
+        .skip(1)
+        .filter_map(|line| line.split_once(": "));
+    for (name, value) in headers {
+        request = request.header(name, value);
+    }
+    request.body(Body::from(body.to_owned())).unwrap()
 }
 
 #[tokio::test]

@@ -1,14 +1,13 @@
-use axum::{
-    body::{Body, to_bytes},
-    http::Request,
-};
+use axum::{body::Body, http::Request};
 use bus::Store;
 use model::{ScanRequestRecord, event::REFS};
 use serde_json::{Value, json};
-use tower::ServiceExt as _;
 
 use super::*;
-use crate::intake::fake::Memory;
+use crate::{
+    contract::{self, CONTRACT},
+    intake::fake::Memory,
+};
 
 /// A token that may do one thing; `nobody` is none.
 fn grant(token: &str) -> Option<Grant> {
@@ -84,12 +83,12 @@ impl World {
             request = request.header("Idempotency-Key", key);
         }
         let request = request.body(Body::from(body.to_string())).unwrap();
-        let response = self.router.clone().oneshot(request).await.unwrap();
-        let (status, headers) = (response.status(), response.headers().clone());
-        let body = to_bytes(response.into_body(), 1 << 16).await.unwrap();
+        let (head, body) = contract::ask(&CONTRACT, &self.router, request)
+            .await
+            .into_parts();
         Answered {
-            status,
-            headers,
+            status: head.status,
+            headers: head.headers,
             body: serde_json::from_slice(&body).unwrap_or_default(),
         }
     }

@@ -8,15 +8,20 @@ use model::{
     AdvisoryHead, AdvisoryManifest, Feed,
     event::{ADVISORIES, FEED_OBJECTS},
 };
+use schemars::JsonSchema;
 use serde::Serialize;
 
 use super::{Api, Caller, internal, permit};
 
-#[derive(Debug, Serialize)]
+/// The advisory data in force.
+#[derive(Debug, Serialize, JsonSchema)]
 pub(super) struct Advisories {
     /// 0: there are none yet.
     revision: u64,
+    /// When they came into force.
+    #[schemars(with = "Option<model::schema::Time>")]
     published_at: Option<Timestamp>,
+    /// Where they are from.
     feeds: Vec<Feed>,
 }
 

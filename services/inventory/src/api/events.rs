@@ -34,6 +34,7 @@ use model::{
     Slug,
     event::{Kind, NEWS},
 };
+use schemars::JsonSchema;
 use serde::Deserialize;
 use tokio::sync::{mpsc, oneshot};
 
@@ -50,7 +51,7 @@ const RETRY_SECONDS: u32 = 5;
 const LAST_EVENT_ID: &str = "last-event-id";
 
 /// What a client asks for.
-#[derive(Debug, Default, Deserialize)]
+#[derive(Debug, Default, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub(super) struct EventsQuery {
     /// Kinds, separated by commas; all where none is named.

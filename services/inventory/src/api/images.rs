@@ -8,17 +8,19 @@ use axum::{
     response::{IntoResponse as _, Response},
 };
 use cache::CacheError;
-use chassis::http::ApiError;
+use chassis::http::{ApiError, Page, PageQuery};
 use globset::{Glob, GlobMatcher};
 use jiff::Timestamp;
 use model::{Counts, Decision, Digest, Platform, SeenReference, Severity, Slug};
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::{
-    Api, Caller, bad_parameter, internal,
+    Api, Caller, bad_parameter,
+    checks::{self, Checks, Looked},
+    internal,
     lookup::FoundBy,
-    page::{Page, PageQuery, encode},
-    permit, reports,
+    page, permit, reports,
 };
 use crate::{
     verdicts::{Marks, selects},
@@ -30,13 +32,15 @@ const CHUNK: usize = 256;
 const REPORT: &str = "/report";
 
 /// Filters of the list. All that are given must fit.
-#[derive(Clone, Debug, Default, Deserialize)]
+#[derive(Clone, Debug, Default, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub(super) struct ListQuery {
     /// Part of `registry/repository`; with `*` or `?` a pattern for all of it, or for all of the
     /// repository.
     repository: Option<String>,
+    /// A tag.
     tag: Option<String>,
+    /// What policy says, as the list shows it.
     decision: Option<Decision>,
     /// A vulnerability, by any of its names.
     cve: Option<String>,
@@ -44,59 +48,103 @@ pub(super) struct ListQuery {
     package: Option<String>,
     /// At least one vulnerability of this severity or worse.
     severity: Option<String>,
+    /// A platform, as `linux/arm64`.
     platform: Option<String>,
+    /// At most so many rows; 100 where it is not said.
+    #[schemars(range(min = 1, max = 500))]
     limit: Option<usize>,
+    /// The `next` of the page before.
     cursor: Option<String>,
 }
 
 /// An image in a list: one row per name.
-#[derive(Debug, Serialize)]
-struct Row {
+#[derive(Debug, Serialize, JsonSchema)]
+#[schemars(rename = "ImageRow")]
+pub(super) struct Row {
+    /// The name: `registry/repository` with a tag or a digest.
     reference: String,
+    /// `registry/repository`.
     repository: String,
+    /// The tag, where there is one.
     tag: Option<String>,
     #[serde(flatten)]
     image: Summary,
 }
 
 /// What lists and details have in common.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, JsonSchema)]
+#[schemars(rename = "ImageSummary")]
 struct Summary {
+    /// The image: its manifest's digest.
     image: Digest,
+    /// The config's digest: what runtimes call the image id.
     image_id: Option<Digest>,
+    /// The platform.
     platform: Platform,
+    /// How far it got.
     state: Progress,
     /// What the policy says that the name selects, else the worst of all; as it reads now.
     decision: Option<Decision>,
+    /// Until when that holds; null: as long as nothing changes.
+    #[schemars(with = "Option<model::schema::Time>")]
     valid_until: Option<Timestamp>,
+    /// How many vulnerabilities it has.
     counts: Counts,
+    /// How many packages it has.
     packages: u32,
+    /// How many things could not be looked at.
     gaps: u32,
+    /// When its layers were read.
+    #[schemars(with = "Option<model::schema::Time>")]
     scanned_at: Option<Timestamp>,
+    /// When it was matched with advisories.
+    #[schemars(with = "Option<model::schema::Time>")]
     assessed_at: Option<Timestamp>,
+    /// When a source was asked last whether a name of it still leads here; null where none of its
+    /// sources is looked around in.
+    #[schemars(with = "Option<model::schema::Time>")]
+    checked_at: Option<Timestamp>,
+    /// What each policy that has a say says.
     policies: Vec<PolicySays>,
+    /// Where to find out when it was checked.
+    #[serde(skip)]
+    looked: BTreeSet<Looked>,
 }
 
 /// How far an image got.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 enum Progress {
+    /// It was seen.
     Known,
+    /// Its layers were read.
     Scanned,
+    /// It was matched with advisories.
     Assessed,
+    /// Policy has said what it says.
     Judged,
 }
 
 /// A policy's decision.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, JsonSchema)]
 struct PolicySays {
+    /// The policy.
     policy: Slug,
+    /// What it says now.
     decision: Decision,
+    /// What it said before.
     previous: Option<Decision>,
+    /// How many vulnerabilities count after waivers.
     counts: Counts,
+    /// The policy's revision; 0 is the built-in one.
     policy_revision: u64,
+    /// The advisory revision.
     advisory_revision: u64,
+    /// When it was judged.
+    #[schemars(with = "model::schema::Time")]
     judged_at: Timestamp,
+    /// Until when that holds; null: as long as nothing changes.
+    #[schemars(with = "Option<model::schema::Time>")]
     valid_until: Option<Timestamp>,
     /// Whether it is the policy that the name in the question selects.
     #[serde(skip)]
@@ -104,22 +152,32 @@ struct PolicySays {
 }
 
 /// The answer to one reference or digest.
-#[derive(Debug, Serialize)]
-struct Details {
+#[derive(Debug, Serialize, JsonSchema)]
+#[schemars(rename = "ImageDetails")]
+pub(super) struct Details {
+    /// What was asked for.
     query: String,
+    /// How it named its images.
     kind: FoundBy,
+    /// The index between, where there is exactly one.
     index_digest: Option<Digest>,
     /// The worst of all images; absent while one of them has no verdict.
     decision: Option<Decision>,
+    /// The images that it leads to, one per platform.
     images: Vec<Detail>,
 }
 
-#[derive(Debug, Serialize)]
+/// Everything that a list shows of an image, and more.
+#[derive(Debug, Serialize, JsonSchema)]
+#[schemars(rename = "ImageDetail")]
 struct Detail {
     #[serde(flatten)]
     summary: Summary,
+    /// The indexes that hold it.
     indexes: Vec<Digest>,
+    /// The names under which it was seen.
     references: Vec<SeenReference>,
+    /// The config's labels.
     labels: BTreeMap<String, String>,
 }
 
@@ -144,16 +202,18 @@ pub(super) async fn list(
     State(api): State<Api>,
     caller: Caller,
     Query(query): Query<ListQuery>,
-) -> Result<Response, ApiError> {
+) -> Result<Json<Page<Row>>, ApiError> {
     let tenant = permit(caller)?;
     let page = PageQuery::new(query.limit, query.cursor.clone());
-    let (limit, after) = (page.limit()?, page.after(&tenant)?);
+    let (limit, after) = (page.limit()?, page::after(&page, &tenant)?);
     let mut filter = Filter::parse(&query)?;
     let now = api.now();
     let marks = api.marks.get(&api.store, now).await.map_err(internal)?;
     let examined_max = api.rows_examined_max;
-    let page = api
+    let of_view = tenant.clone();
+    let mut page = api
         .read(move |view| {
+            let tenant = of_view;
             if let Some(cve) = &query.cve {
                 filter.vulnerabilities = Some(view.vulnerability_names(&tenant, cve)?);
             }
@@ -167,7 +227,9 @@ pub(super) async fn list(
             scan.page(after, limit, examined_max)
         })
         .await?;
-    Ok(Json(page).into_response())
+    let images = page.items.iter_mut().map(|row| &mut row.image);
+    api.check_times(&tenant, images).await?;
+    Ok(Json(page))
 }
 
 /// `GET /v1/images/{reference or digest}`, and `…/report` of a digest.
@@ -182,12 +244,13 @@ pub(super) async fn get(
         .strip_suffix(REPORT)
         .filter(|rest| rest.starts_with("sha256:"))
     {
-        return reports::get(&api, &tenant, digest, &wanted).await;
+        let report = reports::get(&api, &tenant, digest, &wanted).await?;
+        return Ok(report.into_response());
     }
     let found = api.find(&tenant, &query).await?;
     let now = api.now();
     let marks = api.marks.get(&api.store, now).await.map_err(internal)?;
-    let images: Vec<Detail> = found
+    let mut images: Vec<Detail> = found
         .images
         .into_iter()
         .map(|(digest, image)| Detail {
@@ -205,6 +268,8 @@ pub(super) async fn get(
             labels: image.known.map(|known| known.labels).unwrap_or_default(),
         })
         .collect();
+    let summaries = images.iter_mut().map(|image| &mut image.summary);
+    api.check_times(&tenant, summaries).await?;
     let decisions: Option<Vec<_>> = images.iter().map(|image| image.summary.decision).collect();
     let decision = decisions.and_then(|decisions| decisions.into_iter().max());
     let (kind, index_digest) = (found.kind, found.index);
@@ -216,6 +281,26 @@ pub(super) async fn get(
         images,
     })
     .into_response())
+}
+
+// === impl Api ===
+
+impl Api {
+    /// Says of each image when it was checked last.
+    async fn check_times(
+        &self,
+        tenant: &Slug,
+        images: impl Iterator<Item = &mut Summary>,
+    ) -> Result<(), ApiError> {
+        let mut images: Vec<_> = images.collect();
+        let wanted = images.iter().flat_map(|image| image.looked.iter().cloned());
+        let checks = Checks::read(&self.store, tenant, wanted.collect()).await;
+        let checks = checks.map_err(internal)?;
+        for image in &mut images {
+            image.checked_at = checks.newest(&image.looked);
+        }
+        Ok(())
+    }
 }
 
 /// One pass over the names of a tenant.
@@ -243,7 +328,7 @@ impl Scan<'_> {
             let is_last = names.len() < CHUNK;
             for name in names {
                 if items.len() >= limit || examined >= examined_max {
-                    let next = after.map(|key| encode(&key));
+                    let next = after.map(|key| PageQuery::cursor(&key));
                     return Ok(Page { items, next });
                 }
                 examined = examined.saturating_add(1);
@@ -444,7 +529,9 @@ impl Summary {
             gaps: scanned.as_ref().map_or(0, |scanned| scanned.gaps),
             scanned_at: scanned.as_ref().map(|scanned| scanned.scanned_at),
             assessed_at: assessed.as_ref().map(|assessed| assessed.assessed_at),
+            checked_at: None,
             policies,
+            looked: known.iter().flat_map(checks::of_image).collect(),
         }
     }
 }

@@ -5,6 +5,7 @@ use std::collections::BTreeSet;
 use cache::CacheError;
 use chassis::http::ApiError;
 use model::{Digest, ImageRef, Slug};
+use schemars::JsonSchema;
 use serde::Serialize;
 
 use super::{Api, bad_parameter};
@@ -23,12 +24,16 @@ pub(super) struct Found {
 }
 
 /// How a question named its images.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub(super) enum FoundBy {
+    /// By a name.
     Reference,
+    /// By its manifest's digest.
     Image,
+    /// By an index's digest.
     Index,
+    /// By its config's digest.
     Config,
 }
 

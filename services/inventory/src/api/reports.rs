@@ -2,17 +2,15 @@
 
 use std::collections::BTreeMap;
 
-use axum::{
-    Json,
-    response::{IntoResponse as _, Response},
-};
+use axum::Json;
 use chassis::http::ApiError;
 use model::{
     Assessed, Assessment, Digest, Fingerprint, ImageReport, REPORTS_SCHEMA, RecordKey, Report,
     Reports, Scanned, ScannedFindings, ScannedPackages, Slug, Tool, Waived, What,
     event::REPORT_OBJECTS,
 };
-use serde::{Deserialize, de::DeserializeOwned};
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize, de::DeserializeOwned};
 
 use super::{Api, bad_parameter, internal, lookup::FoundBy};
 use crate::verdicts::{Answer, Choice, choose, of_image, worst};
@@ -20,11 +18,19 @@ use crate::verdicts::{Answer, Choice, choose, of_image, worst};
 /// A report is built in memory, so an index gives at most so many.
 const REPORTS_MAX: usize = 32;
 
-#[derive(Clone, Debug, Default, Deserialize)]
+#[derive(Clone, Debug, Default, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub(super) struct ReportQuery {
     /// Whose verdict stands in it; the worst where none is named.
     policy: Option<String>,
+}
+
+/// The report of an image, or of each image of an index.
+#[derive(Debug, Serialize, JsonSchema)]
+#[serde(untagged)]
+pub(super) enum ReportAnswer {
+    One(Box<Report>),
+    Each(Reports),
 }
 
 /// The report of an image or config; the reports of an index.
@@ -33,7 +39,7 @@ pub(super) async fn get(
     tenant: &Slug,
     digest: &str,
     query: &ReportQuery,
-) -> Result<Response, ApiError> {
+) -> Result<Json<ReportAnswer>, ApiError> {
     let policy: Option<Slug> = query
         .policy
         .as_deref()
@@ -53,7 +59,7 @@ pub(super) async fn get(
         reports.push(api.report(tenant, *image, policy.as_ref()).await?);
     }
     if found.kind != FoundBy::Index && reports.len() == 1 {
-        return Ok(Json(reports.remove(0)).into_response());
+        return Ok(Json(ReportAnswer::One(Box::new(reports.remove(0)))));
     }
     let Some(verdict) = worst(reports.iter().map(|report| &report.verdict)).cloned() else {
         return Err(not_yet("it has no images"));
@@ -62,13 +68,12 @@ pub(super) async fn get(
         .parse()
         .map_err(|error| bad_parameter("image", error))?;
     let schema = REPORTS_SCHEMA.to_owned();
-    Ok(Json(Reports {
+    Ok(Json(ReportAnswer::Each(Reports {
         schema,
         index_digest,
         reports,
         verdict,
-    })
-    .into_response())
+    })))
 }
 
 // === impl Api ===

@@ -16,6 +16,7 @@ use model::{
     Decision, Digest, Known, RecordKey, ScanRequestRecord, Slug, Verdict, What, answer,
     event::{REFS, images_bucket},
 };
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use tokio::time::Instant;
 
@@ -28,33 +29,42 @@ use crate::verdicts::of_image;
 const WAIT_SECONDS_MAX: u64 = 120;
 const ID_CHARS_MAX: usize = 64;
 
-#[derive(Clone, Debug, Default, Deserialize)]
+#[derive(Clone, Debug, Default, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub(super) struct ScanQuery {
     /// Answer when there is a verdict, or after so many seconds.
     #[serde(default)]
+    #[schemars(range(max = 120))]
     wait: u64,
 }
 
 /// What became of a request.
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Debug, Serialize, JsonSchema)]
 pub(super) struct ScanStatus {
+    /// The request.
     id: String,
+    /// How far it got.
     state: ScanState,
+    /// What was asked for; null while nobody knows.
     reference: Option<String>,
+    /// The index between, if any.
     index_digest: Option<Digest>,
     /// Why it led nowhere.
     #[serde(skip_serializing_if = "Option::is_none")]
     error: Option<String>,
+    /// When it was resolved.
+    #[schemars(with = "Option<model::schema::Time>")]
     resolved_at: Option<Timestamp>,
     /// The worst of all images, once every one has a verdict.
     decision: Option<Decision>,
+    /// That verdict.
     verdict: Option<Verdict>,
+    /// Each image's.
     images: Vec<ImageVerdict>,
 }
 
 /// How far a request got.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 enum ScanState {
     /// Not resolved yet.

@@ -6,35 +6,47 @@ use axum::{
 };
 use chassis::http::ApiError;
 use model::{Decision, Digest, Platform, Slug, Verdict};
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::{Api, Caller, bad_parameter, internal, lookup::FoundBy, permit};
 use crate::verdicts::{Choice, choose, of_image, worst};
 
-#[derive(Clone, Debug, Deserialize)]
+#[derive(Clone, Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub(super) struct VerdictQuery {
+    /// A reference, or the digest of an image, index or config.
     image: String,
+    /// Whose verdict; the worst where none is named and no name selects one.
     #[serde(default)]
     policy: Option<String>,
 }
 
 /// The answer. `decision` and `verdict` are absent while an image has no verdict.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, JsonSchema)]
 pub(super) struct VerdictAnswer {
+    /// What was asked for.
     query: String,
+    /// How it named its images.
     kind: FoundBy,
+    /// The index between, where there is exactly one.
     index_digest: Option<Digest>,
+    /// The worst of all images; null while one of them has no verdict.
     decision: Option<Decision>,
+    /// That verdict.
     verdict: Option<Verdict>,
+    /// Each image's.
     images: Vec<ImageVerdict>,
 }
 
 /// The verdict on one image.
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Debug, Serialize, JsonSchema)]
 pub(super) struct ImageVerdict {
+    /// The image.
     pub(super) image: Digest,
+    /// Its platform.
     pub(super) platform: Platform,
+    /// Its verdict; null while there is none.
     pub(super) verdict: Option<Verdict>,
 }
 

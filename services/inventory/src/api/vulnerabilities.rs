@@ -5,23 +5,24 @@ use axum::{
     extract::{Path, Query, State},
 };
 use cache::CacheError;
-use chassis::http::ApiError;
+use chassis::http::{ApiError, Page, PageQuery};
 use model::{Digest, Platform, Slug};
+use schemars::JsonSchema;
 use serde::Serialize;
 
-use super::{
-    Api, Caller,
-    page::{Page, PageQuery, encode},
-    permit,
-};
+use super::{Api, Caller, page, permit};
 use crate::view::{Hit, View, vulnerability_key};
 
 /// An image with a vulnerability.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, JsonSchema)]
 pub(super) struct Affected {
+    /// The image.
     image: Digest,
+    /// Its platform.
     platform: Platform,
+    /// The names that lead to it now.
     references: Vec<String>,
+    /// Its packages that have the vulnerability.
     packages: Vec<Hit>,
 }
 
@@ -30,10 +31,10 @@ pub(super) async fn images(
     State(api): State<Api>,
     caller: Caller,
     Path(id): Path<String>,
-    Query(page): Query<PageQuery>,
+    Query(query): Query<PageQuery>,
 ) -> Result<Json<Page<Affected>>, ApiError> {
     let tenant = permit(caller)?;
-    let (limit, after) = (page.limit()?, page.after(&tenant)?);
+    let (limit, after) = (query.limit()?, page::after(&query, &tenant)?);
     let page = api
         .read(move |view| affected(view, &tenant, &id, after.as_deref(), limit))
         .await?;
@@ -69,7 +70,7 @@ fn affected(
         if is_full {
             return Ok(Page {
                 items,
-                next: end.map(|key| encode(&key)),
+                next: end.map(|key| PageQuery::cursor(&key)),
             });
         }
     }

@@ -8,12 +8,19 @@ use axum::{
 };
 use bus::Store;
 use bytes::Bytes;
-use chassis::{Cx, SystemClock};
+use chassis::{
+    Cx, SystemClock,
+    http::{
+        Grant, Limits,
+        openapi::{Info, document},
+    },
+};
 use jiff::Timestamp;
 use model::{
     AdvisoryHead, AdvisoryInbox, Digest,
     event::{ADVISORIES, FEED_OBJECTS},
 };
+use testkit::{Answered, Contract};
 use tower::ServiceExt as _;
 
 use super::{INBOX, past::PAST_MAX, take_all};
@@ -328,13 +335,39 @@ async fn uploads_are_checked_and_answered_before_they_are_taken_up() {
         ..FeedLimits::default()
     };
     let routes = upload::routes(bench.store.clone(), Arc::new(SystemClock), &limits);
-    let put = async |query: &str, body: Bytes| {
-        let request = Request::put(format!("/v1/advisories?{query}")).body(Body::from(body));
-        let response = routes.clone().oneshot(request.unwrap()).await.unwrap();
-        let status = response.status();
-        let body = to_bytes(response.into_body(), 4096).await.unwrap();
-        (status, String::from_utf8_lossy(&body).into_owned())
+    let routes = chassis::http::wrap(routes, &Limits::default());
+    let info = Info {
+        title: "matcher",
+        version: "1",
+        description: "advisories in",
     };
+    let contract = Contract::new(document(info, &upload::operations()));
+    let put_as = async |scope: &str, query: &str, body: Bytes| {
+        let mut request = Request::put(format!("/v1/advisories?{query}"));
+        if !scope.is_empty() {
+            request = request.extension(Grant {
+                name: "test".to_owned(),
+                tenant: "default".to_owned(),
+                scopes: vec![scope.to_owned()],
+            });
+        }
+        let request = request.body(Body::from(body)).unwrap();
+        let (head, body) = routes.clone().oneshot(request).await.unwrap().into_parts();
+        let body = to_bytes(body, 4096).await.unwrap();
+        let media = head
+            .headers
+            .get("content-type")
+            .map(|media| media.to_str().unwrap());
+        contract.check(&Answered {
+            method: "PUT",
+            path: "/v1/advisories",
+            status: head.status.as_u16(),
+            media,
+            body: &body,
+        });
+        (head.status, String::from_utf8_lossy(&body).into_owned())
+    };
+    let put = async |query: &str, body: Bytes| put_as("admin", query, body).await;
     let zip = records(&[("A", "PyPI", "x", "1")]);
     let (status, answer) = put("feed=one&mode=replace", zip.clone()).await;
     assert_eq!(status, StatusCode::ACCEPTED, "{answer}");
@@ -357,5 +390,13 @@ async fn uploads_are_checked_and_answered_before_they_are_taken_up() {
     for (query, body, expected) in refused {
         assert_eq!(put(query, body).await.0, expected, "{query}");
     }
+    for (scope, expected) in [
+        ("read", StatusCode::FORBIDDEN),
+        ("", StatusCode::UNAUTHORIZED),
+    ] {
+        let asked = put_as(scope, "feed=two", records(&[("A", "PyPI", "x", "1")])).await;
+        assert_eq!(asked.0, expected);
+    }
     assert_eq!(bench.inbox().await, 1);
+    assert_eq!(contract.unseen(), [""; 0]);
 }

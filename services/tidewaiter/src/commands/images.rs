@@ -2,6 +2,7 @@
 
 use std::fmt::Write as _;
 
+use jiff::Timestamp;
 use model::{Counts, Decision, Digest, Platform, Severity};
 use serde::{Deserialize, Serialize};
 
@@ -35,6 +36,9 @@ struct Image {
     decision: Option<Decision>,
     #[serde(default)]
     counts: Counts,
+    /// When a source was asked last whether a name still leads to it.
+    #[serde(default)]
+    checked_at: Option<Timestamp>,
 }
 
 pub(crate) async fn run(args: ImagesArgs) -> anyhow::Result<Exit> {
@@ -73,8 +77,8 @@ fn table(images: &[Image]) -> anyhow::Result<String> {
         return Ok("no image fits\n".to_owned());
     }
     let mut text = format!(
-        "{:<11} {:>4} {:>4} {:>4}  IMAGE\n",
-        "VERDICT", "CRIT", "HIGH", "MED"
+        "{:<11} {:>4} {:>4} {:>4}  {:<20}  IMAGE\n",
+        "VERDICT", "CRIT", "HIGH", "MED", "CHECKED"
     );
     for image in images {
         let decision = image.decision.map_or("pending", Decision::as_str);
@@ -84,7 +88,12 @@ fn table(images: &[Image]) -> anyhow::Result<String> {
             of(Severity::High),
             of(Severity::Medium),
         );
-        write!(text, "{decision:<11} {critical:>4} {high:>4} {medium:>4}  ")?;
+        let checked = image.checked_at.map(|at| format!("{at:.0}"));
+        let checked = checked.unwrap_or_else(|| "never".to_owned());
+        write!(
+            text,
+            "{decision:<11} {critical:>4} {high:>4} {medium:>4}  {checked:<20}  "
+        )?;
         let name = image
             .reference
             .clone()

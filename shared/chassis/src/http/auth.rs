@@ -1,20 +1,10 @@
 //! Bearer tokens: only their digests are stored, so only a digest is looked up.
 
-use std::{
-    convert::Infallible,
-    fmt::{self, Write as _},
-    sync::Arc,
-    task::{Context, Poll},
-};
+use std::{fmt, sync::Arc};
 
 use aws_lc_rs::digest::{SHA256, digest};
-use axum::{
-    extract::Request,
-    http::{HeaderMap, StatusCode, header},
-    response::{IntoResponse as _, Response},
-};
+use axum::http::{Extensions, HeaderMap, StatusCode, header};
 use futures::future::BoxFuture;
-use tower::{Layer, Service};
 
 use super::ApiError;
 
@@ -22,7 +12,7 @@ const TOKEN_BYTES_MAX: usize = 1024;
 const RETRY_AFTER_SECONDS: u32 = 5;
 const CHALLENGE: &str = "Bearer realm=\"tidewaiter\"";
 
-/// Where tokens are known.
+/// Where tokens are known; requests carry it as an `Extension<Arc<dyn Tokens>>`.
 pub trait Tokens: Send + Sync {
     /// What a token grants, by the hex digits of its sha256; `None` for a token nobody knows.
     fn find(&self, token_sha256_hex: &str) -> BoxFuture<'_, Result<Option<Grant>, TokensAway>>;
@@ -52,36 +42,23 @@ pub struct Standing {
     token_sha256_hex: String,
 }
 
-/// Lets through who has a token with a scope; made by [`require`].
-#[derive(Clone)]
-pub struct Require {
-    tokens: Arc<dyn Tokens>,
-    scope: &'static str,
-}
-
-/// [`Require`] around a service.
-#[derive(Clone)]
-pub struct RequireService<S> {
-    inner: S,
-    require: Require,
-}
-
-/// A layer that lets through requests with a bearer token that has `scope`, and puts its [`Grant`]
-/// into the request's extensions. Others get 401 or 403.
-pub fn require(tokens: Arc<dyn Tokens>, scope: &'static str) -> Require {
-    Require { tokens, scope }
-}
-
 /// The hex digits of a token's sha256: how tokens are stored and found.
 pub fn token_digest(token: &str) -> String {
-    let digest = digest(&SHA256, token.as_bytes());
-    digest
-        .as_ref()
-        .iter()
-        .fold(String::with_capacity(64), |mut text, byte| {
-            write!(text, "{byte:02x}").expect("writing to a String cannot fail");
-            text
-        })
+    sha256_hex(token.as_bytes())
+}
+
+pub(super) fn sha256_hex(bytes: &[u8]) -> String {
+    hex(digest(&SHA256, bytes).as_ref())
+}
+
+pub(super) fn hex(bytes: &[u8]) -> String {
+    let mut text = String::with_capacity(bytes.len() * 2);
+    for byte in bytes {
+        for digit in [byte >> 4, byte & 15] {
+            text.extend(char::from_digit(u32::from(digit), 16));
+        }
+    }
+    text
 }
 
 // === impl TokensAway ===
@@ -113,6 +90,15 @@ impl Standing {
         }
     }
 
+    /// That of whoever sends a request, if a token tells it.
+    pub(super) fn of(headers: &HeaderMap, extensions: &Extensions) -> Option<Self> {
+        let tokens = extensions.get::<Arc<dyn Tokens>>().cloned();
+        let token = bearer(headers);
+        tokens
+            .zip(token)
+            .map(|(tokens, token)| Self::new(tokens, token_digest(&token)))
+    }
+
     /// What the token grants now; `None` where it ran out or was revoked.
     pub async fn grant(&self) -> Result<Option<Grant>, TokensAway> {
         self.tokens.find(&self.token_sha256_hex).await
@@ -125,89 +111,8 @@ impl fmt::Debug for Standing {
     }
 }
 
-// === impl Require ===
-
-impl Require {
-    async fn check(&self, token: Option<String>) -> Result<Grant, ApiError> {
-        let Some(token) = token else {
-            return Err(unauthorized("this needs a token", CHALLENGE));
-        };
-        let grant = self.tokens.find(&token_digest(&token)).await?;
-        let grant = grant.ok_or_else(|| {
-            let challenge = format!("{CHALLENGE}, error=\"invalid_token\"");
-            unauthorized("nobody knows this token, or it ran out", &challenge)
-        })?;
-        if !grant.allows(self.scope) {
-            let detail = format!("token `{}` lacks the scope `{}`", grant.name, self.scope);
-            let challenge = format!(
-                "{CHALLENGE}, error=\"insufficient_scope\", scope=\"{}\"",
-                self.scope
-            );
-            return Err(ApiError::new(StatusCode::FORBIDDEN, detail).challenge(&challenge));
-        }
-        Ok(grant)
-    }
-}
-
-impl<S> Layer<S> for Require {
-    type Service = RequireService<S>;
-
-    fn layer(&self, inner: S) -> RequireService<S> {
-        RequireService {
-            inner,
-            require: self.clone(),
-        }
-    }
-}
-
-impl fmt::Debug for Require {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Require")
-            .field("scope", &self.scope)
-            .finish_non_exhaustive()
-    }
-}
-
-// === impl RequireService ===
-
-impl<S> Service<Request> for RequireService<S>
-where
-    S: Service<Request, Response = Response, Error = Infallible> + Clone + Send + 'static,
-    S::Future: Send,
-{
-    type Response = Response;
-    type Error = Infallible;
-    type Future = BoxFuture<'static, Result<Response, Infallible>>;
-
-    fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Infallible>> {
-        self.inner.poll_ready(cx)
-    }
-
-    fn call(&mut self, mut request: Request) -> Self::Future {
-        // The service that was polled ready is the one to call.
-        let clone = self.inner.clone();
-        let mut inner = std::mem::replace(&mut self.inner, clone);
-        let require = self.require.clone();
-        Box::pin(async move {
-            match require.check(bearer(request.headers())).await {
-                Ok(grant) => {
-                    request.extensions_mut().insert(grant);
-                    inner.call(request).await
-                }
-                Err(error) => Ok(error.into_response()),
-            }
-        })
-    }
-}
-
-impl<S> fmt::Debug for RequireService<S> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        fmt::Debug::fmt(&self.require, f)
-    }
-}
-
 /// The token of a request (RFC 6750, "Authorization Request Header Field").
-fn bearer(headers: &HeaderMap) -> Option<String> {
+pub fn bearer(headers: &HeaderMap) -> Option<String> {
     let mut values = headers.get_all(header::AUTHORIZATION).iter();
     let value = values
         .next()
@@ -220,8 +125,46 @@ fn bearer(headers: &HeaderMap) -> Option<String> {
     (scheme.eq_ignore_ascii_case("bearer") && fits).then(|| token.to_owned())
 }
 
-fn unauthorized(detail: &str, challenge: &str) -> ApiError {
+/// Finds out whether somebody may do what needs a scope. Who calls may be known already.
+pub(super) fn permit(
+    headers: &HeaderMap,
+    extensions: &Extensions,
+    scope: &'static str,
+) -> impl Future<Output = Result<Grant, ApiError>> + use<> {
+    let known = extensions.get::<Grant>().cloned();
+    let tokens = extensions.get::<Arc<dyn Tokens>>().cloned();
+    let token = bearer(headers);
+    async move {
+        let grant = match (known, tokens, token) {
+            (Some(grant), _, _) => Some(grant),
+            (None, Some(tokens), Some(token)) => tokens.find(&token_digest(&token)).await?,
+            _ => return Err(unauthorized("this needs a token", "")),
+        };
+        let grant = grant.ok_or_else(|| {
+            unauthorized("nobody knows this token, or it ran out", "invalid_token")
+        })?;
+        if grant.allows(scope) {
+            Ok(grant)
+        } else {
+            Err(forbidden(&grant, scope))
+        }
+    }
+}
+
+/// 401, with the error code of RFC 6750 where a token was sent.
+fn unauthorized(detail: &str, code: &str) -> ApiError {
+    let challenge = match code {
+        "" => CHALLENGE.to_owned(),
+        code => format!("{CHALLENGE}, error=\"{code}\""),
+    };
     ApiError::new(StatusCode::UNAUTHORIZED, detail)
         .hint("send `Authorization: Bearer TOKEN`")
-        .challenge(challenge)
+        .challenge(&challenge)
+}
+
+/// 403.
+fn forbidden(grant: &Grant, scope: &str) -> ApiError {
+    let detail = format!("token `{}` lacks the scope `{scope}`", grant.name);
+    let challenge = format!("{CHALLENGE}, error=\"insufficient_scope\", scope=\"{scope}\"");
+    ApiError::new(StatusCode::FORBIDDEN, detail).challenge(&challenge)
 }

@@ -6,7 +6,25 @@ use axum::{
     http::{HeaderValue, StatusCode, header},
     response::{IntoResponse, Response},
 };
-use serde_json::json;
+use schemars::JsonSchema;
+use serde::Serialize;
+
+/// The media type of errors.
+pub(super) const MEDIA: &str = "application/problem+json";
+
+/// What is wrong, and what the client can do about it (RFC 9457).
+#[derive(Debug, Serialize, JsonSchema)]
+pub(super) struct Problem {
+    /// One sentence that says what is wrong.
+    detail: String,
+    /// The status as a word for programs, as `not_found`.
+    error: String,
+    /// What the client can do about it.
+    #[serde(skip_serializing_if = "String::is_empty")]
+    hint: String,
+    /// The answer's status.
+    status: u16,
+}
 
 /// An error as a client gets it: `{"status", "error", "detail", "hint"}`.
 #[derive(Debug)]
@@ -91,21 +109,15 @@ impl IntoResponse for ApiError {
                 "request ended with an error: {cause:#}"
             );
         }
-        let mut body = json!({
-            "status": self.status.as_u16(),
-            "error": name(self.status),
-            "detail": self.detail,
-        });
-        if !self.hint.is_empty() {
-            body["hint"] = self.hint.into();
-        }
-        let kind = HeaderValue::from_static("application/problem+json");
-        let mut response = (
-            self.status,
-            [(header::CONTENT_TYPE, kind)],
-            body.to_string(),
-        )
-            .into_response();
+        let body = Problem {
+            status: self.status.as_u16(),
+            error: name(self.status),
+            detail: self.detail,
+            hint: self.hint,
+        };
+        let body = serde_json::to_string(&body).unwrap_or_default();
+        let kind = HeaderValue::from_static(MEDIA);
+        let mut response = (self.status, [(header::CONTENT_TYPE, kind)], body).into_response();
         if let Some(challenge) = self.challenge {
             response
                 .headers_mut()

@@ -35,8 +35,8 @@ pub fn body_limit(bytes_max: usize) -> DefaultBodyLimit {
     DefaultBodyLimit::max(bytes_max)
 }
 
-/// Puts all layers around `router`; the last one sees a request first.
-pub(super) fn wrap(router: Router, limits: &Limits) -> Router {
+/// Puts around a router what [`super::Server`] puts around every one: limits, the span, errors in one form.
+pub fn wrap(router: Router, limits: &Limits) -> Router {
     let seconds = |seconds: u32| Duration::from_secs(u64::from(seconds));
     let status = StatusCode::REQUEST_TIMEOUT;
     router

@@ -42,14 +42,16 @@ impl Tokens for OneToken {
 
 fn router() -> Router {
     let whoami = |Extension(grant): Extension<Grant>| async move { grant.name };
-    let private = Router::new()
-        .route("/images", get(whoami))
-        .route_layer(require(Arc::new(OneToken), "images:read"))
-        .merge(
-            Router::new()
-                .route("/tokens", get(whoami))
-                .route_layer(require(Arc::new(OneToken), "tokens:write")),
-        );
+    let row = |scope, path, id| {
+        let row = Access::Scope(scope).get(path, id, "A name", whoami);
+        row.answers_with(StatusCode::OK, "text/plain", "the caller's name")
+    };
+    let table = vec![
+        row("images:read", "/images", "getImages"),
+        row("tokens:write", "/tokens", "getTokens"),
+    ];
+    let tokens: Arc<dyn Tokens> = Arc::new(OneToken);
+    let private = super::router(table, ()).layer(Extension(tokens));
     Router::new()
         .route("/echo", post(|body: Bytes| async move { body }))
         .route(
@@ -75,7 +77,7 @@ fn router() -> Router {
 }
 
 async fn ask(request: Request<Body>) -> (StatusCode, String, Response<()>) {
-    let response = layers::wrap(router(), &Limits::default())
+    let response = wrap(router(), &Limits::default())
         .oneshot(request)
         .await
         .unwrap();

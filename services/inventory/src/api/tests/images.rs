@@ -1,3 +1,7 @@
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use model::{CheckRecord, event::REFS};
+
 use super::*;
 
 async fn fleet() -> World {
@@ -208,4 +212,132 @@ async fn a_report_that_is_not_there_yet_says_how_far_the_image_got() {
         ),
         (2, &"warn".into())
     );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_was_there_all_the_time_is_listed_once_whatever_is_written_meanwhile() {
+    let mut world = World::new();
+    for number in 0..30 {
+        world
+            .known(
+                &format!("stays-{number}"),
+                &format!("m{number:02}"),
+                None,
+                "linux/amd64",
+            )
+            .await;
+    }
+    let (view, stop) = (
+        Arc::clone(&world.api.view),
+        Arc::new(AtomicBool::new(false)),
+    );
+    let (stopped, mut sequence) = (Arc::clone(&stop), 1_000_u64);
+    // Names come and go before, between and behind those that stay.
+    let writer = std::thread::spawn(move || {
+        while !stopped.load(Ordering::Relaxed) {
+            for (number, tag) in ["a", "m07x", "m15x", "z"].iter().enumerate() {
+                for is_there in [true, false] {
+                    sequence += 1;
+                    let image = digest(&format!("goes-{number}"));
+                    let key = RecordKey::new(&tenant(), image, What::Known);
+                    let known = Known {
+                        references: vec![SeenReference {
+                            source: "main".parse().unwrap(),
+                            registry: "r.example".to_owned(),
+                            repository: "team/app".to_owned(),
+                            tag: Some((*tag).to_owned()),
+                            since: time(NOW),
+                            gone_at: (!is_there).then(|| time(NOW)),
+                        }],
+                        ..Known::default()
+                    };
+                    let bucket = images_bucket(key.image.partition());
+                    let fact = Some((key, Fact::Known(known)));
+                    view.apply(&Write {
+                        bucket,
+                        sequence,
+                        fact,
+                    })
+                    .unwrap();
+                }
+            }
+        }
+        sequence
+    });
+    for _ in 0..20 {
+        let (mut path, mut seen) = ("/v1/images?limit=3".to_owned(), Vec::new());
+        loop {
+            let page = world.ok(&path).await;
+            for item in page["items"].as_array().unwrap() {
+                seen.push(item["tag"].as_str().unwrap().to_owned());
+            }
+            let Some(next) = page["next"].as_str() else {
+                break;
+            };
+            path = format!("/v1/images?limit=3&cursor={next}");
+        }
+        assert!(seen.is_sorted(), "{seen:?}");
+        seen.retain(|tag| tag.len() == 3);
+        let expected: Vec<_> = (0..30).map(|number| format!("m{number:02}")).collect();
+        assert_eq!(seen, expected);
+    }
+    stop.store(true, Ordering::Relaxed);
+    assert!(writer.join().unwrap() > 1_000);
+}
+
+#[tokio::test]
+async fn an_image_was_checked_when_a_repository_that_leads_to_it_was_looked_at() {
+    let mut world = fleet().await;
+    let checked = async |world: &World| {
+        let answer = world.ok("/v1/images?tag=1").await;
+        let detail = world.ok("/v1/images/r.example/team/app:1").await;
+        assert_eq!(
+            answer["items"][0]["checked_at"],
+            detail["images"][0]["checked_at"]
+        );
+        answer["items"][0]["checked_at"].clone()
+    };
+    assert_eq!(checked(&world).await, Value::Null);
+    let look = async |world: &World, source: &str, repository: &str, at: &str| {
+        let source = source.parse().unwrap();
+        let record = CheckRecord {
+            checked_at: time(at),
+            repository: format!("r.example/{repository}"),
+            tags: 1,
+            errors: 0,
+            source,
+        };
+        let key = CheckRecord::key(&tenant(), &record.source, repository);
+        world
+            .api
+            .store
+            .put(REFS, &key, &record, None)
+            .await
+            .unwrap();
+    };
+    look(&world, "main", "team/app", "2026-03-01T06:00:00Z").await;
+    look(&world, "main", "team/other", "2026-03-01T07:00:00Z").await;
+    look(&world, "mirror", "team/app", "2026-03-01T08:00:00Z").await;
+    assert_eq!(checked(&world).await, "2026-03-01T06:00:00Z");
+    // A second name of it, in a repository that was looked at later.
+    let key = key("a", What::Known);
+    let mut known = world
+        .api
+        .view
+        .image(&tenant(), key.image)
+        .unwrap()
+        .unwrap()
+        .known
+        .unwrap();
+    let other = SeenReference {
+        repository: "team/other".to_owned(),
+        ..known.references[0].clone()
+    };
+    known.references.push(other);
+    world.view(key.clone(), Fact::Known(known.clone()));
+    assert_eq!(checked(&world).await, "2026-03-01T07:00:00Z");
+    // That name leads elsewhere now, so the look at its repository says nothing of this image.
+    known.references[1].gone_at = Some(time(NOW));
+    world.view(key, Fact::Known(known));
+    assert_eq!(checked(&world).await, "2026-03-01T06:00:00Z");
 }

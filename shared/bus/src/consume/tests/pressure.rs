@@ -228,3 +228,33 @@ async fn what_was_asked_for_and_not_begun_is_given_back_too() {
     assert!(stopped.elapsed() < Duration::from_millis(1_900));
     assert_eq!(started.load(Ordering::SeqCst), 1);
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_queue_that_nobody_serves_and_a_spool_that_cannot_drain_are_told() {
+    let Some(mut world) = World::start().await else {
+        return;
+    };
+    world
+        .bus
+        .publish(&tenant(), &pushed("waits"))
+        .await
+        .unwrap();
+    let queues = world.bus.survey().await.unwrap();
+    assert!(world.bus.queues().is_empty(), "this process serves none");
+    let router = queues
+        .iter()
+        .find(|queue| queue.consumer == "router")
+        .unwrap();
+    assert_eq!((router.pending, router.in_flight), (1, 0));
+    assert!(router.oldest_age.is_some());
+    assert_eq!(world.bus.dead_letter_count().await.unwrap(), 0);
+
+    assert_eq!(world.bus.spool(), None);
+    let dir = tempfile::TempDir::new().unwrap();
+    let outbox = Outbox::open(&world.cx, &world.bus, dir.path(), 10_000_000).unwrap();
+    world.server.down();
+    outbox.enqueue(&tenant(), &pushed("spooled")).await.unwrap();
+    let spool = world.bus.spool().unwrap();
+    assert_eq!((spool.events, spool.bytes_max), (1, 10_000_000));
+    assert!(spool.bytes > 0);
+}

@@ -1,0 +1,156 @@
+//! The table of routes: who may ask what, and what the answers are.
+
+use axum::http::StatusCode;
+use chassis::http::{Access, Page, Route};
+
+use super::{
+    Api, advisories, events, health, images,
+    reports::{ReportAnswer, ReportQuery},
+    scans, verdicts, vulnerabilities,
+};
+
+const READ: Access = Access::Scope(super::READ);
+const OK: StatusCode = StatusCode::OK;
+const NOT_FOUND: StatusCode = StatusCode::NOT_FOUND;
+const BAD_REQUEST: StatusCode = StatusCode::BAD_REQUEST;
+
+/// All routes, by path.
+pub(super) fn table() -> Vec<Route<Api>> {
+    let mut table = images();
+    table.extend(questions());
+    table
+}
+
+fn images() -> Vec<Route<Api>> {
+    vec![
+        READ.get(
+            "/v1/images",
+            "listImages",
+            "Images, one row per name",
+            images::list,
+        )
+        .detail(
+            "All filters that are given must fit. A page may be short, and even empty, while \
+                 `next` is there: a request looks at a bounded number of rows.",
+        )
+        .query::<images::ListQuery>()
+        .answers::<Page<images::Row>>(OK, "a page of the list, in the order of names"),
+        // A reference has slashes, so one route takes all that begins like this.
+        READ.get(
+            "/v1/images/{*image}",
+            "getImage",
+            "The images that a name leads to",
+            images::get,
+        )
+        .detail("An index is as bad as its worst platform.")
+        .path::<String>(
+            "image",
+            "a reference, as `registry.example/team/app:1.0`, or the digest of an image, \
+                 index or config",
+        )
+        .answers::<images::Details>(OK, "its images, one per platform")
+        .refuses(BAD_REQUEST, "that is no reference and no digest")
+        .refuses(NOT_FOUND, "no image of that name is known"),
+        READ.get_within(
+            "/v1/images/{digest}/report",
+            "getReport",
+            "Everything that is known of an image",
+        )
+        .path::<model::Digest>("digest", "the digest of an image, index or config")
+        .query::<ReportQuery>()
+        .answers::<ReportAnswer>(OK, "the report; of an index, each platform's")
+        .refuses(
+            BAD_REQUEST,
+            "that is no digest, or a parameter means nothing",
+        )
+        .refuses(NOT_FOUND, "no such image is known, or it has no report yet")
+        .refuses(
+            StatusCode::CONFLICT,
+            "the image was scanned again meanwhile: ask again",
+        ),
+    ]
+}
+
+fn questions() -> Vec<Route<Api>> {
+    vec![
+        READ.get(
+            "/v1/vulnerabilities/{id}/images",
+            "listAffectedImages",
+            "Images with a vulnerability",
+            vulnerabilities::images,
+        )
+        .detail("An alias finds what its vulnerability finds.")
+        .path::<String>(
+            "id",
+            "the vulnerability, by any of its names, as `CVE-2021-44228`",
+        )
+        .query::<chassis::http::PageQuery>()
+        .answers::<Page<vulnerabilities::Affected>>(
+            OK,
+            "a page of the list, in the order of digests",
+        ),
+        READ.get(
+            "/v1/verdicts",
+            "getVerdict",
+            "May this image be used?",
+            verdicts::get,
+        )
+        .query::<verdicts::VerdictQuery>()
+        .answers::<verdicts::VerdictAnswer>(OK, "what policy says, as it holds now")
+        .refuses(
+            NOT_FOUND,
+            "no such image is known, or the policy has no say about it",
+        ),
+        READ.get(
+            "/v1/scans/{id}",
+            "getScan",
+            "What became of a scan request",
+            scans::get,
+        )
+        .detail("An id that nobody asked for is `pending`, like one whose request is on its way.")
+        .path::<String>("id", "the id that `POST /v1/scans` gave")
+        .query::<scans::ScanQuery>()
+        .answers::<scans::ScanStatus>(OK, "how far it got")
+        .refuses(NOT_FOUND, "that cannot be the id of a request"),
+        READ.get(
+            "/v1/advisories",
+            "getAdvisories",
+            "The advisory data in force",
+            advisories::get,
+        )
+        .answers::<advisories::Advisories>(OK, "their revision and feeds"),
+        READ.get(
+            "/v1/health",
+            "getHealth",
+            "How the whole installation does",
+            health::get,
+        )
+        .detail(
+            "Queues, streams that are full, dead letters, processes with their notes and \
+                 spools, sources, advisories, and how far this view of the records is. `problems` \
+                 says in sentences what needs somebody's attention.",
+        )
+        .never_same()
+        .answers::<health::Health>(OK, "the state of this moment"),
+        READ.get(
+            "/v1/events",
+            "getEvents",
+            "What happens, as it happens",
+            events::get,
+        )
+        .detail(
+            "Server-sent events: `data` is a CloudEvent as JSON, `id` a position in all \
+                 streams. Whoever comes back with it as `Last-Event-ID` goes on behind it. \
+                 `gap`, `caught-up` and `end` tell of the stream itself.",
+        )
+        .never_same()
+        .query::<events::EventsQuery>()
+        .header::<String>("Last-Event-ID", "the `id` of the last event that was read")
+        .answers_with(OK, "text/event-stream", "events, until one side ends it")
+        .refuses(BAD_REQUEST, "a parameter means nothing")
+        .refuses(
+            StatusCode::SERVICE_UNAVAILABLE,
+            "there are as many streams as this server gives, or the broker is away",
+        ),
+    ]
+}

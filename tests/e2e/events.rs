@@ -221,11 +221,13 @@ impl Tail {
         line.expect("in time").expect("the tail goes on")
     }
 
-    async fn until(&mut self, words: &str) -> Vec<String> {
+    /// The lines up to the verdict on a reference.
+    async fn until_judged(&mut self, reference: &str) -> Vec<String> {
         let mut got = Vec::new();
         loop {
             got.push(self.line().await);
-            if got.last().is_some_and(|line| line.contains(words)) {
+            let is_it = |line: &String| line.contains("image.judged") && line.contains(reference);
+            if got.last().is_some_and(is_it) {
                 return got;
             }
         }
@@ -288,14 +290,14 @@ async fn a_tail_outlives_its_server_and_ends_as_it_is_told() {
     );
 
     let first = fabric.push(image("2.19.1").build(), "team/app", "1");
-    let mut got = tail.until("image.judged").await;
+    let mut got = tail.until_judged(&first).await;
     let line = few.line().await;
     assert!(
         line.contains("image.judged") && line.contains(&first),
         "{line}"
     );
     assert_eq!(few.code().await, Some(0), "one was asked for");
-    let shown = direct.until("image.judged").await;
+    let shown = direct.until_judged(&first).await;
     assert!(
         shown.iter().any(|line| line.contains("main/team/app:1")),
         "{shown:?}"
@@ -305,8 +307,7 @@ async fn a_tail_outlives_its_server_and_ends_as_it_is_told() {
     fabric.restart(0).await;
     let second = fabric.push(image("2.19.0").build(), "team/app", "2");
     fabric.decision(&second, "deny").await;
-    got.extend(tail.until(&format!("\"{second}\"")).await);
-    got.extend(tail.until("image.judged").await);
+    got.extend(tail.until_judged(&second).await);
     let mut told = Told::new();
     got.iter().for_each(|line| note_line(line, &mut told));
     let all = held(&fabric, "start");

@@ -12,7 +12,8 @@ use model::Digest;
 use serde_json::{Value, json};
 
 const JSON_BYTES_MAX: u64 = 4 << 20;
-const LAYER_BYTES_MAX: u64 = 4 << 30;
+/// Bytes of a layer that is read whole.
+pub(crate) const LAYER_BYTES_MAX: u64 = 4 << 30;
 
 /// A layer as it will be pushed.
 #[derive(Clone, Debug)]
@@ -161,7 +162,8 @@ fn descriptor(media_type: &str, bytes: &[u8]) -> Value {
     })
 }
 
-fn read(path: &Path, bytes_max: u64) -> anyhow::Result<Vec<u8>> {
+/// A whole file.
+pub(crate) fn read(path: &Path, bytes_max: u64) -> anyhow::Result<Vec<u8>> {
     let mut bytes = Vec::new();
     let file = File::open(path).with_context(|| format!("opening `{}`", path.display()))?;
     let read = file.take(bytes_max + 1).read_to_end(&mut bytes)?;

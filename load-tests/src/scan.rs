@@ -88,12 +88,11 @@ pub(crate) fn run(options: &Options) -> anyhow::Result<Scanned> {
     let mut images = Vec::new();
     for path in &options.paths {
         let image = Image::find(path)?;
-        let subjects = match &options.warm {
-            Some(cache) => warm::measure(&image, cache, options.rounds.max(1))?,
-            None => {
-                let subjects = subject::all(&image, work.path(), options.without_tools)?;
-                measure(&image, &subjects, work.path(), options.rounds.max(1))?
-            }
+        let subjects = if let Some(cache) = &options.warm {
+            warm::measure(&image, cache, options.rounds.max(1))?
+        } else {
+            let subjects = subject::all(&image, work.path(), options.without_tools)?;
+            measure(&image, &subjects, work.path(), options.rounds.max(1))?
         };
         images.push(Figures {
             image: image.path,

@@ -78,6 +78,6 @@ mod tests {
         ]);
         let once = once(&mut command, Some(File::create(&file).unwrap())).unwrap();
         assert!(once.status.success() && once.wall > Duration::ZERO && once.cpu_s > 0.0);
-        assert_eq!(std::fs::read_to_string(file).unwrap(), "100000\n");
+        assert_eq!(crate::layout::read(&file, 100).unwrap(), b"100000\n");
     }
 }

@@ -126,31 +126,27 @@ fn ours(image: &Image) -> anyhow::Result<Subject> {
         count,
         is_cold,
     };
-    Ok(match &image.layout {
-        Some(layout) => {
-            let arguments = ["scan", &format!("oci:{}", layout.display()), "--quiet"];
-            let arguments = arguments.into_iter().chain(["--format", "json"]);
-            subject(
-                "tidewaiter scan",
-                this.with_file_name("tidewaiter"),
-                arguments.map(ToOwned::to_owned).collect(),
-                Count::List("/packages"),
-                true,
-            )
-        }
-        None => {
-            let files = image.layers.iter().map(|layer| layer.display().to_string());
-            subject(
-                "read_layer",
-                this,
-                std::iter::once("read-once".to_owned())
-                    .chain(files)
-                    .collect(),
-                Count::Number("/packages"),
-                false,
-            )
-        }
-    })
+    let Some(layout) = &image.layout else {
+        let files = image.layers.iter().map(|layer| layer.display().to_string());
+        let arguments = std::iter::once("read-once".to_owned()).chain(files);
+        let count = Count::Number("/packages");
+        return Ok(subject(
+            "read_layer",
+            this,
+            arguments.collect(),
+            count,
+            false,
+        ));
+    };
+    let arguments = ["scan", &format!("oci:{}", layout.display()), "--quiet"];
+    let arguments = arguments.into_iter().chain(["--format", "json"]);
+    Ok(subject(
+        "tidewaiter scan",
+        this.with_file_name("tidewaiter"),
+        arguments.map(ToOwned::to_owned).collect(),
+        Count::List("/packages"),
+        true,
+    ))
 }
 
 /// What a shell user would call the least: unpack and hash, layer by layer; and unpack alone.

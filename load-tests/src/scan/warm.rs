@@ -6,7 +6,7 @@ use anyhow::Context as _;
 use serde_json::Value;
 use testkit::{Artifact, Document, RegistryOptions, RegistryServer, StoredBlob};
 
-use super::{Measured, image::Image, measured, subject::Count};
+use super::{ANSWER_BYTES_MAX, Measured, image::Image, measured, subject::Count};
 use crate::layout;
 
 /// Pushes the image, scans it once so that its layers are known, and measures the scans after.
@@ -32,7 +32,7 @@ pub(super) fn measure(image: &Image, cache: &Path, rounds: usize) -> anyhow::Res
             "scanning `{reference}`: {}",
             once.status
         );
-        packages = Count::List("/packages").of(&std::fs::read(&answer)?);
+        packages = Count::List("/packages").of(&layout::read(&answer, ANSWER_BYTES_MAX)?);
         if round > 0 {
             runs.push(once);
         }
@@ -81,7 +81,7 @@ fn artifact(layout: &Path) -> anyhow::Result<Artifact> {
 
 fn stored(layout: &Path, digest: &Value) -> anyhow::Result<StoredBlob> {
     let file = layout::blob(layout, digest)?;
-    let bytes = std::fs::read(&file).with_context(|| format!("reading `{}`", file.display()))?;
+    let bytes = layout::read(&file, layout::LAYER_BYTES_MAX)?;
     let digest = digest.as_str().context("no digest")?.parse()?;
     Ok(StoredBlob { digest, bytes })
 }

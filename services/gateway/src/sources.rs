@@ -12,8 +12,8 @@ use chassis::{Cx, files::read_bounded};
 use futures::future::BoxFuture;
 use model::{Digest, Slug};
 use oci::{
-    ClientCertificate, DockerConfig, Login, Mirror, OciError, Page, Registry, RegistryConfig,
-    Source,
+    ClientCertificate, DockerConfig, DocumentStore, Login, Mirror, OciError, Page, Registry,
+    RegistryConfig, Source,
 };
 
 use crate::{ClientCertificateConfig, Config, CredentialsConfig, MirrorConfig, SourceConfig};
@@ -60,11 +60,13 @@ struct Access<'a> {
 
 /// Makes the client of a source; nothing is contacted yet, and no credential helper is run. `docker`
 /// is a Docker `config.json` for sources that name neither credentials nor such a file; a mirror's
-/// credentials are its own and looked for in nothing that it does not name.
+/// credentials are its own and looked for in nothing that it does not name. `documents` keeps its
+/// manifests and configs.
 pub async fn open_source(
     cx: &Cx,
     source: &SourceConfig,
     docker: Option<&Path>,
+    documents: Option<Arc<dyn DocumentStore>>,
 ) -> anyhow::Result<Arc<Registry>> {
     let docker_config = source.docker_config.as_deref().or(docker);
     let access = Access {
@@ -87,6 +89,7 @@ pub async fn open_source(
     let config = RegistryConfig {
         mirrors,
         pace: source.pace.clone().into(),
+        documents,
         ..access.config(cx).await?
     };
     let client = Registry::new(cx, config)
@@ -166,10 +169,15 @@ async fn pem(cx: &Cx, path: &Path) -> anyhow::Result<Vec<u8>> {
 
 impl Sources {
     /// Makes the clients; see [`open_source`].
-    pub async fn open(cx: &Cx, config: &Config, docker: Option<&Path>) -> anyhow::Result<Self> {
+    pub async fn open(
+        cx: &Cx,
+        config: &Config,
+        docker: Option<&Path>,
+        documents: Option<Arc<dyn DocumentStore>>,
+    ) -> anyhow::Result<Self> {
         let mut clients: BTreeMap<Slug, Arc<dyn Client>> = BTreeMap::new();
         for source in &config.sources {
-            let client = open_source(cx, source, docker)
+            let client = open_source(cx, source, docker, documents.clone())
                 .await
                 .with_context(|| format!("opening source `{}`", source.name))?;
             clients.insert(source.name.clone(), client);
@@ -229,7 +237,7 @@ mod tests {
 
     async fn open(source: &str) -> Result<Arc<Registry>, String> {
         let source: SourceConfig = serde_json::from_str(source).unwrap();
-        let opened = open_source(&Cx::for_tests(), &source, None).await;
+        let opened = open_source(&Cx::for_tests(), &source, None, None).await;
         opened.map_err(|error| format!("{error:#}"))
     }
 

@@ -246,7 +246,7 @@ async fn what_no_webhook_told_of_is_crawled_by_one_process_at_a_time() {
     let mut buses = Vec::new();
     for _ in 0..2 {
         let bus = bus_of(&cx, &nats).await;
-        let sources = Arc::new(Sources::open(&cx, &config, None).await.unwrap());
+        let sources = Arc::new(Sources::open(&cx, &config, None, None).await.unwrap());
         let routes = run_router(&cx, &bus, &config, sources, Vec::new()).await;
         assert!(routes.is_ok_and(|routes| !routes.has_routes()));
         buses.push(bus);

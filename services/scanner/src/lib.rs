@@ -13,10 +13,24 @@
 //! Whatever the image is, it gets a report: a layer that lies, breaks or is too much becomes a gap.
 //! Only a source that is briefly away is an error, because trying again may help.
 //!
+//! Memory of a process that scans, whatever the images are:
+//!
+//! ```text
+//!   layers_at_once x (one `analyzers::read_layer`, as its crate's doc sums it up
+//!                     + what its source holds: at most 7 MiB of network buffers)
+//! + images_at_once x what is known of the layers of one image until they are put together
+//! + memory_bytes_max of layers that were used of late (a single scan keeps none)
+//! + RocksDB: 64 MiB of blocks and 96 MiB that are not yet written
+//! ```
+//!
+//! An ordinary layer takes 2 MiB of buffers, its window, and what it has of entries and results:
+//! the layers of an image of 1 GB stay below 100 MiB together.
+//!
 //! It matches no advisories and judges nothing. A new analyzer goes to `analyzers`, a new kind of
 //! source to `oci`.
 
 mod config;
+mod documents;
 mod handler;
 mod metrics;
 mod permits;
@@ -33,6 +47,7 @@ use model::event::{JOBS, Priority};
 
 pub use self::{
     config::Config,
+    documents::Documents,
     handler::{ImageJobs, SourceOf},
     scan::{Reader, Scan, ScanError, Settings, scan, unreadable},
     sections::{
@@ -40,22 +55,26 @@ pub use self::{
     },
 };
 
-/// Starts the workers: one consumer per priority, all on one pool of slots.
+/// Starts the workers: one consumer per priority, all on one pool of slots. `documents` are those
+/// that the sources were made with; they are kept beside the layers' sections.
 pub async fn run(
     cx: &Cx,
     bus: &Bus,
     config: &Config,
     sources: Arc<dyn SourceOf>,
+    documents: &Documents,
 ) -> anyhow::Result<axum::Router> {
     let (dir, bytes_max) = (config.data_dir.join("scanner"), config.cache_bytes_max);
     let cache = cx
         .blocking(move || SectionCache::open_or_without(&dir, bytes_max))
         .await?
         .with_context(|| format!("opening the layer cache in `{}`", config.data_dir.display()))?;
+    let cache = Arc::new(cache);
+    documents.keep_in(cx.clone(), Arc::clone(&cache), config.cache_domain.clone());
     let sections = Arc::new(LeasedSections::new(
         cx.clone(),
         bus.clone(),
-        Arc::new(cache),
+        cache,
         config.memory_bytes_max,
         Duration::from_millis(config.shared_deadline_ms),
     ));

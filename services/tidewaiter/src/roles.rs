@@ -8,6 +8,7 @@ use anyhow::Context as _;
 use axum::{Extension, Router};
 use bus::Bus;
 use chassis::{Cx, Readiness, http::Tokens, telemetry::Telemetry};
+use oci::DocumentStore;
 use scanner::Reader;
 
 use crate::{api, cli::Role, config::Config, paths, sources::Sources, tokens::StoredTokens};
@@ -30,7 +31,12 @@ pub(crate) async fn start(
     }
     let tokens: Arc<dyn Tokens> = stored;
     let docker = paths::docker_config();
-    let sources = gateway::Sources::open(cx, &config.gateway, docker.as_deref()).await;
+    // Only a scanner has a place to keep them.
+    let documents = Arc::new(scanner::Documents::default());
+    let kept: Option<Arc<dyn DocumentStore>> = roles
+        .contains(&Role::Scanner)
+        .then(|| Arc::<scanner::Documents>::clone(&documents) as _);
+    let sources = gateway::Sources::open(cx, &config.gateway, docker.as_deref(), kept).await;
     let sources = Arc::new(sources.context("opening the sources")?);
     let mut merged =
         chassis::http::health(cx, &readiness).merge(chassis::http::metrics(telemetry.registry()));
@@ -44,7 +50,8 @@ pub(crate) async fn start(
                 gateway::run_router(cx, bus, &config.gateway, sources.clone(), reader.ids()).await
             }
             Role::Scanner => {
-                scanner::run(cx, bus, &config.scanner, Arc::new(Sources(sources.clone()))).await
+                let sources = Arc::new(Sources(sources.clone()));
+                scanner::run(cx, bus, &config.scanner, sources, &documents).await
             }
             Role::Matcher => matcher::run(cx, bus, &config.matcher).await,
             Role::Policy => policy::run(cx, bus, &config.policy).await,

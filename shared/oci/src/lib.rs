@@ -19,8 +19,8 @@
 //! wait (see [`OciError::is_transient`] and [`OciError::retry_after`]). Mirrors are asked first, and
 //! believed only what a digest proves.
 //!
-//! It does not look into layers, keeps nothing on a disk, and never contacts an address that a
-//! manifest names.
+//! It does not look into layers, keeps nothing by itself (a [`DocumentStore`] may be given, for what
+//! has a digest), and never contacts an address that a manifest names.
 //!
 //! To add a source: a file with a type that implements [`Source`], a variant of [`Location`], and a
 //! line in [`open`].
@@ -39,6 +39,7 @@ mod base64;
 mod config;
 mod docker_archive;
 mod docker_config;
+mod documents;
 mod error;
 mod keys;
 mod layout;
@@ -54,6 +55,7 @@ mod source;
 pub use self::{
     docker_archive::DockerArchive,
     docker_config::DockerConfig,
+    documents::{Document, DocumentName, DocumentStore},
     error::OciError,
     layout::OciLayout,
     limits::Limits,

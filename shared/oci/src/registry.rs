@@ -35,9 +35,9 @@ pub use self::{
     pace::Pace,
 };
 use crate::{
-    Limits, OciError,
+    Document, DocumentName, DocumentStore, Limits, OciError,
     resolve::{self, Documents, Fetched},
-    source::{BlobReader, Descriptor, Resolved, Source, Wanted},
+    source::{BlobReader, Descriptor, Resolved, Source, Wanted, verify},
 };
 
 /// How we call ourselves, so that a registry's log and webhooks tell our pulls from others'.
@@ -71,6 +71,8 @@ pub struct RegistryConfig {
     pub mirrors: Vec<Mirror>,
     /// How fast it and each of its mirrors are asked.
     pub pace: Pace,
+    /// Where manifests and configs are kept; not asked for a mirror by itself.
+    pub documents: Option<Arc<dyn DocumentStore>>,
     /// The limits.
     pub limits: Limits,
 }
@@ -216,14 +218,47 @@ impl Inner {
     /// What a tag leads to. The registry itself is asked where, and whoever has it for what.
     async fn tagged(&self, repository: &str, tag: &str) -> Result<Fetched, OciError> {
         let has_readers = self.mirrors.iter().any(|mirror| !mirror.tags);
-        if has_readers {
-            let found = self.tag(&Method::HEAD, repository, tag).await?;
-            if let Some(digest) = found.claimed {
+        if has_readers || self.origin.config.documents.is_some() {
+            let claimed = match self.tag(&Method::HEAD, repository, tag).await {
+                Ok(found) => found.claimed,
+                Err(error) if error.is_transient() => return Err(error),
+                // An answer to HEAD has no body: the one to GET says why.
+                Err(_) => None,
+            };
+            if let Some(digest) = claimed {
                 return self.manifest(repository, digest).await;
             }
         }
         let found = self.tag(&Method::GET, repository, tag).await?;
         Ok(found.fetched)
+    }
+
+    /// The document, if it was read before. A store that lies is a store that has nothing.
+    async fn known(&self, name: &DocumentName<'_>, bytes_max: u64) -> Option<Fetched> {
+        let store = self.origin.config.documents.as_ref()?;
+        let Document { text, content_type } = store.get(name).await?;
+        let fits = text.len() as u64 <= bytes_max;
+        let bytes = verify(text.into_bytes(), name.digest, "a kept document").ok()?;
+        fits.then_some(Fetched {
+            bytes,
+            digest: name.digest,
+            content_type,
+        })
+    }
+
+    async fn keep(&self, name: &DocumentName<'_>, fetched: &Fetched) {
+        let Some(store) = &self.origin.config.documents else {
+            return;
+        };
+        // What is no text is no JSON either, and is refused by who reads it.
+        let Ok(text) = std::str::from_utf8(&fetched.bytes) else {
+            return;
+        };
+        let document = Document {
+            text: text.to_owned(),
+            content_type: fetched.content_type.clone(),
+        };
+        store.put(name, document).await;
     }
 
     async fn tag(&self, method: &Method, repository: &str, tag: &str) -> Result<Found, OciError> {
@@ -263,6 +298,15 @@ impl Inner {
         bytes_max: u64,
         what: &str,
     ) -> Result<Fetched, OciError> {
+        let name = DocumentName {
+            host: self.origin.host(),
+            repository,
+            is_manifest: kind == "manifests",
+            digest,
+        };
+        if let Some(known) = self.known(&name, bytes_max).await {
+            return Ok(known);
+        }
         let lookup = Lookup {
             method: &Method::GET,
             repository,
@@ -272,7 +316,9 @@ impl Inner {
             bytes_max,
             what,
         };
-        Ok(self.document(&lookup).await?.fetched)
+        let fetched = self.document(&lookup).await?.fetched;
+        self.keep(&name, &fetched).await;
+        Ok(fetched)
     }
 }
 

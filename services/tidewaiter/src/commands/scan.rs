@@ -6,11 +6,11 @@ use anyhow::Context as _;
 use chassis::Cx;
 use matcher::Advisories;
 use model::{
-    Assessment, Decision, Facts, ImageRef, Platform, Report, Reports, ScannedPackages, Tool,
+    Assessment, Decision, Facts, ImageRef, Platform, Report, Reports, ScannedPackages, Slug, Tool,
 };
 use oci::{DockerConfig, Image, Location, Platforms, RegistryConfig, Resolved, Source, Wanted};
 use policy::{Condition, Policy, Rule, VulnerabilityFilter};
-use scanner::{CacheSections, Reader};
+use scanner::{CacheSections, Documents, Reader};
 
 use crate::{
     cli::{Format, Global, PlatformChoice, ScanArgs},
@@ -31,6 +31,7 @@ struct Scanner<'a> {
     cx: Cx,
     args: &'a ScanArgs,
     reader: Reader,
+    domain: Slug,
     sections: CacheSections,
     advisories: Advisories,
     policy: Policy,
@@ -63,6 +64,7 @@ async fn scan_all(
         cx: cx.clone(),
         args,
         reader: Reader::new(config.scanner.settings()),
+        domain: config.scanner.cache_domain.clone(),
         sections: CacheSections::open_shared(cx.clone(), &dirs.layers(), CACHE_BYTES_MAX),
         advisories: Advisories::open_read_only(&dirs.advisories())
             .context("opening the advisories")?,
@@ -105,6 +107,12 @@ enum Document {
 // === impl Scanner ===
 
 impl Scanner<'_> {
+    /// Manifests and configs, in the cache that the layers are in.
+    fn documents(&self) -> Documents {
+        let cache = Arc::clone(self.sections.cache());
+        Documents::new(self.cx.clone(), cache, self.domain.clone())
+    }
+
     async fn target(&self, target: &str, quiet: bool) -> anyhow::Result<(Document, Decision)> {
         let location = Location::parse(target)?;
         let (source, wanted) = self.open(&location).await?;
@@ -152,6 +160,7 @@ impl Scanner<'_> {
             plain_http: self.args.plain_http.iter().any(|plain| plain == host),
             // Whoever types a registry's name means that registry, wherever it is.
             allow_private: true,
+            documents: Some(Arc::new(self.documents())),
             ..RegistryConfig::default()
         };
         let docker = paths::docker_config().map(DockerConfig::new);

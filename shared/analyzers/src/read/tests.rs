@@ -12,6 +12,7 @@ use super::*;
 use crate::{Analyzer, Config, File, Found, Malformed, Wanted, analyzer_id};
 
 const GZIP: &str = "application/vnd.oci.image.layer.v1.tar+gzip";
+const ZSTD: &str = "application/vnd.oci.image.layer.v1.tar+zstd";
 const TAR: &str = "application/vnd.oci.image.layer.v1.tar";
 
 fn tar(files: &[(&str, u32, &[u8])]) -> Vec<u8> {
@@ -31,6 +32,18 @@ fn gzip(bytes: &[u8]) -> Vec<u8> {
     let mut encoder = GzEncoder::new(Vec::new(), Compression::default());
     encoder.write_all(bytes).unwrap();
     encoder.finish().unwrap()
+}
+
+fn zstd(bytes: &[u8]) -> Vec<u8> {
+    zstd::bulk::compress(bytes, 3).unwrap()
+}
+
+/// Bytes that no compression makes fewer.
+fn noise(length: usize) -> Vec<u8> {
+    let blocks = (0..length.div_ceil(32) as u64).map(|number| Digest::of(&number.to_be_bytes()));
+    let mut noise: Vec<u8> = blocks.flat_map(|digest| *digest.as_bytes()).collect();
+    noise.truncate(length);
+    noise
 }
 
 fn blob_of(bytes: &[u8], media_type: &str) -> LayerBlob {
@@ -126,8 +139,13 @@ fn packages(read: &LayerRead) -> Vec<String> {
 #[test]
 fn both_digests_are_over_all_bytes_even_behind_the_archive() {
     let mut layer = tar(&[("a", 0o644, b"1")]);
-    layer.extend_from_slice(&vec![b'x'; 700_000]);
-    for (bytes, media_type) in [(gzip(&layer), GZIP), (layer.clone(), TAR)] {
+    layer.extend_from_slice(&noise(700_000));
+    let blobs = [
+        (gzip(&layer), GZIP),
+        (zstd(&layer), ZSTD),
+        (layer.clone(), TAR),
+    ];
+    for (bytes, media_type) in blobs {
         let analyzers = Analyzers::none();
         let limits = Limits::default();
         let read = read_layer(
@@ -174,17 +192,26 @@ fn what_can_run_has_a_digest() {
 
 #[test]
 fn another_digest_is_a_gap_of_this_attempt() {
-    let bytes = gzip(&tar(&[("a", 0o644, b"1")]));
-    let limits = Limits::default();
-    let expected = LayerBlob {
-        digest: Digest::of(b"other"),
-        ..blob_of(&bytes, GZIP)
-    };
-    let read = read_layer(&bytes[..], &expected, &Analyzers::none(), &limits, None);
-    assert!(!read.complete);
-    assert_eq!(codes(&read), (vec![], vec![GapCode::DigestMismatch]));
-    assert_eq!(read.report.entries.entries.len(), 1);
-    assert_eq!(read.report.blob, expected.digest);
+    let layer = tar(&[("a", 0o644, &noise(700_000))]);
+    let blobs = [
+        (gzip(&layer), GZIP),
+        (zstd(&layer), ZSTD),
+        (layer.clone(), TAR),
+    ];
+    for (bytes, media_type) in blobs {
+        let limits = Limits::default();
+        let expected = LayerBlob {
+            digest: Digest::of(b"other"),
+            ..blob_of(&bytes, media_type)
+        };
+        let read = read_layer(&bytes[..], &expected, &Analyzers::none(), &limits, None);
+        assert!(!read.complete);
+        assert_eq!(codes(&read), (vec![], vec![GapCode::DigestMismatch]));
+        let detail = &read.report.transient_gaps[0].detail;
+        assert!(detail.contains(&Digest::of(&bytes).hex()), "{detail}");
+        assert_eq!(read.report.entries.entries.len(), 1);
+        assert_eq!(read.report.blob, expected.digest);
+    }
 }
 
 #[test]

@@ -5,11 +5,16 @@
 //! that a test does not expect fails it.
 
 mod advisories;
+mod broker;
 mod chaos;
+mod claims;
 mod crash;
+mod crawl;
 mod fabric;
+mod letters;
 mod local;
 mod poison;
+mod pressure;
 mod push;
 mod single_flight;
 mod trace;

@@ -20,32 +20,104 @@ use crate::{
     tokens::{StoredTokens, identify},
 };
 
-/// Starts the roles and merges their routes under one listener.
-pub(crate) async fn start(
-    cx: &Cx,
-    bus: &Bus,
-    config: &Config,
-    roles: &[Role],
-    telemetry: &Telemetry,
-) -> anyhow::Result<Router> {
-    let readiness = Readiness::default();
-    let link = bus.clone();
-    let stored = Arc::new(StoredTokens::new(cx, bus.store(), move || {
-        link.is_connected()
-    }));
-    if roles.contains(&Role::Gateway) {
-        stored.keep();
+/// Roles on their way: the gateway runs, the others need NATS.
+pub(crate) struct Starting<'a> {
+    cx: &'a Cx,
+    bus: &'a Bus,
+    config: &'a Config,
+    /// Those that do not run yet.
+    waiting: Vec<Role>,
+    readiness: Readiness,
+    tokens: Arc<dyn Tokens>,
+    sources: Arc<gateway::Sources>,
+    routes: Router,
+}
+
+// === impl Starting ===
+
+impl<'a> Starting<'a> {
+    /// Starts what works without NATS: health, metrics, and the gateway with its spool.
+    pub(crate) async fn begin(
+        cx: &'a Cx,
+        bus: &'a Bus,
+        config: &'a Config,
+        roles: &[Role],
+        telemetry: &Telemetry,
+    ) -> anyhow::Result<Self> {
+        let readiness = Readiness::default();
+        let link = bus.clone();
+        let stored = Arc::new(StoredTokens::new(cx, bus.store(), move || {
+            link.is_connected()
+        }));
+        if roles.contains(&Role::Gateway) {
+            stored.keep();
+        }
+        let docker = paths::docker_config();
+        let sources = gateway::Sources::open(cx, &config.gateway, docker.as_deref()).await;
+        let sources = sources.context("opening the sources")?;
+        for role in roles {
+            readiness.set(role_name(*role), false);
+        }
+        let mut starting = Self {
+            cx,
+            bus,
+            config,
+            waiting: roles.to_vec(),
+            routes: chassis::http::health(cx, &readiness)
+                .merge(chassis::http::metrics(telemetry.registry())),
+            readiness,
+            tokens: stored,
+            sources: Arc::new(sources),
+        };
+        watch_broker(cx, bus, &starting.readiness);
+        if let Some(at) = starting
+            .waiting
+            .iter()
+            .position(|role| *role == Role::Gateway)
+        {
+            let gateway = starting.waiting.remove(at);
+            starting.start(gateway).await?;
+        }
+        Ok(starting)
     }
-    let tokens: Arc<dyn Tokens> = stored;
-    let docker = paths::docker_config();
-    let sources = gateway::Sources::open(cx, &config.gateway, docker.as_deref()).await;
-    let sources = Arc::new(sources.context("opening the sources")?);
-    let mut merged =
-        chassis::http::health(cx, &readiness).merge(chassis::http::metrics(telemetry.registry()));
-    for role in roles {
-        let name = role_name(*role);
-        readiness.set(name, false);
-        let routes = match role {
+
+    /// The routes of what runs already.
+    pub(crate) fn routes(&self) -> Router {
+        let identified = from_fn_with_state(self.tokens.clone(), identify);
+        self.routes.clone().layer(identified)
+    }
+
+    /// The names of the roles that wait for NATS.
+    pub(crate) fn waiting(&self) -> Vec<&'static str> {
+        self.waiting.iter().copied().map(role_name).collect()
+    }
+
+    /// Starts the others; the routes of all.
+    pub(crate) async fn finish(mut self) -> anyhow::Result<Router> {
+        for role in std::mem::take(&mut self.waiting) {
+            self.start(role).await?;
+        }
+        Ok(self.routes())
+    }
+
+    async fn start(&mut self, role: Role) -> anyhow::Result<()> {
+        let name = role_name(role);
+        let routes = self.run(role).await;
+        let routes = routes.with_context(|| format!("starting the role `{name}`"))?;
+        self.routes = std::mem::take(&mut self.routes).merge(routes);
+        self.readiness.set(name, true);
+        Ok(())
+    }
+
+    async fn run(&self, role: Role) -> anyhow::Result<Router> {
+        let Self {
+            cx,
+            bus,
+            config,
+            sources,
+            ..
+        } = self;
+        match role {
             Role::Gateway => gateway::run(cx, bus, &config.gateway).await,
             Role::Router => {
                 let reader = Reader::new(config.scanner.settings());
@@ -60,16 +132,12 @@ pub(crate) async fn start(
             Role::Inventory => {
                 let store = bus.store();
                 let uploads = matcher::routes(store, cx.clock(), &config.matcher.limits);
-                let uploads = uploads.layer(require(tokens.clone(), "admin"));
+                let uploads = uploads.layer(require(self.tokens.clone(), "admin"));
                 let questions = inventory::run(cx, bus, &config.inventory).await;
                 questions.map(|routes| routes.merge(uploads))
             }
-        };
-        merged = merged.merge(routes.with_context(|| format!("starting the role `{name}`"))?);
-        readiness.set(name, true);
+        }
     }
-    watch_broker(cx, bus, &readiness);
-    Ok(merged.layer(from_fn_with_state(tokens, identify)))
 }
 
 /// Keeps `/readyz` at what is true of the broker.
@@ -78,6 +146,14 @@ fn watch_broker(cx: &Cx, bus: &Bus, readiness: &Readiness) {
     cx.spawn("readiness", async move {
         loop {
             readiness.set("nats", bus.is_connected());
+            let full = bus.full();
+            let text = format!(
+                "take nothing more, and what is for them waits: {}",
+                full.join(", ")
+            );
+            watch
+                .notes()
+                .set("full streams", (!full.is_empty()).then_some(text));
             if !watch.sleep(std::time::Duration::from_secs(1)).await {
                 return;
             }

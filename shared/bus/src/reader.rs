@@ -28,6 +28,8 @@ pub(crate) struct Reader {
     /// The one subject to read; empty reads all.
     filter: String,
     once: bool,
+    /// When the stream was made that is read, for who must notice another of the same name.
+    made: Option<String>,
     source: Option<Source>,
 }
 
@@ -46,6 +48,8 @@ pub(crate) struct State {
     pub(crate) first: u64,
     pub(crate) last: u64,
     pub(crate) bytes: u64,
+    /// When it was made: it tells the stream from a later one of the same name.
+    pub(crate) made: String,
 }
 
 struct Source {
@@ -72,6 +76,11 @@ pub(crate) async fn state(wire: &Wire, stream: &str) -> Result<State, WireError>
         first: number("first_seq"),
         last: number("last_seq"),
         bytes: number("bytes"),
+        made: info
+            .get("created")
+            .and_then(Value::as_str)
+            .unwrap_or_default()
+            .to_owned(),
     })
 }
 
@@ -87,6 +96,7 @@ impl Reader {
             since: None,
             filter: String::new(),
             once: false,
+            made: None,
             source: None,
         }
     }
@@ -101,6 +111,12 @@ impl Reader {
     /// is made, the bucket's writers wait.
     pub(crate) fn filter(mut self, subject: &str) -> Self {
         subject.clone_into(&mut self.filter);
+        self
+    }
+
+    /// Reads no other stream than the one that was made then: the error is [`WireError::Anew`].
+    pub(crate) fn made(mut self, made: &str) -> Self {
+        self.made = Some(made.to_owned());
         self
     }
 
@@ -165,6 +181,11 @@ impl Reader {
             return Err(WireError::Down);
         }
         let link = wire.link().borrow().number;
+        if let Some(made) = &self.made
+            && state(wire, stream).await?.made != *made
+        {
+            return Err(WireError::Anew);
+        }
         let body = json!({ "stream_name": stream, "config": self.settings() });
         let Self { wire, stream, .. } = self;
         let made = wire

@@ -6,6 +6,7 @@
 mod auth;
 mod error;
 mod health;
+mod hosts;
 mod layers;
 mod server;
 #[cfg(test)]
@@ -15,6 +16,7 @@ pub use self::{
     auth::{Grant, Require, RequireService, Tokens, TokensAway, require, token_digest},
     error::ApiError,
     health::{health, metrics},
+    hosts::{BadHost, BadUrl, Hosts},
     layers::body_limit,
     server::{Limits, Server, serve},
 };

@@ -54,27 +54,8 @@ async fn take(State(receiver): State<Receiver>, Json(alert): Json<Value>) -> Sta
     }
 }
 
-fn dlq(fabric: &Fabric, arguments: &[&str]) -> Value {
-    let url = fabric.nats_url().expect("a broker of its own");
-    let arguments = [&["dlq"], arguments, &["--nats-url", &url]].concat();
-    let output = fabric.tidewaiter(&arguments);
-    let text = String::from_utf8_lossy(&output.stdout).into_owned();
-    assert!(
-        output.status.success(),
-        "{arguments:?}: {text}{}",
-        String::from_utf8_lossy(&output.stderr)
-    );
-    serde_json::from_str(&text).unwrap_or(Value::String(text))
-}
-
-fn letters(fabric: &Fabric) -> Vec<Value> {
-    let page = dlq(fabric, &["list", "--format", "json"]);
-    page["letters"].as_array().cloned().expect("a list")
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn a_dead_letter_is_listed_shown_retried_and_dropped() {
-    let receiver = Receiver::default();
+/// A fabric whose alerts go to a receiver.
+async fn start(receiver: &Receiver) -> Option<Fabric> {
     let config = format!(
         "alerting:
   decisions: [deny]
@@ -97,7 +78,31 @@ async fn a_dead_letter_is_listed_shown_retried_and_dropped() {
         processes: vec![roles],
         ..Options::default()
     };
-    let Some(mut fabric) = Fabric::start(options).await else {
+    Fabric::start(options).await
+}
+
+fn dlq(fabric: &Fabric, arguments: &[&str]) -> Value {
+    let url = fabric.nats_url().expect("a broker of its own");
+    let arguments = [&["dlq"], arguments, &["--nats-url", &url]].concat();
+    let output = fabric.tidewaiter(&arguments);
+    let text = String::from_utf8_lossy(&output.stdout).into_owned();
+    assert!(
+        output.status.success(),
+        "{arguments:?}: {text}{}",
+        String::from_utf8_lossy(&output.stderr)
+    );
+    serde_json::from_str(&text).unwrap_or(Value::String(text))
+}
+
+fn letters(fabric: &Fabric) -> Vec<Value> {
+    let page = dlq(fabric, &["list", "--format", "json"]);
+    page["letters"].as_array().cloned().expect("a list")
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_dead_letter_is_listed_shown_retried_and_dropped() {
+    let receiver = Receiver::default();
+    let Some(mut fabric) = start(&receiver).await else {
         return;
     };
     fabric.expect_log("because of");

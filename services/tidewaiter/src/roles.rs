@@ -69,7 +69,9 @@ impl<'a> Starting<'a> {
             tokens: stored,
             sources: Arc::new(sources),
         };
-        watch_broker(cx, bus, &starting.readiness);
+        // A gateway alone accepts without NATS as well: it must go on getting requests.
+        let needs_broker = roles.iter().any(|role| *role != Role::Gateway);
+        watch_broker(cx, bus, needs_broker.then_some(&starting.readiness));
         if let Some(at) = starting
             .waiting
             .iter()
@@ -140,20 +142,23 @@ impl<'a> Starting<'a> {
     }
 }
 
-/// Keeps `/readyz` at what is true of the broker.
-fn watch_broker(cx: &Cx, bus: &Bus, readiness: &Readiness) {
-    let (watch, bus, readiness) = (cx.clone(), bus.clone(), readiness.clone());
+/// Keeps `/readyz` at what is true of the broker: a check for who needs it, else a note.
+fn watch_broker(cx: &Cx, bus: &Bus, readiness: Option<&Readiness>) {
+    let (watch, bus, readiness) = (cx.clone(), bus.clone(), readiness.cloned());
     cx.spawn("readiness", async move {
         loop {
-            readiness.set("nats", bus.is_connected());
-            let full = bus.full();
-            let text = format!(
-                "take nothing more, and what is for them waits: {}",
-                full.join(", ")
-            );
-            watch
-                .notes()
-                .set("full streams", (!full.is_empty()).then_some(text));
+            let is_there = bus.is_connected();
+            if let Some(readiness) = &readiness {
+                readiness.set("nats", is_there);
+            } else {
+                let text = "is away: events are accepted and wait in the spool";
+                let note = (!is_there).then(|| text.to_owned());
+                watch.notes().set("nats", note);
+            }
+            let full = bus.full().join(", ");
+            let text = format!("take nothing more, and what is for them waits: {full}");
+            let note = (!full.is_empty()).then_some(text);
+            watch.notes().set("full streams", note);
             if !watch.sleep(std::time::Duration::from_secs(1)).await {
                 return;
             }

@@ -138,15 +138,19 @@ async fn prepare(cx: &Cx, bus: &Bus, dir: &Path) -> anyhow::Result<PathBuf> {
 async fn wait_for(cx: &Cx, bus: &Bus, starting: &Starting<'_>, mut why: anyhow::Error) {
     let roles = starting.waiting().join(", ");
     loop {
-        let text = format!("waiting for NATS before these roles start: {roles}; {why:#}");
-        warn!("{text}");
-        cx.notes().set("nats", Some(text));
+        if roles.is_empty() {
+            warn!("NATS is away, events are accepted and wait in the spool: {why:#}");
+        } else {
+            let text = format!("these roles wait for NATS before they start: {roles}; {why:#}");
+            warn!("{text}");
+            cx.notes().set("roles", Some(text));
+        }
         match bus.connected(WAITING).await {
             Ok(()) => break,
             Err(error) => why = error.into(),
         }
     }
-    cx.notes().set("nats", None);
+    cx.notes().set("roles", None);
 }
 
 /// The socket, for one server after another.

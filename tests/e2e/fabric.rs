@@ -294,10 +294,23 @@ impl Fabric {
 
     /// Starts a killed process again, with the same arguments and data.
     pub(crate) async fn restart(&mut self, index: usize) {
-        let node = &mut self.nodes[index];
-        let arguments = node.arguments.clone();
-        node.child = launch(&arguments, &node.log);
+        self.launch(index);
         self.ready(index).await;
+    }
+
+    /// The same without waiting until it is ready.
+    pub(crate) fn launch(&mut self, index: usize) {
+        let node = &mut self.nodes[index];
+        node.child = launch(&node.arguments, &node.log);
+    }
+
+    /// What a process says of itself.
+    pub(crate) async fn readyz(&self, index: usize) -> Option<(u16, Value)> {
+        let address = read(&self.nodes[index].data_dir.join("http.addr"))?;
+        let url = format!("http://{address}/readyz");
+        let answer = self.http.get(url).send().await.ok()?;
+        let status = answer.status().as_u16();
+        Some((status, answer.json().await.ok()?))
     }
 
     /// The data directory of one process.
@@ -416,7 +429,8 @@ impl Fabric {
         self.ready(index).await;
     }
 
-    async fn ready(&mut self, index: usize) {
+    /// Waits until a process is ready.
+    pub(crate) async fn ready(&mut self, index: usize) {
         let started = Instant::now();
         loop {
             let node = &mut self.nodes[index];

@@ -6,12 +6,17 @@
 
 mod access;
 mod advisories;
+mod broker;
 mod chaos;
+mod claims;
 mod crash;
+mod crawl;
 mod events;
 mod fabric;
+mod letters;
 mod local;
 mod poison;
+mod pressure;
 mod push;
 mod single_flight;
 mod trace;

@@ -19,6 +19,16 @@ async fn every_poison_image_gets_a_verdict_that_names_the_gap() {
     fabric.import(&Advisory::flask()).await;
     // It is claimed and never pushed: some poison stands under the digests of its layers.
     let clean = clean_image();
+    // Others work before, so that the poison meets workers that know something.
+    let before = ImageBuilder::new()
+        .layer(debian_layer(), "base")
+        .layer(
+            python_layer(&[("requests", "2.31.0")]).build(),
+            "RUN pip install",
+        )
+        .build();
+    let before = fabric.push(before, "clean/before", "1");
+    assert_eq!(fabric.verdict(&before).await["decision"], "allow");
 
     // What the registry holds under wrong digests comes first: later images hold the same layers,
     // and a layer that is known is not read again.
@@ -39,7 +49,8 @@ async fn every_poison_image_gets_a_verdict_that_names_the_gap() {
             names_its_gap(&fabric, *poison, reference).await;
         }
     }
-    // The workers go on.
+    // The workers go on, and what was judged before stays as it was.
+    assert_eq!(fabric.verdict(&before).await["decision"], "allow");
     let healthy = ImageBuilder::new()
         .layer(debian_layer(), "base")
         .layer(

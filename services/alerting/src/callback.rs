@@ -11,7 +11,7 @@
 //! at a time; whoever finds none, and whoever waited long enough, is looked at again later.
 
 mod answer;
-mod hosts;
+mod guard;
 
 use std::{
     collections::BTreeMap,
@@ -21,7 +21,7 @@ use std::{
 
 use anyhow::{Context as _, anyhow};
 use bus::{Bus, Delivery, Failure, Handler, Outcome, Store, StoreError};
-use chassis::{Cx, SecretRef};
+use chassis::{Cx, SecretRef, http::Hosts};
 use jiff::SignedDuration;
 use model::{
     ScanRequestRecord, Slug,
@@ -30,7 +30,6 @@ use model::{
 use tokio::{sync::Semaphore, time::Instant};
 
 use self::answer::Answered;
-pub(crate) use self::hosts::Hosts;
 use crate::{
     config::Config,
     metrics,
@@ -68,7 +67,7 @@ pub(crate) struct CallbackHandler {
 impl CallbackHandler {
     pub(crate) fn new(cx: &Cx, bus: &Bus, config: &Config) -> anyhow::Result<Self> {
         let hosts = Hosts::new(&config.callback_hosts)?;
-        let client = send::builder().dns_resolver(Arc::new(hosts::Guard));
+        let client = send::builder().dns_resolver(Arc::new(guard::Guard));
         Ok(Self {
             cx: cx.clone(),
             bus: bus.clone(),
@@ -86,6 +85,9 @@ impl CallbackHandler {
 impl Handler for CallbackHandler {
     type Input = ScanRequested;
 
+    /// As with every receiver: the answer waits for as long as the stream keeps the request.
+    const GIVES_UP: bool = false;
+
     async fn handle(&self, delivery: Delivery<ScanRequested>) -> Result<Outcome, Failure> {
         let Delivery { tenant, body, .. } = delivery;
         let Some(callback) = &body.callback else {
@@ -95,7 +97,7 @@ impl Handler for CallbackHandler {
             Ok(found) => found,
             Err(error) => {
                 let about = format!("the callback of scan request `{}`", body.id);
-                return Err(Failure::Reject(error.context(about)));
+                return Err(Failure::Reject(anyhow!(error).context(about)));
             }
         };
         let answered = self.answer(&tenant, &body).await?;

@@ -3,13 +3,12 @@
 use std::collections::BTreeMap;
 
 use anyhow::{Context as _, ensure};
-use chassis::SecretRef;
+use chassis::{SecretRef, http::Hosts};
 use jiff::SignedDuration;
 use model::{Decision, Severity, Slug};
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    callback::Hosts,
     sinks::{Sink, SinkConfig},
     state::Windows,
 };

@@ -14,10 +14,16 @@
 //! CloudEvents id; there is a second copy only where a crash, or an answer that was lost, fell
 //! between sending and recording.
 //!
-//! A receiver that fails is left alone for longer and longer, or for as long as it asks. One that
-//! refuses (4xx, or 5xx of a mail server) gets a dead letter with its answer as the cause, and the
-//! next alert. Alerts that are grouped are acknowledged after their notification was delivered, so
-//! a crash groups them again; its id is computed from theirs, and theirs stand in it
+//! A receiver that fails is left alone for longer and longer, or for as long as it asks, and never
+//! given up: its alerts wait in the stream, which keeps 30 days and 1 GiB of them for all sinks
+//! together. Beyond that the oldest go, so a receiver that is away for longer misses those and holds
+//! up no other. That it is away is in the process's notes; how many alerts wait, and since when, in
+//! the metrics of the queue `sink_<name>`. What is told of one alert stays in order
+//! (`sinks::order`).
+//!
+//! A receiver that refuses (4xx, or 5xx of a mail server) gets a dead letter with its answer as the
+//! cause, and the next alert. Alerts that are grouped are acknowledged after their notification was
+//! delivered, so a crash groups them again; its id is computed from theirs, and theirs stand in it
 //! (`sinks::group`).
 //!
 //! A sink that is taken out of the configuration leaves its consumer `sink_<name>` on the stream

@@ -10,7 +10,7 @@
 //! A sink is a file with its configuration and a function that renders a notification; it sends
 //! nothing itself. Deadlines, pauses and what an answer means are the same for all, in `send` and
 //! `pace`. Each sink has a consumer of its own, so one that is away holds up no other. What a sink
-//! is told is in `route`, what goes out together in `group`.
+//! is told is in `route`, what goes out together in `group`, what comes before what in `order`.
 //!
 //! To add one: its file, its variant in [`SinkConfig`], its row above, and what it makes of the
 //! example alert as a snapshot.
@@ -19,6 +19,7 @@ mod deliver;
 pub mod email;
 mod group;
 pub mod log;
+mod order;
 mod outgoing;
 mod pace;
 mod route;

@@ -12,7 +12,7 @@ use axum::{
     http::{HeaderMap, StatusCode},
     routing::post,
 };
-use bus::Bus;
+use bus::{Bus, Failure, Outcome};
 use chassis::Cx;
 use jiff::Timestamp;
 use model::{AlertState, Digest, Fingerprint, Severity, event::Alert};
@@ -149,6 +149,16 @@ pub(crate) async fn connect(cx: &Cx, url: &str) -> Bus {
         ..bus::Config::default()
     };
     Bus::connect(cx, &config, "test").await.unwrap()
+}
+
+/// How a delivery ended.
+pub(crate) fn ended(handled: Result<Outcome, Failure>) -> String {
+    match handled {
+        Ok(_) => "delivered".to_owned(),
+        Err(Failure::Retry(error)) => format!("retry: {error:#}"),
+        Err(Failure::Reject(error)) => format!("reject: {error:#}"),
+        Err(Failure::Later(pause)) => format!("later: {pause:?}"),
+    }
 }
 
 /// Waits for a condition.

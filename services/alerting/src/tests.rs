@@ -25,9 +25,16 @@ fn sink(url: &str, more: &serde_json::Value) -> Sink {
     serde_json::from_value(config).unwrap()
 }
 
-fn serve(cx: &Cx, bus: &Bus, name: &str, sink: &Sink) -> Arc<SinkHandler> {
+fn handler(cx: &Cx, name: &str, sink: &Sink) -> SinkHandler {
     let name: Slug = name.parse().unwrap();
-    let handler = SinkHandler::new(cx, &name, sink, &send::client().unwrap()).unwrap();
+    SinkHandler::new(cx, &name, sink, &send::client().unwrap()).unwrap()
+}
+
+fn serve(cx: &Cx, bus: &Bus, name: &str, sink: &Sink) -> Arc<SinkHandler> {
+    start(cx, bus, name, handler(cx, name, sink))
+}
+
+fn start(cx: &Cx, bus: &Bus, name: &str, handler: SinkHandler) -> Arc<SinkHandler> {
     let handler = Arc::new(handler);
     let consume = Consume {
         stream: ALERTS.to_owned(),
@@ -102,6 +109,42 @@ async fn an_outage_of_one_sink_loses_nothing_and_holds_up_no_other() {
     got.sort();
     got.dedup();
     assert_eq!(got, expected);
+    world.cx.stop();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_sink_that_is_away_for_longer_than_anything_is_tried_gets_everything_in_the_end() {
+    let Some(world) = World::start().await else {
+        return;
+    };
+    // Here everything else is given up after its second failure.
+    let config = bus::Config {
+        retry_for_s: 0,
+        ..world.bus.config().clone()
+    };
+    let bus = Bus::connect(&world.cx, &config, "test").await.unwrap();
+    let (away, slow) = (Receiver::failing(4), Receiver::default());
+    *slow.is_hanging.lock().unwrap() = true;
+    for (name, receiver) in [("away", &away), ("slow", &slow)] {
+        let sink = sink(
+            &receiver.start(&world.cx).await,
+            &json!({"timeout_ms": 60_000}),
+        );
+        let handler = handler(&world.cx, name, &sink).holding(std::time::Duration::ZERO);
+        start(&world.cx, &bus, name, handler);
+    }
+    publish(&world, 0..3).await;
+    eventually("it is seen", async || {
+        world.cx.notes().all().contains_key("sink away")
+    })
+    .await;
+    until_acknowledged(&world, "away").await;
+    assert_eq!(away.ids().len(), 4 + 3);
+    assert!(!world.cx.notes().all().contains_key("sink away"));
+    // The one that does not answer held up no other, and has its alerts still.
+    assert_eq!(world.bus.backlog(ALERTS, "sink_slow").await.unwrap(), 3);
+    let letters = world.bus.dead_letters(None, 10).await.unwrap();
+    assert!(letters.letters.is_empty(), "{letters:?}");
     world.cx.stop();
 }
 

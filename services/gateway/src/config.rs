@@ -6,7 +6,7 @@ mod crawl;
 use std::{collections::BTreeSet, path::PathBuf};
 
 use anyhow::{Context as _, bail};
-use chassis::SecretRef;
+use chassis::{SecretRef, http::Hosts};
 use model::{Digest, ImageRef, Slug};
 use serde::{Deserialize, Serialize};
 
@@ -14,7 +14,7 @@ pub use self::{
     access::{ClientCertificateConfig, MirrorConfig, PaceConfig},
     crawl::{CrawlConfig, CrawlRepository},
 };
-use crate::{callbacks::CallbackHosts, decoders};
+use crate::decoders;
 
 /// Secrets of one sender: as many as exchanging one for another takes.
 const HOOK_SECRETS_MAX: usize = 8;
@@ -129,7 +129,7 @@ impl Config {
                 bail!("there are two sources of the name `{}`", source.name);
             }
         }
-        CallbackHosts::new(&self.callback_hosts).context("`callback_hosts`")?;
+        Hosts::new(&self.callback_hosts).context("`callback_hosts`")?;
         Ok(())
     }
 }

@@ -22,7 +22,9 @@
 //! cannot be looked at is counted, and said in the record.
 //!
 //! What it does not do: an image that is named by no tag is not looked for, since no registry lists
-//! those.
+//! those. One that was told of by its digest alone is judged and kept right like every other, for
+//! advisories and policies reach it without the registry; but that it is gone, or that analyzers
+//! are newer, is only found when somebody tells of it or asks for it again.
 
 mod compare;
 mod pass;

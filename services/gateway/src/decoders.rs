@@ -7,6 +7,8 @@ use axum::http::{HeaderMap, header};
 use chassis::Secret;
 use jiff::{SignedDuration, Timestamp};
 use model::{Digest, ImageRef};
+use serde::de::DeserializeOwned;
+use serde_json::Value;
 
 /// Characters that are kept of a text that may be anything.
 const TEXT_CHARS_MAX: usize = 200;
@@ -24,11 +26,7 @@ pub(crate) trait Decoder: Send + Sync {
     fn authenticate(&self, request: &HookRequest<'_>, secrets: &Secrets)
     -> Result<Proof, Unproven>;
     /// What the request tells of images; nothing where it tells of other things.
-    fn decode(
-        &self,
-        request: &HookRequest<'_>,
-        events_max: usize,
-    ) -> Result<Vec<Told>, Undecodable>;
+    fn decode(&self, request: &HookRequest<'_>, events_max: usize) -> Result<Heard, Undecodable>;
 }
 
 /// Every sender that we understand.
@@ -74,6 +72,23 @@ pub(crate) struct Secrets {
     pub(crate) sha256: Option<Digest>,
 }
 
+/// What a request tells: a broken event costs nothing but itself.
+#[derive(Debug, Default)]
+pub(crate) struct Heard {
+    pub(crate) told: Vec<Told>,
+    pub(crate) broken: Vec<Broken>,
+}
+
+/// An event that cannot be understood.
+#[derive(Debug)]
+pub(crate) struct Broken {
+    /// Its place in the request, from 0.
+    pub(crate) at: usize,
+    /// The sender's own id of it, if it has one.
+    pub(crate) id: Option<String>,
+    pub(crate) why: Undecodable,
+}
+
 /// One thing that a sender tells of an image.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[cfg_attr(test, derive(serde::Serialize))]
@@ -96,10 +111,10 @@ pub(crate) enum Happened {
     Deleted,
 }
 
-/// Why an authenticated request tells us nothing.
+/// Why an authenticated request, or an event in it, tells us nothing.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum Undecodable {
-    #[error("its body is not what this kind of source sends: {0}")]
+    #[error("it is not what this kind of source sends: {0}")]
     Form(String),
     #[error("it has {found} events, more than {max}")]
     TooMany { found: usize, max: usize },
@@ -122,6 +137,32 @@ pub(crate) fn bearer(headers: &HeaderMap) -> Option<&str> {
     scheme.eq_ignore_ascii_case("bearer").then(|| token.trim())
 }
 
+/// Understands one event after the other; `told` gives nothing where one does not concern us.
+pub(crate) fn each<E: DeserializeOwned>(
+    events: Vec<Value>,
+    events_max: usize,
+    told: impl Fn(E) -> Result<Option<Told>, Undecodable>,
+) -> Result<Heard, Undecodable> {
+    let found = events.len();
+    if found > events_max {
+        return Err(Undecodable::TooMany {
+            found,
+            max: events_max,
+        });
+    }
+    let mut heard = Heard::default();
+    for (at, event) in events.into_iter().enumerate() {
+        let id = event.get("id").and_then(Value::as_str).map(clip);
+        let read = serde_json::from_value(event);
+        let read = read.map_err(|error| Undecodable::Form(error.to_string()));
+        match read.and_then(&told) {
+            Ok(event) => heard.told.extend(event),
+            Err(why) => heard.broken.push(Broken { at, id, why }),
+        }
+    }
+    Ok(heard)
+}
+
 /// Checks that names are such as references can have, so that nothing else gets any further.
 pub(crate) fn check_names(repository: &str, tag: Option<&str>) -> Result<(), Undecodable> {
     let name = format!("registry.invalid/{repository}:{}", tag.unwrap_or("latest"));
@@ -135,6 +176,18 @@ pub(crate) fn check_names(repository: &str, tag: Option<&str>) -> Result<(), Und
         Err(Undecodable::Name(
             format!("{repository}{tag}").chars().take(200).collect(),
         ))
+    }
+}
+
+// === impl Broken ===
+
+impl std::fmt::Display for Broken {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "event {}", self.at)?;
+        if let Some(id) = &self.id {
+            write!(f, " (`{id}`)")?;
+        }
+        write!(f, ": {}", self.why)
     }
 }
 

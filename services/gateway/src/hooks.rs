@@ -3,8 +3,9 @@
 //! The order is always the same: the body as it is on the wire, then the secret, then the share,
 //! then whether it was sent before, then the content. A request that is authenticated and that we cannot decode is answered with 202
 //! all the same, for most senders repeat or give up on anything else; it is counted, and logged as
-//! a warning without its body. It leaves no dead letter: what it would have told is found again
-//! when the image is asked for.
+//! a warning without its body. So is a single event that we cannot decode, and those beside it are
+//! taken; the answer names it. It leaves no dead letter: what it would have told is found again
+//! when the image is asked for, and by the crawler.
 
 use std::{collections::BTreeMap, sync::Arc};
 
@@ -31,12 +32,23 @@ use tracing::{info, warn};
 
 use crate::{
     Config, SourceConfig,
-    decoders::{Happened, HookRequest, Proof, Secrets, Told, Unproven, bearer},
+    decoders::{Broken, Happened, Heard, HookRequest, Proof, Secrets, Told, Unproven, bearer},
     intake::{Accepted, Intake, refused},
     metrics,
     rate::Buckets,
     senders::Sender,
 };
+
+/// How many events of one request that cannot be understood are named.
+const BROKEN_NAMED_MAX: usize = 10;
+
+/// What became of a request.
+#[derive(Debug, Default)]
+struct Taken {
+    /// How many events were kept.
+    accepted: usize,
+    broken: Vec<Broken>,
+}
 
 struct Hooks {
     cx: Cx,
@@ -53,6 +65,19 @@ struct Hooks {
 struct Answer {
     /// How many events it told of; 0 where it tells nothing that matters here.
     accepted: usize,
+    /// Events that could not be read, beside those that could.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    refused: Option<Refused>,
+}
+
+/// Events of a request that could not be read.
+#[derive(Debug, Serialize, JsonSchema)]
+#[schemars(rename = "HookRefused")]
+struct Refused {
+    /// How many.
+    count: usize,
+    /// The first of them, each with what is wrong with it.
+    events: Vec<String>,
 }
 
 /// What is to be said of the routes.
@@ -137,7 +162,7 @@ async fn receive(
     if let (Err(_), Some(signature)) = (&accepted, signature) {
         sender.forget(signature);
     }
-    Ok(answer(accepted?))
+    Ok(answer(&accepted?))
 }
 
 fn unauthenticated(sender: &Sender, unproven: Unproven, age_max: SignedDuration) -> ApiError {
@@ -160,8 +185,18 @@ fn unauthenticated(sender: &Sender, unproven: Unproven, age_max: SignedDuration)
     .hint(hint)
 }
 
-const fn answer(accepted: usize) -> (StatusCode, Json<Answer>) {
-    (StatusCode::ACCEPTED, Json(Answer { accepted }))
+fn answer(taken: &Taken) -> (StatusCode, Json<Answer>) {
+    let Taken { accepted, broken } = taken;
+    let named = broken.iter().take(BROKEN_NAMED_MAX);
+    let refused = (!broken.is_empty()).then(|| Refused {
+        count: broken.len(),
+        events: named.map(ToString::to_string).collect(),
+    });
+    let answer = Answer {
+        accepted: *accepted,
+        refused,
+    };
+    (StatusCode::ACCEPTED, Json(answer))
 }
 
 // === impl Hooks ===
@@ -210,28 +245,35 @@ impl Hooks {
             .hint("there is nothing to do; what happens next is signed anew"))
     }
 
-    /// Takes what an admitted request tells; returns how many events that are.
-    async fn take(&self, sender: &Sender, request: &HookRequest<'_>) -> Result<usize, ApiError> {
+    /// Takes what an admitted request tells.
+    async fn take(&self, sender: &Sender, request: &HookRequest<'_>) -> Result<Taken, ApiError> {
         let name = sender.source.name.as_str();
-        let told = match sender.decoder.decode(request, self.events_max) {
-            Ok(told) => told,
+        let Heard { told, broken } = match sender.decoder.decode(request, self.events_max) {
+            Ok(heard) => heard,
             Err(error) => {
                 metrics::hook(name, "undecodable");
                 warn!(
                     source = name,
                     "a webhook of source `{name}` tells us nothing: {error}"
                 );
-                return Ok(0);
+                return Ok(Taken::default());
             }
         };
         let accepted = self.accept(&sender.source, told).await?;
-        let outcome = if accepted == 0 {
-            "irrelevant"
-        } else {
-            "accepted"
+        metrics::hook_events_refused(name, broken.len());
+        for broken in broken.iter().take(BROKEN_NAMED_MAX) {
+            warn!(
+                source = name,
+                "a webhook of source `{name}` has an event that tells us nothing: {broken}"
+            );
+        }
+        let outcome = match (accepted, broken.len()) {
+            (0, 0) => "irrelevant",
+            (0, _) => "undecodable",
+            _ => "accepted",
         };
         metrics::hook(name, outcome);
-        Ok(accepted)
+        Ok(Taken { accepted, broken })
     }
 
     /// Keeps what was told, all of it at once, so that it goes to disk together.

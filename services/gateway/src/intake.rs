@@ -47,11 +47,12 @@ impl Intake for Outbox {
 
 /// What a client is told where an event could not be kept.
 pub(crate) fn refused(error: &SpoolError) -> ApiError {
+    // That it is full, or its disk, is in the notes and the metrics: not a line for each request.
     match error {
-        SpoolError::Full { .. } => {
-            tracing::warn!("the spool is full, senders are asked to send again");
+        SpoolError::Full { .. } | SpoolError::Io(_) => {
+            tracing::debug!(%error, "an event is not accepted: {error}");
         }
-        error => tracing::error!("the spool does not take events: {error:#}"),
+        SpoolError::Item(_) => tracing::error!("the spool does not take an event: {error:#}"),
     }
     ApiError::unavailable("events cannot be accepted just now", 5)
         .hint("send the same request again later; nothing of it is counted twice")

@@ -36,7 +36,6 @@
     )
 )]
 
-mod callbacks;
 mod config;
 #[cfg(test)]
 mod contract;
@@ -109,7 +108,8 @@ pub async fn run_router(
         .check()
         .context("section `gateway` of the configuration")?;
     crawler::start(cx, bus, config, &sources, &analyzers);
-    let router = Router::new(cx, bus.store(), &config.sources, sources, analyzers);
+    let told = (config.sources.as_slice(), config.events_at_once);
+    let router = Router::new(cx, bus.store(), told, sources, analyzers);
     let consume = Consume {
         stream: EVENTS.to_owned(),
         durable: "router".to_owned(),

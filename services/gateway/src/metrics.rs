@@ -13,6 +13,15 @@ static HOOKS: LazyLock<Counter<u64>> = LazyLock::new(|| {
         .build()
 });
 
+/// Events in webhooks that could not be understood, by source.
+static REFUSED: LazyLock<Counter<u64>> = LazyLock::new(|| {
+    global::meter("gateway")
+        .u64_counter("tidewaiter.gateway.hook_events_refused")
+        .with_unit("{event}")
+        .with_description("Events in webhooks that could not be understood, by source")
+        .build()
+});
+
 /// Scan requests over the API.
 static SCAN_REQUESTS: LazyLock<Counter<u64>> = LazyLock::new(|| {
     global::meter("gateway")
@@ -65,6 +74,12 @@ pub(crate) fn hook(source: &str, outcome: &'static str) {
         KeyValue::new("outcome", outcome),
     ];
     HOOKS.add(1, &labels);
+}
+
+/// `source` is a configured name.
+pub(crate) fn hook_events_refused(source: &str, count: usize) {
+    let count = u64::try_from(count).unwrap_or(u64::MAX);
+    REFUSED.add(count, &[KeyValue::new("source", source.to_owned())]);
 }
 
 pub(crate) fn scan_requested() {

@@ -27,7 +27,7 @@ use std::{
 };
 
 use anyhow::anyhow;
-use bus::{DecodeError, Delivery, Failure, Handler, Input, Outcome, Store, decode};
+use bus::{DecodeError, Delivery, Failure, Handler, Input, Outcome, Shares, Store, decode};
 use chassis::Cx;
 use model::{
     AnalyzerId, Digest, RecordKey, Scanned, Slug, What,
@@ -48,6 +48,8 @@ pub(crate) struct Router {
     places: BTreeMap<Slug, SourceConfig>,
     sources: Arc<Sources>,
     analyzers: BTreeSet<AnalyzerId>,
+    /// How many events of one source are at hand.
+    shares: Shares,
 }
 
 /// What the router takes.
@@ -85,8 +87,16 @@ impl Handler for Router {
 
     async fn handle(&self, delivery: Delivery<Routed>) -> Result<Outcome, Failure> {
         let Delivery {
-            tenant, id, body, ..
+            tenant,
+            id,
+            body,
+            attempt,
+            ..
         } = delivery;
+        // A source that answers slowly must not hold up what others tell.
+        let Some(_share) = self.shares.take(body.source().as_str()) else {
+            return Err(Failure::Later(Shares::pause(attempt)));
+        };
         let outcome = match &body {
             Routed::Pushed(event) => self.pushed(&tenant, &id, event).await?,
             Routed::Deleted(event) => self.deleted(&tenant, event).await?,
@@ -103,14 +113,28 @@ impl Handler for Router {
     }
 }
 
+// === impl Routed ===
+
+impl Routed {
+    /// The source that it is about.
+    const fn source(&self) -> &Slug {
+        match self {
+            Self::Pushed(event) => &event.source,
+            Self::Deleted(event) => &event.source,
+            Self::Requested(event) => &event.source,
+        }
+    }
+}
+
 // === impl Router ===
 
 impl Router {
-    /// Routes what is told about `configs`, asking `sources`, for scanners with `analyzers`.
+    /// Routes what is told about `configs`, so many events at once, asking `sources`, for scanners
+    /// with `analyzers`.
     pub(crate) fn new(
         cx: &Cx,
         store: Store,
-        configs: &[SourceConfig],
+        (configs, events_at_once): (&[SourceConfig], usize),
         sources: Arc<Sources>,
         analyzers: Vec<AnalyzerId>,
     ) -> Self {
@@ -123,6 +147,7 @@ impl Router {
             places: places.collect(),
             sources,
             analyzers: analyzers.into_iter().collect(),
+            shares: Shares::new(cx, events_at_once, configs.len()),
         }
     }
 

@@ -24,7 +24,7 @@ use axum::{
 };
 use chassis::{
     Cx,
-    http::{Access, ApiError, Grant, Operation, Route, body_limit},
+    http::{Access, ApiError, Grant, Hosts, Operation, Route, body_limit},
 };
 use jiff::Timestamp;
 use model::{
@@ -37,7 +37,6 @@ use tracing::info;
 
 use crate::{
     Config, SourceConfig,
-    callbacks::CallbackHosts,
     intake::{Accepted, Intake, refused},
     keys::{Keys, Use},
     metrics,
@@ -54,7 +53,7 @@ const WAIT_SECONDS_MAX: u64 = 120;
 struct Scans {
     cx: Cx,
     sources: Vec<SourceConfig>,
-    callbacks: CallbackHosts,
+    callbacks: Hosts,
     intake: Arc<dyn Intake>,
     keys: Keys,
     shares: Buckets,
@@ -112,7 +111,7 @@ pub(crate) fn routes(
     let scans = Scans {
         cx: cx.clone(),
         sources: config.sources.clone(),
-        callbacks: CallbackHosts::new(&config.callback_hosts)?,
+        callbacks: Hosts::new(&config.callback_hosts)?,
         intake,
         keys,
         shares: Buckets::new(config.scans_per_second_max, config.scans_burst_max),
@@ -249,10 +248,17 @@ impl Scans {
     }
 
     fn callback(&self, url: &str) -> Result<String, ApiError> {
-        self.callbacks.check(url).map_err(|error| {
-            ApiError::new(StatusCode::UNPROCESSABLE_ENTITY, error.to_string())
-                .hint(self.callbacks.hint())
-        })
+        let (_place, url) = self.callbacks.check(url).map_err(|error| {
+            let hint = if self.callbacks.is_empty() {
+                "no host is configured: the operator lists them in `gateway.callback_hosts`"
+            } else {
+                "the operator lists hosts in `gateway.callback_hosts`, with their port; they are \
+                 reached by https unless they are listed with `http://`"
+            };
+            let detail = format!("`callback` is refused: {error}");
+            ApiError::new(StatusCode::UNPROCESSABLE_ENTITY, detail).hint(hint)
+        })?;
+        Ok(url.into())
     }
 
     /// Keeps a request, unless it is there already.

@@ -191,6 +191,11 @@ impl Sources {
         Some(client)
     }
 
+    /// How many there are.
+    pub fn count(&self) -> usize {
+        self.clients.len()
+    }
+
     pub(crate) fn client(&self, name: &Slug) -> Option<&Arc<dyn Client>> {
         self.clients.get(name)
     }
@@ -200,6 +205,12 @@ impl Sources {
         Self {
             clients: BTreeMap::from([(name.parse().unwrap(), client)]),
         }
+    }
+
+    #[cfg(test)]
+    pub(crate) fn and(mut self, name: &str, client: Arc<dyn Client>) -> Self {
+        self.clients.insert(name.parse().unwrap(), client);
+        self
     }
 }
 

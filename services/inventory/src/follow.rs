@@ -3,14 +3,14 @@
 use std::{sync::Arc, time::Duration};
 
 use anyhow::Context as _;
-use bus::{Bus, Change, Store, StoreError};
+use bus::{BucketEnd, Bus, Change, Store, StoreError};
 use chassis::Cx;
 use futures::StreamExt as _;
 use model::{
     Assessed, Assessment, Judged, Known, Partition, RecordKey, Scanned, ScannedPackages, What,
     event::{REPORT_OBJECTS, images_bucket},
 };
-use tracing::{error, warn};
+use tracing::{debug, error, warn};
 
 use crate::view::{Fact, View, Write};
 
@@ -39,15 +39,25 @@ pub(crate) fn start(cx: &Cx, bus: &Bus, view: &Arc<View>) {
     }
 }
 
-/// Follows a bucket from where the view stands until the connection ends.
+/// Follows a bucket from where the view stands, until it is made anew: then the view of it begins
+/// again.
 async fn follow(cx: &Cx, bus: &Bus, view: &Arc<View>, bucket: &str) -> anyhow::Result<()> {
-    let (name, reader) = (bucket.to_owned(), Arc::clone(view));
+    let BucketEnd { last, made } = loop {
+        match bus.position(bucket).await {
+            Ok(position) => break position,
+            Err(error) => debug!(%error, "`{bucket}` is followed later: {error}"),
+        }
+        if !cx.sleep(PAUSE).await {
+            return Ok(());
+        }
+    };
+    let (name, reader, of) = (bucket.to_owned(), Arc::clone(view), made.clone());
     let cursor = cx
-        .blocking(move || reader.cursor(&name))
+        .blocking(move || reader.begin(&name, last, &of))
         .await?
         .context("reading the cursor")?;
     let store = bus.store();
-    let changes = bus.follow(cx, bucket, cursor.saturating_add(1));
+    let changes = bus.follow_after(cx, bucket, cursor, &made);
     let mut chunks = std::pin::pin!(changes.ready_chunks(CHUNK));
     while let Some(chunk) = chunks.next().await {
         let store = &store;

@@ -3,6 +3,7 @@
 //! Keys begin with the tenant, so no scan of one tenant can reach another. Values of an index are
 //! small; what is big stays an object and is read when somebody asks.
 
+mod anew;
 mod image;
 mod keys;
 

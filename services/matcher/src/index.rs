@@ -177,9 +177,19 @@ impl Index {
         self.images(IMAGES, format!("{partition}\0").as_bytes())
     }
 
-    /// Forgets a partition if it is to be forgotten; says whether it was.
-    pub(crate) fn clear_if(&self, clear: bool, partition: Partition) -> Result<bool, CacheError> {
-        if clear {
+    /// Up to where a partition's bucket is in the index, when it is followed from now on. A bucket
+    /// that was made anew starts again, and so does its index.
+    pub(crate) fn begin(
+        &self,
+        partition: Partition,
+        last: u64,
+        made: &str,
+    ) -> Result<u64, CacheError> {
+        let key = made_key(partition);
+        let known: Option<String> = self.database.get_as(META, &key)?;
+        let cursor = self.cursor(partition)?;
+        let is_new = cursor > last || known.as_deref().is_some_and(|known| known != made);
+        if is_new {
             for image in self.all(partition)? {
                 self.remove(&image)?;
             }
@@ -188,7 +198,8 @@ impl Index {
             }
             self.set_cursor(partition, 0)?;
         }
-        Ok(clear)
+        self.database.put_as(META, &key, &made)?;
+        Ok(if is_new { 0 } else { cursor })
     }
 
     /// Up to which sequence of its bucket a partition is in the index.
@@ -250,6 +261,10 @@ fn posting(image: &RecordKey, lookup: &Lookup) -> Vec<u8> {
         image.sibling(What::Scanned)
     )
     .into_bytes()
+}
+
+fn made_key(partition: Partition) -> Vec<u8> {
+    format!("made/{partition}").into_bytes()
 }
 
 fn cursor_key(partition: Partition) -> Vec<u8> {

@@ -6,7 +6,7 @@ use std::{
 };
 
 use anyhow::Context as _;
-use bus::{Bus, Change, Consume, StoreError, topology};
+use bus::{BucketEnd, Bus, Change, Consume, StoreError, topology};
 use chassis::Cx;
 use futures::{FutureExt as _, StreamExt as _};
 use model::{
@@ -148,42 +148,35 @@ impl Partitions {
 // === impl Indexing ===
 
 impl Indexing {
-    /// Brings the index up to the bucket's last sequence at the start, then goes on following.
+    /// Follows until the partition stops; a bucket that is made anew is followed from its start.
     async fn run(self) {
         let bucket = images_bucket(self.partition);
-        let (last, cursor) = loop {
-            match self.positions(&bucket).await {
-                Ok(found) => break found,
-                Err(error) => complain(self.partition, "indexing", &error),
+        while !self.cx.is_stopping() {
+            if let Err(error) = self.follow(&bucket).await {
+                complain(self.partition, "indexing", &error);
+                self.cx.sleep(RETRY).await;
             }
-            if !self.cx.sleep(RETRY).await {
-                return;
-            }
-        };
+        }
+    }
+
+    /// Brings the index up to the bucket's last sequence at the start, then goes on following.
+    async fn follow(&self, bucket: &str) -> anyhow::Result<()> {
+        let BucketEnd { last, made } = self.bus.position(bucket).await?;
+        let cursor = self.index.begin(self.partition, last, &made);
+        let cursor = cursor.context("reading the cursor")?;
         self.cursor.send_replace(cursor);
-        let mut changes = self.bus.follow(&self.cx, &bucket, cursor.saturating_add(1));
+        let mut changes = self.bus.follow_after(&self.cx, bucket, cursor, &made);
         while let Some(change) = changes.next().await {
             let is_late = change.sequence > last;
             while let Err(error) = self.change(&change, is_late).await {
                 complain(self.partition, "indexing", &error);
                 if !self.cx.sleep(RETRY).await {
-                    return;
+                    return Ok(());
                 }
             }
             self.cursor.send_replace(change.sequence);
         }
-    }
-
-    /// The bucket's last sequence, and up to where it is in the index. A bucket that was made anew
-    /// starts again; so does its index.
-    async fn positions(&self, bucket: &str) -> anyhow::Result<(u64, u64)> {
-        let last = self.bus.last_sequence(bucket).await;
-        let last = last.context("reading the last sequence")?;
-        let cursor = self.index.cursor(self.partition);
-        let cursor = cursor.context("reading the cursor")?;
-        let is_new = self.index.clear_if(cursor > last, self.partition);
-        let is_new = is_new.context("clearing the index")?;
-        Ok((last, if is_new { 0 } else { cursor }))
+        Ok(())
     }
 
     /// Takes a change into the index; the cursor passes it after everything that follows from it

@@ -231,6 +231,7 @@ impl Sweeper {
             let outcome = match outcome {
                 Ok(outcome) => outcome,
                 Err(Failure::Retry(error) | Failure::Reject(error)) => return Err(error),
+                Err(Failure::Later(_)) => anyhow::bail!("there is no room for it just now"),
             };
             match self.store.apply(&outcome).await {
                 Ok(_) => {}

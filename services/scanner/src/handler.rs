@@ -3,7 +3,7 @@
 use std::{collections::BTreeSet, sync::Arc};
 
 use anyhow::{Context as _, anyhow};
-use bus::{Delivery, Failure, Handler, Outcome, Store, Stored};
+use bus::{Delivery, Failure, GivenUp, Handler, Outcome, Shares, Store, Stored};
 use chassis::Cx;
 use model::{
     Digest, Gap, GapCode, Hides, ImageReport, RecordKey, Scanned, ScannedFindings, ScannedPackages,
@@ -23,6 +23,9 @@ use crate::{
 pub trait SourceOf: Send + Sync {
     /// The source, or `None` where nobody configured it.
     fn source(&self, name: &Slug) -> Option<Arc<dyn Source>>;
+
+    /// How many there are.
+    fn count(&self) -> usize;
 }
 
 /// The handler of image jobs.
@@ -32,20 +35,23 @@ pub struct ImageJobs<S> {
     reader: Reader,
     sources: Arc<dyn SourceOf>,
     sections: S,
+    /// How many images of one source are at hand.
+    shares: Shares,
 }
 
 // === impl ImageJobs ===
 
 impl<S: Sections + 'static> ImageJobs<S> {
-    /// Scans with `reader`, keeps sections in `sections`.
+    /// Scans `images_at_once` images at most with `reader`, keeps sections in `sections`.
     pub fn new(
         cx: Cx,
         store: Store,
-        reader: Reader,
+        (reader, images_at_once): (Reader, usize),
         sources: Arc<dyn SourceOf>,
         sections: S,
     ) -> Self {
         Self {
+            shares: Shares::new(&cx, images_at_once, sources.count()),
             cx,
             store,
             reader,
@@ -54,10 +60,11 @@ impl<S: Sections + 'static> ImageJobs<S> {
         }
     }
 
-    async fn report(&self, job: &ImageScan) -> Result<Scan, Failure> {
+    /// Scans the image of a job; `alone` after it killed its scanner.
+    async fn report(&self, job: &ImageScan, alone: bool) -> Result<Scan, Failure> {
         let unreadable = |code: GapCode, detail: String| Scan {
             unfinished: true,
-            ..self.given_up(job, Gap::new(code, Hides::Entries, detail))
+            ..self.unread(job, Gap::new(code, Hides::Entries, detail))
         };
         let Some(source) = self.sources.source(&job.source) else {
             let detail = format!("no source `{}` is configured", job.source);
@@ -77,18 +84,21 @@ impl<S: Sections + 'static> ImageJobs<S> {
         };
         image.reference.clone_from(&job.reference);
         image.index = job.index;
-        let reader = self.reader.at(job.priority);
-        scan(&self.cx, &reader, &image, &source, &self.sections)
-            .await
-            .map_err(|error| {
-                let context = format!("scanning `{}`", job.reference);
-                match error {
-                    ScanError::Other(error) => Failure::Retry(error.context(context)),
-                    error @ ScanError::Source { .. } => {
-                        Failure::Retry(anyhow!(error).context(context))
-                    }
-                }
-            })
+        let mut reader = self.reader.at(job.priority, &job.source);
+        if alone {
+            reader = reader.sparing();
+        }
+        let scanned = scan(&self.cx, &reader, &image, &source, &self.sections).await;
+        let mut scan = scanned.map_err(|error| {
+            let context = format!("scanning `{}`", job.reference);
+            match error {
+                ScanError::Other(error) => Failure::Retry(error.context(context)),
+                error @ ScanError::Source { .. } => Failure::Retry(anyhow!(error).context(context)),
+            }
+        })?;
+        // What low limits left out is in the gaps. Another push of it is no reason to die again.
+        scan.report.analyzers = self.reader.ids();
+        Ok(scan)
     }
 
     async fn store_objects(
@@ -133,29 +143,42 @@ impl<S: Sections + 'static> Handler for ImageJobs<S> {
                 return Ok(Outcome::none());
             }
         }
-        let scan = self.report(job).await?;
+        // A source that answers slowly must not hold up the images of others.
+        let Some(_share) = self.shares.take(job.source.as_str()) else {
+            return Err(Failure::Later(Shares::pause(delivery.attempt)));
+        };
+        let scan = self.report(job, delivery.alone).await?;
         self.record(&key, job, current, scan).await
     }
 
-    /// An image that kills its scanner gets a record all the same, with a gap that hides everything:
-    /// whoever pushed it gets a verdict.
-    async fn condemned(
+    /// An image that kills its scanner, or whose source stays away, gets a record all the same, with
+    /// a gap that hides everything: whoever pushed it gets a verdict. What is known of an image
+    /// stays where its source is merely away.
+    async fn given_up(
         &self,
         delivery: Delivery<ImageScan>,
-        cause: &str,
+        why: &GivenUp,
     ) -> Result<Outcome, Failure> {
-        let job = &delivery.body;
+        let (job, cause) = (&delivery.body, why.cause());
         let key = RecordKey::new(&delivery.tenant, job.image, What::Scanned);
         let current = self.store.record::<Scanned>(&key).await?;
-        let gap = Gap::new(GapCode::ScanAborted, Hides::Entries, cause);
         warn!(image.digest = %job.image, "image {} is given up: {cause}", job.reference);
-        let scan = self.given_up(job, gap);
+        let (code, unfinished) = match why {
+            GivenUp::Broken(_) => (GapCode::ScanAborted, false),
+            GivenUp::Away(_) if current.is_some() => return Ok(Outcome::none()),
+            GivenUp::Away(_) => (GapCode::LayerUnavailable, true),
+        };
+        let scan = Scan {
+            unfinished,
+            ..self.unread(job, Gap::new(code, Hides::Entries, cause))
+        };
         self.record(&key, job, current, scan).await
     }
 }
 
 impl<S: Sections + 'static> ImageJobs<S> {
-    fn given_up(&self, job: &ImageScan, gap: Gap) -> Scan {
+    /// What there is to say of an image that was not read.
+    fn unread(&self, job: &ImageScan, gap: Gap) -> Scan {
         Scan {
             report: unreadable(
                 &self.reader,
@@ -254,105 +277,4 @@ fn count(items: usize) -> u32 {
 }
 
 #[cfg(test)]
-mod tests {
-    use std::sync::atomic::{AtomicU32, Ordering};
-
-    use analyzers::PreparedLayer;
-    use futures::future::BoxFuture;
-    use model::{AnalyzerId, event::Priority};
-
-    use super::*;
-    use crate::{Claim, Config, LayerSections, sections};
-
-    /// Nothing is known here, and nothing is to be had.
-    struct Nowhere(AtomicU32);
-
-    impl SourceOf for Nowhere {
-        fn source(&self, _name: &Slug) -> Option<Arc<dyn Source>> {
-            self.0.fetch_add(1, Ordering::SeqCst);
-            None
-        }
-    }
-
-    struct Empty;
-
-    impl Sections for Empty {
-        fn get<'a>(
-            &'a self,
-            _blob: Digest,
-            _wanted: &'a sections::Wanted,
-        ) -> BoxFuture<'a, anyhow::Result<sections::Stored>> {
-            Box::pin(async { Ok(sections::Stored::Part(LayerSections::default())) })
-        }
-
-        fn put<'a>(
-            &'a self,
-            _wanted: &'a sections::Wanted,
-            _layer: Arc<PreparedLayer>,
-        ) -> BoxFuture<'a, ()> {
-            Box::pin(async {})
-        }
-
-        fn claim<'a>(
-            &'a self,
-            _blob: Digest,
-            _wanted: &'a sections::Wanted,
-        ) -> BoxFuture<'a, anyhow::Result<Option<Claim>>> {
-            Box::pin(async { Ok(Some(Claim::default())) })
-        }
-
-        fn ended<'a>(
-            &'a self,
-            _blob: Digest,
-            _wanted: &'a sections::Wanted,
-        ) -> BoxFuture<'a, anyhow::Result<()>> {
-            Box::pin(async { Ok(()) })
-        }
-    }
-
-    #[tokio::test]
-    async fn an_image_that_kills_its_scanner_has_a_record_with_a_gap_and_can_be_tried_again() {
-        let (store, tenant) = (Store::memory(), Slug::default_tenant());
-        let sources = Arc::new(Nowhere(AtomicU32::new(0)));
-        let reader = Reader::new(Config::default().settings());
-        let ids: Vec<AnalyzerId> = reader.ids();
-        let of_jobs: Arc<dyn SourceOf> = sources.clone();
-        let jobs = ImageJobs::new(Cx::for_tests(), store.clone(), reader, of_jobs, Empty);
-        let job = ImageScan {
-            image: Digest::of(b"image"),
-            source: "main".parse().unwrap(),
-            repository: "app".to_owned(),
-            reference: "r.example/app:1".to_owned(),
-            index: None,
-            cause: "event".to_owned(),
-            priority: Priority::Norm,
-            force: false,
-        };
-        let delivery = || Delivery::of_event(&tenant, job.clone());
-        let outcome = jobs.condemned(delivery(), "it killed its process").await;
-        store.apply(&outcome.unwrap()).await.unwrap();
-        let key = RecordKey::new(&tenant, job.image, What::Scanned);
-        let record = store.record::<Scanned>(&key).await.unwrap().unwrap().body;
-        let packages = store.object(REPORT_OBJECTS, &record.packages).await;
-        let packages: ScannedPackages = packages.unwrap().unwrap();
-        let [gap] = packages.gaps.as_slice() else {
-            panic!("one gap, not {:?}", packages.gaps);
-        };
-        assert_eq!(
-            (gap.code, gap.hides),
-            (GapCode::ScanAborted, Hides::Entries)
-        );
-        assert_eq!(gap.detail, "it killed its process");
-
-        // A second push of it is no reason to die again; somebody's explicit wish is.
-        assert_eq!(record.analyzers, ids);
-        assert!(jobs.handle(delivery()).await.unwrap().is_empty());
-        assert_eq!(sources.0.load(Ordering::SeqCst), 0);
-        let retried = Delivery {
-            retried: true,
-            ..delivery()
-        };
-        assert!(!jobs.handle(retried).await.unwrap().is_empty());
-        assert_eq!(sources.0.load(Ordering::SeqCst), 1);
-    }
-}
+mod tests;

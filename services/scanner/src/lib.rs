@@ -83,7 +83,7 @@ pub async fn run(
     let jobs = Arc::new(ImageJobs::new(
         cx.clone(),
         bus.store(),
-        reader,
+        (reader, config.images_at_once),
         sources,
         sections,
     ));

@@ -4,9 +4,13 @@
 //! wait, and one more for the latter where there are three or more. A permit that comes free goes
 //! to the most urgent who waits and may have it, among equals to who waits longest. What runs is
 //! never interrupted.
+//!
+//! A source that answers slowly would hold all permits for a long time: so a source of which nothing
+//! is read gets one beyond them, half as many of these as there are permits. Where there is one
+//! source they are never used.
 
 use std::{
-    collections::VecDeque,
+    collections::{HashMap, VecDeque},
     fmt,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
@@ -24,14 +28,32 @@ pub(crate) struct Permits(Arc<Mutex<State>>);
 pub(crate) struct Permit {
     /// `None` once it has been taken back.
     from: Option<Permits>,
-    class: usize,
+    held: Held,
+}
+
+/// What a permit counts as.
+#[derive(Clone)]
+struct Held {
+    /// `None`: one beyond the others.
+    class: Option<usize>,
+    source: String,
+}
+
+struct Waiting {
+    source: String,
+    sender: oneshot::Sender<Permit>,
 }
 
 struct State {
     /// How many permits each class and those below it may hold together, the most urgent first.
     allowed: [usize; CLASSES],
     held: [usize; CLASSES],
-    waiting: [VecDeque<oneshot::Sender<Permit>>; CLASSES],
+    /// How many permits there are beyond those, and how many of them are held.
+    spare: usize,
+    spare_held: usize,
+    /// How many permits each source holds; none that holds none.
+    by_source: HashMap<String, usize>,
+    waiting: [VecDeque<Waiting>; CLASSES],
 }
 
 // === impl Permits ===
@@ -47,33 +69,43 @@ impl Permits {
         Self(Arc::new(Mutex::new(State {
             allowed,
             held: [0; CLASSES],
+            spare: count.div_ceil(2),
+            spare_held: 0,
+            by_source: HashMap::new(),
             waiting: Default::default(),
         })))
     }
 
-    /// Waits for a permit. Who stops waiting loses nothing for the others.
-    pub(crate) async fn acquire(&self, priority: Priority) -> Permit {
+    /// Waits for a permit to read from a source. Who stops waiting loses nothing for the others.
+    pub(crate) async fn acquire(&self, priority: Priority, source: &str) -> Permit {
         let class = class(priority);
         let (sender, receiver) = oneshot::channel();
         if let Some(queue) = self.state().waiting.get_mut(class) {
-            queue.push_back(sender);
+            let source = source.to_owned();
+            queue.push_back(Waiting { source, sender });
         }
         self.hand_out();
         // These permits outlive every one who waits, and no sender is dropped before it has sent.
-        receiver.await.unwrap_or(Permit { from: None, class })
+        receiver.await.unwrap_or_else(|_| Permit {
+            from: None,
+            held: Held {
+                class: Some(class),
+                source: source.to_owned(),
+            },
+        })
     }
 
     /// Gives free permits to those who wait.
     fn hand_out(&self) {
         loop {
             let next = self.state().next();
-            let Some((class, sender)) = next else {
+            let Some((held, sender)) = next else {
                 return;
             };
             let from = Some(self.clone());
-            if let Err(mut unwanted) = sender.send(Permit { from, class }) {
+            if let Err(mut unwanted) = sender.send(Permit { from, held }) {
                 unwanted.from = None;
-                self.state().give_back(class);
+                self.state().give_back(&unwanted.held);
             }
         }
     }
@@ -97,11 +129,33 @@ impl fmt::Debug for Permits {
 
 impl State {
     /// The next one who waits and may have a permit; it counts as held.
-    fn next(&mut self) -> Option<(usize, oneshot::Sender<Permit>)> {
-        let class = (0..CLASSES).find(|class| self.may_take(*class))?;
-        let sender = self.waiting.get_mut(class)?.pop_front()?;
-        *self.held.get_mut(class)? += 1;
-        Some((class, sender))
+    fn next(&mut self) -> Option<(Held, oneshot::Sender<Permit>)> {
+        let (class, waiting) = match (0..CLASSES).find(|class| self.may_take(*class)) {
+            Some(class) => {
+                let waiting = self.waiting.get_mut(class)?.pop_front()?;
+                *self.held.get_mut(class)? += 1;
+                (Some(class), waiting)
+            }
+            None => (None, self.next_spare()?),
+        };
+        let Waiting { source, sender } = waiting;
+        *self.by_source.entry(source.clone()).or_default() += 1;
+        Some((Held { class, source }, sender))
+    }
+
+    /// The most urgent who waits to read from a source of which nothing is read.
+    fn next_spare(&mut self) -> Option<Waiting> {
+        if self.spare_held >= self.spare {
+            return None;
+        }
+        for queue in &mut self.waiting {
+            let is_idle = |waiting: &Waiting| !self.by_source.contains_key(&waiting.source);
+            if let Some(at) = queue.iter().position(is_idle) {
+                self.spare_held += 1;
+                return queue.remove(at);
+            }
+        }
+        None
     }
 
     fn may_take(&self, class: usize) -> bool {
@@ -118,9 +172,19 @@ impl State {
         waits && (0..=class).all(fits)
     }
 
-    fn give_back(&mut self, class: usize) {
-        if let Some(held) = self.held.get_mut(class) {
+    fn give_back(&mut self, permit: &Held) {
+        let held = match permit.class {
+            Some(class) => self.held.get_mut(class),
+            None => Some(&mut self.spare_held),
+        };
+        if let Some(held) = held {
             *held = held.saturating_sub(1);
+        }
+        if let Some(held) = self.by_source.get_mut(&permit.source) {
+            *held = held.saturating_sub(1);
+            if *held == 0 {
+                self.by_source.remove(&permit.source);
+            }
         }
     }
 }
@@ -130,7 +194,7 @@ impl State {
 impl Drop for Permit {
     fn drop(&mut self) {
         if let Some(permits) = self.from.take() {
-            permits.state().give_back(self.class);
+            permits.state().give_back(&self.held);
             permits.hand_out();
         }
     }
@@ -161,7 +225,7 @@ mod tests {
     /// The permits that this many callers of a priority get at once.
     fn take(permits: &Permits, priority: Priority, callers: usize) -> Vec<Permit> {
         (0..callers)
-            .filter_map(|_| permits.acquire(priority).now_or_never())
+            .filter_map(|_| permits.acquire(priority, "main").now_or_never())
             .collect()
     }
 
@@ -181,10 +245,29 @@ mod tests {
         assert_eq!(take(&Permits::new(0), Priority::Low, 2).len(), 1);
     }
 
+    #[test]
+    fn a_slow_source_leaves_a_permit_for_each_of_some_others() {
+        let permits = Permits::new(2);
+        let get = |priority, source| permits.acquire(priority, source).now_or_never();
+        let slow = take(&permits, Priority::Norm, 20);
+        assert_eq!(slow.len(), 2);
+        let mut waiting = Box::pin(permits.acquire(Priority::High, "main"));
+        assert!(waiting.as_mut().now_or_never().is_none());
+        // Behind others of the slow source, and for upkeep as well; but one at a time.
+        let other = get(Priority::Low, "other");
+        assert!(other.is_some() && get(Priority::High, "other").is_none());
+        assert!(get(Priority::High, "third").is_none());
+        drop(other);
+        let third = get(Priority::Norm, "third");
+        assert!(third.is_some());
+        drop(slow);
+        assert!(waiting.now_or_never().is_some());
+    }
+
     #[tokio::test]
     async fn the_most_urgent_who_waits_is_next_and_among_equals_the_first() {
         let permits = Permits::new(1);
-        let mut held = permits.acquire(Priority::Low).await;
+        let mut held = permits.acquire(Priority::Low, "main").await;
         let order = [
             ("low 1", Priority::Low),
             ("norm 1", Priority::Norm),
@@ -194,7 +277,7 @@ mod tests {
         ];
         let mut waiting: Vec<_> = order
             .into_iter()
-            .map(|(name, priority)| (name, Box::pin(permits.acquire(priority))))
+            .map(|(name, priority)| (name, Box::pin(permits.acquire(priority, "main"))))
             .collect();
         for (name, future) in &mut waiting {
             assert!(future.now_or_never().is_none(), "{name}");
@@ -216,16 +299,21 @@ mod tests {
     #[tokio::test]
     async fn who_stops_waiting_takes_no_permit_with_them() {
         let permits = Permits::new(1);
-        let held = permits.acquire(Priority::Norm).await;
-        let mut gone = Box::pin(permits.acquire(Priority::High));
+        let held = permits.acquire(Priority::Norm, "main").await;
+        let mut gone = Box::pin(permits.acquire(Priority::High, "main"));
         assert!(gone.as_mut().now_or_never().is_none());
-        let mut served = Box::pin(permits.acquire(Priority::High));
+        let mut served = Box::pin(permits.acquire(Priority::High, "main"));
         assert!(served.as_mut().now_or_never().is_none());
         drop(held);
         // It was served, and goes away before it noticed.
         drop(gone);
         assert!(served.now_or_never().is_some());
-        assert!(permits.acquire(Priority::Low).now_or_never().is_some());
+        assert!(
+            permits
+                .acquire(Priority::Low, "main")
+                .now_or_never()
+                .is_some()
+        );
     }
 
     proptest! {
@@ -241,7 +329,7 @@ mod tests {
                 if release && !held.is_empty() {
                     held.remove(at % held.len());
                 } else {
-                    waiting.push(Box::pin(permits.acquire(Priority::ALL[class])));
+                    waiting.push(Box::pin(permits.acquire(Priority::ALL[class], "main")));
                 }
                 if at == 0 {
                     waiting.pop();

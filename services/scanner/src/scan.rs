@@ -49,6 +49,8 @@ pub struct Reader {
     pub(crate) wanted: Arc<Wanted>,
     permits: Permits,
     priority: Priority,
+    /// The name of where it reads from, for its share of the permits.
+    source: Arc<str>,
 }
 
 /// A finished scan.
@@ -106,15 +108,34 @@ impl Reader {
             permits: Permits::new(settings.layers_at_once),
             settings: Arc::new(settings),
             priority: Priority::default(),
+            source: Arc::from(""),
         }
     }
 
-    /// The same reader, with the same permits, for work of another priority.
+    /// The same reader, with the same permits, for work of another priority and from another
+    /// source.
     #[must_use]
-    pub fn at(&self, priority: Priority) -> Self {
+    pub fn at(&self, priority: Priority, source: &Slug) -> Self {
         Self {
             priority,
+            source: Arc::from(source.as_str()),
             ..self.clone()
+        }
+    }
+
+    /// A reader for an image that is suspected of killing its scanner: lower limits, and one layer
+    /// at a time. What it reads has keys of its own.
+    #[must_use]
+    pub fn sparing(&self) -> Self {
+        let settings = Settings {
+            limits: self.settings.limits.low(),
+            layers_at_once: 1,
+            ..(*self.settings).clone()
+        };
+        Self {
+            priority: self.priority,
+            source: Arc::clone(&self.source),
+            ..Self::new(settings)
         }
     }
 
@@ -247,7 +268,8 @@ impl Job<'_> {
             }
             // First the permit, then the claim: who is urgent must not wait for a claim whose
             // holder waits for a permit behind others.
-            let permit = self.reader.permits.acquire(self.reader.priority).await;
+            let (priority, source) = (self.reader.priority, &*self.reader.source);
+            let permit = self.reader.permits.acquire(priority, source).await;
             if let Some(claim) = self.sections.claim(layer.digest, wanted).await? {
                 // Whoever held the claim before us may have read the layer.
                 let known = match self.stored(layer).await? {

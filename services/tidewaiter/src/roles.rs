@@ -13,37 +13,116 @@ use scanner::Reader;
 
 use crate::{api, cli::Role, config::Config, paths, sources::Sources, tokens::StoredTokens};
 
-/// Starts the roles and merges their routes under one listener.
-pub(crate) async fn start(
-    cx: &Cx,
-    bus: &Bus,
-    config: &Config,
-    roles: &[Role],
-    telemetry: &Telemetry,
-) -> anyhow::Result<Router> {
-    let readiness = Readiness::default();
-    let link = bus.clone();
-    let stored = Arc::new(StoredTokens::new(cx, bus.store(), move || {
-        link.is_connected()
-    }));
-    if roles.contains(&Role::Gateway) {
-        stored.keep();
+/// Roles on their way: the gateway runs, the others need NATS.
+pub(crate) struct Starting<'a> {
+    cx: &'a Cx,
+    bus: &'a Bus,
+    config: &'a Config,
+    /// Those that do not run yet.
+    waiting: Vec<Role>,
+    readiness: Readiness,
+    tokens: Arc<dyn Tokens>,
+    sources: Arc<gateway::Sources>,
+    documents: Arc<scanner::Documents>,
+    roles: Vec<Role>,
+    routes: Router,
+}
+
+// === impl Starting ===
+
+impl<'a> Starting<'a> {
+    /// Starts what works without NATS: health, metrics, and the gateway with its spool.
+    pub(crate) async fn begin(
+        cx: &'a Cx,
+        bus: &'a Bus,
+        config: &'a Config,
+        roles: &[Role],
+        telemetry: &Telemetry,
+    ) -> anyhow::Result<Self> {
+        let readiness = Readiness::default();
+        let link = bus.clone();
+        let stored = Arc::new(StoredTokens::new(cx, bus.store(), move || {
+            link.is_connected()
+        }));
+        if roles.contains(&Role::Gateway) {
+            stored.keep();
+        }
+        let docker = paths::docker_config();
+        // Only a scanner has a place to keep them.
+        let documents = Arc::new(scanner::Documents::default());
+        let kept: Option<Arc<dyn DocumentStore>> = roles
+            .contains(&Role::Scanner)
+            .then(|| Arc::<scanner::Documents>::clone(&documents) as _);
+        let sources = gateway::Sources::open(cx, &config.gateway, docker.as_deref(), kept).await;
+        let sources = sources.context("opening the sources")?;
+        for role in roles {
+            readiness.set(role_name(*role), false);
+        }
+        let mut starting = Self {
+            cx,
+            bus,
+            config,
+            waiting: roles.to_vec(),
+            routes: chassis::http::health(cx, &readiness)
+                .merge(chassis::http::metrics(telemetry.registry())),
+            readiness,
+            tokens: stored,
+            sources: Arc::new(sources),
+            documents,
+            roles: roles.to_vec(),
+        };
+        // A gateway alone accepts without NATS as well: it must go on getting requests.
+        let needs_broker = roles.iter().any(|role| *role != Role::Gateway);
+        watch_broker(cx, bus, needs_broker.then_some(&starting.readiness));
+        if let Some(at) = starting
+            .waiting
+            .iter()
+            .position(|role| *role == Role::Gateway)
+        {
+            let gateway = starting.waiting.remove(at);
+            starting.start(gateway).await?;
+        }
+        Ok(starting)
     }
-    let tokens: Arc<dyn Tokens> = stored;
-    let docker = paths::docker_config();
-    // Only a scanner has a place to keep them.
-    let documents = Arc::new(scanner::Documents::default());
-    let kept: Option<Arc<dyn DocumentStore>> = roles
-        .contains(&Role::Scanner)
-        .then(|| Arc::<scanner::Documents>::clone(&documents) as _);
-    let sources = gateway::Sources::open(cx, &config.gateway, docker.as_deref(), kept).await;
-    let sources = Arc::new(sources.context("opening the sources")?);
-    let mut merged =
-        chassis::http::health(cx, &readiness).merge(chassis::http::metrics(telemetry.registry()));
-    for role in roles {
-        let name = role_name(*role);
-        readiness.set(name, false);
-        let routes = match role {
+
+    /// The routes of what runs already.
+    pub(crate) fn routes(&self) -> Router {
+        self.routes.clone().layer(Extension(self.tokens.clone()))
+    }
+
+    /// The names of the roles that wait for NATS.
+    pub(crate) fn waiting(&self) -> Vec<&'static str> {
+        self.waiting.iter().copied().map(role_name).collect()
+    }
+
+    /// Starts the others; the routes of all.
+    pub(crate) async fn finish(mut self) -> anyhow::Result<Router> {
+        for role in std::mem::take(&mut self.waiting) {
+            self.start(role).await?;
+        }
+        let names = self.roles.iter().map(|role| role_name(*role).to_owned());
+        status::tell(self.cx, self.bus, names.collect(), self.readiness.clone());
+        Ok(self.routes())
+    }
+
+    async fn start(&mut self, role: Role) -> anyhow::Result<()> {
+        let name = role_name(role);
+        let routes = self.run(role).await;
+        let routes = routes.with_context(|| format!("starting the role `{name}`"))?;
+        self.routes = std::mem::take(&mut self.routes).merge(routes);
+        self.readiness.set(name, true);
+        Ok(())
+    }
+
+    async fn run(&self, role: Role) -> anyhow::Result<Router> {
+        let Self {
+            cx,
+            bus,
+            config,
+            sources,
+            ..
+        } = self;
+        match role {
             Role::Gateway => gateway::run(cx, bus, &config.gateway).await,
             Role::Router => {
                 let reader = Reader::new(config.scanner.settings());
@@ -51,7 +130,7 @@ pub(crate) async fn start(
             }
             Role::Scanner => {
                 let sources = Arc::new(Sources(sources.clone()));
-                scanner::run(cx, bus, &config.scanner, sources, &documents).await
+                scanner::run(cx, bus, &config.scanner, sources, &self.documents).await
             }
             Role::Matcher => matcher::run(cx, bus, &config.matcher).await,
             Role::Policy => policy::run(cx, bus, &config.policy).await,
@@ -62,22 +141,27 @@ pub(crate) async fn start(
                 let questions = inventory::run(cx, bus, &config.inventory).await;
                 questions.map(|routes| routes.merge(uploads).merge(api::routes(cx, bus)))
             }
-        };
-        merged = merged.merge(routes.with_context(|| format!("starting the role `{name}`"))?);
-        readiness.set(name, true);
+        }
     }
-    watch_broker(cx, bus, &readiness);
-    let names = roles.iter().map(|role| role_name(*role).to_owned());
-    status::tell(cx, bus, names.collect(), readiness);
-    Ok(merged.layer(Extension(tokens)))
 }
 
-/// Keeps `/readyz` at what is true of the broker.
-fn watch_broker(cx: &Cx, bus: &Bus, readiness: &Readiness) {
-    let (watch, bus, readiness) = (cx.clone(), bus.clone(), readiness.clone());
+/// Keeps `/readyz` at what is true of the broker: a check for who needs it, else a note.
+fn watch_broker(cx: &Cx, bus: &Bus, readiness: Option<&Readiness>) {
+    let (watch, bus, readiness) = (cx.clone(), bus.clone(), readiness.cloned());
     cx.spawn("readiness", async move {
         loop {
-            readiness.set("nats", bus.is_connected());
+            let is_there = bus.is_connected();
+            if let Some(readiness) = &readiness {
+                readiness.set("nats", is_there);
+            } else {
+                let text = "is away: events are accepted and wait in the spool";
+                let note = (!is_there).then(|| text.to_owned());
+                watch.notes().set("nats", note);
+            }
+            let full = bus.full().join(", ");
+            let text = format!("take nothing more, and what is for them waits: {full}");
+            let note = (!full.is_empty()).then_some(text);
+            watch.notes().set("full streams", note);
             if !watch.sleep(std::time::Duration::from_secs(1)).await {
                 return;
             }

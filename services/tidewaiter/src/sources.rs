@@ -13,4 +13,8 @@ impl SourceOf for Sources {
     fn source(&self, name: &Slug) -> Option<Arc<dyn Source>> {
         self.0.source(name)
     }
+
+    fn count(&self) -> usize {
+        self.0.count()
+    }
 }

@@ -58,12 +58,15 @@ impl Bus {
     pub async fn connect(cx: &Cx, config: &Config, name: &str) -> Result<Self, BusError> {
         let bus = Self::connect_later(cx, config, name).await?;
         if config.connect_timeout_s > 0 {
-            bus.0
-                .wire
-                .connected(Duration::from_secs(config.connect_timeout_s))
+            bus.connected(Duration::from_secs(config.connect_timeout_s))
                 .await?;
         }
         Ok(bus)
+    }
+
+    /// Waits for a connection, and says why there is none in time.
+    pub async fn connected(&self, deadline: Duration) -> Result<(), BusError> {
+        self.0.wire.connected(deadline).await
     }
 
     /// Starts connecting and does not wait: for who works without NATS as well.

@@ -17,7 +17,8 @@ pub struct Config {
     pub ca_file: Option<PathBuf>,
     /// How many servers of a cluster keep each stream: 1, 3 or 5.
     pub replicas: usize,
-    /// How long to wait for the first connection, seconds; 0 does not wait.
+    /// How long a command waits for the first connection, seconds; 0 does not wait. `serve` waits
+    /// for as long as it takes, and accepts webhooks meanwhile.
     pub connect_timeout_s: u64,
     /// How long a message may stay without a sign of life from its handler, milliseconds.
     pub ack_wait_ms: u64,

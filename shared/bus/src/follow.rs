@@ -47,31 +47,65 @@ pub struct Change {
 #[derive(Debug)]
 pub struct Follow(mpsc::Receiver<Change>);
 
+/// A bucket as it is now.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct BucketEnd {
+    /// Its last sequence.
+    pub last: u64,
+    /// When it was made. A bucket that was made anew, as after a loss of the servers' disks, counts
+    /// from 1 again, so a cursor of before means nothing.
+    pub made: String,
+}
+
 impl Bus {
     /// Everything that is in a bucket from sequence `from` on, then everything that comes. What
     /// was replaced before it was read does not come: a bucket keeps the last state of each key.
+    /// One that is made anew meanwhile is read from its start.
     pub fn follow(&self, cx: &Cx, bucket: &str, from: u64) -> Follow {
+        self.start_following(cx, bucket, from, None)
+    }
+
+    /// The same for who keeps a cursor: it ends when the bucket is not the one any more that was
+    /// made then.
+    pub fn follow_after(&self, cx: &Cx, bucket: &str, cursor: u64, made: &str) -> Follow {
+        self.start_following(cx, bucket, cursor.saturating_add(1), Some(made.to_owned()))
+    }
+
+    fn start_following(&self, cx: &Cx, bucket: &str, from: u64, made: Option<String>) -> Follow {
         let (sender, receiver) = mpsc::channel(AHEAD);
         let (bus, bucket, cx_here) = (self.clone(), bucket.to_owned(), cx.clone());
         cx.spawn("follow", async move {
             tokio::select! {
                 () = cx_here.stopped() => {}
-                () = bus.read(&bucket, from, sender) => {}
+                () = bus.read(&bucket, (from, made), sender) => {}
             }
         });
         Follow(receiver)
     }
 
-    /// The last sequence of a bucket now.
-    pub async fn last_sequence(&self, bucket: &str) -> Result<u64, BusError> {
+    /// Where a bucket is now, and which one it is.
+    pub async fn position(&self, bucket: &str) -> Result<BucketEnd, BusError> {
         let stream = topology::bucket_stream(bucket);
         let state = state(&self.0.wire, &stream)
             .await
             .map_err(|error| error.about(&stream))?;
-        Ok(state.last)
+        Ok(BucketEnd {
+            last: state.last,
+            made: state.made,
+        })
     }
 
-    async fn read(&self, bucket: &str, from: u64, sender: mpsc::Sender<Change>) {
+    /// The last sequence of a bucket now.
+    pub async fn last_sequence(&self, bucket: &str) -> Result<u64, BusError> {
+        self.position(bucket).await.map(|position| position.last)
+    }
+
+    async fn read(
+        &self,
+        bucket: &str,
+        (from, made): (u64, Option<String>),
+        sender: mpsc::Sender<Change>,
+    ) {
         let wire = loop {
             match self.0.following().await {
                 Ok(wire) => break wire,
@@ -79,11 +113,21 @@ impl Bus {
             }
             tokio::time::sleep(random::jitter(PAUSE * 10)).await;
         };
-        let mut reader = Reader::new(wire, topology::bucket_stream(bucket), from);
+        let Some(mut reader) = begin(&wire, bucket, from, made.as_deref()).await else {
+            return;
+        };
         loop {
             let arrived = match reader.next().await {
                 Ok(Step::Message(arrived)) => arrived,
                 Ok(Step::Idle | Step::End) => continue,
+                Err(WireError::Anew) => {
+                    tracing::warn!("`{bucket}` was made anew: what was known of it is read again");
+                    match begin(&wire, bucket, 1, made.as_deref()).await {
+                        Some(again) => reader = again,
+                        None => return,
+                    }
+                    continue;
+                }
                 Err(error) => {
                     tracing::debug!(%error, "following `{bucket}` again: {error}");
                     tokio::time::sleep(random::jitter(PAUSE)).await;
@@ -107,6 +151,20 @@ impl Bus {
             }
         }
     }
+}
+
+/// A reader of the bucket that exists. `None`: it is not the one that was made then.
+async fn begin(wire: &Wire, bucket: &str, from: u64, made: Option<&str>) -> Option<Reader> {
+    let stream = topology::bucket_stream(bucket);
+    let found = loop {
+        match state(wire, &stream).await {
+            Ok(state) => break state.made,
+            Err(error) => tracing::debug!(%error, "cannot follow `{bucket}` yet: {error}"),
+        }
+        tokio::time::sleep(random::jitter(PAUSE)).await;
+    };
+    let is_same = made.is_none_or(|made| made == found);
+    is_same.then(|| Reader::new(wire.clone(), stream, from).made(&found))
 }
 
 /// Keys under a prefix, sorted, without deleted ones: reads the whole bucket as it is now.
@@ -283,6 +341,39 @@ mod tests {
         assert_eq!(soon(follow.next()).await.unwrap().key, "b");
         // Long before its silence would tell.
         assert!(taken.elapsed().as_secs() < 6, "{:?}", taken.elapsed());
+    }
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn a_bucket_that_is_made_anew_is_read_from_its_start_and_ends_who_keeps_a_cursor() {
+        let Some(mut world) = World::start().await else {
+            return;
+        };
+        let store = world.bus.store();
+        for n in 0..5 {
+            store.put(REFS, &format!("k.{n}"), &n, None).await.unwrap();
+        }
+        let before = world.bus.position(REFS).await.unwrap();
+        assert_eq!(before.last, 5);
+        let mut plain = world.bus.follow(&world.cx, REFS, 1);
+        let mut bound = world.bus.follow_after(&world.cx, REFS, 4, &before.made);
+        for n in 1..=5 {
+            assert_eq!(soon(plain.next()).await.unwrap().sequence, n);
+        }
+        assert_eq!(soon(bound.next()).await.unwrap().sequence, 5);
+        // A restart alone is nothing new.
+        world.server.down();
+        world.server.up().await;
+        store.put(REFS, "late", &1, None).await.unwrap();
+        assert_eq!(soon(plain.next()).await.unwrap().sequence, 6);
+        assert_eq!(soon(bound.next()).await.unwrap().sequence, 6);
+
+        world.server.lose().await;
+        world.bus.provision().await.unwrap();
+        store.put(REFS, "first", &1, None).await.unwrap();
+        let first = soon(plain.next()).await.unwrap();
+        assert_eq!((&*first.key, first.sequence), ("first", 1));
+        assert!(soon(bound.next()).await.is_none());
+        assert_ne!(world.bus.position(REFS).await.unwrap().made, before.made);
     }
 
     #[tokio::test(flavor = "multi_thread")]

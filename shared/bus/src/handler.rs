@@ -1,5 +1,7 @@
 //! What a service writes: event in, records and events out.
 
+use std::time::Duration;
+
 use bytes::Bytes;
 use jiff::Timestamp;
 use model::{
@@ -42,13 +44,16 @@ pub trait Handler: Send + Sync + 'static {
         delivery: Delivery<Self::Input>,
     ) -> impl Future<Output = Result<Outcome, Failure>> + Send;
 
-    /// Answers for a message that killed its process too often and is not handled any more, so
-    /// that whoever waits for it is told. It becomes a dead letter in any case. Without an answer
-    /// nothing is written.
-    fn condemned(
+    /// Whether a message that failed for longer than [`crate::Config::retry_for_s`] is given up.
+    /// Where it is not, it is tried again for as long as its stream keeps it.
+    const GIVES_UP: bool = true;
+
+    /// Answers for a message that is not handled any more and becomes a dead letter, so that
+    /// whoever waits for it is told. Without an answer nothing is written.
+    fn given_up(
         &self,
         _delivery: Delivery<Self::Input>,
-        _cause: &str,
+        _why: &GivenUp,
     ) -> impl Future<Output = Result<Outcome, Failure>> + Send {
         std::future::ready(Ok(Outcome::none()))
     }
@@ -94,8 +99,20 @@ pub struct Outcome {
 pub enum Failure {
     /// Something is away that will come back: the message comes again later.
     Retry(anyhow::Error),
+    /// There is no room for it just now, and nothing failed: it comes again after a while, however
+    /// often.
+    Later(Duration),
     /// It will never work: a dead letter.
     Reject(anyhow::Error),
+}
+
+/// Why a message is not handled any more.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum GivenUp {
+    /// It kills or breaks who handles it, and would again.
+    Broken(String),
+    /// What it needs was away for too long. It may work another day.
+    Away(String),
 }
 
 #[derive(Clone, Debug)]
@@ -369,6 +386,17 @@ impl Emit {
             time: now,
         });
         headers
+    }
+}
+
+// === impl GivenUp ===
+
+impl GivenUp {
+    /// The cause, as the dead letter has it.
+    pub fn cause(&self) -> &str {
+        match self {
+            Self::Broken(cause) | Self::Away(cause) => cause,
+        }
     }
 }
 

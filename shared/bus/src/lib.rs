@@ -14,7 +14,8 @@
 //! A message that kills its process is found by who takes it next: the first delivery costs
 //! nothing extra, from the second on a record says which process works on it. Three deaths, the
 //! last one while nothing else ran beside it, make a dead letter; failures that may be gone the
-//! next time are tried for a day and never count as deaths. Dead letters can be listed, retried and
+//! next time are tried for a day and never count as deaths. Whoever waits for a message that is given
+//! up is told ([`Handler::given_up`]). Dead letters can be listed, retried and
 //! dropped ([`Bus::dead_letters`]). A body over 256 KB travels as an object and every reader gets it
 //! back. Who only looks reads a stream in order from any place ([`Bus::tail`]), or all news as one
 //! ([`Bus::news`]); [`Bus::bridge_json`] gives the news to those who want JSON.
@@ -49,6 +50,7 @@ mod publish;
 mod queues;
 mod random;
 mod reader;
+mod shares;
 mod slots;
 mod spool;
 mod store;
@@ -67,12 +69,13 @@ pub use self::{
     dlq::{Letter, Letters, Retried},
     envelope::{Headers, decode, encode},
     error::{BusError, DecodeError, EncodeError, PutError, StoreError},
-    follow::{Change, Follow},
-    handler::{Delivery, Failure, Handler, Input, Outcome, to_json},
+    follow::{BucketEnd, Change, Follow},
+    handler::{Delivery, Failure, GivenUp, Handler, Input, Outcome, to_json},
     lease::Lease,
     outbox::Outbox,
     private_server::PrivateServer,
     queues::Queue,
+    shares::{Share, Shares},
     slots::Slots,
     spool::{Spool, SpoolError},
     store::{Store, Stored, Usage, Written},

@@ -40,6 +40,8 @@ const TAKEOVERS: &str = "tidewaiter.bus.lease_takeovers";
 const SPOOL_ITEMS: &str = "tidewaiter.spool.items";
 /// Bytes in the spool.
 const SPOOL_BYTES: &str = "tidewaiter.spool.bytes";
+/// Items that the spool did not take, by `why`: full or disk.
+const SPOOL_REFUSED: &str = "tidewaiter.spool.refused";
 
 pub(crate) struct Metrics {
     published: Counter<u64>,
@@ -57,6 +59,7 @@ pub(crate) struct Metrics {
     takeovers: Counter<u64>,
     spool_items: UpDownCounter<i64>,
     spool_bytes: UpDownCounter<i64>,
+    spool_refused: Counter<u64>,
 }
 
 /// The metrics of this process.
@@ -95,6 +98,7 @@ pub(crate) fn metrics() -> &'static Metrics {
                 .i64_up_down_counter(SPOOL_BYTES)
                 .with_unit("By")
                 .build(),
+            spool_refused: meter.u64_counter(SPOOL_REFUSED).with_unit("{item}").build(),
         }
     })
 }
@@ -154,5 +158,9 @@ impl Metrics {
     pub(crate) fn spool(&self, items: i64, bytes: i64) {
         self.spool_items.add(items, &[]);
         self.spool_bytes.add(bytes, &[]);
+    }
+
+    pub(crate) fn spool_refused(&self, why: &'static str) {
+        self.spool_refused.add(1, &[KeyValue::new("why", why)]);
     }
 }

@@ -5,7 +5,14 @@
 //! acknowledgment of the first; after a failure it goes on from the first that is not stored, and
 //! those behind it that are stored already have the same ids.
 
-use std::{path::Path, time::Duration};
+use std::{
+    path::Path,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Duration,
+};
 
 use bytes::Bytes;
 use chassis::Cx;
@@ -19,7 +26,7 @@ use crate::{
     envelope::{Headers, decode, encode},
     handler::Emit,
     metrics::metrics,
-    random,
+    publish, random,
     spool::{Item, Reader},
     subject,
     wire::WireError,
@@ -29,12 +36,16 @@ use crate::{
 const WINDOW: usize = 64;
 const WINDOW_BYTES: usize = 8 * 1024 * 1024;
 const PAUSE: Duration = Duration::from_millis(500);
+/// Notes: that nothing is accepted, and that nothing is published.
+const NOT_ACCEPTED: &str = "spool";
+const NOT_PUBLISHED: &str = "events in the spool";
 
 /// Accepts events at once and publishes them in order as soon as it can; cheap to clone.
 #[derive(Clone, Debug)]
 pub struct Outbox {
     spool: Spool,
     cx: Cx,
+    is_refusing: Arc<AtomicBool>,
 }
 
 /// An event as it waits.
@@ -62,24 +73,14 @@ impl Outbox {
         Ok(Self {
             spool,
             cx: cx.clone(),
+            is_refusing: Arc::default(),
         })
     }
 
     /// Accepts an event; returns when it is on disk. Works while NATS is down.
     pub async fn enqueue<E: Event>(&self, tenant: &Slug, event: &E) -> Result<(), SpoolError> {
         let emit = Emit::new(tenant, event).map_err(|error| SpoolError::Item(error.to_string()))?;
-        let template = subject::template(&emit.subject);
-        let span = tracing::info_span!(
-            "publish",
-            otel.name = format!("publish {template}"),
-            otel.kind = "producer",
-            messaging.system = "nats",
-            messaging.operation.name = "publish",
-            messaging.operation.type = "send",
-            messaging.destination.name = emit.subject,
-            messaging.destination.template = template,
-            messaging.message.id = emit.id,
-        );
+        let span = publish::span(&emit);
         let item = span.in_scope(|| {
             let headers = emit.headers(self.cx.now());
             encode(&Queued {
@@ -92,7 +93,32 @@ impl Outbox {
             })
         });
         let item = item.map_err(|error| SpoolError::Item(error.to_string()))?;
-        self.spool.append(item).instrument(span).await.map(|_| ())
+        let kept = self.spool.append(item).instrument(span).await;
+        self.note(kept.as_ref().err());
+        kept.map(|_| ())
+    }
+
+    /// Says that nothing is accepted, until something is.
+    fn note(&self, refused: Option<&SpoolError>) {
+        let why = match refused {
+            Some(SpoolError::Item(_)) => return,
+            Some(SpoolError::Full { .. }) => "full",
+            Some(SpoolError::Io(_)) => "disk",
+            None => {
+                if self.is_refusing.swap(false, Ordering::Relaxed) {
+                    self.cx.notes().set(NOT_ACCEPTED, None);
+                }
+                return;
+            }
+        };
+        metrics().spool_refused(why);
+        let text = refused.map(|error| format!("senders are told to come again: {error}"));
+        if let Some(text) = &text
+            && !self.is_refusing.swap(true, Ordering::Relaxed)
+        {
+            tracing::warn!("no events are accepted; {text}");
+        }
+        self.cx.notes().set(NOT_ACCEPTED, text);
     }
 
     /// Events accepted and not yet published.
@@ -146,7 +172,12 @@ async fn publish_all(cx: &Cx, bus: &Bus, spool: &Spool, items: &[Item]) {
         if !bus.0.wire.up(PAUSE).await {
             continue;
         }
-        let done = publish_window(bus, spool, rest).await;
+        let (done, waits) = publish_window(bus, spool, rest).await;
+        let note = waits.map(|error| {
+            let pending = spool.pending();
+            format!("{pending} wait, and more are accepted meanwhile: {error}")
+        });
+        cx.notes().set(NOT_PUBLISHED, note);
         if let Some(last) = done.checked_sub(1).and_then(|last| rest.get(last)) {
             spool.commit(last.sequence).await;
         }
@@ -157,10 +188,10 @@ async fn publish_all(cx: &Cx, bus: &Bus, spool: &Spool, items: &[Item]) {
     }
 }
 
-/// How many items from the first on are stored or set aside.
-async fn publish_window(bus: &Bus, spool: &Spool, items: &[Item]) -> usize {
+/// How many items from the first on are stored or set aside, and why no more.
+async fn publish_window(bus: &Bus, spool: &Spool, items: &[Item]) -> (usize, Option<WireError>) {
     let mut answers = stream::iter(items.to_vec())
-        .map(|item| publish(bus, item))
+        .map(|item| publish_item(bus, item))
         .buffered(WINDOW);
     let mut done = 0;
     while let Some(answer) = answers.next().await {
@@ -173,15 +204,15 @@ async fn publish_window(bus: &Bus, spool: &Spool, items: &[Item]) -> usize {
             }
             Err(error) => {
                 tracing::debug!(%error, "the outbox waits: {error}");
-                break;
+                return (done, Some(error));
             }
         }
         done += 1;
     }
-    done
+    (done, None)
 }
 
-async fn publish(bus: &Bus, item: Item) -> Result<String, WireError> {
+async fn publish_item(bus: &Bus, item: Item) -> Result<String, WireError> {
     let Queued {
         subject,
         headers,

@@ -67,8 +67,9 @@ struct Member {
 impl Bus {
     /// Takes this process's share of the partitions for a role, and runs `start` for each of them
     /// while it is held. The context that `start` gets stops when the partition is to go to
-    /// another process or is lost; what it spawned there has ended before the lease
-    /// `partition.<role>.<partition>` is given back.
+    /// another process; what it spawned there has ended before the lease
+    /// `partition.<role>.<partition>` is given back. Where the lease is lost the context aborts:
+    /// handlers have no grace then.
     pub fn own_partitions(
         &self,
         cx: &Cx,
@@ -267,12 +268,21 @@ async fn serve(
     let child = cx.child();
     child.spawn("partition", start(partition, child.clone()));
     tokio::select! {
-        () = lease.lost() => {}
-        () = given_up.cancelled() => {}
-        () = cx.stopped() => {}
+        biased;
+        // Another may have it already: nothing more is written, not even what is at hand.
+        () = lease.lost() => child.abort(),
+        () = given_up.cancelled() => child.stop(),
+        () = cx.stopped() => child.stop(),
     }
-    child.stop();
-    if !child.finish(patience).await {
+    let ended = tokio::select! {
+        ended = child.finish(patience) => ended,
+        // It was lost on the way out.
+        () = lease.lost() => {
+            child.abort();
+            child.finish(patience).await
+        }
+    };
+    if !ended {
         tracing::warn!("tasks of `{}` do not end", lease.name());
     }
     lease.release().await;

@@ -1,6 +1,7 @@
-//! Makes what [`crate::topology`] lists. What exists is read back and compared, never changed and
-//! never deleted: a server that silently ignores a field, or an operator's other choice, is found
-//! at the start and not in the middle of the night.
+//! Makes what [`crate::topology`] lists. What exists is read back and compared, and never deleted: a
+//! server that silently ignores a field, or an operator's other choice, is found at the start and
+//! not in the middle of the night. Only what may change without harm is changed, as the size of a
+//! cache.
 //!
 //! Any number of processes may do it at once: making the same thing twice is no error.
 
@@ -74,13 +75,35 @@ impl Bus {
 }
 
 async fn ensure_stream(wire: &Wire, wanted: &Stream) -> Result<(), BusError> {
-    let Stream { name, settings } = wanted;
+    let Stream { name, settings, .. } = wanted;
     let (info, create) = (
         format!("STREAM.INFO.{name}"),
         format!("STREAM.CREATE.{name}"),
     );
     let found = ensure(wire, &info, (&create, settings)).await;
-    compare(name, settings, found.map_err(|error| error.about(name))?)
+    let mut found = found.map_err(|error| error.about(name))?;
+    if let Some(adjusted) = adjusted(wanted, &found) {
+        let asked = format!("STREAM.UPDATE.{name}");
+        found = wire
+            .api(&asked, &adjusted)
+            .await
+            .map_err(|error| error.about(name))?;
+        for field in wanted.adjustable {
+            let value = settings.get(*field).unwrap_or(&Value::Null);
+            tracing::info!("`{name}` has `{field}` = `{value}` from now on");
+        }
+    }
+    compare(name, settings, found)
+}
+
+/// The configuration that a stream shall have, where it differs in what may be adjusted.
+fn adjusted(wanted: &Stream, answer: &Value) -> Option<Value> {
+    let found = answer.get("config")?.as_object()?;
+    let mut config = found.clone();
+    for field in wanted.adjustable {
+        config.insert((*field).to_owned(), wanted.settings.get(*field)?.clone());
+    }
+    (config != *found).then_some(Value::Object(config))
 }
 
 /// Makes what is missing. Where another process makes it this very moment the server refuses for
@@ -190,6 +213,36 @@ mod tests {
         let (one, two) = tokio::join!(one.provision(), two.provision());
         one.unwrap();
         two.unwrap();
+    }
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn a_cache_of_another_size_is_adjusted_and_all_else_is_left_alone() {
+        let Some(world) = World::start().await else {
+            return;
+        };
+        let size = async || {
+            let wire = &world.bus.0.wire;
+            let info = wire.api("STREAM.INFO.OBJ_tw_layers", &Value::Null).await;
+            info.unwrap().pointer("/config/max_bytes").cloned()
+        };
+        for bytes in [3 << 30, 1 << 30] {
+            let config = Config {
+                layers_bytes_max: bytes,
+                ..world.bus.config().clone()
+            };
+            let cx = chassis::Cx::for_tests();
+            let other = Bus::connect(&cx, &config, "other").await.unwrap();
+            other.provision().await.unwrap();
+            assert_eq!(size().await, Some(json!(bytes)));
+        }
+        let config = Config {
+            lease_ms: 7_000,
+            layers_bytes_max: 5 << 30,
+            ..world.bus.config().clone()
+        };
+        let other = Bus::connect(&world.cx, &config, "other").await.unwrap();
+        let error = other.provision().await.unwrap_err();
+        assert!(matches!(error, BusError::Conflict { .. }), "{error}");
     }
 
     #[tokio::test(flavor = "multi_thread")]

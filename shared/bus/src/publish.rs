@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use model::{Slug, event::Event};
 use tokio::time::{Instant, sleep};
-use tracing::{Instrument, field};
+use tracing::{Instrument, Span, field};
 
 use crate::{
     Bus,
@@ -29,8 +29,25 @@ impl Bus {
 
 /// Publishes in a span of its own, whose context travels with the message.
 pub(crate) async fn publish(bus: &Bus, emit: &Emit) -> Result<(), BusError> {
+    let span = span(emit);
+    async {
+        let stored = publish_here(bus, emit).await;
+        match &stored {
+            Ok(()) => metrics().published(subject::template(&emit.subject)),
+            Err(_) => {
+                Span::current().record("otel.status_code", "ERROR");
+            }
+        }
+        stored
+    }
+    .instrument(span.clone())
+    .await
+}
+
+/// The span of a message on its way to the server, or to the spool before it.
+pub(crate) fn span(emit: &Emit) -> Span {
     let template = subject::template(&emit.subject);
-    let span = tracing::info_span!(
+    tracing::info_span!(
         "publish",
         otel.name = format!("publish {template}"),
         otel.kind = "producer",
@@ -42,19 +59,7 @@ pub(crate) async fn publish(bus: &Bus, emit: &Emit) -> Result<(), BusError> {
         messaging.destination.template = template,
         messaging.message.id = emit.id,
         messaging.message.body.size = emit.body.len(),
-    );
-    async {
-        let stored = publish_here(bus, emit).await;
-        match &stored {
-            Ok(()) => metrics().published(template),
-            Err(_) => {
-                tracing::Span::current().record("otel.status_code", "ERROR");
-            }
-        }
-        stored
-    }
-    .instrument(span.clone())
-    .await
+    )
 }
 
 async fn publish_here(bus: &Bus, emit: &Emit) -> Result<(), BusError> {

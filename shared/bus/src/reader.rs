@@ -33,6 +33,8 @@ pub(crate) struct Reader {
     /// The one subject to read; empty reads all.
     filter: String,
     once: bool,
+    /// When the stream was made that is read, for who must notice another of the same name.
+    made: Option<String>,
     source: Option<Source>,
 }
 
@@ -51,8 +53,8 @@ pub(crate) struct State {
     pub(crate) first: u64,
     pub(crate) last: u64,
     pub(crate) bytes: u64,
-    /// When it was made.
-    pub(crate) created: String,
+    /// When it was made: it tells the stream from a later one of the same name.
+    pub(crate) made: String,
 }
 
 struct Source {
@@ -74,13 +76,16 @@ pub(crate) async fn state(wire: &Wire, stream: &str) -> Result<State, WireError>
             .and_then(Value::as_u64)
             .unwrap_or_default()
     };
-    let created = info.get("created").and_then(Value::as_str);
     Ok(State {
         messages: number("messages"),
         first: number("first_seq"),
         last: number("last_seq"),
         bytes: number("bytes"),
-        created: created.unwrap_or_default().to_owned(),
+        made: info
+            .get("created")
+            .and_then(Value::as_str)
+            .unwrap_or_default()
+            .to_owned(),
     })
 }
 
@@ -99,6 +104,7 @@ impl Reader {
             since: None,
             filter: String::new(),
             once: false,
+            made: None,
             source: None,
         }
     }
@@ -135,6 +141,12 @@ impl Reader {
     /// The stream's state.
     pub(crate) async fn state(&self) -> Result<State, WireError> {
         state(&self.wire, &self.stream).await
+    }
+
+    /// Reads no other stream than the one that was made then: the error is [`WireError::Anew`].
+    pub(crate) fn made(mut self, made: &str) -> Self {
+        self.made = Some(made.to_owned());
+        self
     }
 
     /// Ends with what is there.
@@ -208,6 +220,11 @@ impl Reader {
             return Err(WireError::Down);
         }
         let link = wire.link().borrow().number;
+        if let Some(made) = &self.made
+            && state(wire, stream).await?.made != *made
+        {
+            return Err(WireError::Anew);
+        }
         let body = json!({ "stream_name": stream, "config": self.settings() });
         let Self { wire, stream, .. } = self;
         let made = wire

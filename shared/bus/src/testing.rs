@@ -25,6 +25,45 @@ pub(crate) struct Server {
     port: u16,
 }
 
+/// A disk of its own, in memory.
+pub(crate) struct Disk(TempDir);
+
+impl Disk {
+    /// One of so many KiB. `None`, with the reason printed, where this process may mount none.
+    pub(crate) fn mount(kib: u32) -> Option<Self> {
+        let dir = TempDir::new().unwrap();
+        let mut mount = Command::new("mount");
+        mount.args(["-t", "tmpfs", "-o", &format!("size={kib}k"), "tmpfs"]);
+        let mounted = mount.arg(dir.path()).stderr(Stdio::null()).status();
+        if mounted.is_ok_and(|status| status.success()) {
+            return Some(Self(dir));
+        }
+        println!("skipped: this process cannot mount a small disk");
+        None
+    }
+
+    pub(crate) fn path(&self) -> &std::path::Path {
+        self.0.path()
+    }
+
+    /// Takes all space that is left, until the file that it gives is removed.
+    pub(crate) fn fill(&self) -> std::path::PathBuf {
+        use std::io::Write as _;
+        let path = self.path().join("filler");
+        let mut file = std::fs::File::create(&path).unwrap();
+        while file.write_all(&[1; 4096]).is_ok() {}
+        path
+    }
+}
+
+impl Drop for Disk {
+    fn drop(&mut self) {
+        // What is still open in it goes with the process.
+        let unmounted = Command::new("umount").arg("-l").arg(self.path()).status();
+        assert!(unmounted.is_ok_and(|status| status.success()));
+    }
+}
+
 /// A server with everything provisioned and a bus on it.
 pub(crate) struct World {
     pub(crate) server: Server,
@@ -44,6 +83,11 @@ pub(crate) struct Mortal {
 impl Server {
     /// `None`, with the reason printed, where there is no nats-server.
     pub(crate) async fn start() -> Option<Self> {
+        Self::start_in(TempDir::new().unwrap()).await
+    }
+
+    /// One that stores in a directory.
+    pub(crate) async fn start_in(dir: TempDir) -> Option<Self> {
         let installed = Command::new(binary()).arg("--version").output().is_ok();
         if !installed {
             println!("skipped: no `{}` that can be run", binary());
@@ -55,7 +99,7 @@ impl Server {
         };
         let mut server = Self {
             child: None,
-            dir: TempDir::new().unwrap(),
+            dir,
             port,
         };
         server.up().await;
@@ -72,6 +116,10 @@ impl Server {
             "--jetstream",
         ]);
         command.arg("--store_dir").arg(self.dir.path());
+        // Streams reserve more than a test's disk has.
+        let config = self.dir.path().join("nats.conf");
+        std::fs::write(&config, "jetstream { max_file_store: 100GB }\n").unwrap();
+        command.arg("--config").arg(config);
         command.arg("--log").arg(self.dir.path().join("log"));
         self.child = Some(command.stdin(Stdio::null()).spawn().unwrap());
         eventually("nats-server listens", async || {
@@ -88,6 +136,13 @@ impl Server {
             child.kill().unwrap();
             child.wait().unwrap();
         }
+    }
+
+    /// Loses everything that it stored, as with its disk.
+    pub(crate) async fn lose(&mut self) {
+        self.down();
+        std::fs::remove_dir_all(self.dir.path().join("jetstream")).unwrap();
+        self.up().await;
     }
 
     pub(crate) fn config(&self) -> Config {

@@ -36,6 +36,8 @@ pub(crate) struct Stream {
     pub(crate) name: String,
     /// The fields of `JetStream`'s configuration that we set and compare.
     pub(crate) settings: Value,
+    /// Those of them that follow from the configuration and may change on a stream that exists.
+    pub(crate) adjustable: &'static [&'static str],
 }
 
 /// A durable pull consumer as it shall be.
@@ -58,6 +60,7 @@ pub(crate) fn streams(config: &Config) -> Vec<Stream> {
         news(EVENTS, &events, 7 * DAY, 2 * GIB, 512 * 1024),
         jobs(),
         news(RESULTS, &["tw.res.>"], NEWS_AGE, 5 * GIB, 512 * 1024),
+        // A full one drops its oldest: a sink that is away for so long must not stop the others.
         news(ALERTS, &["tw.alert.>"], NEWS_AGE, GIB, 512 * 1024),
         // Empty unless the bridge is on. JSON is larger, and nobody claims it from elsewhere.
         news(JSON, &["tw.json.>"], 7 * DAY, 2 * GIB, -1),
@@ -137,6 +140,7 @@ impl Stream {
         let mut stream = Self {
             name: name.to_owned(),
             settings,
+            adjustable: &[],
         };
         stream.set("name", json!(name));
         stream.set("storage", json!("file"));
@@ -261,6 +265,8 @@ fn evictable(name: &str, bytes_max: u64) -> Stream {
     let mut stream = objects(name, None);
     stream.set("discard", json!("old"));
     stream.set("max_bytes", json!(bytes_max));
+    // Less of them is allowed too: what goes is read again.
+    stream.adjustable = &["max_bytes"];
     stream
 }
 

@@ -80,6 +80,8 @@ pub(crate) enum WireError {
     WrongLastSequence,
     #[error("the stream is full: {0}")]
     Full(String),
+    #[error("the stream was made anew")]
+    Anew,
     #[error("refused: {text} (error code {code})")]
     Refused { code: u64, text: String },
     #[error("{0}")]
@@ -317,7 +319,7 @@ impl WireError {
         match self {
             Self::Down | Self::TimedOut | Self::NoResponders => true,
             Self::Refused { code, .. } => *code == 10_008 || *code == 10_074,
-            Self::WrongLastSequence | Self::Full(_) | Self::Other(_) => false,
+            Self::WrongLastSequence | Self::Full(_) | Self::Anew | Self::Other(_) => false,
         }
     }
 

@@ -50,6 +50,7 @@ struct Inner {
     /// Stops the whole process's context; a panic in any task pulls it.
     root: CancellationToken,
     stop: CancellationToken,
+    abort: CancellationToken,
     tasks: TaskTracker,
     parent: Option<Cx>,
 }
@@ -65,6 +66,7 @@ impl Cx {
             pools: Arc::new(Pools::new(limits)),
             notes: Notes::default(),
             stop: root.clone(),
+            abort: CancellationToken::new(),
             root,
             tasks: TaskTracker::new(),
             parent: None,
@@ -95,6 +97,7 @@ impl Cx {
             notes: self.0.notes.clone(),
             root: self.0.root.clone(),
             stop: self.0.stop.child_token(),
+            abort: self.0.abort.child_token(),
             tasks: TaskTracker::new(),
             parent: Some(self.clone()),
         }))
@@ -158,6 +161,18 @@ impl Cx {
     /// Asks everything to come to an end.
     pub fn stop(&self) {
         self.0.stop.cancel();
+    }
+
+    /// Asks everything to come to an end at once: what is at hand must not be finished, since it
+    /// may be somebody else's by now.
+    pub fn abort(&self) {
+        self.0.abort.cancel();
+        self.stop();
+    }
+
+    /// Waits until [`Cx::abort`].
+    pub async fn aborted(&self) {
+        self.0.abort.cancelled().await;
     }
 
     /// Whether everything shall come to an end.

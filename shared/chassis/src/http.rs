@@ -8,6 +8,7 @@ mod auth;
 mod error;
 mod etag;
 mod health;
+mod hosts;
 mod layers;
 pub mod openapi;
 mod page;
@@ -20,6 +21,7 @@ pub use self::{
     auth::{Grant, Standing, Tokens, TokensAway, bearer, token_digest},
     error::ApiError,
     health::{health, health_operations, metrics},
+    hosts::{BadHost, BadUrl, Hosts},
     layers::{body_limit, wrap},
     page::{PAGE_LIMIT_DEFAULT, PAGE_LIMIT_MAX, Page, PageQuery},
     route::{Access, Operation, Route, operations, router},

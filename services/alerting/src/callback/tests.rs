@@ -222,7 +222,7 @@ async fn nobody_is_called_who_is_not_listed() {
         };
         let error = format!("{error:#}");
         assert!(
-            error.contains("is not listed in `gateway.callback_hosts`"),
+            error.contains("is not among the configured hosts"),
             "{error}"
         );
     }

@@ -12,6 +12,7 @@ use crate::{
     sinks::{
         Item, Outgoing, Pace, Rendered, Sink,
         group::{Ended, Groups, Joined, Key, Lead, Member, PLACES},
+        order::Orders,
         route::Names,
         send::{self, Later, Sent},
     },
@@ -31,6 +32,7 @@ pub(crate) struct SinkHandler {
     client: reqwest::Client,
     pace: Pace,
     groups: Groups,
+    orders: Orders,
 }
 
 // === impl SinkHandler ===
@@ -50,6 +52,7 @@ impl SinkHandler {
             client: client.clone(),
             pace: Pace::new(HOLD),
             groups: Groups::default(),
+            orders: Orders::default(),
         })
     }
 
@@ -86,6 +89,10 @@ impl Handler for SinkHandler {
     /// A group whose members are told one by one would go out under other ids than before.
     const IS_HAZARDOUS: bool = false;
 
+    /// A receiver that is away gets everything in the end: alerts wait for as long as their stream
+    /// has room for them.
+    const GIVES_UP: bool = false;
+
     /// The one place that decides what is tried again.
     async fn handle(&self, delivery: Delivery<Alert>) -> Result<Outcome, Failure> {
         let Delivery {
@@ -93,15 +100,25 @@ impl Handler for SinkHandler {
             id,
             body: alert,
             attempt,
+            sequence,
             ..
         } = delivery;
         let name = self.name.as_str();
+        let place = |why: String| anyhow!(why).context(format!("sink `{name}`"));
         if !self.sink.route.wants(&self.names, &alert) {
             metrics::delivered(name, "filtered");
             return Ok(Outcome::none());
         }
+        let about = (tenant.clone(), alert.fingerprint.clone());
+        let is_alone = self.window().is_zero();
+        // Those of one group go out together.
+        let Some(turn) = self.orders.turn(about, sequence, is_alone).await else {
+            metrics::delivered(name, "retry");
+            let why = "what was to be told before of the same alert is not delivered yet";
+            return Err(Failure::Retry(place(why.to_owned())));
+        };
         let item = Item { id, alert };
-        let ended = if self.window().is_zero() {
+        let ended = if is_alone {
             self.deliver(&Outgoing::one(&tenant, item)).await
         } else {
             let key = Key {
@@ -111,7 +128,9 @@ impl Handler for SinkHandler {
             };
             self.group(key, item).await
         };
-        let place = |why: String| anyhow!(why).context(format!("sink `{name}`"));
+        if !matches!(ended, Ended::Later(_)) {
+            turn.done();
+        }
         match ended {
             Ended::Delivered => {
                 metrics::delivered(name, "delivered");
@@ -168,10 +187,24 @@ impl SinkHandler {
             .pace
             .deliver(&self.cx, move || self.send(outgoing))
             .await;
+        let note = format!("sink {}", self.name);
         match sent {
-            Sent::Delivered => Ended::Delivered,
-            Sent::Later(later) => Ended::Later(format!("{:#}", later.error)),
-            Sent::Refused(error) => Ended::Refused(format!("{error:#}")),
+            Sent::Delivered => {
+                self.cx.notes().set(&note, None);
+                Ended::Delivered
+            }
+            Sent::Later(later) => {
+                let why = format!("{:#}", later.error);
+                if !self.cx.is_stopping() {
+                    let text = format!("alerts wait for it, and others go on: {why}");
+                    self.cx.notes().set(&note, Some(text));
+                }
+                Ended::Later(why)
+            }
+            Sent::Refused(error) => {
+                self.cx.notes().set(&note, None);
+                Ended::Refused(format!("{error:#}"))
+            }
         }
     }
 

@@ -14,7 +14,7 @@ use super::{
     send, slack, webhook,
 };
 pub(crate) use crate::testing::example;
-use crate::testing::{Receiver, assert_signed, numbered};
+use crate::testing::{Receiver, assert_signed, ended, numbered};
 
 fn webhook(url: &str) -> webhook::Config {
     serde_json::from_value(serde_json::json!({
@@ -160,11 +160,7 @@ async fn delivered(cx: &Cx, config: webhook::Config) -> String {
     );
     let handler = handler.unwrap().holding(Duration::ZERO);
     let delivery = Delivery::of_event(&Slug::default_tenant(), example());
-    match handler.handle(delivery).await {
-        Ok(_) => "delivered".to_owned(),
-        Err(Failure::Retry(error)) => format!("retry: {error:#}"),
-        Err(Failure::Reject(error)) => format!("reject: {error:#}"),
-    }
+    ended(handler.handle(delivery).await)
 }
 
 #[tokio::test]
@@ -470,5 +466,39 @@ async fn what_is_filtered_is_done_with() {
         assert!(handler.handle(delivery).await.unwrap().is_empty());
     }
     assert_eq!(receiver.ids(), [one(example()).id]);
+    cx.stop();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_alert_is_never_resolved_before_it_is_raised() {
+    let cx = Cx::for_tests();
+    let receiver = Receiver::failing(1);
+    let url = receiver.start(&cx).await;
+    let sink = Sink::of(SinkConfig::Webhook(webhook(&format!("{url}/200"))));
+    let (name, client) = ("hook".parse().unwrap(), send::client().unwrap());
+    let handler = SinkHandler::new(&cx, &name, &sink, &client);
+    let handler = handler.unwrap().holding(Duration::ZERO);
+    let resolved = Alert {
+        state: AlertState::Resolved,
+        ..example()
+    };
+    let tell = async |alert: &Alert, sequence: u64| {
+        let delivery = Delivery::of_event(&Slug::default_tenant(), alert.clone());
+        handler
+            .handle(Delivery {
+                sequence,
+                ..delivery
+            })
+            .await
+    };
+    assert!(matches!(tell(&example(), 1).await, Err(Failure::Retry(_))));
+    // The receiver is back when the second comes for the first time, and the first not yet again.
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    assert!(matches!(tell(&resolved, 2).await, Err(Failure::Retry(_))));
+    let raised = example();
+    let (second, first) = tokio::join!(tell(&resolved, 2), tell(&raised, 1));
+    assert!(first.is_ok() && second.is_ok(), "{first:?} {second:?}");
+    let (raised, resolved) = (one(example()).id, one(resolved).id);
+    assert_eq!(receiver.ids(), [raised.clone(), raised, resolved]);
     cx.stop();
 }

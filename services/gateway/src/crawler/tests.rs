@@ -73,7 +73,8 @@ impl World {
         let analyzers = vec![analyzer("dpkg")];
         let sources = Arc::new(Sources::of("main", Arc::clone(client)));
         let configs = [source.clone()];
-        let router = Router::new(&cx, store.clone(), &configs, sources, analyzers.clone());
+        let told_at_once = (configs.as_slice(), 16);
+        let router = Router::new(&cx, store.clone(), told_at_once, sources, analyzers.clone());
         let crawler = Crawler {
             cx,
             source,

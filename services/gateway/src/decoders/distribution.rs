@@ -7,10 +7,11 @@
 use jiff::Timestamp;
 use model::Digest;
 use serde::Deserialize;
+use serde_json::Value;
 
 use super::{
-    Decoder, Happened, HookRequest, Proof, Secrets, Told, Undecodable, Unproven, bearer,
-    check_names, clip,
+    Decoder, Happened, Heard, HookRequest, Proof, Secrets, Told, Undecodable, Unproven, bearer,
+    check_names, clip, each,
 };
 
 /// The decoder.
@@ -20,7 +21,7 @@ pub(crate) struct Distribution;
 /// The body. What is not here is not looked at; new fields do no harm.
 #[derive(Deserialize)]
 struct Envelope {
-    events: Vec<Event>,
+    events: Vec<Value>,
 }
 
 #[derive(Deserialize)]
@@ -71,22 +72,10 @@ impl Decoder for Distribution {
         }
     }
 
-    fn decode(
-        &self,
-        request: &HookRequest<'_>,
-        events_max: usize,
-    ) -> Result<Vec<Told>, Undecodable> {
+    fn decode(&self, request: &HookRequest<'_>, events_max: usize) -> Result<Heard, Undecodable> {
         let envelope: Envelope = serde_json::from_slice(request.body)
             .map_err(|error| Undecodable::Form(error.to_string()))?;
-        let found = envelope.events.len();
-        if found > events_max {
-            return Err(Undecodable::TooMany {
-                found,
-                max: events_max,
-            });
-        }
-        let told = envelope.events.into_iter().map(told);
-        told.filter_map(Result::transpose).collect()
+        each(envelope.events, events_max, told)
     }
 }
 
@@ -137,7 +126,7 @@ mod tests {
 
     use super::*;
 
-    fn decode(body: &str) -> Result<Vec<Told>, Undecodable> {
+    fn decode(body: &str) -> Result<Heard, Undecodable> {
         let headers = HeaderMap::new();
         Distribution.decode(
             &HookRequest {
@@ -164,10 +153,42 @@ mod tests {
             r#"{"repository": "a", "digest": "sha256:12"}"#,
         ] {
             let body = format!(r#"{{"events": [{}]}}"#, event("delete", target));
-            assert!(
-                matches!(decode(&body), Err(Undecodable::Name(_))),
-                "{target}"
-            );
+            let heard = decode(&body).unwrap();
+            assert_eq!(heard.told, [], "{target}");
+            let [broken] = heard.broken.as_slice() else {
+                panic!("{target}: {:?}", heard.broken);
+            };
+            assert!(matches!(broken.why, Undecodable::Name(_)), "{broken}");
+        }
+    }
+
+    #[test]
+    fn a_broken_event_costs_nothing_but_itself() {
+        let good = |tag: &str| {
+            event(
+                "delete",
+                &format!(r#"{{"repository": "a", "tag": "{tag}"}}"#),
+            )
+        };
+        for (broken, says) in [
+            (
+                event("delete", r#"{"repository": "a", "tag": 7}"#),
+                "event 1 (`1`): ",
+            ),
+            (
+                event("delete", r#"{"repository": "../a"}"#),
+                "event 1 (`1`): it names `../a`",
+            ),
+            (r#"{"id": "x", "target": {}}"#.to_owned(), "event 1 (`x`): "),
+            ("7".to_owned(), "event 1: "),
+        ] {
+            let body = format!(r#"{{"events": [{}, {broken}, {}]}}"#, good("1"), good("2"));
+            let heard = decode(&body).unwrap();
+            let tags: Vec<_> = heard.told.iter().map(|told| told.tag.as_deref()).collect();
+            assert_eq!(tags, [Some("1"), Some("2")], "{broken}");
+            assert_eq!(heard.broken.len(), 1, "{broken}");
+            let said = heard.broken[0].to_string();
+            assert!(said.starts_with(says), "{said}");
         }
     }
 
@@ -183,11 +204,12 @@ mod tests {
 
     #[test]
     fn other_bodies_are_refused_and_unknown_actions_ignored() {
-        for body in ["", "[]", "{}", r#"{"events": 1}"#, r#"{"events": [{}]}"#] {
+        for body in ["", "[]", "{}", r#"{"events": 1}"#] {
             assert!(matches!(decode(body), Err(Undecodable::Form(_))), "{body}");
         }
         let body = format!(r#"{{"events": [{}]}}"#, event("frobnicate", "{}"));
-        assert_eq!(decode(&body).unwrap(), []);
+        let heard = decode(&body).unwrap();
+        assert!(heard.told.is_empty() && heard.broken.is_empty());
     }
 
     proptest::proptest! {

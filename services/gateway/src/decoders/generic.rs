@@ -26,9 +26,11 @@ use axum::http::HeaderMap;
 use jiff::Timestamp;
 use model::{Digest, Fingerprint};
 use serde::Deserialize;
+use serde_json::Value;
 
 use super::{
-    Decoder, Happened, HookRequest, Proof, Secrets, Told, Undecodable, Unproven, check_names, clip,
+    Decoder, Happened, Heard, HookRequest, Proof, Secrets, Told, Undecodable, Unproven,
+    check_names, clip, each,
 };
 
 const HEADER: &str = "x-tidewaiter-signature";
@@ -102,23 +104,11 @@ impl Decoder for Generic {
         Ok(Proof::Signature(Digest::of(&message)))
     }
 
-    fn decode(
-        &self,
-        request: &HookRequest<'_>,
-        events_max: usize,
-    ) -> Result<Vec<Told>, Undecodable> {
-        let entries: Vec<Entry> = serde_json::from_slice(request.body)
+    fn decode(&self, request: &HookRequest<'_>, events_max: usize) -> Result<Heard, Undecodable> {
+        let entries: Vec<Value> = serde_json::from_slice(request.body)
             .map_err(|error| Undecodable::Form(error.to_string()))?;
-        let found = entries.len();
-        if found > events_max {
-            return Err(Undecodable::TooMany {
-                found,
-                max: events_max,
-            });
-        }
         let signed_at = Signed::read(request.headers).map_or(request.now, |signed| signed.at);
-        let told = entries.into_iter().map(|entry| told(entry, signed_at));
-        told.filter_map(Result::transpose).collect()
+        each(entries, events_max, |entry| told(entry, signed_at))
     }
 }
 
@@ -236,7 +226,7 @@ mod tests {
         Generic.authenticate(&request(&headers, body), &secrets)
     }
 
-    fn decode(body: &str) -> Result<Vec<Told>, Undecodable> {
+    fn decode(body: &str) -> Result<Heard, Undecodable> {
         let headers = headers(&format!("t={NOW},v1={}", sign("new", NOW, body)));
         Generic.decode(&request(&headers, body), 3)
     }
@@ -299,8 +289,11 @@ mod tests {
     #[test]
     fn ids_follow_from_content() {
         let ids = |body: &str| -> Vec<_> {
-            let told = decode(body).unwrap();
-            told.into_iter()
+            let heard = decode(body).unwrap();
+            assert!(heard.broken.is_empty(), "{:?}", heard.broken);
+            heard
+                .told
+                .into_iter()
                 .map(|told| told.sender_id.unwrap())
                 .collect()
         };
@@ -327,7 +320,7 @@ mod tests {
 
     #[test]
     fn what_is_no_list_of_entries_is_refused() {
-        for body in ["", "{}", r#"[{"action": "pushed"}]"#, "[1]"] {
+        for body in ["", "{}", "1"] {
             assert!(matches!(decode(body), Err(Undecodable::Form(_))), "{body}");
         }
         let many = format!("[{}]", [&BODY[1..BODY.len() - 1]; 4].join(","));
@@ -335,10 +328,23 @@ mod tests {
             decode(&many),
             Err(Undecodable::TooMany { found: 4, max: 3 })
         ));
-        let pushed = r#"[{"action": "pushed", "repository": "a"}]"#;
-        assert!(matches!(decode(pushed), Err(Undecodable::Form(_))));
-        let evil = r#"[{"action": "deleted", "repository": "evil.example:80/a:b"}]"#;
-        assert!(matches!(decode(evil), Err(Undecodable::Name(_))));
+    }
+
+    #[test]
+    fn a_broken_entry_costs_nothing_but_itself() {
+        for broken in [
+            r#"{"action": "pushed"}"#,
+            r#"{"action": "pushed", "repository": "a"}"#,
+            r#"{"action": "deleted", "repository": "evil.example:80/a:b"}"#,
+            r#"{"action": "pushed", "repository": "a", "tag": "1", "occurred_at": "soon"}"#,
+            "1",
+        ] {
+            let body = format!("[{broken}, {}", &BODY[1..]);
+            let heard = decode(&body).unwrap();
+            assert_eq!(heard.told.len(), 1, "{broken}");
+            let places: Vec<_> = heard.broken.iter().map(|broken| broken.at).collect();
+            assert_eq!(places, [0], "{broken}");
+        }
     }
 
     proptest::proptest! {

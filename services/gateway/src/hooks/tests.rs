@@ -96,6 +96,27 @@ async fn a_push_becomes_an_event_of_the_sources_tenant() {
 }
 
 #[tokio::test]
+async fn an_event_that_cannot_be_understood_costs_the_others_nothing_and_is_named() {
+    let mut request: Value = serde_json::from_slice(&body()).unwrap();
+    let broken = json!({"id": "odd", "action": "push", "target": {"repository": 7}});
+    request["events"].as_array_mut().unwrap().insert(0, broken);
+    let body = serde_json::to_vec(&request).unwrap();
+    let (status, answer, events) = check("/hooks/main", "demo-hook-token", body).await;
+    assert_eq!((status, events.len()), (StatusCode::ACCEPTED, 1));
+    insta::assert_json_snapshot!(answer, @r#"
+    {
+      "accepted": 1,
+      "refused": {
+        "count": 1,
+        "events": [
+          "event 0 (`odd`): it is not what this kind of source sends: invalid type: integer `7`, expected a string"
+        ]
+      }
+    }
+    "#);
+}
+
+#[tokio::test]
 async fn who_does_not_prove_itself_is_refused_and_told_how() {
     let (status, answer, events) = check("/hooks/main", "wrong", body()).await;
     assert_eq!((status, events.len()), (StatusCode::UNAUTHORIZED, 0));

@@ -24,6 +24,8 @@ struct Fake {
     answers: Mutex<BTreeMap<String, Result<Resolved, OciError>>>,
     tags: Mutex<BTreeMap<String, Digest>>,
     asked: Mutex<Vec<String>>,
+    /// It never answers where a tag leads.
+    hangs: bool,
 }
 
 impl Source for Fake {
@@ -57,6 +59,9 @@ impl Client for Fake {
         _repository: &'a str,
         tag: &'a str,
     ) -> BoxFuture<'a, Result<Option<Digest>, OciError>> {
+        if self.hangs {
+            return std::future::pending().boxed();
+        }
         let tags = self.tags.lock().unwrap();
         let found = match tag.parse::<Digest>() {
             Ok(digest) => tags.values().copied().find(|known| *known == digest),
@@ -89,15 +94,21 @@ impl World {
     fn new() -> Self {
         let registry = Arc::new(Fake::default());
         let store = Store::memory();
-        let config = serde_json::json!({"name": "main", "registry": "r.example"});
-        let config = serde_json::from_value(config).unwrap();
+        let configs = [("main", "r.example"), ("slow", "slow.example")].map(|(name, registry)| {
+            let config = serde_json::json!({"name": name, "registry": registry});
+            serde_json::from_value(config).unwrap()
+        });
         let client: Arc<dyn Client> = Arc::<Fake>::clone(&registry);
-        let sources = Arc::new(Sources::of("main", client));
+        let slow = Arc::new(Fake {
+            hangs: true,
+            ..Fake::default()
+        });
+        let sources = Arc::new(Sources::of("main", client).and("slow", slow));
         let cx = Cx::for_tests();
         let router = Router::new(
             &cx,
             store.clone(),
-            &[config],
+            (&configs, 4),
             sources,
             vec![analyzer("dpkg")],
         );
@@ -699,4 +710,30 @@ fn names_are_bounded_and_gone_ones_go_first() {
     names::bound(&mut references);
     assert_eq!(references.len(), 1000);
     assert!(references.iter().all(|seen| seen.gone_at.is_none()));
+}
+
+#[tokio::test]
+async fn a_source_that_does_not_answer_leaves_room_for_the_others() {
+    let world = World::new();
+    let of_slow = |tag: &str| {
+        let Routed::Pushed(event) = pushed(Some(tag), None, 1) else {
+            panic!("it is a push")
+        };
+        let source = "slow".parse().unwrap();
+        Routed::Pushed(ImagePushed { source, ..event })
+    };
+    let mut hanging = Vec::new();
+    for tag in ["1", "2", "3"] {
+        let mut routing = Box::pin(world.try_route(of_slow(tag)));
+        assert!(routing.as_mut().now_or_never().is_none(), "{tag}");
+        hanging.push(routing);
+    }
+    let beyond = world.try_route(of_slow("4")).now_or_never();
+    assert!(matches!(beyond, Some(Err(Failure::Later(_)))), "{beyond:?}");
+    world.answer(&digest("a").to_string(), Ok(one("a")));
+    world.push("1", "a", 1).await;
+    assert_eq!(world.names(digest("a")).await.len(), 1);
+    drop(hanging);
+    let mut again = Box::pin(world.try_route(of_slow("4")));
+    assert!(again.as_mut().now_or_never().is_none());
 }

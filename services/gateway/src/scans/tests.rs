@@ -276,7 +276,7 @@ async fn callbacks_go_to_configured_hosts_alone() {
     );
     insta::assert_json_snapshot!(answer, @r#"
     {
-      "detail": "`callback` leads to `http://169.254.169.254:80`, which is not among the configured hosts",
+      "detail": "`callback` is refused: it leads to `http://169.254.169.254:80`, which is not among the configured hosts",
       "error": "unprocessable_entity",
       "hint": "the operator lists hosts in `gateway.callback_hosts`, with their port; they are reached by https unless they are listed with `http://`",
       "status": 422

@@ -134,7 +134,7 @@ fn questions() -> Vec<Route<Api>> {
         .answers::<health::Health>(OK, "the state of this moment"),
         READ.get(
             "/v1/events",
-            "getEvents",
+            "streamEvents",
             "What happens, as it happens",
             events::get,
         )

@@ -60,6 +60,13 @@ pub(super) fn image(tenant: &Slug, image: Digest) -> Vec<u8> {
     ending(&[tenant.as_str()], image)
 }
 
+/// Reads what [`image`] wrote.
+pub(super) fn image_of(key: &[u8]) -> Option<(Slug, Digest)> {
+    let tenant = key.split(|byte| *byte == 0).next()?;
+    let tenant = std::str::from_utf8(tenant).ok()?.parse().ok()?;
+    Some((tenant, digest_at_end(key)?))
+}
+
 pub(super) fn name(tenant: &Slug, repository: &str, tag: Option<&str>, image: Digest) -> Vec<u8> {
     ending(
         &[tenant.as_str(), repository, tag.unwrap_or_default()],

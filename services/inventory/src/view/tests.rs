@@ -324,3 +324,49 @@ fn a_view_made_from_the_newest_records_is_the_same_as_one_that_saw_them_all() {
         assert_eq!(has(&all), has(&newest), "{name}");
     }
 }
+
+#[test]
+fn a_bucket_that_was_made_anew_is_forgotten_and_no_other() {
+    let mut world = World::new();
+    let found = [vulnerability("CVE-2026-1", &[])];
+    let one = "a";
+    let other = (0..)
+        .map(|n| format!("b{n}"))
+        .find(|name| digest(name).partition() != digest(one).partition())
+        .unwrap();
+    for image in [one, other.as_str()] {
+        world.take(image, What::Known, known(&[(image, Some("1"), false)]));
+        world.take(image, What::Scanned, scanned(&[package("six", "1")]));
+        world.take(image, What::Assessed, assessed(digest(image), &found));
+    }
+    let bucket = model::event::images_bucket(digest(one).partition());
+    let write = Write {
+        bucket: bucket.clone(),
+        sequence: 6,
+        fact: None,
+    };
+    world.view.apply(&write).unwrap();
+    let begin = |last, made| world.view.begin(&bucket, last, made).unwrap();
+    // The first time nothing is known of it, and a bucket that goes on is the same.
+    assert_eq!((begin(6, "monday"), begin(9, "monday")), (6, 6));
+    assert_eq!(world.names().len(), 2);
+    // One with more changes than the view has seen may still be another.
+    assert_eq!(begin(9, "tuesday"), 0);
+    assert_eq!(world.view.cursor(&bucket).unwrap(), 0);
+    assert_eq!(world.names(), [format!("r.example/{other}:1")]);
+    assert_eq!(world.view.image(&tenant(), digest(one)).unwrap(), None);
+    assert_eq!(world.affected("CVE-2026-1"), [digest(&other)]);
+    let has = |image| world.view.has_package(&tenant(), "six", digest(image));
+    assert!(!has(one).unwrap() && has(&other).unwrap());
+
+    // What was followed before buckets were told apart.
+    let old = model::event::images_bucket(digest(&other).partition());
+    let write = Write {
+        bucket: old.clone(),
+        sequence: 9,
+        fact: None,
+    };
+    world.view.apply(&write).unwrap();
+    assert_eq!(world.view.begin(&old, 3, "tuesday").unwrap(), 0);
+    assert_eq!(world.names(), Vec::<String>::new());
+}

@@ -16,8 +16,8 @@ use testkit::NatsServer;
 
 use super::Partitions;
 use crate::{
-    Advisories, Config, FeedLimits, Import, Mode, handler::tests::list, head::Head, leader,
-    stage::tests::records, upload,
+    Advisories, Config, FeedLimits, Import, Mode, handler::tests::list, head::Head, index::Index,
+    leader, stage::tests::records, upload,
 };
 
 const PATIENCE: Duration = Duration::from_secs(30);
@@ -150,4 +150,28 @@ async fn what_a_late_owner_writes_from_old_advisories_is_assessed_again() {
     assert_eq!(world.assessed().await.unwrap().body.advisory, 3);
     world.cx.stop();
     assert!(world.cx.finish(PATIENCE).await);
+}
+
+#[test]
+fn the_index_of_a_bucket_that_was_made_anew_begins_again() {
+    let dir = tempfile::tempdir().unwrap();
+    let advisories = Advisories::open(dir.path()).unwrap();
+    let index = Index::new(advisories.database().unwrap());
+    let image = RecordKey::new(&Slug::default_tenant(), Digest::of(b"image"), What::Scanned);
+    let partition = image.image.partition();
+    let begin = |last, made| index.begin(partition, last, made).unwrap();
+    assert_eq!(begin(0, "monday"), 0);
+    let fill = || {
+        index.put_scan(&image, 4, Default::default).unwrap();
+        index.set_cursor(partition, 5).unwrap();
+    };
+    fill();
+    assert_eq!(begin(7, "monday"), 5);
+    assert!(index.get(&image).unwrap().is_some());
+    // It has more changes than were seen here, and is another bucket all the same.
+    assert_eq!((begin(7, "tuesday"), begin(7, "tuesday")), (0, 0));
+    assert_eq!(index.get(&image).unwrap(), None);
+    fill();
+    assert_eq!(begin(4, "tuesday"), 0);
+    assert_eq!(index.get(&image).unwrap(), None);
 }

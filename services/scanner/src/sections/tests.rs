@@ -33,7 +33,7 @@ async fn a_layer_is_read_once_however_many_images_and_workers_want_it_at_once() 
     let (one, two) = (fleet.worker().await, fleet.worker().await);
     let base = base();
     let origin = Origin::of(&[&base]);
-    origin.hold();
+    origin.hold(base.digest);
     let tops: Vec<_> = (0..8)
         .map(|n| python_layer(&[("flask", &format!("2.0.{n}"))]).build())
         .collect();
@@ -221,7 +221,7 @@ async fn a_source_that_refuses_fails_its_own_image_and_no_other() {
         let image = image_of(&[&layer]);
         let (bad, good) = (Origin::of(&[&layer]), Origin::of(&[&layer]));
         bad.set(way);
-        bad.hold();
+        bad.hold(layer.digest);
         let (one, two) = (fleet.worker().await, fleet.worker().await);
         let same = fleet.worker().await;
         let refused = one.scan(&image, &bad);

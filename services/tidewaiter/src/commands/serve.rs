@@ -1,8 +1,13 @@
 //! `serve`: the control plane.
 
-use std::{path::Path, time::Duration};
+use std::{
+    net::SocketAddr,
+    path::{Path, PathBuf},
+    time::Duration,
+};
 
 use anyhow::Context as _;
+use axum::Router;
 use bus::{Bus, PrivateServer};
 use chassis::{Cx, telemetry::Telemetry};
 use tokio::net::TcpListener;
@@ -12,13 +17,18 @@ use crate::{
     cli::{Role, ServeArgs},
     config::Config,
     exit::Exit,
-    roles, tokens,
+    roles::Starting,
+    tokens,
 };
 
 /// How long a stopping process waits for work at hand. Kubernetes waits 30 s by default.
 const DRAIN: Duration = Duration::from_secs(25);
 /// How long the last telemetry may take to get out.
 const FLUSH: Duration = Duration::from_secs(3);
+/// How long the first connection to NATS may take before what works without it is served.
+const FIRST_LOOK: Duration = Duration::from_secs(2);
+/// How often it is said that NATS is not there.
+const WAITING: Duration = Duration::from_secs(30);
 
 pub(crate) async fn run(config: Config, args: ServeArgs) -> anyhow::Result<Exit> {
     let config = config.for_serve(&args);
@@ -49,47 +59,132 @@ async fn serve(
         .with_context(|| format!("making the data directory `{}`", dir.display()))?;
     // Held to the end: the server goes when it is dropped.
     let (bus_config, _server) = broker(cx, config, dir).await?;
-    let bus = Bus::connect(cx, &bus_config, "tidewaiter")
+    let bus = Bus::connect_later(cx, &bus_config, "tidewaiter")
         .await
         .context("connecting to NATS")?;
-    bus.provision()
-        .await
-        .context("setting up streams and buckets")?;
-    let token = tokens::bootstrap(cx, &bus.store(), dir).await?;
-
     let roles = if args.roles.is_empty() {
         Role::ALL.to_vec()
     } else {
         args.roles.clone()
     };
-    let router = roles::start(cx, &bus, config, &roles, telemetry).await?;
-    let listen = &config.http.listen;
-    let listener = TcpListener::bind(listen)
-        .await
-        .with_context(|| format!("listening on `{listen}`"))?;
-    let address = listener
-        .local_addr()
-        .context("asking for the listener's address")?;
-    let address_file = dir.join("http.addr");
-    std::fs::write(&address_file, address.to_string())
-        .with_context(|| format!("writing `{}`", address_file.display()))?;
-    let http = cx.clone();
-    cx.spawn("http", async move {
-        chassis::http::serve(&http, listener, router).await;
-    });
-    info!(
-        "tidewaiter {} serves http://{address}; the admin token is in {}",
-        env!("CARGO_PKG_VERSION"),
-        token.display()
-    );
+    let mut signal = std::pin::pin!(chassis::shutdown_signal());
     tokio::select! {
-        signal = chassis::shutdown_signal() => {
-            let name = signal.context("waiting for signals")?;
-            info!("{name}: finishing what is at hand; a second signal stops at once");
-        }
+        started = start(cx, &bus, config, &roles, telemetry) => started?,
+        signal = &mut signal => return stop(signal),
+    }
+    tokio::select! {
+        signal = signal => stop(signal),
         () = cx.stopped() => anyhow::bail!("a part of this process broke; the log says which"),
     }
+}
+
+fn stop(signal: std::io::Result<&str>) -> anyhow::Result<()> {
+    let name = signal.context("waiting for signals")?;
+    info!("{name}: finishing what is at hand; a second signal stops at once");
     Ok(())
+}
+
+/// Starts the roles and listens. Where NATS is not there yet, what works without it is served while
+/// the others wait.
+async fn start(
+    cx: &Cx,
+    bus: &Bus,
+    config: &Config,
+    roles: &[Role],
+    telemetry: &Telemetry,
+) -> anyhow::Result<()> {
+    let dir = config.data_dir.path();
+    let listener = Listener::bind(&config.http.listen).await?;
+    let starting = Starting::begin(cx, bus, config, roles, telemetry).await?;
+    let (early, mut is_served) = (cx.child(), false);
+    let found = bus.connected(FIRST_LOOK).await;
+    let mut away = found.err().map(anyhow::Error::from);
+    let token = loop {
+        if let Some(why) = away.take() {
+            if !is_served {
+                listener.serve(&early, dir, starting.routes())?;
+                is_served = true;
+            }
+            wait_for(cx, bus, &starting, why).await;
+        }
+        match prepare(cx, bus, dir).await {
+            Ok(token) => break token,
+            // It went away again.
+            Err(error) if !bus.is_connected() => away = Some(error),
+            Err(error) => return Err(error),
+        }
+    };
+    let router = starting.finish().await?;
+    listener.serve(cx, dir, router)?;
+    early.stop();
+    info!(
+        "tidewaiter {} serves http://{}; the admin token is in {}",
+        env!("CARGO_PKG_VERSION"),
+        listener.address,
+        token.display()
+    );
+    Ok(())
+}
+
+/// Sets up what roles find in NATS; where the admin token lies.
+async fn prepare(cx: &Cx, bus: &Bus, dir: &Path) -> anyhow::Result<PathBuf> {
+    bus.provision()
+        .await
+        .context("setting up streams and buckets")?;
+    tokens::bootstrap(cx, &bus.store(), dir).await
+}
+
+/// Waits until NATS is there, and says so until then.
+async fn wait_for(cx: &Cx, bus: &Bus, starting: &Starting<'_>, mut why: anyhow::Error) {
+    let roles = starting.waiting().join(", ");
+    loop {
+        if roles.is_empty() {
+            warn!("NATS is away, events are accepted and wait in the spool: {why:#}");
+        } else {
+            let text = format!("these roles wait for NATS before they start: {roles}; {why:#}");
+            warn!("{text}");
+            cx.notes().set("roles", Some(text));
+        }
+        match bus.connected(WAITING).await {
+            Ok(()) => break,
+            Err(error) => why = error.into(),
+        }
+    }
+    cx.notes().set("roles", None);
+}
+
+/// The socket, for one server after another.
+struct Listener {
+    socket: std::net::TcpListener,
+    address: SocketAddr,
+}
+
+// === impl Listener ===
+
+impl Listener {
+    async fn bind(address: &str) -> anyhow::Result<Self> {
+        let bound = TcpListener::bind(address).await;
+        let bound = bound.with_context(|| format!("listening on `{address}`"))?;
+        let socket = bound.into_std().context("setting up the listener")?;
+        let address = socket
+            .local_addr()
+            .context("asking for the listener's address")?;
+        Ok(Self { socket, address })
+    }
+
+    /// Serves until `cx` stops, and writes down where.
+    fn serve(&self, cx: &Cx, dir: &Path, router: Router) -> anyhow::Result<()> {
+        let listener = self.socket.try_clone().and_then(TcpListener::from_std);
+        let listener = listener.context("setting up the listener")?;
+        let address_file = dir.join("http.addr");
+        std::fs::write(&address_file, self.address.to_string())
+            .with_context(|| format!("writing `{}`", address_file.display()))?;
+        let http = cx.clone();
+        cx.spawn("http", async move {
+            chassis::http::serve(&http, listener, router).await;
+        });
+        Ok(())
+    }
 }
 
 /// The broker to use: the one that is named, or a private one that dies with us.

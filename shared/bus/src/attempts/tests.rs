@@ -1,8 +1,5 @@
 use std::{
-    sync::{
-        Arc, Mutex,
-        atomic::{AtomicU32, Ordering},
-    },
+    sync::{Arc, Mutex},
     time::Duration,
 };
 
@@ -13,7 +10,7 @@ use model::{
 
 use super::*;
 use crate::{
-    Config, Consume, Delivery, Failure, Handler, Outcome,
+    Config, Consume, Delivery, Failure, GivenUp, Handler, Outcome,
     testing::{World, eventually, letters, queue_is_empty},
 };
 
@@ -34,7 +31,7 @@ enum Does {
 struct Jobs {
     act: Arc<Act>,
     begun: Arc<Mutex<Vec<(String, bool)>>>,
-    answered: Arc<AtomicU32>,
+    answered: Arc<Mutex<Vec<GivenUp>>>,
 }
 
 impl Jobs {
@@ -52,6 +49,17 @@ impl Jobs {
         let of_job = begun.iter().filter(|(job, _)| job == name);
         let alone = of_job.clone().filter(|(_, alone)| *alone).count();
         (of_job.count(), alone)
+    }
+
+    /// One answer was given, for this reason, and stored.
+    async fn answered_once(&self, name: &str, bus: &Bus, is_expected: impl Fn(&GivenUp) -> bool) {
+        let answered = self.answered.lock().unwrap().clone();
+        let [why] = answered.as_slice() else {
+            panic!("one answer, not {answered:?}");
+        };
+        assert!(is_expected(why), "{why:?}");
+        let answer = bus.store().record::<Known>(&key(name)).await.unwrap();
+        assert!(answer.is_some());
     }
 
     async fn until_begun(&self, name: &str, times: usize) {
@@ -72,13 +80,12 @@ impl Handler for Jobs {
         }
     }
 
-    async fn condemned(
+    async fn given_up(
         &self,
         delivery: Delivery<ImageScan>,
-        cause: &str,
+        why: &GivenUp,
     ) -> Result<Outcome, Failure> {
-        assert!(cause.contains("3 times"), "{cause}");
-        self.answered.fetch_add(1, Ordering::SeqCst);
+        self.answered.lock().unwrap().push(why.clone());
         Ok(Outcome::none().put(&key(&delivery.body.cause), &Known::default(), 0)?)
     }
 }
@@ -150,9 +157,8 @@ async fn three_deaths_the_last_one_alone_make_a_dead_letter_that_was_answered_fo
     assert_eq!((counts.crashes, counts.transient), (3, 0));
     queue_is_empty(bus).await;
     assert_eq!(handler.begun("poison"), (3, 1));
-    assert_eq!(handler.answered.load(Ordering::SeqCst), 1);
-    let answer = bus.store().record::<Known>(&key("poison")).await.unwrap();
-    assert!(answer.is_some());
+    let is_expected = |why: &GivenUp| matches!(why, GivenUp::Broken(_));
+    handler.answered_once("poison", bus, is_expected).await;
     eventually("the record goes", async || {
         attempts(bus, 1).await == Attempts::default()
     })
@@ -225,13 +231,70 @@ async fn what_fails_for_too_long_is_a_dead_letter_with_its_cause() {
     let bus = &world.bus;
     let handler = Jobs::new(|_| Does::Fails);
     publish(bus, "unlucky").await;
-    bus.consume(&world.cx, jobs(bus, 4), handler);
+    bus.consume(&world.cx, jobs(bus, 4), Arc::clone(&handler));
     let letters = letters(bus, 1).await;
     let cause = &letters[0].cause;
     assert!(cause.ends_with("s: source is down"), "{cause}");
     assert!(letters[0].attempts.transient > 2, "{cause}");
     assert_eq!(letters[0].attempts.crashes, 0);
     queue_is_empty(bus).await;
+    // Whoever waits for it was told, before it became a dead letter.
+    handler
+        .answered_once("unlucky", bus, |why| *why == GivenUp::Away(cause.clone()))
+        .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_breaks_its_handler_is_answered_for_too() {
+    let Some(world) = world().await else {
+        return;
+    };
+    let bus = &world.bus;
+    let handler = Jobs::new(|_| panic!("a bug"));
+    publish(bus, "broken").await;
+    bus.consume(&world.cx, jobs(bus, 4), Arc::clone(&handler));
+    let letters = letters(bus, 1).await;
+    assert!(letters[0].cause.contains("a bug"), "{}", letters[0].cause);
+    handler
+        .answered_once("broken", bus, |why| matches!(why, GivenUp::Broken(_)))
+        .await;
+}
+
+/// A consumer that never gives up.
+struct Patient(Arc<Jobs>);
+
+impl Handler for Patient {
+    type Input = ImageScan;
+
+    const GIVES_UP: bool = false;
+
+    async fn handle(&self, delivery: Delivery<ImageScan>) -> Result<Outcome, Failure> {
+        self.0.handle(delivery).await
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_consumer_that_never_gives_up_tries_until_it_works() {
+    let Some(world) = World::with(|config| Config {
+        retry_for_s: 0,
+        ..config
+    })
+    .await
+    else {
+        return;
+    };
+    let bus = &world.bus;
+    let handler = Jobs::new(|delivery| match delivery.attempt {
+        ..=5 => Does::Fails,
+        _ => Does::Ends,
+    });
+    publish(bus, "patient").await;
+    let patient = Arc::new(Patient(Arc::clone(&handler)));
+    bus.consume(&world.cx, jobs(bus, 4), patient);
+    handler.until_begun("patient", 6).await;
+    queue_is_empty(bus).await;
+    let letters = bus.dead_letters(None, 10).await.unwrap();
+    assert!(letters.letters.is_empty(), "{letters:?}");
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -12,13 +12,13 @@ use anyhow::{Context as _, anyhow};
 use bytes::Bytes;
 use chassis::{Cx, Lost, telemetry};
 use futures::FutureExt;
-use model::event::Priority;
+use model::event::{Attempts, Priority};
 use tokio::time::{Instant, sleep};
 use tracing::{Instrument, Span, field};
 
 use super::{Arrived, Consume, Held, Hold, message::Identity, settle::End};
 use crate::{
-    Bus, Delivery, Failure, Handler, Input, Outcome, Slots,
+    Bus, Delivery, Failure, GivenUp, Handler, Input, Outcome, Slots,
     attempts::{CRASHES_MAX, Ledger, Taken},
     dlq,
     error::{BusError, PutError, StoreError},
@@ -96,7 +96,7 @@ impl<H: Handler> Server<H> {
             let end = tokio::select! {
                 biased;
                 end = self.run(&arrived, &hold) => end,
-                () = self.give_up(&hold) => End::Stopped,
+                () = self.stopped(&hold) => End::Stopped,
             };
             let outcome = self.settle(&arrived, &hold, end).await;
             metrics().consumed(&self.consume.durable, outcome, started.elapsed());
@@ -139,11 +139,15 @@ impl<H: Handler> Server<H> {
         )
     }
 
-    /// Ends when the process stops, and for a handler that began when the grace is over.
-    async fn give_up(&self, hold: &Hold) {
+    /// Ends when the process stops, and for a handler that began when the grace is over; there is
+    /// none for one that works on what is not ours any more.
+    async fn stopped(&self, hold: &Hold) {
         self.cx.stopped().await;
         if hold.has_begun() {
-            sleep(self.bus.config().grace()).await;
+            tokio::select! {
+                () = sleep(self.bus.config().grace()) => {}
+                () = self.cx.aborted() => {}
+            }
         }
     }
 
@@ -187,9 +191,35 @@ impl<H: Handler> Server<H> {
             alone: H::IS_HAZARDOUS && taken.attempts.crashes.saturating_add(1) >= CRASHES_MAX,
         };
         if H::IS_HAZARDOUS && taken.attempts.condemned {
-            return self.condemn(&opened, hold, &taken).await;
+            let crashes = taken.attempts.crashes;
+            let cause = format!("it killed its process {crashes} times, the last time alone");
+            if taken.unanswered {
+                return End::Reject(anyhow!(cause));
+            }
+            return self.give_up(&opened, hold, GivenUp::Broken(cause)).await;
         }
-        self.handle(&opened, hold).await
+        match self.handle(&opened, hold).await {
+            End::Retry(error) => match self.too_long(&taken.attempts) {
+                Some(tried) => {
+                    let error = error.context(format!("given up after {} s", tried.as_secs()));
+                    let why = GivenUp::Away(format!("{error:#}"));
+                    self.give_up(&opened, hold, why).await
+                }
+                None => End::Retry(error),
+            },
+            End::Reject(error) => {
+                let why = GivenUp::Broken(format!("{error:#}"));
+                self.give_up(&opened, hold, why).await
+            }
+            end => end,
+        }
+    }
+
+    /// For how long a message has failed, where that is longer than it is tried.
+    fn too_long(&self, attempts: &Attempts) -> Option<Duration> {
+        let since = attempts.since.filter(|_| H::GIVES_UP)?;
+        let tried = Duration::try_from(self.cx.now().duration_since(since)).ok()?;
+        (tried > self.bus.config().retry_for()).then_some(tried)
     }
 
     async fn handle(&self, opened: &Opened<'_>, hold: &Hold) -> End {
@@ -203,6 +233,7 @@ impl<H: Handler> Server<H> {
             let outcome = match self.attempt(hold, opened.alone, running).await {
                 Ok(outcome) => outcome,
                 Err(Failure::Retry(error)) => return End::Retry(error),
+                Err(Failure::Later(pause)) => return End::Later(pause),
                 Err(Failure::Reject(error)) => return End::Reject(error),
             };
             match self.finish(outcome).await {
@@ -246,34 +277,32 @@ impl<H: Handler> Server<H> {
     }
 
     /// Lets the handler answer for a message that will not be handled any more.
-    async fn condemn(&self, opened: &Opened<'_>, hold: &Hold, taken: &Taken) -> End {
-        let crashes = taken.attempts.crashes;
-        let cause = format!("it killed its process {crashes} times, the last time alone");
+    async fn give_up(&self, opened: &Opened<'_>, hold: &Hold, why: GivenUp) -> End {
         for _ in 0..CONFLICTS_MAX {
             let Ok(Some(delivery)) = opened.delivery::<H::Input>() else {
                 break;
             };
-            if taken.unanswered {
-                break;
-            }
-            let answering = AssertUnwindSafe(self.handler.condemned(delivery, &cause));
+            let answering = AssertUnwindSafe(self.handler.given_up(delivery, &why));
             let answering = answering.catch_unwind().map(|answer| {
                 answer.unwrap_or_else(|panic| Err(Failure::Reject(anyhow!(panic_text(&*panic)))))
             });
-            match self.attempt(hold, true, answering).await {
+            match self.attempt(hold, opened.alone, answering).await {
                 Ok(outcome) => match self.finish(outcome).await {
                     Ok(End::Retry(error)) => return End::Retry(error),
                     Ok(_) => break,
                     Err(Conflict) => sleep(random::jitter(CONFLICT_PAUSE)).await,
                 },
-                Err(Failure::Retry(error)) => return End::Retry(error.context(cause)),
+                Err(Failure::Retry(error)) => {
+                    return End::Retry(error.context(why.cause().to_owned()));
+                }
+                Err(Failure::Later(pause)) => return End::Later(pause),
                 Err(Failure::Reject(error)) => {
-                    tracing::warn!("nobody answers for a condemned message: {error:#}");
+                    tracing::warn!("nobody answers for a message that is given up: {error:#}");
                     break;
                 }
             }
         }
-        End::Reject(anyhow!(cause))
+        End::Reject(anyhow!(why.cause().to_owned()))
     }
 
     async fn body(&self, arrived: &Arrived) -> Result<Option<Bytes>, StoreError> {

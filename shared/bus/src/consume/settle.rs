@@ -23,6 +23,8 @@ pub(super) enum End {
     /// Nothing to handle: a deletion, a type of a later version, a record replaced long ago.
     Skipped(&'static str),
     Retry(anyhow::Error),
+    /// There was no room for it.
+    Later(Duration),
     Reject(anyhow::Error),
     /// The process stops: somebody else shall have it at once.
     Stopped,
@@ -50,6 +52,11 @@ impl<H: Handler> Server<H> {
                 "stopped"
             }
             End::Retry(error) => self.later(arrived, hold, error).await,
+            End::Later(pause) => {
+                self.note_ending(hold).await;
+                self.send(hold, nak(pause)).await;
+                "later"
+            }
             End::Reject(error) => self.reject(arrived, hold, &error).await,
         }
     }
@@ -83,14 +90,6 @@ impl<H: Handler> Server<H> {
                 ..Attempts::default()
             }
         });
-        let tried = attempts.since.map(|since| now.duration_since(since));
-        let tried = tried.and_then(|tried| Duration::try_from(tried).ok());
-        if let Some(tried) = tried
-            && tried > self.bus.config().retry_for()
-        {
-            let error = error.context(format!("given up after {} s", tried.as_secs()));
-            return self.reject(arrived, hold, &error).await;
-        }
         let delay = backoff(self.bus.config().retry(), attempts.transient);
         self.say_retry(arrived, attempts.transient, &error, delay);
         self.send(hold, nak(delay)).await;

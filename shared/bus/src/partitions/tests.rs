@@ -1,15 +1,21 @@
 use std::{
     collections::{BTreeMap, BTreeSet},
-    sync::{Arc, Mutex},
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicU32, Ordering},
+    },
     time::{Duration, Instant},
 };
 
 use chassis::Cx;
-use model::Partition;
+use model::{
+    Digest, Partition, Slug,
+    event::{ImageScan, JOBS, LEASES, Priority},
+};
 use tokio::runtime::{Builder, Runtime};
 
 use crate::{
-    Bus,
+    Bus, Config, Consume, Delivery, Failure, Handler, Outcome,
     testing::{Server, World, eventually},
 };
 
@@ -188,4 +194,95 @@ async fn a_broker_that_comes_back_finds_every_partition_served_again() {
     served.become_counts(&[("one", 8), ("two", 8)]).await;
     served.assert_never_twice();
     drop((one, two));
+}
+
+/// The first time it goes on for a little after it is asked to stop; from then on it never ends.
+struct Slow {
+    cx: Cx,
+    begun: Arc<AtomicU32>,
+    ended: Arc<AtomicU32>,
+}
+
+impl Handler for Slow {
+    type Input = ImageScan;
+
+    async fn handle(&self, _: Delivery<ImageScan>) -> Result<Outcome, Failure> {
+        if self.begun.fetch_add(1, Ordering::SeqCst) > 0 {
+            std::future::pending::<()>().await;
+        }
+        self.cx.stopped().await;
+        tokio::time::sleep(Duration::from_millis(200)).await;
+        self.ended.fetch_add(1, Ordering::SeqCst);
+        Ok(Outcome::none())
+    }
+}
+
+/// Serves a partition whose handler is at work, then takes the partition away. How many handlers
+/// came to their end.
+async fn ended_after(take_away: impl AsyncFnOnce(&World)) -> Option<u32> {
+    let world = World::with(|config| Config {
+        grace_ms: 20_000,
+        ..config
+    })
+    .await?;
+    let (begun, ended) = (Arc::new(AtomicU32::new(0)), Arc::new(AtomicU32::new(0)));
+    let (bus, counted) = (world.bus.clone(), (Arc::clone(&begun), Arc::clone(&ended)));
+    world
+        .bus
+        .own_partitions(&world.cx, "matcher", move |partition, child| {
+            let (bus, (begun, ended)) = (bus.clone(), counted.clone());
+            Box::pin(async move {
+                if partition == Partition::all().next().unwrap() {
+                    let consume = Consume::new(&bus, JOBS, "image_norm", 1);
+                    let cx = child.clone();
+                    bus.consume(&child, consume, Arc::new(Slow { cx, begun, ended }));
+                }
+            })
+        });
+    let job = ImageScan {
+        image: Digest::of(b"image"),
+        source: "main".parse().unwrap(),
+        repository: "app".to_owned(),
+        reference: "r.example/app:1".to_owned(),
+        index: None,
+        cause: "event".to_owned(),
+        priority: Priority::Norm,
+        force: false,
+    };
+    let tenant = Slug::default_tenant();
+    world.bus.publish(&tenant, &job).await.unwrap();
+    eventually("the handler begins", async || {
+        begun.load(Ordering::SeqCst) == 1
+    })
+    .await;
+    take_away(&world).await;
+    Some(ended.load(Ordering::SeqCst))
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn handlers_of_a_partition_that_is_lost_have_no_grace() {
+    let ended = ended_after(async |world| {
+        let name = format!("partition.matcher.{}", Partition::all().next().unwrap());
+        let store = world.bus.store();
+        // As another process that found the lease expired.
+        store.put(LEASES, &name, &"another", None).await.unwrap();
+        // It is served again when that one is gone, and takes the job again: the first is dropped.
+        eventually("another delivery", async || {
+            let state = crate::attempts::Ledger::new(&world.bus, JOBS, "image_norm", 1);
+            state.read().await.is_ok_and(|(_, revision)| revision > 0)
+        })
+        .await;
+    })
+    .await;
+    assert_ne!(ended, Some(1), "it went on with what is not its own");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn handlers_of_a_partition_that_is_given_up_have_their_grace() {
+    let ended = ended_after(async |world| {
+        world.cx.stop();
+        assert!(world.cx.finish(Duration::from_secs(15)).await);
+    })
+    .await;
+    assert_ne!(ended, Some(0), "it was cut off");
 }

@@ -21,7 +21,7 @@ use tempfile::TempDir;
 use super::{Spool, SpoolError};
 use crate::{
     Bus, Outbox,
-    testing::{Server, eventually},
+    testing::{Disk, Server, eventually},
 };
 
 const MIB: u64 = 1024 * 1024;
@@ -317,4 +317,122 @@ async fn an_outbox_accepts_without_a_server_and_drains_in_order() {
             pushed(n)
         );
     }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_full_disk_refuses_and_loses_nothing_and_one_with_room_goes_on() {
+    let Some(disk) = Disk::mount(512) else {
+        return;
+    };
+    let dir = disk.path().join("spool");
+    let spool = Spool::open(&dir, 100 * MIB).unwrap();
+    let item = |n: u64| Bytes::from(vec![u8::try_from(n).unwrap(); 20_000]);
+    let mut accepted = 0;
+    let refused = loop {
+        match spool.append(item(accepted + 1)).await {
+            Ok(sequence) => accepted = sequence,
+            Err(refused) => break refused,
+        }
+    };
+    assert!(accepted > 10, "{accepted}");
+    let SpoolError::Io(error) = &refused else {
+        panic!("{refused}");
+    };
+    assert_eq!(error.kind(), std::io::ErrorKind::StorageFull);
+    let expected = |to: u64| (1..=to).map(|n| (n, item(n))).collect::<Vec<_>>();
+    assert!(read_all(&spool) == expected(accepted));
+    // What is delivered gives its space back, on a disk that has none left.
+    spool.commit(accepted).await;
+    eventually("the space is given back", async || spool.bytes() == 0).await;
+    let sequence = spool.append(item(accepted + 1)).await.unwrap();
+    assert_eq!(sequence, accepted + 1);
+    drop(spool);
+    let spool = reopen(&dir).await;
+    assert!(read_all(&spool) == [(sequence, item(sequence))]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_outbox_on_a_full_disk_says_so_until_there_is_room() {
+    let (Some(disk), Some(server)) = (Disk::mount(512), Server::start().await) else {
+        return;
+    };
+    let cx = Cx::for_tests();
+    let bus = Bus::connect(&cx, &server.config(), "gateway")
+        .await
+        .unwrap();
+    bus.provision().await.unwrap();
+    let outbox = Outbox::open(&cx, &bus, &disk.path().join("spool"), MIB).unwrap();
+    let tenant = Slug::default_tenant();
+    outbox.enqueue(&tenant, &pushed(1)).await.unwrap();
+    eventually("it is published", async || outbox.pending() == 0).await;
+    let filler = disk.fill();
+    let mut n = 2;
+    // The rest of a block may take one more.
+    while outbox.enqueue(&tenant, &pushed(n)).await.is_ok() {
+        n += 1;
+    }
+    let notes = cx.notes().all();
+    assert!(
+        notes["spool"].contains("senders are told to come again: spool: No space left"),
+        "{notes:?}"
+    );
+    fs::remove_file(filler).unwrap();
+    outbox.enqueue(&tenant, &pushed(n)).await.unwrap();
+    assert!(!cx.notes().all().contains_key("spool"));
+    eventually("all is published", async || outbox.pending() == 0).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_broker_whose_disk_is_full_loses_nothing_that_was_accepted() {
+    let Some(disk) = Disk::mount(64 * 1024) else {
+        return;
+    };
+    let store = TempDir::new_in(disk.path()).unwrap();
+    let Some(mut server) = Server::start_in(store).await else {
+        return;
+    };
+    let cx = Cx::for_tests();
+    let bus = Bus::connect(&cx, &server.config(), "gateway")
+        .await
+        .unwrap();
+    if let Err(error) = bus.provision().await {
+        panic!("{error}");
+    }
+    let dir = TempDir::new().unwrap();
+    let outbox = Outbox::open(&cx, &bus, dir.path(), 64 * MIB).unwrap();
+    let tenant = Slug::default_tenant();
+    let large = |n: usize| ImagePushed {
+        repository: format!("{n}-{}", "x".repeat(100_000)),
+        ..pushed(n)
+    };
+    let filler = disk.fill();
+    for n in 0..20 {
+        outbox.enqueue(&tenant, &large(n)).await.unwrap();
+    }
+    eventually("it is seen", async || {
+        cx.notes().all().contains_key("events in the spool")
+    })
+    .await;
+    assert!(outbox.pending() > 0 && files(dir.path(), "refused").is_empty());
+    fs::remove_file(filler).unwrap();
+    // A server whose disk was full goes on after a restart.
+    server.down();
+    server.up().await;
+    eventually("all is published", async || outbox.pending() == 0).await;
+    assert!(!cx.notes().all().contains_key("events in the spool"));
+    assert!(files(dir.path(), "refused").is_empty());
+    let mut tail = bus
+        .tail(&cx, EVENTS, crate::Start::Sequence(1), "")
+        .await
+        .unwrap();
+    let mut found = std::collections::BTreeSet::new();
+    while found.len() < 20 {
+        let heard = crate::testing::soon(tail.next()).await.unwrap();
+        let crate::Heard::Message(read) = heard else {
+            continue;
+        };
+        let event: ImagePushed = crate::decode(&read.body.unwrap()).unwrap();
+        found.insert(event.repository);
+    }
+    drop(server);
 }

@@ -124,7 +124,7 @@ impl Writer {
         if let Err(error) = self.write(&out) {
             self.shared.give_back(size);
             let kind = error.kind();
-            tracing::error!(%error, "spool: cannot write: {error}");
+            tracing::debug!(%error, "spool: cannot write: {error}");
             for (_, reply) in group {
                 // Who asked may be gone.
                 let _gone = reply
@@ -175,16 +175,24 @@ impl Writer {
         }
     }
 
-    /// Writes the cursor and unlinks segments that are delivered as a whole.
+    /// Unlinks segments that are delivered as a whole, and writes the cursor. In this order, since a
+    /// full disk takes no cursor before something is unlinked; what stands before the first segment
+    /// was delivered in any case.
     fn try_clear(&mut self) -> io::Result<()> {
         let cursor = self.shared.cursor.load(Ordering::Acquire);
+        self.unlink(cursor)?;
+        if cursor + 1 >= self.next && self.size > 0 {
+            self.roll()?;
+            self.unlink(cursor)?;
+        }
         if cursor != self.cursor_written {
             write_cursor(&mut self.cursor, cursor)?;
             self.cursor_written = cursor;
         }
-        if cursor + 1 >= self.next && self.size > 0 {
-            self.roll()?;
-        }
+        Ok(())
+    }
+
+    fn unlink(&self, cursor: u64) -> io::Result<()> {
         let delivered: Vec<(u64, u64)> = {
             let segments = self.shared.segments();
             let ends = segments.keys().skip(1).map(|first| first - 1);

@@ -156,7 +156,7 @@ impl Feed {
             Err(error) => return Ok(Err(error)),
         };
         self.looked_at = opening;
-        let known = self.created.replace(state.created.clone());
+        let known = self.created.replace(state.made.clone());
         if wanted == 1 || self.reader.seeks() {
             return Ok(Ok(Look::GoesOn));
         }
@@ -165,7 +165,7 @@ impl Feed {
             0 => state.last + 1,
             _ => state.first,
         };
-        let is_other = known.as_ref().is_some_and(|known| *known != state.created);
+        let is_other = known.as_ref().is_some_and(|known| *known != state.made);
         let is_ahead = wanted > state.last + 1;
         let missed = |to, next| Missed {
             from: wanted,

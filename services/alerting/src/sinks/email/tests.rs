@@ -5,7 +5,7 @@ use std::{
     sync::{Arc, Mutex},
 };
 
-use bus::{Delivery, Failure, Handler as _};
+use bus::{Delivery, Handler as _};
 use chassis::{Cx, SecretRef};
 use model::Slug;
 use serde_json::json;
@@ -16,7 +16,7 @@ use tokio::{
 
 use crate::{
     sinks::{Sink, SinkHandler, send},
-    testing::example,
+    testing::{ended, example},
 };
 
 #[derive(Clone, Default)]
@@ -94,11 +94,7 @@ async fn delivered(cx: &Cx, port: u16, more: serde_json::Value) -> String {
     let handler = SinkHandler::new(cx, &name, &sink, &send::client().unwrap()).unwrap();
     let handler = handler.holding(std::time::Duration::ZERO);
     let delivery = Delivery::of_event(&Slug::default_tenant(), example());
-    match handler.handle(delivery).await {
-        Ok(_) => "delivered".to_owned(),
-        Err(Failure::Retry(error)) => format!("retry: {error:#}"),
-        Err(Failure::Reject(error)) => format!("reject: {error:#}"),
-    }
+    ended(handler.handle(delivery).await)
 }
 
 #[tokio::test]

@@ -58,7 +58,7 @@ async fn a_lease_that_is_lost_while_the_layer_is_read_does_no_harm() {
     let base = base();
     let image = image_of(&[&base]);
     let (slow, fast) = (Origin::of(&[&base]), Origin::of(&[&base]));
-    slow.hold();
+    slow.hold(base.digest);
     let lease = LeasedSections::lease_name(base.digest, &wanted());
     let away = async {
         slow.until_opened(base.digest).await;

@@ -2,7 +2,7 @@
 
 use model::GapCode;
 
-use super::*;
+use super::{world::Worker, *};
 
 /// Scans an image whose source misbehaves, and again when it does not. Gives the gaps of the first.
 async fn check(way: Way, code: GapCode) {
@@ -13,31 +13,51 @@ async fn check(way: Way, code: GapCode) {
     let (image, origin) = (image_of(&[&layer]), Origin::of(&[&layer]));
     let worker = fleet.worker().await;
     origin.set(way);
-    let partial = soon(worker.scan(&image, &origin)).await.unwrap().report;
-    let codes: Vec<_> = partial.gaps.iter().map(|gap| gap.code).collect();
-    assert!(codes.contains(&code), "{way:?}: {:?}", partial.gaps);
-    assert!(!is_shared(&fleet, &layer).await, "{way:?}");
+    let partial = soon(worker.scan(&image, &origin)).await.unwrap();
+    let gaps = partial.report.gaps;
+    assert!(gaps.iter().any(|gap| gap.code == code), "{way:?}: {gaps:?}");
+    // So another push of it is scanned again.
+    assert!(partial.unfinished, "{way:?}");
+    nothing_is_kept(&fleet, worker, &layer).await;
+}
+
+/// Neither shared nor in memory nor on the disk; and a source that works gives all.
+async fn nothing_is_kept(fleet: &Fleet, worker: Worker, layer: &testkit::Layer) {
+    assert!(!is_shared(fleet, layer).await);
     let nothing = |stored: Stored| match stored {
         Stored::Part(known) => {
             known.entries.is_none() && known.sections.iter().all(Option::is_none)
         }
         Stored::Whole(..) => false,
     };
-    assert!(
-        nothing(worker.get(layer.digest).await),
-        "{way:?}: in the memory"
-    );
+    assert!(nothing(worker.get(layer.digest).await), "in the memory");
     let worker = worker.restarted().await;
-    assert!(
-        nothing(worker.get(layer.digest).await),
-        "{way:?}: on the disk"
-    );
+    assert!(nothing(worker.get(layer.digest).await), "on the disk");
 
-    origin.set(Way::Works);
+    let (image, origin) = (image_of(&[layer]), Origin::of(&[layer]));
     let whole = soon(worker.scan(&image, &origin)).await.unwrap();
     assert_eq!((whole.layers_read, whole.report.packages.len()), (1, 2));
     assert_eq!(whole.report.gaps, []);
-    assert!(is_shared(&fleet, &layer).await);
+    assert!(!whole.unfinished);
+    assert!(is_shared(fleet, layer).await);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_source_that_goes_away_in_the_middle_of_a_layer_is_asked_again_later() {
+    let Some(fleet) = Fleet::start().await else {
+        return;
+    };
+    let layer = python_layer(&[("flask", "2.0.0"), ("requests", "2.19.1")]).build();
+    let (image, origin) = (image_of(&[&layer]), Origin::of(&[&layer]));
+    let worker = fleet.worker().await;
+    origin.set(Way::GoesAway);
+    let error = soon(worker.scan(&image, &origin)).await.unwrap_err();
+    let ScanError::Source { layer: of, error } = error else {
+        panic!("{error}");
+    };
+    assert!(of == layer.digest && error.is_transient(), "{error}");
+    assert_eq!(origin.opened(layer.digest), 1);
+    nothing_is_kept(&fleet, worker, &layer).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -58,6 +58,8 @@ pub(super) enum Way {
     CutsOff,
     /// The stream breaks after half.
     Breaks,
+    /// The stream ends in a 503 after half.
+    GoesAway,
     /// Other bytes of the same length.
     Lies,
     /// The stream stops for longer than a layer may take.
@@ -68,7 +70,7 @@ pub(super) enum Way {
 pub(super) struct Origin {
     blobs: Mutex<HashMap<Digest, Vec<u8>>>,
     opened: watch::Sender<Vec<Digest>>,
-    held: watch::Sender<bool>,
+    held: watch::Sender<Option<Digest>>,
     way: Mutex<Way>,
 }
 
@@ -210,7 +212,7 @@ impl Origin {
         let origin = Arc::new(Self {
             blobs: Mutex::default(),
             opened: watch::Sender::new(Vec::new()),
-            held: watch::Sender::new(false),
+            held: watch::Sender::new(None),
             way: Mutex::new(Way::Works),
         });
         for layer in layers {
@@ -228,13 +230,13 @@ impl Origin {
         *self.way.lock().unwrap_or_else(PoisonError::into_inner) = way;
     }
 
-    /// Opens no stream until [`Self::release`].
-    pub(super) fn hold(&self) {
-        self.held.send_replace(true);
+    /// Opens no stream of a layer until [`Self::release`].
+    pub(super) fn hold(&self, layer: Digest) {
+        self.held.send_replace(Some(layer));
     }
 
     pub(super) fn release(&self) {
-        self.held.send_replace(false);
+        self.held.send_replace(None);
     }
 
     /// How often a layer was asked for.
@@ -267,11 +269,7 @@ impl Origin {
                 what: text,
                 place: host,
             },
-            Way::IsAway => OciError::Unavailable {
-                host,
-                detail: "503".to_owned(),
-                retry_after: None,
-            },
+            Way::IsAway => away(),
             _ => return Ok(Box::new(self.bytes(blob, way))),
         };
         Err(error)
@@ -282,7 +280,7 @@ impl Origin {
         let mut bytes = blobs[&blob.digest].clone();
         let half = bytes.len() / 2;
         match way {
-            Way::CutsOff | Way::Breaks | Way::Stalls => bytes.truncate(half),
+            Way::CutsOff | Way::Breaks | Way::GoesAway | Way::Stalls => bytes.truncate(half),
             // Behind the archive's end, so that all else looks right.
             Way::Lies => *bytes.last_mut().unwrap() ^= 1,
             _ => {}
@@ -310,7 +308,8 @@ impl Source for Origin {
         Box::pin(async move {
             self.opened.send_modify(|opened| opened.push(blob.digest));
             let mut held = self.held.subscribe();
-            held.wait_for(|held| !held).await.unwrap();
+            let is_free = held.wait_for(|held| *held != Some(blob.digest)).await;
+            is_free.unwrap();
             self.stream(blob)
         })
     }
@@ -324,6 +323,7 @@ impl Read for Stream {
         }
         match self.end {
             Way::Breaks => Err(io::Error::other("connection reset")),
+            Way::GoesAway => Err(io::Error::other(away())),
             Way::Stalls => {
                 // What is tested is a clock that runs out.
                 std::thread::sleep(Duration::from_millis(TIME_MS + 200));
@@ -331,6 +331,14 @@ impl Read for Stream {
             }
             _ => Ok(0),
         }
+    }
+}
+
+fn away() -> OciError {
+    OciError::Unavailable {
+        host: "registry.test".to_owned(),
+        detail: "503".to_owned(),
+        retry_after: None,
     }
 }
 

@@ -1,0 +1,203 @@
+use std::sync::atomic::{AtomicU32, Ordering};
+
+use analyzers::PreparedLayer;
+use futures::future::BoxFuture;
+use model::{AnalyzerId, event::Priority};
+
+use super::*;
+use crate::{Claim, Config, LayerSections, sections};
+
+/// An image in a folder.
+struct Folder(Arc<dyn Source>);
+
+impl SourceOf for Folder {
+    fn source(&self, _name: &Slug) -> Option<Arc<dyn Source>> {
+        Some(Arc::clone(&self.0))
+    }
+
+    fn count(&self) -> usize {
+        2
+    }
+}
+
+/// Nothing is known here, and nothing is to be had.
+struct Nowhere(AtomicU32);
+
+impl SourceOf for Nowhere {
+    fn source(&self, _name: &Slug) -> Option<Arc<dyn Source>> {
+        self.0.fetch_add(1, Ordering::SeqCst);
+        None
+    }
+
+    fn count(&self) -> usize {
+        1
+    }
+}
+
+struct Empty;
+
+impl Sections for Empty {
+    fn get<'a>(
+        &'a self,
+        _blob: Digest,
+        wanted: &'a sections::Wanted,
+    ) -> BoxFuture<'a, anyhow::Result<sections::Stored>> {
+        let known = LayerSections {
+            sections: vec![None; wanted.analyzers.len()],
+            ..LayerSections::default()
+        };
+        Box::pin(async { Ok(sections::Stored::Part(known)) })
+    }
+
+    fn put<'a>(
+        &'a self,
+        _wanted: &'a sections::Wanted,
+        _layer: Arc<PreparedLayer>,
+    ) -> BoxFuture<'a, ()> {
+        Box::pin(async {})
+    }
+
+    fn claim<'a>(
+        &'a self,
+        _blob: Digest,
+        _wanted: &'a sections::Wanted,
+    ) -> BoxFuture<'a, anyhow::Result<Option<Claim>>> {
+        Box::pin(async { Ok(Some(Claim::default())) })
+    }
+
+    fn ended<'a>(
+        &'a self,
+        _blob: Digest,
+        _wanted: &'a sections::Wanted,
+    ) -> BoxFuture<'a, anyhow::Result<()>> {
+        Box::pin(async { Ok(()) })
+    }
+}
+
+fn job(image: Digest) -> ImageScan {
+    ImageScan {
+        image,
+        source: "main".parse().unwrap(),
+        repository: "app".to_owned(),
+        reference: "r.example/app:1".to_owned(),
+        index: None,
+        cause: "event".to_owned(),
+        priority: Priority::Norm,
+        force: false,
+    }
+}
+
+async fn gaps(store: &Store, record: &Scanned) -> Vec<Gap> {
+    let packages = store.object(REPORT_OBJECTS, &record.packages).await;
+    let packages: ScannedPackages = packages.unwrap().unwrap();
+    packages.gaps
+}
+
+#[tokio::test]
+async fn an_image_that_kills_its_scanner_has_a_record_with_a_gap_and_can_be_tried_again() {
+    let (store, tenant) = (Store::memory(), Slug::default_tenant());
+    let sources = Arc::new(Nowhere(AtomicU32::new(0)));
+    let reader = Reader::new(Config::default().settings());
+    let ids: Vec<AnalyzerId> = reader.ids();
+    let of_jobs: Arc<dyn SourceOf> = sources.clone();
+    let jobs = ImageJobs::new(Cx::for_tests(), store.clone(), (reader, 4), of_jobs, Empty);
+    let job = job(Digest::of(b"image"));
+    let delivery = || Delivery::of_event(&tenant, job.clone());
+    let why = GivenUp::Broken("it killed its process".to_owned());
+    let outcome = jobs.given_up(delivery(), &why).await;
+    store.apply(&outcome.unwrap()).await.unwrap();
+    let key = RecordKey::new(&tenant, job.image, What::Scanned);
+    let record = store.record::<Scanned>(&key).await.unwrap().unwrap().body;
+    let gaps = gaps(&store, &record).await;
+    let [gap] = gaps.as_slice() else {
+        panic!("one gap, not {gaps:?}");
+    };
+    assert_eq!(
+        (gap.code, gap.hides),
+        (GapCode::ScanAborted, Hides::Entries)
+    );
+    assert_eq!(gap.detail, "it killed its process");
+
+    // A second push of it is no reason to die again; somebody's explicit wish is.
+    assert_eq!(record.analyzers, ids);
+    assert!(jobs.handle(delivery()).await.unwrap().is_empty());
+    assert_eq!(sources.0.load(Ordering::SeqCst), 0);
+    let retried = Delivery {
+        retried: true,
+        ..delivery()
+    };
+    assert!(!jobs.handle(retried).await.unwrap().is_empty());
+    assert_eq!(sources.0.load(Ordering::SeqCst), 1);
+}
+
+#[tokio::test]
+async fn an_image_whose_source_stays_away_has_a_record_that_asks_for_another_scan() {
+    let (store, tenant) = (Store::memory(), Slug::default_tenant());
+    let reader = Reader::new(Config::default().settings());
+    let ids: BTreeSet<AnalyzerId> = reader.ids().into_iter().collect();
+    let nowhere = Arc::new(Nowhere(AtomicU32::new(0)));
+    let jobs = ImageJobs::new(Cx::for_tests(), store.clone(), (reader, 4), nowhere, Empty);
+    let job = job(Digest::of(b"image"));
+    let key = RecordKey::new(&tenant, job.image, What::Scanned);
+    let delivery = || Delivery::of_event(&tenant, job.clone());
+    let why = GivenUp::Away("given up after 86400 s: 503".to_owned());
+    let outcome = jobs.given_up(delivery(), &why).await.unwrap();
+    store.apply(&outcome).await.unwrap();
+    let record = store.record::<Scanned>(&key).await.unwrap().unwrap();
+    let gaps = gaps(&store, &record.body).await;
+    assert_eq!(gaps.len(), 1, "{gaps:?}");
+    assert_eq!(
+        (gaps[0].code, gaps[0].hides),
+        (GapCode::LayerUnavailable, Hides::Entries)
+    );
+    assert!(record.body.unfinished && !record.body.is_good(&ids));
+
+    // What is known of an image is not lost because its source is away.
+    let known = Scanned {
+        unfinished: false,
+        ..record.body
+    };
+    store
+        .put_record(&key, &known, record.revision)
+        .await
+        .unwrap();
+    assert!(jobs.given_up(delivery(), &why).await.unwrap().is_empty());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_suspect_is_read_with_low_limits_and_counts_as_scanned() {
+    let (cx, store, tenant) = (Cx::for_tests(), Store::memory(), Slug::default_tenant());
+    let files = (0..20).fold(testkit::LayerBuilder::new(), |layer, n| {
+        layer.file(&format!("srv/{n}"), "x")
+    });
+    let image = testkit::ImageBuilder::new().layer(files.build(), "COPY . /srv");
+    let (dir, image) = (testkit::temp_dir(), image.build());
+    let digest = image.digest;
+    testkit::Artifact::from(image).write_layout(dir.path(), "1");
+    let source = oci::OciLayout::open(&cx, dir.path()).await.unwrap();
+    let mut settings = Config::default().settings();
+    settings.limits.entries_max = 40;
+    let reader = Reader::new(settings);
+    let ids: BTreeSet<AnalyzerId> = reader.ids().into_iter().collect();
+    let folder = Arc::new(Folder(Arc::new(source)));
+    let jobs = ImageJobs::new(cx, store.clone(), (reader, 4), folder, Empty);
+    let key = RecordKey::new(&tenant, digest, What::Scanned);
+    for (alone, cause) in [(false, "one"), (true, "two")] {
+        let job = ImageScan {
+            cause: cause.to_owned(),
+            force: true,
+            ..job(digest)
+        };
+        let delivery = Delivery {
+            alone,
+            ..Delivery::of_event(&tenant, job)
+        };
+        let outcome = jobs.handle(delivery).await.unwrap();
+        store.apply(&outcome).await.unwrap();
+        let record = store.record::<Scanned>(&key).await.unwrap().unwrap().body;
+        let gaps = gaps(&store, &record).await;
+        let is_cut = gaps.iter().any(|gap| gap.code == GapCode::LimitEntries);
+        assert_eq!(is_cut, alone, "{gaps:?}");
+        assert!(record.is_good(&ids), "{:?}", record.analyzers);
+    }
+}

@@ -152,8 +152,8 @@ fn table(tokens: &[Token]) -> anyhow::Result<String> {
             .map(|scope| format!("{scope:?}").to_lowercase())
             .collect();
         let until = match token.expires_at {
-            None => "revoked".to_owned(),
-            Some(_) if token.is_expired => "it has ended".to_owned(),
+            None => "no end".to_owned(),
+            Some(_) if token.is_expired => "ended".to_owned(),
             Some(end) => format!("{end:.0}"),
         };
         writeln!(
@@ -161,7 +161,7 @@ fn table(tokens: &[Token]) -> anyhow::Result<String> {
             "{:<16}  {:<20} {:<12} {:<16} {until:<20} {}",
             token.id,
             token.name,
-            token.tenant,
+            token.tenant.as_str(),
             scopes.join(","),
             token.created_by.as_deref().unwrap_or("-"),
         )?;
@@ -211,7 +211,7 @@ mod tests {
             token("c3", "web", end, false),
         ];
         let text = table(&tokens).unwrap();
-        let untils = ["revoked", "it has ended", "2026-06-01T12:00:00Z"];
+        let untils = ["no end", "ended", "2026-06-01T12:00:00Z"];
         for (line, until) in text.lines().skip(1).zip(untils) {
             assert!(line.contains(until) && line.contains("read,scan"), "{line}");
         }

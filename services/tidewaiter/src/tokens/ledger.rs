@@ -196,12 +196,9 @@ impl Entry {
         self.digest.chars().take(ID_CHARS).collect()
     }
 
-    /// Its place in lists.
+    /// Its place in lists; clients see it in cursors.
     pub(super) fn sort_key(&self) -> String {
-        format!(
-            "{}/{}/{}",
-            self.record.tenant, self.record.name, self.digest
-        )
+        format!("{}/{}/{}", self.record.tenant, self.record.name, self.id())
     }
 }
 

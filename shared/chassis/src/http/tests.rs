@@ -49,6 +49,9 @@ fn router() -> Router {
     let table = vec![
         row("images:read", "/images", "getImages"),
         row("tokens:write", "/tokens", "getTokens"),
+        Access::Anyone
+            .get("/open", "getOpen", "Open", async || "open")
+            .answers_with(StatusCode::OK, "text/plain", "for everybody"),
     ];
     let tokens: Arc<dyn Tokens> = Arc::new(OneToken);
     let private = super::router(table, ()).layer(Extension(tokens));
@@ -178,6 +181,39 @@ async fn tokens_open_what_their_scopes_say() {
         (status, challenge.unwrap().contains("insufficient_scope")),
         (403, true)
     );
+}
+
+#[tokio::test]
+async fn a_route_for_everybody_does_not_ask_who_calls() {
+    for token in [None, Some("Bearer wrong"), Some("Bearer asked in vain")] {
+        let (status, text, _) = ask(get_with("/open", token)).await;
+        assert_eq!(
+            (status, text.as_str()),
+            (StatusCode::OK, "open"),
+            "{token:?}"
+        );
+    }
+}
+
+#[tokio::test]
+async fn who_has_an_answer_learns_so_only_with_permission() {
+    let ask = async |token: &str, known: &str| {
+        let request = Request::get("/images").header(header::AUTHORIZATION, token);
+        let request = request.header(header::IF_NONE_MATCH, known);
+        let (status, text, head) = ask(request.body(Body::empty()).unwrap()).await;
+        let tag = head.headers().get(header::ETAG).cloned();
+        (status.as_u16(), text, tag)
+    };
+    let (status, text, tag) = ask("Bearer opensesame", "").await;
+    assert_eq!((status, text.as_str()), (200, "ci"));
+    let tag = tag.unwrap();
+    let tag = tag.to_str().unwrap();
+    let (status, text, _) = ask("Bearer opensesame", tag).await;
+    assert_eq!((status, text.as_str()), (304, ""));
+    for known in [tag, "*"] {
+        let (status, _, told) = ask("Bearer wrong", known).await;
+        assert_eq!((status, told), (401, None));
+    }
 }
 
 async fn start(limits: Limits) -> (Cx, SocketAddr) {

@@ -281,7 +281,7 @@ mod tests {
     #[test]
     fn the_list_is_whole() {
         let streams = streams(&Config::default());
-        assert_eq!(streams.len(), 31);
+        assert_eq!(streams.len(), 32);
         let consumers = consumers();
         assert_eq!(consumers.len(), 54);
         let of = |durable: &str| {

@@ -1,4 +1,4 @@
-//! The one HTTP listener of a process: limits, traces, errors, authentication, health.
+//! The one HTTP listener of a process: limits, TLS, traces, errors, authentication, health.
 //!
 //! Roles build plain `axum` routers; [`Server`] puts around them what every request needs. An
 //! `Authorization` header is read by [`require`] alone and written to no log, span or error.
@@ -10,6 +10,7 @@ mod layers;
 mod server;
 #[cfg(test)]
 mod tests;
+mod tls;
 
 pub use self::{
     auth::{Grant, Require, RequireService, Tokens, TokensAway, require, token_digest},
@@ -17,4 +18,5 @@ pub use self::{
     health::{health, metrics},
     layers::body_limit,
     server::{Limits, Server, serve},
+    tls::{Tls, TlsError, TlsFiles},
 };

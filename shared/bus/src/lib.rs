@@ -55,6 +55,7 @@ mod subject;
 mod tail;
 #[cfg(test)]
 mod testing;
+mod tls;
 pub mod topology;
 mod wait;
 mod wire;

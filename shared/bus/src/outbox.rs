@@ -18,8 +18,7 @@ use crate::{
     Bus, Spool, SpoolError,
     envelope::{Headers, decode, encode},
     handler::Emit,
-    metrics::metrics,
-    random,
+    publish, random,
     spool::{Item, Reader},
     subject,
     wire::WireError,
@@ -158,12 +157,12 @@ async fn publish_all(cx: &Cx, bus: &Bus, spool: &Spool, items: &[Item]) {
 /// How many items from the first on are stored or set aside.
 async fn publish_window(bus: &Bus, spool: &Spool, items: &[Item]) -> usize {
     let mut answers = stream::iter(items.to_vec())
-        .map(|item| publish(bus, item))
+        .map(|item| publish_item(bus, item))
         .buffered(WINDOW);
     let mut done = 0;
     while let Some(answer) = answers.next().await {
         match answer {
-            Ok(template) => metrics().published(template),
+            Ok(()) => {}
             Err(error) if is_hopeless(&error) => {
                 if let Some(item) = items.get(done) {
                     keep_refused(spool, item, &error);
@@ -179,7 +178,7 @@ async fn publish_window(bus: &Bus, spool: &Spool, items: &[Item]) -> usize {
     done
 }
 
-async fn publish(bus: &Bus, item: Item) -> Result<String, WireError> {
+async fn publish_item(bus: &Bus, item: Item) -> Result<(), WireError> {
     let Queued {
         subject,
         headers,
@@ -200,12 +199,11 @@ async fn publish(bus: &Bus, item: Item) -> Result<String, WireError> {
             WireError::Other(error.to_string())
         }
     })?;
-    let stored = bus.0.wire.store(&subject, &headers, body).await;
+    let stored = publish::send(bus, &subject, &headers, body).await;
     if matches!(stored, Err(WireError::Full(_))) {
         bus.0.fullness.note(&subject);
     }
-    stored?;
-    Ok(subject::template(&subject))
+    stored.map(|_| ())
 }
 
 const fn is_hopeless(error: &WireError) -> bool {

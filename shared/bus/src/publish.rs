@@ -2,17 +2,19 @@
 
 use std::time::Duration;
 
+use bytes::Bytes;
 use model::{Slug, event::Event};
 use tokio::time::{Instant, sleep};
 use tracing::{Instrument, field};
 
 use crate::{
     Bus,
+    envelope::Headers,
     error::{BusError, StoreError},
     handler::Emit,
     metrics::metrics,
     random, subject,
-    wire::{PAUSE, WireError},
+    wire::{PAUSE, Stored, WireError},
 };
 
 /// How long a publish is tried.
@@ -45,16 +47,27 @@ pub(crate) async fn publish(bus: &Bus, emit: &Emit) -> Result<(), BusError> {
     );
     async {
         let stored = publish_here(bus, emit).await;
-        match &stored {
-            Ok(()) => metrics().published(template),
-            Err(_) => {
-                tracing::Span::current().record("otel.status_code", "ERROR");
-            }
+        if stored.is_err() {
+            tracing::Span::current().record("otel.status_code", "ERROR");
         }
         stored
     }
     .instrument(span.clone())
     .await
+}
+
+/// Stores a message in the stream of its subject, one attempt, and counts it.
+pub(crate) async fn send(
+    bus: &Bus,
+    subject: &str,
+    headers: &Headers,
+    body: Bytes,
+) -> Result<Stored, WireError> {
+    let started = Instant::now();
+    let sent = bus.0.wire.store(subject, headers, body).await;
+    let error = sent.as_ref().err().map(WireError::kind);
+    metrics().sent(subject::template(subject), started.elapsed(), error);
+    sent
 }
 
 async fn publish_here(bus: &Bus, emit: &Emit) -> Result<(), BusError> {
@@ -63,12 +76,7 @@ async fn publish_here(bus: &Bus, emit: &Emit) -> Result<(), BusError> {
     let body = store.check_in(&mut headers, emit.body.clone()).await?;
     let deadline = Instant::now() + PATIENCE;
     loop {
-        match bus
-            .0
-            .wire
-            .store(&emit.subject, &headers, body.clone())
-            .await
-        {
+        match send(bus, &emit.subject, &headers, body.clone()).await {
             Ok(_) => return Ok(()),
             Err(WireError::Full(_)) => {
                 bus.0.fullness.note(&emit.subject);

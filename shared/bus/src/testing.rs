@@ -1,6 +1,7 @@
 //! What this crate's tests need: a nats-server of their own each.
 
 use std::{
+    path::{Path, PathBuf},
     process::{Child, Command, Stdio},
     sync::Arc,
     time::{Duration, Instant},
@@ -23,6 +24,8 @@ pub(crate) struct Server {
     child: Option<Child>,
     dir: TempDir,
     port: u16,
+    /// A file with more settings.
+    config: Option<PathBuf>,
 }
 
 /// A server with everything provisioned and a bus on it.
@@ -44,6 +47,15 @@ pub(crate) struct Mortal {
 impl Server {
     /// `None`, with the reason printed, where there is no nats-server.
     pub(crate) async fn start() -> Option<Self> {
+        Self::open(None).await
+    }
+
+    /// One with a file of settings.
+    pub(crate) async fn configured(file: &Path) -> Option<Self> {
+        Self::open(Some(file.to_owned())).await
+    }
+
+    async fn open(config: Option<PathBuf>) -> Option<Self> {
         let installed = Command::new(binary()).arg("--version").output().is_ok();
         if !installed {
             println!("skipped: no `{}` that can be run", binary());
@@ -57,6 +69,7 @@ impl Server {
             child: None,
             dir: TempDir::new().unwrap(),
             port,
+            config,
         };
         server.up().await;
         Some(server)
@@ -73,6 +86,9 @@ impl Server {
         ]);
         command.arg("--store_dir").arg(self.dir.path());
         command.arg("--log").arg(self.dir.path().join("log"));
+        if let Some(file) = &self.config {
+            command.arg("--config").arg(file);
+        }
         self.child = Some(command.stdin(Stdio::null()).spawn().unwrap());
         eventually("nats-server listens", async || {
             tokio::net::TcpStream::connect(("127.0.0.1", self.port))
@@ -90,9 +106,13 @@ impl Server {
         }
     }
 
+    pub(crate) fn url(&self) -> String {
+        format!("nats://127.0.0.1:{}", self.port)
+    }
+
     pub(crate) fn config(&self) -> Config {
         Config {
-            url: Some(format!("nats://127.0.0.1:{}", self.port)),
+            url: Some(self.url()),
             ack_wait_ms: 2_000,
             lease_ms: 1_500,
             grace_ms: 500,

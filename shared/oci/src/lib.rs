@@ -45,6 +45,7 @@ mod layout;
 mod limits;
 mod location;
 mod manifest;
+mod metrics;
 mod open;
 mod reader;
 mod registry;

@@ -81,6 +81,13 @@ Examples:
   tidewaiter check registry.example/app:1.0 --server https://tidewaiter.example
   tidewaiter check registry.example/app:1.0 --wait 60s --scan")]
     Check(CheckArgs),
+    /// Ask a server whether it is ready; what a container without a shell runs as its health check
+    #[command(after_help = "Examples:
+  tidewaiter health
+  tidewaiter health --server https://tidewaiter.example --server-ca ca.pem
+
+Exit codes: 0 ready, 1 not ready or no answer.")]
+    Health(HealthArgs),
 }
 
 /// Flags of `scan`.
@@ -333,6 +340,16 @@ pub(crate) struct CheckArgs {
     pub(crate) allow_incomplete: bool,
 }
 
+/// Flags of `health`.
+#[derive(Debug, Args)]
+pub(crate) struct HealthArgs {
+    #[command(flatten)]
+    pub(crate) server: Server,
+    /// Give up after this long, as `5s`
+    #[arg(long, value_name = "DURATION", default_value = "5s", value_parser = duration)]
+    pub(crate) timeout: Duration,
+}
+
 /// The server to ask.
 #[derive(Clone, Debug, Args)]
 pub(crate) struct Server {
@@ -346,6 +363,8 @@ pub(crate) struct Server {
     pub(crate) url: String,
     #[command(flatten)]
     pub(crate) token: Token,
+    #[command(flatten)]
+    pub(crate) trust: Trust,
 }
 
 /// The server to ask, if any.
@@ -356,6 +375,32 @@ pub(crate) struct OptionalServer {
     pub(crate) url: Option<String>,
     #[command(flatten)]
     pub(crate) token: Token,
+    #[command(flatten)]
+    pub(crate) trust: Trust,
+}
+
+/// Whom to trust, and what to show, where the server speaks TLS.
+#[derive(Clone, Debug, Args)]
+pub(crate) struct Trust {
+    /// File (PEM) with the authority of the server's certificate, beside those of the system
+    #[arg(long, value_name = "FILE", env = "TIDEWAITER_SERVER_CA")]
+    pub(crate) server_ca: Option<PathBuf>,
+    /// File (PEM) with a certificate, for a server that wants to see one
+    #[arg(
+        long,
+        value_name = "FILE",
+        env = "TIDEWAITER_CLIENT_CERTIFICATE",
+        requires = "client_key"
+    )]
+    pub(crate) client_certificate: Option<PathBuf>,
+    /// File (PEM) with its private key
+    #[arg(
+        long,
+        value_name = "FILE",
+        env = "TIDEWAITER_CLIENT_KEY",
+        requires = "client_certificate"
+    )]
+    pub(crate) client_key: Option<PathBuf>,
 }
 
 /// The bearer token, never on the command line, where others could read it.
@@ -412,6 +457,7 @@ impl OptionalServer {
         Some(Server {
             url,
             token: self.token.clone(),
+            trust: self.trust.clone(),
         })
     }
 }

@@ -3,6 +3,7 @@
 mod check;
 mod db;
 mod dlq;
+mod health;
 mod images;
 mod policy;
 mod scan;
@@ -41,6 +42,7 @@ pub(crate) fn run(cli: Cli) -> anyhow::Result<Exit> {
             Command::Dlq(command) => dlq::run(config, command).await,
             Command::Images(args) => images::run(args).await,
             Command::Check(args) => check::run(args).await,
+            Command::Health(args) => health::run(args).await,
         }
     });
     // Dropping the runtime would wait for work that was given up, however long it takes.

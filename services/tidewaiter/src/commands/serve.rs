@@ -4,7 +4,11 @@ use std::{path::Path, time::Duration};
 
 use anyhow::Context as _;
 use bus::{Bus, PrivateServer};
-use chassis::{Cx, telemetry::Telemetry};
+use chassis::{
+    Cx,
+    http::{Server, Tls},
+    telemetry::Telemetry,
+};
 use tokio::net::TcpListener;
 use tracing::{info, warn};
 
@@ -63,6 +67,18 @@ async fn serve(
         args.roles.clone()
     };
     let router = roles::start(cx, &bus, config, &roles, telemetry).await?;
+    let server = Server {
+        tls: match config.http.tls.clone() {
+            Some(files) => Some(Tls::open(cx, files).await.context("setting up TLS")?),
+            None => None,
+        },
+        ..Server::default()
+    };
+    let scheme = if server.tls.is_some() {
+        "https"
+    } else {
+        "http"
+    };
     let listen = &config.http.listen;
     let listener = TcpListener::bind(listen)
         .await
@@ -75,10 +91,10 @@ async fn serve(
         .with_context(|| format!("writing `{}`", address_file.display()))?;
     let http = cx.clone();
     cx.spawn("http", async move {
-        chassis::http::serve(&http, listener, router).await;
+        server.serve(&http, listener, router).await;
     });
     info!(
-        "tidewaiter {} serves http://{address}; the admin token is in {}",
+        "tidewaiter {} serves {scheme}://{address}; the admin token is in {}",
         env!("CARGO_PKG_VERSION"),
         token.display()
     );
@@ -98,13 +114,13 @@ async fn broker(
     config: &Config,
     dir: &Path,
 ) -> anyhow::Result<(bus::Config, Option<PrivateServer>)> {
-    let mut bus_config = config.bus.clone();
+    let bus_config = config.bus.clone();
     if bus_config.url.is_some() {
         return Ok((bus_config, None));
     }
     let server = PrivateServer::start(cx, dir)
         .await
         .context("starting a private nats-server")?;
-    bus_config.url = Some(server.url().to_owned());
+    let bus_config = bus_config.for_private_server(server.url().to_owned());
     Ok((bus_config, Some(server)))
 }

@@ -234,6 +234,12 @@ impl Fabric {
         (status, media, body.to_vec())
     }
 
+    /// What a process shows to whoever collects metrics.
+    pub(crate) async fn metrics(&self) -> Option<String> {
+        let url = format!("http://{}/metrics", self.address());
+        self.http.get(url).send().await.ok()?.text().await.ok()
+    }
+
     /// Asks again until there is an answer.
     pub(crate) async fn until<T>(&self, what: &str, ask: impl AsyncFn() -> Option<T>) -> T {
         let started = Instant::now();

@@ -7,9 +7,11 @@
 //!
 //! To add a rule: a `#[test]` in the module of its subject that ends in [`repo::verdict`].
 
+mod deploy;
 mod events;
 mod imports;
 mod manifests;
+mod metrics;
 mod plugins;
 mod repo;
 mod services;

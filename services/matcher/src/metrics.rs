@@ -19,12 +19,18 @@ const SWEPT: &str = "tidewaiter.matcher.swept.images";
 /// Feeds that were taken up, by `outcome`.
 const IMPORTS: &str = "tidewaiter.matcher.imports";
 
+/// Seconds.
+const DURATION_BOUNDS: [f64; 11] = [
+    0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 5.0,
+];
+
 static INSTRUMENTS: LazyLock<Instruments> = LazyLock::new(|| {
     let meter = global::meter("matcher");
     Instruments {
         assess_duration: meter
             .f64_histogram(ASSESS_DURATION)
             .with_unit("s")
+            .with_boundaries(DURATION_BOUNDS.to_vec())
             .with_description("reading an image's packages and matching them")
             .build(),
         changes: meter

@@ -13,6 +13,11 @@ const VERDICTS: &str = "tidewaiter.policy.verdicts";
 /// How long it takes to judge an image under all its policies, with reading the facts; seconds.
 const JUDGE_DURATION: &str = "tidewaiter.policy.judge.duration";
 
+/// Seconds.
+const DURATION_BOUNDS: [f64; 11] = [
+    0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 5.0,
+];
+
 static INSTRUMENTS: LazyLock<Instruments> = LazyLock::new(|| {
     let meter = global::meter("policy");
     Instruments {
@@ -23,6 +28,7 @@ static INSTRUMENTS: LazyLock<Instruments> = LazyLock::new(|| {
         judge_duration: meter
             .f64_histogram(JUDGE_DURATION)
             .with_unit("s")
+            .with_boundaries(DURATION_BOUNDS.to_vec())
             .with_description("reading the facts of an image and judging them")
             .build(),
     }

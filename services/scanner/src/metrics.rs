@@ -14,13 +14,13 @@ const SCAN_DURATION: &str = "tidewaiter.scan.duration";
 /// Layers that were read from their source.
 const LAYERS_READ: &str = "tidewaiter.scan.layers_read";
 /// Bytes of the blobs that were read from their source.
-const BYTES_READ: &str = "tidewaiter.scan.bytes_read";
+const BYTES_READ: &str = "tidewaiter.scan.read";
 /// Layers taken from where they are kept, by `tier`: `memory`, `disk` or `shared`.
 const CACHE_HITS: &str = "tidewaiter.scan.cache_hits";
 /// Layers of which something was missing in every tier.
 const CACHE_MISSES: &str = "tidewaiter.scan.cache_misses";
 /// Bytes of blobs that were not read, because a tier had the layer.
-const BYTES_SAVED: &str = "tidewaiter.scan.bytes_saved";
+const BYTES_SAVED: &str = "tidewaiter.scan.saved";
 /// Times that a layer was waited for because somebody else read it.
 const LEASE_WAITS: &str = "tidewaiter.scan.lease_waits";
 /// Layers that are waited for now because another process reads them.
@@ -34,6 +34,11 @@ const SHARED_TROUBLE: &str = "tidewaiter.scan.shared_trouble";
 const MEMORY_BYTES: &str = "tidewaiter.scan.memory_size";
 /// Bytes that the fleet's shared layers take.
 const SHARED_BYTES: &str = "tidewaiter.scan.shared_size";
+
+/// From what a cache answers to what a large image takes, seconds.
+const DURATION_BOUNDS: [f64; 14] = [
+    0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 60.0, 300.0, 900.0,
+];
 
 struct Metrics {
     duration: Histogram<f64>,
@@ -66,6 +71,7 @@ fn metrics() -> &'static Metrics {
             duration: meter
                 .f64_histogram(SCAN_DURATION)
                 .with_unit("s")
+                .with_boundaries(DURATION_BOUNDS.to_vec())
                 .with_description("Time from an image job's start to its report")
                 .build(),
             layers_read: counter(LAYERS_READ, "{layer}", "Layers read from their source"),

@@ -98,6 +98,13 @@ Examples:
     /// Tokens: who may use a server
     #[command(subcommand)]
     Tokens(TokensCommand),
+    /// Ask a server whether it is ready; what a container without a shell runs as its health check
+    #[command(after_help = "Examples:
+  tidewaiter health
+  tidewaiter health --server https://tidewaiter.example --server-ca ca.pem
+
+Exit codes: 0 ready, 1 not ready or no answer.")]
+    Health(HealthArgs),
 }
 
 /// Flags of `scan`.
@@ -360,6 +367,16 @@ pub(crate) struct StatusArgs {
     pub(crate) format: Format,
 }
 
+/// Flags of `health`.
+#[derive(Debug, Args)]
+pub(crate) struct HealthArgs {
+    #[command(flatten)]
+    pub(crate) server: Server,
+    /// Give up after this long, as `5s`
+    #[arg(long, value_name = "DURATION", default_value = "5s", value_parser = duration)]
+    pub(crate) timeout: Duration,
+}
+
 /// The server to ask.
 #[derive(Clone, Debug, Args)]
 pub(crate) struct Server {
@@ -373,6 +390,8 @@ pub(crate) struct Server {
     pub(crate) url: String,
     #[command(flatten)]
     pub(crate) token: Token,
+    #[command(flatten)]
+    pub(crate) trust: Trust,
 }
 
 /// The server to ask, if any.
@@ -383,6 +402,32 @@ pub(crate) struct OptionalServer {
     pub(crate) url: Option<String>,
     #[command(flatten)]
     pub(crate) token: Token,
+    #[command(flatten)]
+    pub(crate) trust: Trust,
+}
+
+/// Whom to trust, and what to show, where the server speaks TLS.
+#[derive(Clone, Debug, Args)]
+pub(crate) struct Trust {
+    /// File (PEM) with the authority of the server's certificate, beside those of the system
+    #[arg(long, value_name = "FILE", env = "TIDEWAITER_SERVER_CA")]
+    pub(crate) server_ca: Option<PathBuf>,
+    /// File (PEM) with a certificate, for a server that wants to see one
+    #[arg(
+        long,
+        value_name = "FILE",
+        env = "TIDEWAITER_CLIENT_CERTIFICATE",
+        requires = "client_key"
+    )]
+    pub(crate) client_certificate: Option<PathBuf>,
+    /// File (PEM) with its private key
+    #[arg(
+        long,
+        value_name = "FILE",
+        env = "TIDEWAITER_CLIENT_KEY",
+        requires = "client_certificate"
+    )]
+    pub(crate) client_key: Option<PathBuf>,
 }
 
 /// The bearer token, never on the command line, where others could read it.
@@ -439,6 +484,7 @@ impl OptionalServer {
         Some(Server {
             url,
             token: self.token.clone(),
+            trust: self.trust.clone(),
         })
     }
 }

@@ -1,16 +1,17 @@
 //! The client side of the REST API.
 
-use std::time::Duration;
+use std::{path::Path, time::Duration};
 
-use anyhow::{Context as _, bail};
+use anyhow::{Context as _, anyhow, bail};
 use chassis::{Secret, SecretRef};
-use reqwest::{Method, RequestBuilder, StatusCode};
+use reqwest::{Certificate, Identity, Method, RequestBuilder, StatusCode};
 use serde::de::DeserializeOwned;
 
-use crate::cli::Server;
+use crate::cli::{Server, Trust};
 
 /// An answer may be this large: a report of the largest image we accept.
 const ANSWER_BYTES_MAX: usize = 256 << 20;
+const PEM_BYTES_MAX: u64 = 1 << 20;
 
 /// How long a stream may go on before it is asked for again.
 const STREAM: Duration = Duration::from_hours(24);
@@ -44,9 +45,10 @@ impl Client {
             ),
             None => chassis::config::env_var("TIDEWAITER_TOKEN").map(Secret::from),
         };
-        let http = reqwest::Client::builder()
+        let builder = reqwest::Client::builder()
             .connect_timeout(Duration::from_secs(10))
-            .timeout(Duration::from_mins(10))
+            .timeout(Duration::from_mins(10));
+        let http = trusting(builder, &server.trust)?
             .build()
             .context("making the HTTP client")?;
         Ok(Self {
@@ -111,7 +113,7 @@ impl Client {
         let answer = request
             .send()
             .await
-            .with_context(|| format!("asking the server at `{}`", self.base))?;
+            .map_err(|error| self.unreachable(error))?;
         if answer.status().is_success() {
             return Ok(answer);
         }
@@ -128,6 +130,19 @@ impl Client {
             return Ok(());
         }
         self.decode(answer)
+    }
+
+    /// `GET /readyz`: whether the server is ready, and what it says of itself.
+    pub(crate) async fn readiness(&self) -> anyhow::Result<(bool, serde_json::Value)> {
+        let request = self.request(Method::GET, self.url("/readyz")?);
+        let answer = self.send(request).await?;
+        // One that is not ready says why; everything else that refuses is none of ours.
+        if answer.0 == StatusCode::SERVICE_UNAVAILABLE
+            && let Ok(said) = serde_json::from_slice(&answer.1)
+        {
+            return Ok((false, said));
+        }
+        Ok((true, self.decode(answer)?))
     }
 
     fn url(&self, path: &str) -> anyhow::Result<reqwest::Url> {
@@ -152,8 +167,18 @@ impl Client {
         let answer = request
             .send()
             .await
-            .with_context(|| format!("asking the server at `{}`", self.base))?;
+            .map_err(|error| self.unreachable(error))?;
         self.whole(answer).await
+    }
+
+    /// Why there is no answer, and what can be done about it.
+    fn unreachable(&self, error: reqwest::Error) -> anyhow::Error {
+        let error = anyhow::Error::from(error);
+        let asking = format!("asking the server at `{}`", self.base);
+        match advice(&format!("{error:#}")) {
+            Some(advice) => error.context(format!("{asking} ({advice})")),
+            None => error.context(asking),
+        }
     }
 
     async fn whole(&self, mut answer: reqwest::Response) -> anyhow::Result<(StatusCode, Vec<u8>)> {
@@ -202,4 +227,61 @@ impl Client {
             message,
         }
     }
+}
+
+/// What can be done about an error of TLS.
+fn advice(error: &str) -> Option<&'static str> {
+    let has = |text: &str| error.contains(text);
+    if has("UnknownIssuer") {
+        Some("the authority of its certificate is not known here; name it with --server-ca")
+    } else if has("not valid for name") {
+        Some("its certificate is for other names than the host of this URL")
+    } else if has("InvalidContentType") {
+        Some("it does not speak TLS; use `http://`")
+    } else if has("CertificateRequired") || has("BadCertificate") || has("UnknownCA") {
+        Some("it wants to see a certificate; give one with --client-certificate and --client-key")
+    } else if has("https://") && has("(SendRequest)") {
+        // Who refuses a certificate says so only when the first request is under way already.
+        Some(
+            "it closed the connection; if it wants to see a certificate, give one with \
+             --client-certificate and --client-key",
+        )
+    } else {
+        None
+    }
+}
+
+/// Adds who is trusted and what is shown.
+fn trusting(
+    mut builder: reqwest::ClientBuilder,
+    trust: &Trust,
+) -> anyhow::Result<reqwest::ClientBuilder> {
+    let read = |file: &Path| {
+        chassis::files::read_bounded(file, PEM_BYTES_MAX)
+            .with_context(|| format!("reading `{}`", file.display()))
+    };
+    if let Some(file) = &trust.server_ca {
+        let found = Certificate::from_pem_bundle(&read(file)?).unwrap_or_default();
+        if found.is_empty() {
+            bail!("`{}` holds no certificate in PEM", file.display());
+        }
+        builder = builder.tls_certs_merge(found);
+    }
+    if let Some((certificate, key)) = trust
+        .client_certificate
+        .as_ref()
+        .zip(trust.client_key.as_ref())
+    {
+        let pem = [read(certificate)?, read(key)?].join(&b'\n');
+        // The cause is left out: it may repeat what the files hold.
+        let identity = Identity::from_pem(&pem).map_err(|_| {
+            anyhow!(
+                "`{}` and `{}` are not a certificate and its private key in PEM",
+                certificate.display(),
+                key.display()
+            )
+        })?;
+        builder = builder.identity(identity);
+    }
+    Ok(builder)
 }

@@ -4,6 +4,7 @@ mod check;
 mod db;
 mod dlq;
 mod events;
+mod health;
 mod images;
 mod policy;
 mod scan;
@@ -47,6 +48,7 @@ pub(crate) fn run(cli: Cli) -> anyhow::Result<Exit> {
             Command::Check(args) => check::run(args).await,
             Command::Status(args) => status::run(args).await,
             Command::Tokens(command) => tokens::run(command).await,
+            Command::Health(args) => health::run(args).await,
         }
     });
     // Dropping the runtime would wait for work that was given up, however long it takes.

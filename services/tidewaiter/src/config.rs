@@ -45,6 +45,8 @@ pub(crate) struct Http {
     /// Address and port; port 0 takes a free one. The address in use is written to
     /// `<data_dir>/http.addr`.
     pub(crate) listen: String,
+    /// The files for TLS; without them the listener speaks plain HTTP.
+    pub(crate) tls: Option<chassis::http::TlsFiles>,
 }
 
 // === impl Config ===
@@ -101,6 +103,7 @@ impl Default for Http {
     fn default() -> Self {
         Self {
             listen: "127.0.0.1:8080".to_owned(),
+            tls: None,
         }
     }
 }

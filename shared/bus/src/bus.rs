@@ -17,6 +17,7 @@ use crate::{
     fullness::Fullness,
     gate::Gate,
     janitor::Janitor,
+    metrics,
     presence::Presence,
     queues::Queues,
     spool::Spool,
@@ -72,6 +73,7 @@ impl Bus {
     /// Starts connecting and does not wait: for who works without NATS as well.
     pub async fn connect_later(cx: &Cx, config: &Config, name: &str) -> Result<Self, BusError> {
         let wire = Wire::open(config, name).await?;
+        metrics::watch(wire.link());
         let store = Store::new(Arc::new(Nats(wire.clone())), cx.clock());
         let janitor = Janitor::start(cx, store.clone(), config.discard_after());
         let store = store.with_janitor(janitor);

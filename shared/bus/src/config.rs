@@ -8,13 +8,18 @@ use serde::{Deserialize, Serialize};
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Config {
-    /// Address of the NATS servers, as `nats://host:4222`, several separated by commas. Absent: a
-    /// private server is started.
+    /// Address of the NATS servers, as `nats://host:4222`, several separated by commas; `tls://`
+    /// goes out over TLS or not at all. Absent: a private server is started.
     pub url: Option<String>,
     /// File with a user's JWT and seed (`.creds`).
     pub credentials_file: Option<PathBuf>,
-    /// File with an additional certificate authority for TLS to NATS.
+    /// File with the certificate authority of the NATS servers, instead of the system's; TLS is
+    /// needed then.
     pub ca_file: Option<PathBuf>,
+    /// File with the certificate that we show NATS servers; TLS is needed then.
+    pub client_certificate_file: Option<PathBuf>,
+    /// File with its private key.
+    pub client_key_file: Option<PathBuf>,
     /// How many servers of a cluster keep each stream: 1, 3 or 5.
     pub replicas: usize,
     /// How long a command waits for the first connection, seconds; 0 does not wait. `serve` waits
@@ -45,6 +50,8 @@ impl Default for Config {
             url: None,
             credentials_file: None,
             ca_file: None,
+            client_certificate_file: None,
+            client_key_file: None,
             replicas: 1,
             connect_timeout_s: 30,
             ack_wait_ms: 60_000,
@@ -67,6 +74,19 @@ impl Config {
     /// [`Self::lease_ms`].
     pub const fn lease(&self) -> Duration {
         Duration::from_millis(self.lease_ms)
+    }
+
+    /// The same, for the private server at `url`: what is for servers of others is not for it.
+    #[must_use]
+    pub fn for_private_server(self, url: String) -> Self {
+        Self {
+            url: Some(url),
+            credentials_file: None,
+            ca_file: None,
+            client_certificate_file: None,
+            client_key_file: None,
+            ..self
+        }
     }
 
     pub(crate) const fn grace(&self) -> Duration {

@@ -58,6 +58,7 @@ mod subject;
 mod tail;
 #[cfg(test)]
 mod testing;
+mod tls;
 pub mod topology;
 mod wait;
 mod wire;

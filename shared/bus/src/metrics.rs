@@ -1,5 +1,5 @@
 //! The crate's metrics. Labels have few values: templates of subjects, names of consumers,
-//! outcomes.
+//! outcomes. What OpenTelemetry's conventions for messaging name has their names and attributes.
 
 use std::{sync::OnceLock, time::Duration};
 
@@ -8,13 +8,17 @@ use opentelemetry::{
     metrics::{Counter, Gauge, Histogram, UpDownCounter},
 };
 
-use crate::Queue;
+use tokio::sync::watch;
 
-/// Events stored in a stream, by `template`.
-const PUBLISHED: &str = "tidewaiter.bus.published";
-/// Messages handled, by `consumer` and `outcome`.
-const CONSUMED: &str = "tidewaiter.bus.consumed";
-/// Seconds from arrival to acknowledgment, by `consumer`.
+use crate::{Queue, wire::Link};
+
+/// Attempts to store a message in a stream.
+const SENT: &str = "messaging.client.sent.messages";
+/// How long they took, seconds.
+const SEND_DURATION: &str = "messaging.client.operation.duration";
+/// Messages handled, by consumer and by our `outcome`.
+const CONSUMED: &str = "messaging.client.consumed.messages";
+/// From arrival to acknowledgment, seconds, by consumer.
 const PROCESS_DURATION: &str = "messaging.process.duration";
 /// Messages that came more than once, by `consumer`.
 const REDELIVERED: &str = "tidewaiter.bus.redelivered";
@@ -28,7 +32,7 @@ const REFUSED: &str = "tidewaiter.bus.refused";
 const QUEUE_DEPTH: &str = "tidewaiter.bus.queue.depth";
 /// Messages that are being handled by any process, by `consumer`.
 const QUEUE_IN_FLIGHT: &str = "tidewaiter.bus.queue.in_flight";
-/// Seconds since the oldest message of a queue was stored, by `consumer`; 0 where it is empty.
+/// Since the oldest message of a queue was stored, seconds, by `consumer`; 0 where it is empty.
 const QUEUE_OLDEST: &str = "tidewaiter.bus.queue.oldest_age";
 /// Dead letters that nobody dropped or retried.
 const LETTERS: &str = "tidewaiter.bus.dead_letters_kept";
@@ -36,17 +40,30 @@ const LETTERS: &str = "tidewaiter.bus.dead_letters_kept";
 const CLAIM_BYTES: &str = "tidewaiter.bus.claims";
 /// Leases taken from a holder that stopped renewing.
 const TAKEOVERS: &str = "tidewaiter.bus.lease_takeovers";
-/// Items in the spool.
-const SPOOL_ITEMS: &str = "tidewaiter.spool.items";
-/// Bytes in the spool.
-const SPOOL_BYTES: &str = "tidewaiter.spool.bytes";
-/// Items that the spool did not take, by `why`: full or disk.
+/// Whether there is a connection to NATS: 1 or 0.
+const CONNECTED: &str = "tidewaiter.bus.connected";
+/// Events in the spool.
+const SPOOL_DEPTH: &str = "tidewaiter.spool.depth";
+/// Bytes of the spool on disk.
+const SPOOL_BYTES: &str = "tidewaiter.spool.size";
+
+/// Bounds that the conventions advise, seconds.
+const SEND_BOUNDS: [f64; 14] = [
+    0.005, 0.01, 0.025, 0.05, 0.075, 0.1, 0.25, 0.5, 0.75, 1.0, 2.5, 5.0, 7.5, 10.0,
+];
+/// The same, with more above: a large image takes minutes.
+const PROCESS_BOUNDS: [f64; 17] = [
+    0.005, 0.01, 0.025, 0.05, 0.075, 0.1, 0.25, 0.5, 0.75, 1.0, 2.5, 5.0, 7.5, 10.0, 60.0, 300.0,
+    900.0,
+];
+/// Events that the spool did not take, by `why`: full or disk.
 const SPOOL_REFUSED: &str = "tidewaiter.spool.refused";
 
 pub(crate) struct Metrics {
-    published: Counter<u64>,
+    sent: Counter<u64>,
+    send_duration: Histogram<f64>,
     consumed: Counter<u64>,
-    process: Histogram<f64>,
+    process_duration: Histogram<f64>,
     redelivered: Counter<u64>,
     dead_letters: Counter<u64>,
     crashes: Counter<u64>,
@@ -57,7 +74,7 @@ pub(crate) struct Metrics {
     letters: Gauge<u64>,
     claims: Gauge<u64>,
     takeovers: Counter<u64>,
-    spool_items: UpDownCounter<i64>,
+    spool_depth: UpDownCounter<i64>,
     spool_bytes: UpDownCounter<i64>,
     spool_refused: Counter<u64>,
 }
@@ -67,38 +84,71 @@ pub(crate) fn metrics() -> &'static Metrics {
     static METRICS: OnceLock<Metrics> = OnceLock::new();
     METRICS.get_or_init(|| {
         let meter = global::meter("bus");
+        let counter = |name, unit, meaning| {
+            let counter = meter.u64_counter(name).with_unit(unit);
+            counter.with_description(meaning).build()
+        };
+        let gauge = |name, unit, meaning| {
+            let gauge = meter.u64_gauge(name).with_unit(unit);
+            gauge.with_description(meaning).build()
+        };
+        let histogram = |name, unit, meaning, bounds: &[f64]| {
+            let histogram = meter.f64_histogram(name).with_unit(unit);
+            let histogram = histogram.with_boundaries(bounds.to_vec());
+            histogram.with_description(meaning).build()
+        };
+        let level = |name, unit, meaning| {
+            let level = meter.i64_up_down_counter(name).with_unit(unit);
+            level.with_description(meaning).build()
+        };
         Metrics {
-            published: meter.u64_counter(PUBLISHED).with_unit("{message}").build(),
-            consumed: meter.u64_counter(CONSUMED).with_unit("{message}").build(),
-            process: meter.f64_histogram(PROCESS_DURATION).with_unit("s").build(),
-            redelivered: meter
-                .u64_counter(REDELIVERED)
-                .with_unit("{message}")
+            sent: counter(SENT, "{message}", "Attempts to store a message in a stream"),
+            send_duration: histogram(
+                SEND_DURATION,
+                "s",
+                "How long it takes to store a message",
+                &SEND_BOUNDS,
+            ),
+            consumed: counter(CONSUMED, "{message}", "Messages handled"),
+            process_duration: histogram(
+                PROCESS_DURATION,
+                "s",
+                "From a message's arrival to its acknowledgment",
+                &PROCESS_BOUNDS,
+            ),
+            redelivered: counter(REDELIVERED, "{message}", "Messages that came again"),
+            dead_letters: counter(
+                DEAD_LETTERS,
+                "{message}",
+                "Messages that became dead letters",
+            ),
+            crashes: counter(
+                CRASHES,
+                "{crash}",
+                "Deaths of processes found by their heirs",
+            ),
+            refused: counter(REFUSED, "{message}", "Publishes that a full stream refused"),
+            depth: gauge(QUEUE_DEPTH, "{message}", "Messages that wait"),
+            in_flight: gauge(QUEUE_IN_FLIGHT, "{message}", "Messages being handled"),
+            oldest: meter
+                .f64_gauge(QUEUE_OLDEST)
+                .with_unit("s")
+                .with_description("Since the oldest message of a queue was stored")
                 .build(),
-            dead_letters: meter
-                .u64_counter(DEAD_LETTERS)
-                .with_unit("{message}")
-                .build(),
-            crashes: meter.u64_counter(CRASHES).with_unit("{crash}").build(),
-            refused: meter.u64_counter(REFUSED).with_unit("{message}").build(),
-            depth: meter.u64_gauge(QUEUE_DEPTH).with_unit("{message}").build(),
-            in_flight: meter
-                .u64_gauge(QUEUE_IN_FLIGHT)
-                .with_unit("{message}")
-                .build(),
-            oldest: meter.f64_gauge(QUEUE_OLDEST).with_unit("s").build(),
-            letters: meter.u64_gauge(LETTERS).with_unit("{message}").build(),
-            claims: meter.u64_gauge(CLAIM_BYTES).with_unit("By").build(),
-            takeovers: meter.u64_counter(TAKEOVERS).with_unit("{lease}").build(),
-            spool_items: meter
-                .i64_up_down_counter(SPOOL_ITEMS)
-                .with_unit("{item}")
-                .build(),
-            spool_bytes: meter
-                .i64_up_down_counter(SPOOL_BYTES)
-                .with_unit("By")
-                .build(),
-            spool_refused: meter.u64_counter(SPOOL_REFUSED).with_unit("{item}").build(),
+            letters: gauge(LETTERS, "{message}", "Dead letters that wait for somebody"),
+            claims: gauge(
+                CLAIM_BYTES,
+                "By",
+                "Bytes of bodies that are kept as objects",
+            ),
+            takeovers: counter(TAKEOVERS, "{lease}", "Leases taken from a silent holder"),
+            spool_depth: level(SPOOL_DEPTH, "{event}", "Events accepted and not published"),
+            spool_bytes: level(SPOOL_BYTES, "By", "Bytes of the spool on disk"),
+            spool_refused: counter(
+                SPOOL_REFUSED,
+                "{event}",
+                "Events that the spool did not take",
+            ),
         }
     })
 }
@@ -106,17 +156,27 @@ pub(crate) fn metrics() -> &'static Metrics {
 // === impl Metrics ===
 
 impl Metrics {
-    pub(crate) fn published(&self, template: String) {
-        self.published
-            .add(1, &[KeyValue::new("template", template)]);
+    /// An attempt to store a message ended; `error` is the kind of failure.
+    pub(crate) fn sent(&self, template: String, took: Duration, error: Option<&'static str>) {
+        let mut labels = operation("publish");
+        labels.push(KeyValue::new("messaging.destination.template", template));
+        labels.extend(error.map(|kind| KeyValue::new("error.type", kind)));
+        self.sent.add(1, &labels);
+        labels.push(KeyValue::new("messaging.operation.type", "send"));
+        self.send_duration.record(took.as_secs_f64(), &labels);
     }
 
+    /// A message was handled; `outcome` says how it ended.
     pub(crate) fn consumed(&self, consumer: &str, outcome: &'static str, took: Duration) {
-        let consumer = KeyValue::new("consumer", consumer.to_owned());
-        self.process
-            .record(took.as_secs_f64(), std::slice::from_ref(&consumer));
-        self.consumed
-            .add(1, &[consumer, KeyValue::new("outcome", outcome)]);
+        let mut labels = operation("process");
+        let group = KeyValue::new("messaging.consumer.group.name", consumer.to_owned());
+        labels.push(group);
+        if matches!(outcome, "retry" | "reject") {
+            labels.push(KeyValue::new("error.type", outcome));
+        }
+        self.process_duration.record(took.as_secs_f64(), &labels);
+        labels.push(KeyValue::new("outcome", outcome));
+        self.consumed.add(1, &labels);
     }
 
     pub(crate) fn redelivered(&self, consumer: &str) {
@@ -155,12 +215,31 @@ impl Metrics {
         self.takeovers.add(1, &[]);
     }
 
-    pub(crate) fn spool(&self, items: i64, bytes: i64) {
-        self.spool_items.add(items, &[]);
+    pub(crate) fn spool(&self, events: i64, bytes: i64) {
+        self.spool_depth.add(events, &[]);
         self.spool_bytes.add(bytes, &[]);
     }
 
     pub(crate) fn spool_refused(&self, why: &'static str) {
         self.spool_refused.add(1, &[KeyValue::new("why", why)]);
     }
+}
+
+/// Shows from now on whether there is a connection.
+pub(crate) fn watch(link: watch::Receiver<Link>) {
+    // The meter keeps what it asks, and the instrument itself is of no further use.
+    let _asked = global::meter("bus")
+        .u64_observable_gauge(CONNECTED)
+        .with_unit("{connection}")
+        .with_description("Whether there is a connection to NATS")
+        .with_callback(move |gauge| gauge.observe(link.borrow().up.into(), &[]))
+        .build();
+}
+
+/// What the conventions want of every metric.
+fn operation(name: &'static str) -> Vec<KeyValue> {
+    vec![
+        KeyValue::new("messaging.system", "nats"),
+        KeyValue::new("messaging.operation.name", name),
+    ]
 }

@@ -28,7 +28,6 @@ use crate::{
     metrics::metrics,
     publish, random,
     spool::{Item, Reader},
-    subject,
     wire::WireError,
 };
 
@@ -196,7 +195,7 @@ async fn publish_window(bus: &Bus, spool: &Spool, items: &[Item]) -> (usize, Opt
     let mut done = 0;
     while let Some(answer) = answers.next().await {
         match answer {
-            Ok(template) => metrics().published(template),
+            Ok(()) => {}
             Err(error) if is_hopeless(&error) => {
                 if let Some(item) = items.get(done) {
                     keep_refused(spool, item, &error);
@@ -212,7 +211,7 @@ async fn publish_window(bus: &Bus, spool: &Spool, items: &[Item]) -> (usize, Opt
     (done, None)
 }
 
-async fn publish_item(bus: &Bus, item: Item) -> Result<String, WireError> {
+async fn publish_item(bus: &Bus, item: Item) -> Result<(), WireError> {
     let Queued {
         subject,
         headers,
@@ -233,12 +232,11 @@ async fn publish_item(bus: &Bus, item: Item) -> Result<String, WireError> {
             WireError::Other(error.to_string())
         }
     })?;
-    let stored = bus.0.wire.store(&subject, &headers, body).await;
+    let stored = publish::send(bus, &subject, &headers, body).await;
     if matches!(stored, Err(WireError::Full(_))) {
         bus.0.fullness.note(&subject);
     }
-    stored?;
-    Ok(subject::template(&subject))
+    stored.map(|_| ())
 }
 
 const fn is_hopeless(error: &WireError) -> bool {

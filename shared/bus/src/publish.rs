@@ -2,17 +2,19 @@
 
 use std::time::Duration;
 
+use bytes::Bytes;
 use model::{Slug, event::Event};
 use tokio::time::{Instant, sleep};
 use tracing::{Instrument, Span, field};
 
 use crate::{
     Bus,
+    envelope::Headers,
     error::{BusError, StoreError},
     handler::Emit,
     metrics::metrics,
     random, subject,
-    wire::{PAUSE, WireError},
+    wire::{PAUSE, Stored, WireError},
 };
 
 /// How long a publish is tried.
@@ -32,11 +34,8 @@ pub(crate) async fn publish(bus: &Bus, emit: &Emit) -> Result<(), BusError> {
     let span = span(emit);
     async {
         let stored = publish_here(bus, emit).await;
-        match &stored {
-            Ok(()) => metrics().published(subject::template(&emit.subject)),
-            Err(_) => {
-                Span::current().record("otel.status_code", "ERROR");
-            }
+        if stored.is_err() {
+            Span::current().record("otel.status_code", "ERROR");
         }
         stored
     }
@@ -62,18 +61,27 @@ pub(crate) fn span(emit: &Emit) -> Span {
     )
 }
 
+/// Stores a message in the stream of its subject, one attempt, and counts it.
+pub(crate) async fn send(
+    bus: &Bus,
+    subject: &str,
+    headers: &Headers,
+    body: Bytes,
+) -> Result<Stored, WireError> {
+    let started = Instant::now();
+    let sent = bus.0.wire.store(subject, headers, body).await;
+    let error = sent.as_ref().err().map(WireError::kind);
+    metrics().sent(subject::template(subject), started.elapsed(), error);
+    sent
+}
+
 async fn publish_here(bus: &Bus, emit: &Emit) -> Result<(), BusError> {
     let mut headers = emit.headers(bus.0.cx.now());
     let store = &bus.0.store;
     let body = store.check_in(&mut headers, emit.body.clone()).await?;
     let deadline = Instant::now() + PATIENCE;
     loop {
-        match bus
-            .0
-            .wire
-            .store(&emit.subject, &headers, body.clone())
-            .await
-        {
+        match send(bus, &emit.subject, &headers, body.clone()).await {
             Ok(_) => return Ok(()),
             Err(WireError::Full(_)) => {
                 bus.0.fullness.note(&emit.subject);

@@ -1,6 +1,7 @@
 //! What this crate's tests need: a nats-server of their own each.
 
 use std::{
+    path::{Path, PathBuf},
     process::{Child, Command, Stdio},
     sync::Arc,
     time::{Duration, Instant},
@@ -23,6 +24,8 @@ pub(crate) struct Server {
     child: Option<Child>,
     dir: TempDir,
     port: u16,
+    /// A file with more settings.
+    config: Option<PathBuf>,
 }
 
 /// A disk of its own, in memory.
@@ -42,12 +45,12 @@ impl Disk {
         None
     }
 
-    pub(crate) fn path(&self) -> &std::path::Path {
+    pub(crate) fn path(&self) -> &Path {
         self.0.path()
     }
 
     /// Takes all space that is left, until the file that it gives is removed.
-    pub(crate) fn fill(&self) -> std::path::PathBuf {
+    pub(crate) fn fill(&self) -> PathBuf {
         use std::io::Write as _;
         let path = self.path().join("filler");
         let mut file = std::fs::File::create(&path).unwrap();
@@ -83,11 +86,20 @@ pub(crate) struct Mortal {
 impl Server {
     /// `None`, with the reason printed, where there is no nats-server.
     pub(crate) async fn start() -> Option<Self> {
-        Self::start_in(TempDir::new().unwrap()).await
+        Self::open(TempDir::new().unwrap(), None).await
     }
 
     /// One that stores in a directory.
     pub(crate) async fn start_in(dir: TempDir) -> Option<Self> {
+        Self::open(dir, None).await
+    }
+
+    /// One with a file of settings.
+    pub(crate) async fn configured(file: &Path) -> Option<Self> {
+        Self::open(TempDir::new().unwrap(), Some(file.to_owned())).await
+    }
+
+    async fn open(dir: TempDir, config: Option<PathBuf>) -> Option<Self> {
         let installed = Command::new(binary()).arg("--version").output().is_ok();
         if !installed {
             println!("skipped: no `{}` that can be run", binary());
@@ -101,6 +113,7 @@ impl Server {
             child: None,
             dir,
             port,
+            config,
         };
         server.up().await;
         Some(server)
@@ -117,8 +130,13 @@ impl Server {
         ]);
         command.arg("--store_dir").arg(self.dir.path());
         // Streams reserve more than a test's disk has.
+        let mut settings = b"jetstream { max_file_store: 100GB }\n".to_vec();
+        if let Some(file) = &self.config {
+            let mut more = std::fs::File::open(file).unwrap();
+            std::io::Read::read_to_end(&mut more, &mut settings).unwrap();
+        }
         let config = self.dir.path().join("nats.conf");
-        std::fs::write(&config, "jetstream { max_file_store: 100GB }\n").unwrap();
+        std::fs::write(&config, settings).unwrap();
         command.arg("--config").arg(config);
         command.arg("--log").arg(self.dir.path().join("log"));
         self.child = Some(command.stdin(Stdio::null()).spawn().unwrap());
@@ -145,9 +163,13 @@ impl Server {
         self.up().await;
     }
 
+    pub(crate) fn url(&self) -> String {
+        format!("nats://127.0.0.1:{}", self.port)
+    }
+
     pub(crate) fn config(&self) -> Config {
         Config {
-            url: Some(format!("nats://127.0.0.1:{}", self.port)),
+            url: Some(self.url()),
             ack_wait_ms: 2_000,
             lease_ms: 1_500,
             grace_ms: 500,

@@ -20,7 +20,7 @@ use tokio::{
 };
 use url::Url;
 
-use crate::{config::Config, envelope::Headers, error::BusError, random};
+use crate::{config::Config, envelope::Headers, error::BusError, random, tls};
 
 /// How long one request may take.
 pub(crate) const REQUEST: Duration = Duration::from_secs(5);
@@ -51,6 +51,8 @@ pub(crate) struct Link {
     /// When the connection was made.
     pub(crate) since: Option<Instant>,
     problem: Option<String>,
+    /// Why a server could not be reached; events name only the kind of error.
+    cause: Option<String>,
 }
 
 /// Where a message was stored.
@@ -120,6 +122,13 @@ impl Wire {
             .connection_timeout(REQUEST)
             .ping_interval(Duration::from_secs(10))
             .reconnect_delay_callback(reconnect_delay)
+            .reconnect_to_server_callback({
+                let report = report.clone();
+                move |servers, _| {
+                    note_causes(&report, &servers);
+                    std::future::ready(None)
+                }
+            })
             .event_callback(move |event| {
                 note(&report, &event);
                 std::future::ready(())
@@ -127,9 +136,7 @@ impl Wire {
         if let Some((user, password)) = user {
             options = options.user_and_password(user, password);
         }
-        if let Some(file) = &config.ca_file {
-            options = options.add_root_certificates(file.clone());
-        }
+        options = tls::apply(options, config, &address)?;
         if let Some(file) = &config.credentials_file {
             let io = |source| BusError::Io {
                 what: file.display().to_string(),
@@ -156,8 +163,12 @@ impl Wire {
         if self.up(deadline).await {
             return Ok(());
         }
-        let problem = self.link.borrow().problem.clone();
-        let cause = problem.unwrap_or_else(|| format!("no answer within {} s", deadline.as_secs()));
+        let link = self.link.borrow().clone();
+        let cause = link
+            .cause
+            .or(link.problem)
+            .unwrap_or_else(|| format!("no answer within {} s", deadline.as_secs()));
+        let cause = tls::with_advice(cause);
         Err(BusError::Unreachable {
             url: self.shown_url.to_string(),
             cause,
@@ -314,6 +325,19 @@ impl std::fmt::Debug for Wire {
 // === impl WireError ===
 
 impl WireError {
+    /// In a word, for metrics.
+    pub(crate) const fn kind(&self) -> &'static str {
+        match self {
+            Self::Down | Self::NoResponders => "unavailable",
+            Self::TimedOut => "timeout",
+            Self::WrongLastSequence => "conflict",
+            Self::Full(_) => "full",
+            Self::Anew => "anew",
+            Self::Refused { .. } => "refused",
+            Self::Other(_) => "_OTHER",
+        }
+    }
+
     /// Whether the same request may be answered a little later.
     pub(crate) const fn is_transient(&self) -> bool {
         match self {
@@ -460,6 +484,16 @@ fn inbox_name(name: &str) -> String {
             }
         })
         .collect()
+}
+
+/// Keeps why servers could not be reached.
+fn note_causes(report: &watch::Sender<Link>, servers: &[async_nats::Server]) {
+    let causes = servers
+        .iter()
+        .filter_map(|server| server.last_error.clone());
+    if let Some(cause) = causes.last() {
+        report.send_modify(|link| link.cause = Some(cause));
+    }
 }
 
 /// Keeps the state of the connection, and says what an operator must know.

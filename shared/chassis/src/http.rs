@@ -1,4 +1,4 @@
-//! The one HTTP listener of a process: limits, traces, errors, authentication, health.
+//! The one HTTP listener of a process: limits, TLS, traces, errors, authentication, health.
 //!
 //! Roles have tables of routes ([`Route`]), from which the routers and the document of the API are
 //! made; [`Server`] puts around them what every request needs. An `Authorization` header is read by
@@ -16,6 +16,7 @@ mod route;
 mod server;
 #[cfg(test)]
 mod tests;
+mod tls;
 
 pub use self::{
     auth::{Grant, Standing, Tokens, TokensAway, bearer, token_digest},
@@ -26,6 +27,7 @@ pub use self::{
     page::{PAGE_LIMIT_DEFAULT, PAGE_LIMIT_MAX, Page, PageQuery},
     route::{Access, Operation, Route, operations, router},
     server::{Limits, Server, serve},
+    tls::{Tls, TlsError, TlsFiles},
 };
 use self::{
     auth::{hex, sha256_hex},

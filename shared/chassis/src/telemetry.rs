@@ -7,6 +7,7 @@
 mod context;
 mod export;
 mod line;
+mod process;
 #[cfg(test)]
 mod tests;
 
@@ -121,6 +122,7 @@ pub fn init(
     subscribe(config, &telemetry)?;
     global::set_text_map_propagator(TraceContextPropagator::new());
     global::set_meter_provider(telemetry.meters.clone());
+    process::watch(&global::meter("process"));
     log_panics();
     Ok(telemetry)
 }

@@ -46,6 +46,7 @@ mod layout;
 mod limits;
 mod location;
 mod manifest;
+mod metrics;
 mod open;
 mod reader;
 mod registry;

@@ -96,7 +96,7 @@ async fn connect(cx: &Cx, config: Config, broker: &Broker) -> anyhow::Result<Bus
                 dir.display()
             );
         };
-        bus.url = Some(url);
+        bus = bus.for_private_server(url);
     }
     bus.connect_timeout_s = bus.connect_timeout_s.clamp(1, 10);
     Bus::connect(cx, &bus, "tidewaiter-dlq")

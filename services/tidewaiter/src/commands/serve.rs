@@ -9,7 +9,11 @@ use std::{
 use anyhow::Context as _;
 use axum::Router;
 use bus::{Bus, PrivateServer};
-use chassis::{Cx, telemetry::Telemetry};
+use chassis::{
+    Cx,
+    http::{Server, Tls},
+    telemetry::Telemetry,
+};
 use tokio::net::TcpListener;
 use tracing::{info, warn};
 
@@ -94,7 +98,7 @@ async fn start(
     telemetry: &Telemetry,
 ) -> anyhow::Result<()> {
     let dir = config.data_dir.path();
-    let listener = Listener::bind(&config.http.listen).await?;
+    let listener = Listener::bind(cx, config).await?;
     let starting = Starting::begin(cx, bus, config, roles, telemetry).await?;
     let (early, mut is_served) = (cx.child(), false);
     let found = bus.connected(FIRST_LOOK).await;
@@ -118,8 +122,9 @@ async fn start(
     listener.serve(cx, dir, router)?;
     early.stop();
     info!(
-        "tidewaiter {} serves http://{}; the admin token is in {}",
+        "tidewaiter {} serves {}://{}; the admin token is in {}",
         env!("CARGO_PKG_VERSION"),
+        listener.scheme(),
         listener.address,
         token.display()
     );
@@ -157,19 +162,41 @@ async fn wait_for(cx: &Cx, bus: &Bus, starting: &Starting<'_>, mut why: anyhow::
 struct Listener {
     socket: std::net::TcpListener,
     address: SocketAddr,
+    server: Server,
 }
 
 // === impl Listener ===
 
 impl Listener {
-    async fn bind(address: &str) -> anyhow::Result<Self> {
+    async fn bind(cx: &Cx, config: &Config) -> anyhow::Result<Self> {
+        let tls = match config.http.tls.clone() {
+            Some(files) => Some(Tls::open(cx, files).await.context("setting up TLS")?),
+            None => None,
+        };
+        let server = Server {
+            tls,
+            ..Server::default()
+        };
+        let address = &config.http.listen;
         let bound = TcpListener::bind(address).await;
         let bound = bound.with_context(|| format!("listening on `{address}`"))?;
         let socket = bound.into_std().context("setting up the listener")?;
         let address = socket
             .local_addr()
             .context("asking for the listener's address")?;
-        Ok(Self { socket, address })
+        Ok(Self {
+            socket,
+            address,
+            server,
+        })
+    }
+
+    const fn scheme(&self) -> &'static str {
+        if self.server.tls.is_some() {
+            "https"
+        } else {
+            "http"
+        }
     }
 
     /// Serves until `cx` stops, and writes down where.
@@ -179,9 +206,9 @@ impl Listener {
         let address_file = dir.join("http.addr");
         std::fs::write(&address_file, self.address.to_string())
             .with_context(|| format!("writing `{}`", address_file.display()))?;
-        let http = cx.clone();
+        let (http, server) = (cx.clone(), self.server.clone());
         cx.spawn("http", async move {
-            chassis::http::serve(&http, listener, router).await;
+            server.serve(&http, listener, router).await;
         });
         Ok(())
     }
@@ -193,13 +220,13 @@ async fn broker(
     config: &Config,
     dir: &Path,
 ) -> anyhow::Result<(bus::Config, Option<PrivateServer>)> {
-    let mut bus_config = config.bus.clone();
+    let bus_config = config.bus.clone();
     if bus_config.url.is_some() {
         return Ok((bus_config, None));
     }
     let server = PrivateServer::start(cx, dir)
         .await
         .context("starting a private nats-server")?;
-    bus_config.url = Some(server.url().to_owned());
+    let bus_config = bus_config.for_private_server(server.url().to_owned());
     Ok((bus_config, Some(server)))
 }

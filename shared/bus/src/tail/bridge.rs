@@ -5,6 +5,8 @@
 //! the one before it, so a bridge goes on exactly where the last one ended, and two at a time do no
 //! harm. The lease keeps them from working for nothing.
 
+use std::time::Instant;
+
 use bytes::Bytes;
 use chassis::Cx;
 use futures::StreamExt as _;
@@ -136,11 +138,12 @@ impl Bus {
         }
         let to = bridge_subject(&message.subject);
         loop {
-            match wire.store(&to, &headers, body.clone()).await {
-                Ok(stored) => {
-                    metrics().published(subject::template(&to));
-                    return Ok(stored.sequence);
-                }
+            let started = Instant::now();
+            let stored = wire.store(&to, &headers, body.clone()).await;
+            let error = stored.as_ref().err().map(WireError::kind);
+            metrics().sent(subject::template(&to), started.elapsed(), error);
+            match stored {
+                Ok(stored) => return Ok(stored.sequence),
                 Err(error) if error.is_transient() => {
                     tokio::time::sleep(random::jitter(PAUSE)).await;
                 }

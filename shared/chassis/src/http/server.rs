@@ -10,13 +10,15 @@ use hyper_util::{
 };
 use serde::{Deserialize, Serialize};
 use tokio::{
+    io::{AsyncRead, AsyncWrite},
     net::{TcpListener, TcpStream},
-    sync::Semaphore,
+    sync::{Notify, Semaphore},
     task::JoinSet,
+    time::timeout,
 };
 use tower::ServiceExt as _;
 
-use super::layers;
+use super::{layers, tls::Tls};
 use crate::Cx;
 
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
@@ -31,7 +33,11 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 pub struct Limits {
     /// Bytes of a request's body, where a route has no limit of its own.
     pub body_bytes_max: usize,
-    /// Seconds until a request's head is complete.
+    /// Seconds until TLS is agreed upon.
+    pub handshake_seconds_max: u32,
+    /// Connections that may be agreeing upon TLS at the same time; the oldest makes room.
+    pub handshakes_max: usize,
+    /// Seconds until a request's head is complete, and until a connection has its first request.
     pub head_seconds_max: u32,
     /// Seconds between two pieces of a request's body.
     pub body_idle_seconds_max: u32,
@@ -48,9 +54,11 @@ pub struct Limits {
 pub struct Server {
     /// What a client may use.
     pub limits: Limits,
+    /// Where the listener speaks TLS.
+    pub tls: Option<Tls>,
 }
 
-/// [`Server::serve`] with the default limits.
+/// [`Server::serve`] with the default limits, without TLS.
 pub async fn serve(cx: &Cx, listener: TcpListener, router: Router) {
     Server::default().serve(cx, listener, router).await;
 }
@@ -66,15 +74,15 @@ impl Server {
         while let Some((stream, permit)) = accept(cx, &listener, &permits).await {
             // Ended connections are let go as new ones come, so the set stays bounded.
             while connections.try_join_next().is_some() {}
-            let connection = connection(cx.clone(), stream, router.clone(), self.limits.clone());
+            let (server, cx, router) = (self.clone(), cx.clone(), router.clone());
             connections.spawn(async move {
-                connection.await;
+                server.connection(&cx, stream, router).await;
                 drop(permit);
             });
         }
         drop(listener);
         let drain = Duration::from_secs(u64::from(self.limits.drain_seconds_max));
-        let ended = tokio::time::timeout(drain, async {
+        let ended = timeout(drain, async {
             while connections.join_next().await.is_some() {}
         });
         if ended.await.is_err() {
@@ -83,6 +91,22 @@ impl Server {
                 connections = left,
                 "{left} connections cut off after {drain:?}"
             );
+        }
+    }
+
+    async fn connection(&self, cx: &Cx, stream: TcpStream, router: Router) {
+        if let Err(error) = stream.set_nodelay(true) {
+            tracing::debug!(%error, "setting TCP_NODELAY: {error}");
+        }
+        let Some(tls) = &self.tls else {
+            return answer(cx, stream, router, &self.limits).await;
+        };
+        let stream = tokio::select! {
+            stream = tls.accept(stream, &self.limits) => stream,
+            () = cx.stopped() => None,
+        };
+        if let Some(stream) = stream {
+            answer(cx, stream, router, &self.limits).await;
         }
     }
 }
@@ -115,14 +139,43 @@ async fn accept(
     }
 }
 
-async fn connection(cx: Cx, stream: TcpStream, router: Router, limits: Limits) {
-    let service = TowerToHyperService::new(
-        router.map_request(|request: Request<_>| request.map(axum::body::Body::new)),
-    );
-    if let Err(error) = stream.set_nodelay(true) {
-        tracing::debug!(%error, "setting TCP_NODELAY: {error}");
-    }
+/// Answers the requests of a connection.
+async fn answer<I>(cx: &Cx, stream: I, router: Router, limits: &Limits)
+where
+    I: AsyncRead + AsyncWrite + Send + Unpin + 'static,
+{
+    let begun = Arc::new(Notify::new());
+    let first = Arc::clone(&begun);
+    let service = TowerToHyperService::new(router.map_request(move |request: Request<_>| {
+        first.notify_one();
+        request.map(axum::body::Body::new)
+    }));
     let head = Duration::from_secs(u64::from(limits.head_seconds_max));
+    let builder = protocols(head);
+    let connection = builder.serve_connection_with_upgrades(TokioIo::new(stream), service);
+    let mut connection = pin!(connection);
+    // hyper waits for ever for the bytes that tell HTTP/2 from HTTP/1.
+    let no_request = async {
+        if timeout(head, begun.notified()).await.is_ok() {
+            std::future::pending::<()>().await;
+        }
+    };
+    let result = tokio::select! {
+        result = connection.as_mut() => result,
+        () = no_request => Ok(()),
+        () = cx.stopped() => {
+            connection.as_mut().graceful_shutdown();
+            connection.await
+        }
+    };
+    if let Err(error) = result {
+        // A client that goes away is no event.
+        tracing::debug!(%error, "connection ended: {error}");
+    }
+}
+
+/// HTTP/1 and HTTP/2, with what a client may take of each.
+fn protocols(head: Duration) -> Builder<TokioExecutor> {
     let mut builder = Builder::new(TokioExecutor::new());
     builder
         .http1()
@@ -139,25 +192,15 @@ async fn connection(cx: Cx, stream: TcpStream, router: Router, limits: Limits) {
         .http2()
         .max_concurrent_streams(128)
         .max_header_list_size(32 * 1024);
-    let mut connection =
-        pin!(builder.serve_connection_with_upgrades(TokioIo::new(stream), service));
-    let result = tokio::select! {
-        result = connection.as_mut() => result,
-        () = cx.stopped() => {
-            connection.as_mut().graceful_shutdown();
-            connection.await
-        }
-    };
-    if let Err(error) = result {
-        // A client that goes away is no event.
-        tracing::debug!(%error, "connection ended: {error}");
-    }
+    builder
 }
 
 impl Default for Limits {
     fn default() -> Self {
         Self {
             body_bytes_max: 1024 * 1024,
+            handshake_seconds_max: 10,
+            handshakes_max: 512,
             head_seconds_max: 10,
             body_idle_seconds_max: 10,
             request_seconds_max: 330,

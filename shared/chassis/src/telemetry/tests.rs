@@ -123,6 +123,15 @@ async fn one_trace_with_its_lines_and_metrics_reaches_a_collector() {
     let text = telemetry.prometheus_text();
     assert!(text.contains("tidewaiter_test_total 3"), "{text}");
     assert!(text.contains("service_name=\"tidewaiter\""), "{text}");
+    for of_process in [
+        "process_cpu_time_seconds_total{cpu_mode=\"user\"",
+        "process_memory_usage_bytes",
+        "process_thread_count",
+        "process_unix_file_descriptor_count",
+        "process_uptime_seconds",
+    ] {
+        assert!(text.contains(of_process), "{of_process} in {text}");
+    }
     telemetry.flush(SOON).await;
 
     check_traces(&collector);

@@ -15,7 +15,7 @@ use super::{
     RegistryConfig, USER_AGENT,
     guard::{Guard, Reach, Refused},
 };
-use crate::OciError;
+use crate::{OciError, metrics};
 
 /// Longest wait that a registry may ask for.
 const RETRY_AFTER_MAX: Duration = Duration::from_hours(1);
@@ -157,7 +157,15 @@ impl Http {
         if !ask.is_stream {
             request = request.timeout(left);
         }
-        match tokio::time::timeout(left, request.send()).await {
+        let started = Instant::now();
+        let sent = tokio::time::timeout(left, request.send()).await;
+        let outcome = match &sent {
+            Ok(Ok(response)) => metrics::of_status(response.status()),
+            Ok(Err(error)) if !error.is_timeout() => "broken",
+            _ => "timeout",
+        };
+        metrics::asked(&self.host, outcome, started.elapsed());
+        match sent {
             Ok(sent) => sent.map_err(|error| self.broken(&error)),
             Err(_) => Err(too_slow(&self.host)),
         }

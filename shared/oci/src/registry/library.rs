@@ -15,6 +15,7 @@ use oci_distribution::{
     secrets::RegistryAuth,
 };
 use reqwest::StatusCode;
+use tokio::time::Instant;
 
 use super::{
     USER_AGENT,
@@ -25,7 +26,7 @@ use super::{
     retry::Retry,
     stream::{BlobStream, Part},
 };
-use crate::OciError;
+use crate::{OciError, metrics};
 
 /// Clients kept; when there are more, all are dropped.
 const CLIENTS_MAX: usize = 32;
@@ -74,8 +75,15 @@ async fn open_as(
     let admission = endpoint.admit(retry.patience()).await?;
     // A range from the first byte on keeps it from hashing what our reader hashes anyway.
     let opening = client.pull_blob_stream_partial(&reference, digest.as_str(), 0, None);
-    let response = tokio::time::timeout(endpoint.limits().request_timeout, opening)
-        .await
+    let started = Instant::now();
+    let opened = tokio::time::timeout(endpoint.limits().request_timeout, opening).await;
+    let outcome = match &opened {
+        Ok(Ok(_)) => "2xx",
+        Ok(Err(_)) => "refused",
+        Err(_) => "timeout",
+    };
+    metrics::asked(&host, outcome, started.elapsed());
+    let response = opened
         .map_err(|_| http::too_slow(&host))?
         .map_err(|error| refusal(endpoint, repository, error))?;
     let (BlobResponse::Full(stream) | BlobResponse::Partial(stream)) = response;

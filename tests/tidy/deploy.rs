@@ -1,0 +1,234 @@
+//! What is deployed fits what is built: commands, settings, routes and files that it names exist,
+//! and nothing runs with more rights than it needs.
+
+use std::collections::BTreeSet;
+
+use serde_json::{Map, Value};
+
+use crate::repo::{at, files, members, text, verdict};
+
+const COMPOSE: &str = "deploy/compose.yaml";
+const INGRESS: &str = "deploy/compose/haproxy.cfg";
+const CONFIG: &str = "deploy/config/tidewaiter.yaml";
+const IMAGE: &str = "deploy/image/Containerfile";
+const ROOT: &str = "deploy/image/root.sh";
+/// Made by `tidewaiter nats accounts` before the first start.
+const MADE: &[&str] = &["deploy/compose/accounts.conf", "deploy/compose/keys/"];
+/// Where the program is in the image.
+const PROGRAM: &str = "/usr/bin/tidewaiter";
+
+#[test]
+fn the_composition_has_a_service_for_every_role_and_none_has_rights() {
+    let compose = yaml(COMPOSE);
+    let roles = text("services/tidewaiter/src/roles.rs").unwrap_or_default();
+    let roles = roles.lines().filter_map(|line| {
+        let (_, name) = line.trim().strip_prefix("Role::")?.split_once(" => \"")?;
+        name.strip_suffix("\",").map(str::to_owned)
+    });
+    let (mut wrong, roles): (Vec<String>, Vec<String>) = (Vec::new(), roles.collect());
+    assert!(!roles.is_empty(), "the names of roles are found");
+    let services = object(&compose["services"]);
+    for role in &roles {
+        let command = services.get(role).map(|service| words(&service["command"]));
+        if command != Some(vec!["serve".into(), "--role".into(), role.clone()]) {
+            wrong.push(format!(
+                "{COMPOSE}: add the service `{role}` that runs `serve --role {role}`"
+            ));
+        }
+    }
+    for (name, service) in &services {
+        let confined = service["read_only"] == Value::Bool(true)
+            && words(&service["cap_drop"]) == ["ALL"]
+            && words(&service["security_opt"]) == ["no-new-privileges:true"];
+        if !confined || service["privileged"] == Value::Bool(true) {
+            wrong.push(format!(
+                "{COMPOSE}: `{name}` is not confined: merge `*confined`"
+            ));
+        }
+        let health = words(&service["healthcheck"]["test"]);
+        if roles.contains(name) && health != ["CMD", PROGRAM, "health"] {
+            wrong.push(format!(
+                "{COMPOSE}: `{name}` has no health check that runs `{PROGRAM} health`"
+            ));
+        }
+    }
+    verdict("confinement", &wrong);
+}
+
+#[test]
+fn what_the_composition_names_is_declared_and_there() {
+    let compose = yaml(COMPOSE);
+    let mut wrong = Vec::new();
+    for (kind, by) in [
+        ("configs", "source"),
+        ("secrets", "source"),
+        ("networks", ""),
+    ] {
+        let declared = object(&compose[kind]);
+        let mut used = BTreeSet::new();
+        for (name, service) in object(&compose["services"]) {
+            for one in service[kind].as_array().into_iter().flatten() {
+                let one = one.get(by).unwrap_or(one).as_str().unwrap_or_default();
+                used.insert(one.to_owned());
+                if !declared.contains_key(one) {
+                    wrong.push(format!(
+                        "{COMPOSE}: `{name}` uses `{one}`: declare it in `{kind}`"
+                    ));
+                }
+            }
+        }
+        for name in declared.keys().filter(|name| !used.contains(*name)) {
+            wrong.push(format!("{COMPOSE}: no service uses `{name}` of `{kind}`"));
+        }
+        for file in declared.values().filter_map(|one| one["file"].as_str()) {
+            // `${NAME:-default}` stands for its default here.
+            let file = file.split_once(":-").map_or(file, |(_, file)| file);
+            let file = file.trim_start_matches("./").trim_end_matches('}');
+            let path = format!("deploy/{file}");
+            if !files().contains(&path) && !MADE.iter().any(|made| path.starts_with(made)) {
+                wrong.push(format!("{COMPOSE}: `{path}` is not there"));
+            }
+        }
+    }
+    verdict("what the composition names", &wrong);
+}
+
+#[test]
+fn what_is_deployed_uses_commands_and_settings_that_exist() {
+    let (mut wrong, settings) = (Vec::new(), yaml(CONFIG));
+    let cli = text("services/tidewaiter/src/cli.rs").unwrap_or_default();
+    let commands = cli.split("enum Command {").nth(1).unwrap_or_default();
+    let commands = commands.split("\n}").next().unwrap_or_default();
+    let has_command = |name: &str| {
+        let mut letters = name.chars();
+        let first = letters.next().map(|c| c.to_ascii_uppercase());
+        let variant: String = first.into_iter().chain(letters).collect();
+        commands
+            .lines()
+            .any(|line| line.trim().trim_end_matches(',').split('(').next() == Some(&variant))
+    };
+    let mut variables = BTreeSet::new();
+    for (name, service) in object(&yaml(COMPOSE)["services"]) {
+        variables.extend(
+            object(&service["environment"])
+                .into_iter()
+                .map(|(key, _)| key),
+        );
+        let health = words(&service["healthcheck"]["test"]);
+        let command = words(&service["command"]);
+        let ours = service["image"]
+            .as_str()
+            .unwrap_or_default()
+            .contains("tidewaiter");
+        let of_health = health.get(2).filter(|_| ours);
+        // What ends by itself prepares the rest, and is proven by whoever starts it.
+        let of_service = command
+            .first()
+            .filter(|_| ours && service["restart"] != "no");
+        for word in of_health.into_iter().chain(of_service) {
+            if !has_command(word) {
+                wrong.push(format!(
+                    "{COMPOSE}: `{name}` runs `tidewaiter {word}`, which is no command"
+                ));
+            }
+        }
+    }
+    let image = text(IMAGE).unwrap_or_default();
+    let of_image = image
+        .split_whitespace()
+        .filter_map(|word| word.split_once('='));
+    variables.extend(of_image.map(|(key, _)| key.to_owned()));
+    for variable in variables
+        .iter()
+        .filter(|name| name.starts_with("TIDEWAITER_"))
+    {
+        let key = variable
+            .trim_start_matches("TIDEWAITER_")
+            .to_ascii_lowercase();
+        let pointer = format!("/{}", key.replace("__", "/"));
+        let is_flag = cli.contains(&format!("env = \"{variable}\""));
+        if !is_flag && (!key.contains("__") || settings.pointer(&pointer).is_none()) {
+            wrong.push(format!(
+                "`{variable}` is neither a setting nor a flag's variable"
+            ));
+        }
+    }
+    verdict("commands and settings", &wrong);
+}
+
+#[test]
+fn the_ingress_knows_routes_that_exist() {
+    let ingress = text(INGRESS).unwrap_or_default();
+    let paths = ingress.lines().filter_map(|line| {
+        let (name, rest) = line.trim().strip_prefix("acl of_")?.split_once(' ')?;
+        let path = rest.split_whitespace().last()?;
+        Some((name.to_owned(), path.to_owned()))
+    });
+    let mut wrong = Vec::new();
+    for (service, path) in paths {
+        let folder = format!("services/{service}/src/");
+        let sources = files().iter().filter(|file| file.starts_with(&folder));
+        let is_served = sources
+            .filter_map(|file| text(file))
+            .any(|text| text.contains(&format!("route(\"{path}")));
+        if !is_served {
+            wrong.push(format!("{INGRESS}: `{service}` has no route at `{path}`"));
+        }
+    }
+    verdict("the ingress", &wrong);
+}
+
+#[test]
+fn the_image_is_built_of_what_is_there() {
+    let image = text(IMAGE).unwrap_or_default();
+    let mut wrong = Vec::new();
+    let root: toml::Table = text("Cargo.toml")
+        .unwrap_or_default()
+        .parse()
+        .expect("TOML");
+    let version =
+        at(&root, &["workspace", "package", "rust-version"]).and_then(toml::Value::as_str);
+    let version = version.unwrap_or_default();
+    if !image.contains(&format!("/rust:{version}-")) {
+        wrong.push(format!("{IMAGE}: build with Rust {version}"));
+    }
+    for (needle, file) in [(PROGRAM, IMAGE), (PROGRAM.trim_start_matches('/'), ROOT)] {
+        if !text(file).unwrap_or_default().contains(needle) {
+            wrong.push(format!("{file}: the program is `{PROGRAM}`"));
+        }
+    }
+    let copied = image
+        .lines()
+        .filter_map(|line| line.strip_prefix("COPY deploy/"));
+    for path in copied.filter_map(|rest| rest.split_whitespace().next()) {
+        if !files().contains(&format!("deploy/{path}")) {
+            wrong.push(format!("{IMAGE}: `deploy/{path}` is not there"));
+        }
+    }
+    let sent = text(".dockerignore").unwrap_or_default();
+    for member in members() {
+        let top = member.path.split('/').next().unwrap_or_default();
+        if !sent.lines().any(|line| line == format!("!{top}")) {
+            wrong.push(format!(
+                ".dockerignore: add `!{top}`: `{}` is built there",
+                member.name
+            ));
+        }
+    }
+    verdict("the image", &wrong);
+}
+
+fn yaml(file: &str) -> Value {
+    serde_saphyr::from_str(&text(file).unwrap_or_default()).expect("YAML")
+}
+
+fn object(value: &Value) -> Map<String, Value> {
+    value.as_object().cloned().unwrap_or_default()
+}
+
+fn words(value: &Value) -> Vec<String> {
+    let words = value.as_array().into_iter().flatten();
+    words
+        .filter_map(|word| word.as_str().map(str::to_owned))
+        .collect()
+}

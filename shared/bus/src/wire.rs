@@ -488,10 +488,10 @@ fn inbox_name(name: &str) -> String {
 
 /// Keeps why servers could not be reached.
 fn note_causes(report: &watch::Sender<Link>, servers: &[async_nats::Server]) {
-    let causes = servers
+    let mut causes = servers
         .iter()
         .filter_map(|server| server.last_error.clone());
-    if let Some(cause) = causes.last() {
+    if let Some(cause) = causes.next_back() {
         report.send_modify(|link| link.cause = Some(cause));
     }
 }

@@ -309,7 +309,9 @@ async fn a_tail_outlives_its_server_and_ends_as_it_is_told() {
     fabric.decision(&second, "deny").await;
     got.extend(tail.until_judged(&second).await);
     let mut told = Told::new();
-    got.iter().for_each(|line| note_line(line, &mut told));
+    for line in &got {
+        note_line(line, &mut told);
+    }
     let all = held(&fabric, "start");
     assert_begins(&all, &told);
     // The bridge stored each of them once, also over its death.

@@ -117,8 +117,8 @@ impl Client {
         if answer.status().is_success() {
             return Ok(answer);
         }
-        let refused = self.whole(answer).await?;
-        Err(self.refusal(&refused).into())
+        let (status, body) = self.whole(answer).await?;
+        Err(self.refusal(status, &body).into())
     }
 
     /// `DELETE path?query`, whose answer has no body.
@@ -197,21 +197,24 @@ impl Client {
         Ok((status, body))
     }
 
-    fn decode<T: DeserializeOwned>(&self, answer: (StatusCode, Vec<u8>)) -> anyhow::Result<T> {
-        if answer.0.is_success() {
-            return serde_json::from_slice(&answer.1).context("reading the server's answer");
+    fn decode<T: DeserializeOwned>(
+        &self,
+        (status, body): (StatusCode, Vec<u8>),
+    ) -> anyhow::Result<T> {
+        if status.is_success() {
+            return serde_json::from_slice(&body).context("reading the server's answer");
         }
-        Err(self.refusal(&answer).into())
+        Err(self.refusal(status, &body).into())
     }
 
     /// What an answer that is an error says.
-    fn refusal(&self, (status, body): &(StatusCode, Vec<u8>)) -> Refused {
+    fn refusal(&self, status: StatusCode, body: &[u8]) -> Refused {
         let problem: serde_json::Value = serde_json::from_slice(body).unwrap_or_default();
         let text = |field: &str| problem.get(field).and_then(|value| value.as_str());
         let what = text("detail")
             .or(text("error"))
             .unwrap_or("no reason given");
-        let hint = match (*status, text("hint")) {
+        let hint = match (status, text("hint")) {
             (_, Some(hint)) => format!(" ({hint})"),
             (StatusCode::UNAUTHORIZED, None) => {
                 " (give a token with --token-file or TIDEWAITER_TOKEN)".to_owned()
@@ -222,10 +225,7 @@ impl Client {
             "the server at `{}` answered {status}: {what}{hint}",
             self.base
         );
-        Refused {
-            status: *status,
-            message,
-        }
+        Refused { status, message }
     }
 }
 

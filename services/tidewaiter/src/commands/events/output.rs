@@ -36,7 +36,7 @@ pub(super) async fn reader_gone() {
     {
         return;
     }
-    std::future::pending().await
+    std::future::pending::<()>().await;
 }
 
 // === impl Output ===

@@ -16,7 +16,7 @@ use super::{
 use crate::{cli::events::TailArgs, client::Client, complain};
 
 /// A server that gives no sign of life for so long is away: it gives one every 15 s.
-const SILENCE: Duration = Duration::from_secs(60);
+const SILENCE: Duration = Duration::from_mins(1);
 /// Pauses before a connection is made again.
 const PAUSE_MIN: Duration = Duration::from_millis(500);
 const PAUSE_MAX: Duration = Duration::from_secs(15);

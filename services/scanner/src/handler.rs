@@ -3,12 +3,12 @@
 use std::{collections::BTreeSet, sync::Arc};
 
 use anyhow::{Context as _, anyhow};
-use bus::{Delivery, Failure, GivenUp, Handler, Outcome, Shares, Store, Stored};
+use bus::{Delivery, Failure, GivenUp, Handler, Outcome, Shares, Slots, Store, Stored};
 use chassis::Cx;
 use model::{
     Digest, Gap, GapCode, Hides, ImageReport, RecordKey, Scanned, ScannedFindings, ScannedPackages,
     Slug, What,
-    event::{ImageScan, REPORT_OBJECTS},
+    event::{ImageScan, Priority, REPORT_OBJECTS},
 };
 use oci::{Image, OciError, Source, Wanted};
 use tracing::{info, warn};
@@ -35,23 +35,27 @@ pub struct ImageJobs<S> {
     reader: Reader,
     sources: Arc<dyn SourceOf>,
     sections: S,
-    /// How many images of one source are at hand.
-    shares: Shares,
+    /// How many images of one source are at hand, by the job's priority: each has its own slots.
+    shares: Vec<(Priority, Shares)>,
 }
 
 // === impl ImageJobs ===
 
 impl<S: Sections + 'static> ImageJobs<S> {
-    /// Scans `images_at_once` images at most with `reader`, keeps sections in `sections`.
+    /// Scans with `reader` as many images at once as there are slots, keeps sections in `sections`.
     pub fn new(
         cx: Cx,
         store: Store,
-        (reader, images_at_once): (Reader, usize),
+        (reader, slots): (Reader, &Slots),
         sources: Arc<dyn SourceOf>,
         sections: S,
     ) -> Self {
+        let shares = Priority::ALL.map(|priority| {
+            let shares = Shares::new(&cx, slots.limit(priority), sources.count());
+            (priority, shares)
+        });
         Self {
-            shares: Shares::new(&cx, images_at_once, sources.count()),
+            shares: shares.into(),
             cx,
             store,
             reader,
@@ -144,7 +148,10 @@ impl<S: Sections + 'static> Handler for ImageJobs<S> {
             }
         }
         // A source that answers slowly must not hold up the images of others.
-        let Some(_share) = self.shares.take(job.source.as_str()) else {
+        let mut shares = self.shares.iter();
+        let shares = shares.find(|(priority, _)| *priority == job.priority);
+        let share = shares.map(|(_, shares)| shares.take(job.source.as_str()));
+        let Some(_share) = share.flatten() else {
             return Err(Failure::Later(Shares::pause(delivery.attempt)));
         };
         let scan = self.report(job, delivery.alone).await?;

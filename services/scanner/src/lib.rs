@@ -80,14 +80,14 @@ pub async fn run(
     ));
     cx.spawn("layer caches", Arc::clone(&sections).watch());
     let reader = Reader::new(config.settings());
+    let slots = config.slots();
     let jobs = Arc::new(ImageJobs::new(
         cx.clone(),
         bus.store(),
-        (reader, config.images_at_once),
+        (reader, &slots),
         sources,
         sections,
     ));
-    let slots = config.slots();
     for priority in Priority::ALL {
         let durable = format!("image_{priority}");
         let consume = Consume::new(bus, JOBS, &durable, config.images_at_once);

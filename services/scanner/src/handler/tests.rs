@@ -1,8 +1,8 @@
 use std::sync::atomic::{AtomicU32, Ordering};
 
 use analyzers::PreparedLayer;
-use futures::future::BoxFuture;
-use model::{AnalyzerId, event::Priority};
+use futures::{FutureExt as _, future::BoxFuture};
+use model::AnalyzerId;
 
 use super::*;
 use crate::{Claim, Config, LayerSections, sections};
@@ -100,7 +100,13 @@ async fn an_image_that_kills_its_scanner_has_a_record_with_a_gap_and_can_be_trie
     let reader = Reader::new(Config::default().settings());
     let ids: Vec<AnalyzerId> = reader.ids();
     let of_jobs: Arc<dyn SourceOf> = sources.clone();
-    let jobs = ImageJobs::new(Cx::for_tests(), store.clone(), (reader, 4), of_jobs, Empty);
+    let jobs = ImageJobs::new(
+        Cx::for_tests(),
+        store.clone(),
+        (reader, &Slots::new(4, 0, 0)),
+        of_jobs,
+        Empty,
+    );
     let job = job(Digest::of(b"image"));
     let delivery = || Delivery::of_event(&tenant, job.clone());
     let why = GivenUp::Broken("it killed its process".to_owned());
@@ -136,7 +142,13 @@ async fn an_image_whose_source_stays_away_has_a_record_that_asks_for_another_sca
     let reader = Reader::new(Config::default().settings());
     let ids: BTreeSet<AnalyzerId> = reader.ids().into_iter().collect();
     let nowhere = Arc::new(Nowhere(AtomicU32::new(0)));
-    let jobs = ImageJobs::new(Cx::for_tests(), store.clone(), (reader, 4), nowhere, Empty);
+    let jobs = ImageJobs::new(
+        Cx::for_tests(),
+        store.clone(),
+        (reader, &Slots::new(4, 0, 0)),
+        nowhere,
+        Empty,
+    );
     let job = job(Digest::of(b"image"));
     let key = RecordKey::new(&tenant, job.image, What::Scanned);
     let delivery = || Delivery::of_event(&tenant, job.clone());
@@ -180,7 +192,13 @@ async fn a_suspect_is_read_with_low_limits_and_counts_as_scanned() {
     let reader = Reader::new(settings);
     let ids: BTreeSet<AnalyzerId> = reader.ids().into_iter().collect();
     let folder = Arc::new(Folder(Arc::new(source)));
-    let jobs = ImageJobs::new(cx, store.clone(), (reader, 4), folder, Empty);
+    let jobs = ImageJobs::new(
+        cx,
+        store.clone(),
+        (reader, &Slots::new(4, 0, 0)),
+        folder,
+        Empty,
+    );
     let key = RecordKey::new(&tenant, digest, What::Scanned);
     for (alone, cause) in [(false, "one"), (true, "two")] {
         let job = ImageScan {
@@ -199,5 +217,55 @@ async fn a_suspect_is_read_with_low_limits_and_counts_as_scanned() {
         let is_cut = gaps.iter().any(|gap| gap.code == GapCode::LimitEntries);
         assert_eq!(is_cut, alone, "{gaps:?}");
         assert!(record.is_good(&ids), "{:?}", record.analyzers);
+    }
+}
+
+/// A source that never answers.
+struct Hanging;
+
+impl Source for Hanging {
+    fn resolve<'a>(
+        &'a self,
+        _wanted: &'a Wanted,
+    ) -> BoxFuture<'a, Result<oci::Resolved, OciError>> {
+        Box::pin(std::future::pending())
+    }
+
+    fn open_blob<'a>(
+        &'a self,
+        _repository: &'a str,
+        _blob: &'a oci::Descriptor,
+    ) -> BoxFuture<'a, Result<oci::BlobReader, OciError>> {
+        panic!("no image is resolved")
+    }
+}
+
+#[tokio::test]
+async fn a_source_that_does_not_answer_leaves_slots_of_each_class_to_others() {
+    let (store, tenant) = (Store::memory(), Slug::default_tenant());
+    let reader = Reader::new(Config::default().settings());
+    let slots = Slots::new(16, 2, 4);
+    let folder = Arc::new(Folder(Arc::new(Hanging)));
+    let jobs = ImageJobs::new(Cx::for_tests(), store, (reader, &slots), folder, Empty);
+    for priority in Priority::ALL {
+        let job = |number: usize, source: &str| ImageScan {
+            priority,
+            source: source.parse().unwrap(),
+            ..job(Digest::of(&number.to_be_bytes()))
+        };
+        let mut begun = Vec::new();
+        let beyond = loop {
+            let delivery = Delivery::of_event(&tenant, job(begun.len(), "slow"));
+            let mut scanning = Box::pin(jobs.handle(delivery));
+            match scanning.as_mut().now_or_never() {
+                None => begun.push(scanning),
+                Some(ended) => break ended,
+            }
+        };
+        assert!(matches!(beyond, Err(Failure::Later(_))), "{beyond:?}");
+        let left = slots.limit(priority) - begun.len();
+        assert!(left > 0 && !begun.is_empty(), "{priority}: {left} left");
+        let other = Delivery::of_event(&tenant, job(0, "other"));
+        assert!(jobs.handle(other).now_or_never().is_none(), "it is at work");
     }
 }

@@ -8,6 +8,7 @@ mod advisories;
 mod chaos;
 mod crash;
 mod fabric;
+mod fleet;
 mod local;
 mod poison;
 mod push;

@@ -4,6 +4,7 @@ mod check;
 mod db;
 mod dlq;
 mod images;
+mod nats;
 mod policy;
 mod scan;
 mod serve;
@@ -39,6 +40,7 @@ pub(crate) fn run(cli: Cli) -> anyhow::Result<Exit> {
             Command::Db(command) => db::run(config, &global, command).await,
             Command::Policy(command) => policy::run(command).await,
             Command::Dlq(command) => dlq::run(config, command).await,
+            Command::Nats(command) => nats::run(config, command).await,
             Command::Images(args) => images::run(args).await,
             Command::Check(args) => check::run(args).await,
         }

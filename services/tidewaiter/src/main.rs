@@ -7,6 +7,7 @@
 //! It holds no logic of its own beyond wiring: a rule about images belongs in the crate that owns it.
 //! A new command is one file in `commands/` and one variant in [`cli::Command`].
 
+mod broker;
 mod cli;
 mod client;
 mod commands;

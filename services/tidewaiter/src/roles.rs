@@ -43,7 +43,7 @@ pub(crate) async fn start(
     let mut merged =
         chassis::http::health(cx, &readiness).merge(chassis::http::metrics(telemetry.registry()));
     for role in roles {
-        let name = role_name(*role);
+        let name = bus::permissions::Role::from(*role).as_str();
         readiness.set(name, false);
         let routes = match role {
             Role::Gateway => gateway::run(cx, bus, &config.gateway).await,
@@ -83,16 +83,4 @@ fn watch_broker(cx: &Cx, bus: &Bus, readiness: &Readiness) {
             }
         }
     });
-}
-
-const fn role_name(role: Role) -> &'static str {
-    match role {
-        Role::Gateway => "gateway",
-        Role::Router => "router",
-        Role::Scanner => "scanner",
-        Role::Matcher => "matcher",
-        Role::Policy => "policy",
-        Role::Alerting => "alerting",
-        Role::Inventory => "inventory",
-    }
 }

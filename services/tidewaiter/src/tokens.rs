@@ -7,12 +7,7 @@
 mod lately;
 
 use std::{
-    fmt,
-    io::Write as _,
-    os::unix::fs::OpenOptionsExt as _,
-    path::{Path, PathBuf},
-    sync::Arc,
-    time::Duration,
+    fmt, io::Write as _, os::unix::fs::OpenOptionsExt as _, path::Path, sync::Arc, time::Duration,
 };
 
 use anyhow::Context as _;
@@ -183,15 +178,14 @@ pub(crate) async fn identify(
 }
 
 /// Makes the first token of an installation that has none, and writes it where only its owner can
-/// read it. Returns the file.
-pub(crate) async fn bootstrap(cx: &Cx, store: &Store, dir: &Path) -> anyhow::Result<PathBuf> {
-    let file = dir.join("admin.token");
+/// read it. False: there are tokens already.
+pub(crate) async fn bootstrap(cx: &Cx, store: &Store, file: &Path) -> anyhow::Result<bool> {
     let tokens = store
         .list::<TokenRecord>(CONFIG, KEYS)
         .await
         .context("listing tokens")?;
     if !tokens.is_empty() {
-        return Ok(file);
+        return Ok(false);
     }
     let token = random_token()?;
     let record = TokenRecord {
@@ -202,14 +196,14 @@ pub(crate) async fn bootstrap(cx: &Cx, store: &Store, dir: &Path) -> anyhow::Res
         expires_at: None,
     };
     // The file first: a token that nobody can read would lock everybody out.
-    write_secret(&file, token.expose())
+    write_secret(file, token.expose())
         .with_context(|| format!("writing the admin token to `{}`", file.display()))?;
     let hash = Digest::of(token.expose().as_bytes()).hex();
     store
         .put(CONFIG, &key(&hash), &record, Some(0))
         .await
         .context("storing the admin token")?;
-    Ok(file)
+    Ok(true)
 }
 
 /// 32 random bytes as hex.

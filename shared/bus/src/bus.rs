@@ -16,6 +16,7 @@ use crate::{
     fullness::Fullness,
     gate::Gate,
     janitor::Janitor,
+    permissions::{Grants, Holder, Role},
     presence::Presence,
     queues::Queues,
     store::{Store, nats::Nats},
@@ -40,6 +41,8 @@ pub(crate) struct Inner {
     pub(crate) gate: Gate,
     pub(crate) fullness: Fullness,
     pub(crate) queues: Queues,
+    /// What this process may do; `None`: everything.
+    pub(crate) grants: Option<Grants>,
     /// What this process holds, by stream and consumer.
     held: Mutex<HashMap<String, Held>>,
     /// The connection of those who follow buckets.
@@ -52,7 +55,27 @@ impl Bus {
     /// Connects, waiting at most [`Config::connect_timeout_s`] for the first connection. One that
     /// is lost later is made again for ever.
     pub async fn connect(cx: &Cx, config: &Config, name: &str) -> Result<Self, BusError> {
-        let bus = Self::connect_later(cx, config, name).await?;
+        Self::open(cx, config, name, None).await
+    }
+
+    /// The same for a process with some roles of a fleet: it makes nothing that the provisioner
+    /// makes, on a server without permissions too.
+    pub async fn connect_as(
+        cx: &Cx,
+        config: &Config,
+        roles: impl IntoIterator<Item = Role>,
+    ) -> Result<Self, BusError> {
+        let holder = Holder::Roles(roles.into_iter().collect());
+        Self::open(cx, config, &holder.to_string(), Some(holder.grants())).await
+    }
+
+    async fn open(
+        cx: &Cx,
+        config: &Config,
+        name: &str,
+        grants: Option<Grants>,
+    ) -> Result<Self, BusError> {
+        let bus = Self::start(cx, config, name, grants).await?;
         if config.connect_timeout_s > 0 {
             bus.0
                 .wire
@@ -64,6 +87,15 @@ impl Bus {
 
     /// Starts connecting and does not wait: for who works without NATS as well.
     pub async fn connect_later(cx: &Cx, config: &Config, name: &str) -> Result<Self, BusError> {
+        Self::start(cx, config, name, None).await
+    }
+
+    async fn start(
+        cx: &Cx,
+        config: &Config,
+        name: &str,
+        grants: Option<Grants>,
+    ) -> Result<Self, BusError> {
         let wire = Wire::open(config, name).await?;
         let store = Store::new(Arc::new(Nats(wire.clone())), cx.clock());
         let janitor = Janitor::start(cx, store.clone(), config.discard_after());
@@ -79,6 +111,7 @@ impl Bus {
             gate: Gate::default(),
             fullness: Fullness::default(),
             queues: Queues::default(),
+            grants,
             held: Mutex::default(),
             following: OnceCell::new(),
         })))

@@ -11,8 +11,12 @@ pub struct Config {
     /// Address of the NATS servers, as `nats://host:4222`, several separated by commas. Absent: a
     /// private server is started.
     pub url: Option<String>,
-    /// File with a user's JWT and seed (`.creds`).
+    /// File with an nkey seed, as `tidewaiter nats accounts` makes it, or with a JWT and a seed
+    /// (`.creds`).
     pub credentials_file: Option<PathBuf>,
+    /// What the subjects of answers begin with. Absent: `_INBOX_` and the public key, where
+    /// `credentials_file` is an nkey seed.
+    pub inbox_prefix: Option<String>,
     /// File with an additional certificate authority for TLS to NATS.
     pub ca_file: Option<PathBuf>,
     /// How many servers of a cluster keep each stream: 1, 3 or 5.
@@ -43,6 +47,7 @@ impl Default for Config {
         Self {
             url: None,
             credentials_file: None,
+            inbox_prefix: None,
             ca_file: None,
             replicas: 1,
             connect_timeout_s: 30,

@@ -2,8 +2,14 @@
 //! never deleted: a server that silently ignores a field, or an operator's other choice, is found
 //! at the start and not in the middle of the night.
 //!
+//! In a fleet the provisioner makes everything, and every other process compares what its roles
+//! use and waits for what is missing.
+//!
 //! Any number of processes may do it at once: making the same thing twice is no error.
 
+use std::time::Duration;
+
+use chassis::Cx;
 use futures::{StreamExt, TryStreamExt, stream};
 use serde_json::{Map, Value, json};
 use tokio::time::sleep;
@@ -19,6 +25,8 @@ use crate::{
 const STREAM_NOT_FOUND: u64 = 10_059;
 const CONSUMER_NOT_FOUND: u64 = 10_014;
 const PARALLEL: usize = 8;
+/// How often a process looks again for what is missing.
+const LOOK_AGAIN: Duration = Duration::from_secs(2);
 /// How often one thing is looked for.
 const LOOKS: u32 = 4;
 
@@ -26,19 +34,56 @@ impl Bus {
     /// Makes every stream, bucket and consumer that is missing. What exists must be as it is
     /// needed, else this is a [`BusError::Conflict`].
     pub async fn provision(&self) -> Result<(), BusError> {
-        let config = self.config();
-        let streams = topology::streams(config);
-        stream::iter(&streams)
-            .map(|wanted| ensure_stream(&self.0.wire, wanted))
+        self.ensure(&topology::streams(self.config()), &topology::consumers())
+            .await
+    }
+
+    /// Waits until everything that this process uses is there, as it is needed. False: `cx`
+    /// stopped first. What is otherwise is a [`BusError::Conflict`].
+    pub async fn provisioned(&self, cx: &Cx) -> Result<bool, BusError> {
+        let mut streams = topology::streams(self.config());
+        let mut consumers = topology::consumers();
+        if let Some(grants) = &self.0.grants {
+            streams.retain(|stream| grants.streams().contains(&stream.name));
+            consumers.retain(|spec| grants.serves().contains(spec));
+        }
+        let mut said = false;
+        while !cx.is_stopping() {
+            match self.ensure(&streams, &consumers).await {
+                Err(missing @ BusError::Missing { .. }) => {
+                    if !said {
+                        tracing::warn!("waiting: {missing}");
+                    }
+                    said = true;
+                }
+                other => return other.map(|()| true),
+            }
+            cx.sleep(random::jitter(LOOK_AGAIN)).await;
+        }
+        Ok(false)
+    }
+
+    async fn ensure(&self, streams: &[Stream], consumers: &[ConsumerSpec]) -> Result<(), BusError> {
+        stream::iter(streams)
+            .map(|wanted| self.ensure_stream(wanted))
             .buffer_unordered(PARALLEL)
             .try_collect::<()>()
             .await?;
-        let consumers = topology::consumers();
-        stream::iter(&consumers)
+        stream::iter(consumers)
             .map(|spec| self.ensure_consumer(spec))
             .buffer_unordered(PARALLEL)
             .try_collect::<()>()
             .await
+    }
+
+    async fn ensure_stream(&self, wanted: &Stream) -> Result<(), BusError> {
+        let Stream { name, settings } = wanted;
+        let (info, create) = (
+            format!("STREAM.INFO.{name}"),
+            format!("STREAM.CREATE.{name}"),
+        );
+        let found = self.look_or_make(name, &info, (&create, settings)).await?;
+        compare(name, settings, found)
     }
 
     /// Makes one consumer if it is missing, and compares it if it exists.
@@ -51,16 +96,34 @@ impl Bus {
         let info = format!("CONSUMER.INFO.{stream}.{durable}");
         let create = format!("CONSUMER.DURABLE.CREATE.{stream}.{durable}");
         let body = json!({ "stream_name": stream, "config": settings });
-        let found = ensure(&self.0.wire, &info, (&create, &body)).await;
-        compare(
-            &object,
-            &settings,
-            found.map_err(|error| error.about(&object))?,
-        )
+        let found = self.look_or_make(&object, &info, (&create, &body)).await?;
+        compare(&object, &settings, found)
     }
-}
 
-impl Bus {
+    /// Makes what is missing, where this process may.
+    async fn look_or_make(
+        &self,
+        object: &str,
+        info: &str,
+        create: (&str, &Value),
+    ) -> Result<Value, BusError> {
+        let grants = self.0.grants.as_ref();
+        let found = if grants.is_none_or(|grants| grants.may_ask(create.0)) {
+            ensure(&self.0.wire, info, create).await
+        } else {
+            self.0.wire.api(info, &Value::Null).await
+        };
+        found.map_err(|error| match error {
+            WireError::Refused {
+                code: STREAM_NOT_FOUND | CONSUMER_NOT_FOUND,
+                ..
+            } => BusError::Missing {
+                object: object.to_owned(),
+            },
+            error => error.about(object),
+        })
+    }
+
     /// How many messages of a consumer are not acknowledged: waiting and being handled. Not the
     /// number of messages in its stream, where a server that was killed may leave acknowledged
     /// ones behind until they expire.
@@ -71,16 +134,6 @@ impl Bus {
         let number = |field: &str| info.get(field).and_then(Value::as_u64).unwrap_or(0);
         Ok(number("num_pending") + number("num_ack_pending"))
     }
-}
-
-async fn ensure_stream(wire: &Wire, wanted: &Stream) -> Result<(), BusError> {
-    let Stream { name, settings } = wanted;
-    let (info, create) = (
-        format!("STREAM.INFO.{name}"),
-        format!("STREAM.CREATE.{name}"),
-    );
-    let found = ensure(wire, &info, (&create, settings)).await;
-    compare(name, settings, found.map_err(|error| error.about(name))?)
 }
 
 /// Makes what is missing. Where another process makes it this very moment the server refuses for
@@ -184,7 +237,7 @@ mod tests {
         let Some(server) = crate::testing::Server::start().await else {
             return;
         };
-        let cx = chassis::Cx::for_tests();
+        let cx = Cx::for_tests();
         let connect = async || Bus::connect(&cx, &server.config(), "test").await.unwrap();
         let (one, two) = tokio::join!(connect(), connect());
         let (one, two) = tokio::join!(one.provision(), two.provision());

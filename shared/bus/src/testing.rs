@@ -23,6 +23,8 @@ pub(crate) struct Server {
     child: Option<Child>,
     dir: TempDir,
     port: u16,
+    /// Whether it has a configuration file.
+    is_configured: bool,
 }
 
 /// A server with everything provisioned and a bus on it.
@@ -44,6 +46,11 @@ pub(crate) struct Mortal {
 impl Server {
     /// `None`, with the reason printed, where there is no nats-server.
     pub(crate) async fn start() -> Option<Self> {
+        Self::start_with("").await
+    }
+
+    /// One with a configuration file, as for accounts.
+    pub(crate) async fn start_with(config: &str) -> Option<Self> {
         let installed = Command::new(binary()).arg("--version").output().is_ok();
         if !installed {
             println!("skipped: no `{}` that can be run", binary());
@@ -57,7 +64,9 @@ impl Server {
             child: None,
             dir: TempDir::new().unwrap(),
             port,
+            is_configured: !config.is_empty(),
         };
+        std::fs::write(server.dir.path().join("conf"), config).unwrap();
         server.up().await;
         Some(server)
     }
@@ -72,6 +81,9 @@ impl Server {
             "--jetstream",
         ]);
         command.arg("--store_dir").arg(self.dir.path());
+        if self.is_configured {
+            command.arg("--config").arg(self.dir.path().join("conf"));
+        }
         command.arg("--log").arg(self.dir.path().join("log"));
         self.child = Some(command.stdin(Stdio::null()).spawn().unwrap());
         eventually("nats-server listens", async || {

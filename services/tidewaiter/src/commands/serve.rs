@@ -48,15 +48,17 @@ async fn serve(
     std::fs::create_dir_all(dir)
         .with_context(|| format!("making the data directory `{}`", dir.display()))?;
     // Held to the end: the server goes when it is dropped.
-    let (bus_config, _server) = broker(cx, config, dir).await?;
-    let bus = Bus::connect(cx, &bus_config, "tidewaiter")
-        .await
-        .context("connecting to NATS")?;
-    bus.provision()
-        .await
-        .context("setting up streams and buckets")?;
-    let token = tokens::bootstrap(cx, &bus.store(), dir).await?;
-
+    let (bus_config, server) = broker(cx, config, dir).await?;
+    // Who has a server of its own, or runs everything, is its own provisioner.
+    let is_whole = args.roles.is_empty() || server.is_some();
+    let bus = if is_whole {
+        whole(cx, &bus_config, dir).await?
+    } else {
+        match part(cx, &bus_config, &args.roles).await? {
+            Some(bus) => bus,
+            None => return Ok(()),
+        }
+    };
     let roles = if args.roles.is_empty() {
         Role::ALL.to_vec()
     } else {
@@ -78,9 +80,8 @@ async fn serve(
         chassis::http::serve(&http, listener, router).await;
     });
     info!(
-        "tidewaiter {} serves http://{address}; the admin token is in {}",
-        env!("CARGO_PKG_VERSION"),
-        token.display()
+        "tidewaiter {} serves http://{address}",
+        env!("CARGO_PKG_VERSION")
     );
     tokio::select! {
         signal = chassis::shutdown_signal() => {
@@ -90,6 +91,32 @@ async fn serve(
         () = cx.stopped() => anyhow::bail!("a part of this process broke; the log says which"),
     }
     Ok(())
+}
+
+/// The bus of a process that runs everything: it makes what is missing, and the first token.
+async fn whole(cx: &Cx, config: &bus::Config, dir: &Path) -> anyhow::Result<Bus> {
+    let bus = Bus::connect(cx, config, "tidewaiter")
+        .await
+        .context("connecting to NATS")?;
+    bus.provision()
+        .await
+        .context("setting up streams and buckets")?;
+    let token = dir.join("admin.token");
+    tokens::bootstrap(cx, &bus.store(), &token).await?;
+    info!("the admin token is in {}", token.display());
+    Ok(bus)
+}
+
+/// The bus of a part of a fleet, with the rights of its roles; everything that they use is there.
+/// `None`: it was stopped while it waited.
+async fn part(cx: &Cx, config: &bus::Config, roles: &[Role]) -> anyhow::Result<Option<Bus>> {
+    let roles = roles.iter().copied().map(Into::into);
+    let bus = Bus::connect_as(cx, config, roles)
+        .await
+        .context("connecting to NATS")?;
+    let provisioned = bus.provisioned(cx).await;
+    let provisioned = provisioned.context("comparing streams and buckets with what is needed")?;
+    Ok(provisioned.then_some(bus))
 }
 
 /// The broker to use: the one that is named, or a private one that dies with us.

@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use bus::permissions::{Grants, Role};
 
-use crate::repo::{files, text, verdict};
+use crate::repo::{files, is_rust, text, verdict};
 
 /// The roles of a service's crate.
 const ROLES: &[(&str, &[Role])] = &[
@@ -92,7 +92,7 @@ fn names(service: &str) -> BTreeSet<String> {
     let of_tests = |file: &&String| file.contains("/tests") || file.ends_with("/testing.rs");
     let sources = files()
         .iter()
-        .filter(|file| file.starts_with(&folder) && file.ends_with(".rs"))
+        .filter(|file| file.starts_with(&folder) && is_rust(file))
         .filter(|file| !of_tests(file));
     let mut names = BTreeSet::new();
     for source in sources {

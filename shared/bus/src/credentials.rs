@@ -104,12 +104,12 @@ mod tests {
     fn a_key_is_made_once_and_only_its_owner_can_read_it() {
         let dir = tempfile::TempDir::new().unwrap();
         let path = dir.path().join("scanner.nk");
-        let made = UserKey::open(&path).unwrap();
-        assert!(made.is_new && made.public_key.starts_with('U'));
+        let first = UserKey::open(&path).unwrap();
+        assert!(first.is_new && first.public_key.starts_with('U'));
         let mode = path.metadata().unwrap().permissions().mode();
         assert_eq!(mode & 0o777, 0o600);
         let again = UserKey::open(&path).unwrap();
-        assert_eq!((again.public_key, again.is_new), (made.public_key, false));
+        assert_eq!((again.public_key, again.is_new), (first.public_key, false));
         let files = dir.path().read_dir().unwrap().count();
         assert_eq!(files, 1);
     }

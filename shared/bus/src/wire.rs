@@ -357,6 +357,11 @@ impl Wire {
         let denied = denials.wait_for(|denials| denials.have(subject, 0));
         timeout(REQUEST, denied).await.is_ok()
     }
+
+    /// How often the server denied something.
+    pub(crate) fn denied_so_far(&self) -> u64 {
+        self.denials.borrow().count
+    }
 }
 
 impl std::fmt::Debug for Wire {
@@ -552,7 +557,13 @@ fn note(report: &watch::Sender<Link>, event: &Event) {
         }
         Event::SlowConsumer(_) => tracing::warn!("a subscription is too slow and lost messages"),
         Event::ServerError(_) | Event::ClientError(_) => {
-            report.send_modify(|link| link.problem = Some(event.to_string()));
+            let text = event.to_string();
+            let problem = if text.contains("authorization violation") {
+                "it does not know this key, user or password".to_owned()
+            } else {
+                text
+            };
+            report.send_modify(|link| link.problem = Some(problem));
             tracing::debug!("nats: {event}");
         }
         Event::LameDuckMode | Event::Draining => tracing::debug!("nats: {event}"),

@@ -26,7 +26,6 @@ impl NatsServer {
     }
 
     /// Starts one with more configuration, as accounts.
-    #[expect(clippy::disallowed_methods, reason = "a configuration file of a test")]
     pub fn start_with(config: &str) -> Option<Self> {
         let program = process::find_program("nats-server", "nats-server")?;
         let mut server = Self {

@@ -1,4 +1,6 @@
 mod denials;
+mod fleet;
+mod rights;
 
 use std::collections::BTreeSet;
 
@@ -20,6 +22,16 @@ fn of_any_partition(text: &str) -> String {
     text
 }
 
+fn snapshot(name: &str, text: &str) {
+    insta::with_settings!({
+        snapshot_path => concat!(env!("CARGO_MANIFEST_DIR"), "/testdata"),
+        prepend_module_to_snapshot => false,
+        omit_expression => true,
+    }, {
+        insta::assert_snapshot!(name, text);
+    });
+}
+
 #[test]
 fn rights_of_each_role() {
     let mut table = String::new();
@@ -35,12 +47,7 @@ fn rights_of_each_role() {
         list("never publishes", grants.deny().collect());
         list("subscribes", grants.subscribe().collect());
     }
-    insta::with_settings!({
-        snapshot_path => concat!(env!("CARGO_MANIFEST_DIR"), "/testdata"),
-        prepend_module_to_snapshot => false,
-    }, {
-        insta::assert_snapshot!("permissions", table);
-    });
+    snapshot("permissions", &table);
 }
 
 #[test]
@@ -58,96 +65,7 @@ fn accounts_are_printed_as_nats_server_reads_them() {
         user(agent("default"), "B"),
         user(agent("acme"), "C"),
     ];
-    insta::assert_snapshot!(accounts(&users), @r#"
-    accounts {
-      TIDEWAITER {
-        jetstream: enabled
-        users: [
-          # subscriber
-          {
-            nkey: UAAAAAAAA
-            permissions: {
-              publish: {
-                allow: [
-                  "$JS.API.CONSUMER.CREATE.RESULTS"
-                  "$JS.API.CONSUMER.DELETE.RESULTS.*"
-                  "$JS.API.CONSUMER.MSG.NEXT.RESULTS.*"
-                  "$JS.API.DIRECT.GET.OBJ_tw_claims.tw.obj.tw_claims.*.*"
-                  "$JS.API.STREAM.INFO.OBJ_tw_claims"
-                  "$JS.API.STREAM.INFO.RESULTS"
-                ]
-                deny: [
-                  "$JS.API.CONSUMER.DELETE.RESULTS.alerting"
-                  "$JS.API.CONSUMER.MSG.NEXT.RESULTS.alerting"
-                ]
-              }
-              subscribe: {
-                allow: [
-                  "_INBOX_UAAAAAAAA.>"
-                ]
-              }
-            }
-          }
-        ]
-        exports: [
-          { service: "tw.evt.acme.runtime.*.*", accounts: ["AGENTS_acme"] }
-          { stream: "tw.cmd.acme.*", accounts: ["AGENTS_acme"] }
-          { service: "tw.evt.default.runtime.*.*", accounts: ["AGENTS_default"] }
-          { stream: "tw.cmd.default.*", accounts: ["AGENTS_default"] }
-        ]
-      }
-      "AGENTS_acme" {
-        users: [
-          # the agent of node n1 of acme
-          {
-            nkey: UCCCCCCCC
-            permissions: {
-              publish: {
-                allow: [
-                  "tw.evt.acme.runtime.*.n1"
-                ]
-              }
-              subscribe: {
-                allow: [
-                  "_INBOX_UCCCCCCCC.>"
-                  "tw.cmd.acme.n1"
-                ]
-              }
-            }
-          }
-        ]
-        imports: [
-          { service: { account: TIDEWAITER, subject: "tw.evt.acme.runtime.*.*" } }
-          { stream: { account: TIDEWAITER, subject: "tw.cmd.acme.*" } }
-        ]
-      }
-      "AGENTS_default" {
-        users: [
-          # the agent of node n1 of default
-          {
-            nkey: UBBBBBBBB
-            permissions: {
-              publish: {
-                allow: [
-                  "tw.evt.default.runtime.*.n1"
-                ]
-              }
-              subscribe: {
-                allow: [
-                  "_INBOX_UBBBBBBBB.>"
-                  "tw.cmd.default.n1"
-                ]
-              }
-            }
-          }
-        ]
-        imports: [
-          { service: { account: TIDEWAITER, subject: "tw.evt.default.runtime.*.*" } }
-          { stream: { account: TIDEWAITER, subject: "tw.cmd.default.*" } }
-        ]
-      }
-    }
-    "#);
+    snapshot("accounts", &accounts(&users));
 }
 
 #[test]
@@ -162,7 +80,7 @@ fn every_stream_is_somebodys_and_nothing_else_is_granted() {
     }
     let taken: Vec<&str> = streams
         .iter()
-        .flat_map(|stream| stream.subjects())
+        .flat_map(topology::Stream::subjects)
         .collect();
     for role in Role::ALL {
         let grants = Grants::of([role]);

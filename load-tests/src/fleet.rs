@@ -53,6 +53,7 @@ pub(crate) struct Fleet {
     binary: PathBuf,
     registry: String,
     http: Client,
+    admin_token: PathBuf,
     dir: Option<TempDir>,
 }
 
@@ -120,9 +121,11 @@ impl Fleet {
             binary,
             registry: setup.registry.clone(),
             http: Client::builder().timeout(Duration::from_secs(30)).build()?,
+            admin_token: dir.path().join("admin.token"),
             dir: Some(dir),
         };
         fleet.configure(&setup)?;
+        fleet.provision()?;
         for roles in setup.processes {
             fleet.spawn(roles)?;
         }
@@ -137,12 +140,12 @@ impl Fleet {
 
     /// A client of the process that answers questions.
     pub(crate) fn server(&self) -> anyhow::Result<Server> {
-        Server::new(&self.url("inventory")?, &self.token_file()?)
+        Server::new(&self.url("inventory")?, &self.admin_token)
     }
 
     /// A client of the process with another role.
     pub(crate) fn server_of(&self, role: &str) -> anyhow::Result<Server> {
-        Server::new(&self.url(role)?, &self.token_file()?)
+        Server::new(&self.url(role)?, &self.admin_token)
     }
 
     /// Sends one webhook that tells of a push.
@@ -186,7 +189,7 @@ impl Fleet {
             .arg(records)
             .env("TIDEWAITER_SERVER", self.url("inventory")?)
             .arg("--token-file")
-            .arg(self.token_file()?)
+            .arg(&self.admin_token)
             .output()
             .context("starting `tidewaiter db import`")?;
         let errors = String::from_utf8_lossy(&output.stderr).into_owned();
@@ -261,15 +264,6 @@ impl Fleet {
         Ok(format!("http://{}", node.address))
     }
 
-    fn token_file(&self) -> anyhow::Result<PathBuf> {
-        let files = self
-            .nodes
-            .iter()
-            .map(|node| node.data_dir.join("admin.token"));
-        let mut made = files.filter(|file| file.exists());
-        made.next().context("no process wrote the admin token")
-    }
-
     fn path(&self, name: &str) -> anyhow::Result<PathBuf> {
         let dir = self.dir.as_ref().context("the directory is kept")?;
         Ok(dir.path().join(name))
@@ -292,6 +286,21 @@ impl Fleet {
             setup.config
         );
         std::fs::write(self.path("tidewaiter.yaml")?, text).context("writing the configuration")
+    }
+
+    /// Makes streams, buckets and consumers, and the first admin token.
+    fn provision(&self) -> anyhow::Result<()> {
+        let output = Command::new(&self.binary)
+            .args(["nats", "provision", "--nats-url", &self.nats.url()])
+            .arg("--config")
+            .arg(self.path("tidewaiter.yaml")?)
+            .arg("--admin-token")
+            .arg(&self.admin_token)
+            .output()
+            .context("starting `tidewaiter nats provision`")?;
+        let errors = String::from_utf8_lossy(&output.stderr).into_owned();
+        anyhow::ensure!(output.status.success(), "`nats provision`: {errors}");
+        Ok(())
     }
 
     fn spawn(&mut self, roles: Vec<&'static str>) -> anyhow::Result<()> {

@@ -11,6 +11,8 @@ use std::{
 use serde_json::{Value, json};
 use testkit::{Artifact, NatsServer, Notifications, RegistryOptions, RegistryServer, TempDir};
 
+use crate::fleet::Broker;
+
 /// How long anything may take before a test gives up: these machines are shared.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(90);
 
@@ -26,7 +28,7 @@ pub(crate) struct Fabric {
     expected: Vec<&'static str>,
     /// Which process answers questions.
     api: usize,
-    nats: Option<NatsServer>,
+    broker: Option<Broker>,
     dir: TempDir,
 }
 
@@ -35,7 +37,8 @@ pub(crate) struct Fabric {
 pub(crate) struct Options {
     /// More configuration, appended to the file.
     pub(crate) config: String,
-    /// Roles per process; empty: one process with all of them and a private nats-server.
+    /// Roles per process, each with a key of its own on a server with permissions; empty: one
+    /// process with all of them and a private nats-server.
     pub(crate) processes: Vec<Vec<&'static str>>,
     /// The process that runs the role `inventory`, where that is not the first.
     pub(crate) api: usize,
@@ -65,8 +68,12 @@ impl Fabric {
             notifications: Some(notifications),
             ..RegistryOptions::default()
         })?;
-        let probe = NatsServer::start()?;
-        let nats = (!options.processes.is_empty()).then_some(probe);
+        let broker = if options.processes.is_empty() {
+            // A private one needs the same program.
+            NatsServer::start().map(|_| None)?
+        } else {
+            Some(Broker::start(dir.path(), &options.processes)?)
+        };
         let mut fabric = Self {
             registry,
             nodes: Vec::new(),
@@ -76,10 +83,13 @@ impl Fabric {
                 .expect("a client"),
             expected: Vec::new(),
             api: options.api,
-            nats,
+            broker,
             dir,
         };
         fabric.write_config(&options.config);
+        if let Some(broker) = &fabric.broker {
+            broker.provision(&fabric.config_file());
+        }
         let processes = if options.processes.is_empty() {
             vec![Vec::new()]
         } else {
@@ -324,9 +334,9 @@ impl Fabric {
         &self.nodes[index].data_dir
     }
 
-    /// The NATS server's address, where the fabric has one of its own.
+    /// The NATS server's address with all rights, where the fabric has one of its own.
     pub(crate) fn nats_url(&self) -> Option<String> {
-        self.nats.as_ref().map(NatsServer::url)
+        self.broker.as_ref().map(Broker::url)
     }
 
     /// A directory for the test's own files.
@@ -348,12 +358,13 @@ impl Fabric {
 
     /// The broker, where the fabric has one of its own.
     pub(crate) fn nats(&mut self) -> &mut NatsServer {
-        self.nats.as_mut().expect("processes of their own")
+        let broker = self.broker.as_mut().expect("processes of their own");
+        &mut broker.server
     }
 
     /// What the broker holds: each stream and its consumers.
     pub(crate) async fn broker(&self) -> Option<Vec<Value>> {
-        let url = self.nats.as_ref()?.monitor_url();
+        let url = self.broker.as_ref()?.server.monitor_url();
         let url = format!("{url}/jsz?accounts=true&streams=true&consumers=true");
         let answer: Value = self.http.get(url).send().await.ok()?.json().await.ok()?;
         answer["account_details"][0]["stream_detail"]
@@ -371,6 +382,10 @@ impl Fabric {
     }
 
     pub(crate) fn token(&self) -> String {
+        if let Some(broker) = &self.broker {
+            let token = read(broker.admin_token()).expect("the provisioner wrote the admin token");
+            return token.trim().to_owned();
+        }
         // The first process that came up made it.
         let mut files = self
             .nodes
@@ -417,8 +432,8 @@ impl Fabric {
             "--listen".to_owned(),
             format!("127.0.0.1:{port}"),
         ];
-        if let Some(nats) = &self.nats {
-            arguments.extend(["--nats-url".to_owned(), nats.url()]);
+        if let Some(broker) = &self.broker {
+            arguments.extend(broker.flags(roles));
         }
         for role in roles {
             arguments.extend(["--role".to_owned(), (*role).to_owned()]);

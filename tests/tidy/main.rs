@@ -2,8 +2,8 @@
 //! needs, what a file may not hold.
 //!
 //! Each test collects everything that is wrong and says what to do about it, so that one run is
-//! enough. The rules are read from manifests and sources as text: nothing of the workspace is
-//! compiled for them.
+//! enough. The rules are read from manifests and sources as text. Of the workspace only `bus` is
+//! asked something: what each role may do on NATS.
 //!
 //! To add a rule: a `#[test]` in the module of its subject that ends in [`repo::verdict`].
 
@@ -12,6 +12,7 @@ mod events;
 mod imports;
 mod manifests;
 mod metrics;
+mod permissions;
 mod plugins;
 mod repo;
 mod services;

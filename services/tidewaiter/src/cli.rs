@@ -1,6 +1,7 @@
 //! What can be typed: commands, flags, help.
 
 pub(crate) mod events;
+mod nats;
 mod tokens;
 
 use std::{path::PathBuf, time::Duration};
@@ -9,6 +10,7 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 use model::{Platform, Severity};
 
 use self::events::EventsCommand;
+pub(crate) use self::nats::{AccountsArgs, AgentName, NatsCommand, ProvisionArgs};
 pub(crate) use self::tokens::{TokenWanted, TokensCommand};
 
 /// Secures containers through their whole life: images before and after they enter a registry.
@@ -66,7 +68,10 @@ Examples:
     /// Run the control plane: all roles in one process, or those that are named
     #[command(after_help = "Examples:
   tidewaiter serve --data-dir /var/lib/tidewaiter              all roles, with a private nats-server
-  tidewaiter serve --nats-url nats://nats:4222 --role scanner  one role of a fleet")]
+  tidewaiter serve --nats-url nats://nats:4222 --role scanner \\
+    --nats-credentials /etc/tidewaiter/nats/scanner.nk         one role of a fleet
+
+A process with named roles makes no streams: `tidewaiter nats provision` does, and it waits for them.")]
     Serve(ServeArgs),
     /// Advisories: fetch, import, show
     #[command(subcommand)]
@@ -80,6 +85,9 @@ Examples:
     /// Events: follow what happens, and what subscribers need to know of it
     #[command(subcommand)]
     Events(EventsCommand),
+    /// The NATS server of a fleet: keys and rights, streams and buckets
+    #[command(subcommand)]
+    Nats(NatsCommand),
     /// List the images that a server knows
     #[command(after_help = "Examples:
   tidewaiter images --server http://127.0.0.1:8080
@@ -160,6 +168,9 @@ pub(crate) struct ServeArgs {
     /// A NATS server with JetStream, instead of a private one
     #[arg(long, value_name = "URL")]
     pub(crate) nats_url: Option<String>,
+    /// The key of this process's roles for it: an nkey seed or a `.creds` file
+    #[arg(long, value_name = "FILE")]
+    pub(crate) nats_credentials: Option<PathBuf>,
     /// Address of the HTTP listener
     #[arg(long, value_name = "HOST:PORT")]
     pub(crate) listen: Option<String>,
@@ -308,6 +319,9 @@ pub(crate) struct Broker {
     /// The NATS server, instead of `bus.url` or the private one of `--data-dir`
     #[arg(long, value_name = "URL")]
     pub(crate) nats_url: Option<String>,
+    /// The key for it: an nkey seed or a `.creds` file
+    #[arg(long, value_name = "FILE")]
+    pub(crate) nats_credentials: Option<PathBuf>,
     /// Where `tidewaiter serve` of this host keeps its data, with its private nats-server
     #[arg(long, value_name = "DIR")]
     pub(crate) data_dir: Option<PathBuf>,
@@ -502,6 +516,20 @@ impl Role {
         Self::Alerting,
         Self::Inventory,
     ];
+}
+
+impl From<Role> for bus::permissions::Role {
+    fn from(role: Role) -> Self {
+        match role {
+            Role::Gateway => Self::Gateway,
+            Role::Router => Self::Router,
+            Role::Scanner => Self::Scanner,
+            Role::Matcher => Self::Matcher,
+            Role::Policy => Self::Policy,
+            Role::Alerting => Self::Alerting,
+            Role::Inventory => Self::Inventory,
+        }
+    }
 }
 
 fn platform(text: &str) -> Result<PlatformChoice, String> {

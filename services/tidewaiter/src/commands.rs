@@ -6,6 +6,7 @@ mod dlq;
 mod events;
 mod health;
 mod images;
+mod nats;
 mod policy;
 mod scan;
 mod serve;
@@ -44,6 +45,7 @@ pub(crate) fn run(cli: Cli) -> anyhow::Result<Exit> {
             Command::Policy(command) => policy::run(command).await,
             Command::Dlq(command) => dlq::run(config, command).await,
             Command::Events(command) => events::run(config, &global, command).await,
+            Command::Nats(command) => nats::run(config, command).await,
             Command::Images(args) => images::run(args).await,
             Command::Check(args) => check::run(args).await,
             Command::Status(args) => status::run(args).await,

@@ -73,6 +73,9 @@ impl Config {
         if let Some(url) = &args.nats_url {
             self.bus.url = Some(url.clone());
         }
+        if let Some(file) = &args.nats_credentials {
+            self.bus.credentials_file = Some(file.clone());
+        }
         let dir = self.data_dir.0.clone();
         self.gateway.data_dir.clone_from(&dir);
         self.scanner.data_dir.clone_from(&dir);

@@ -8,6 +8,7 @@
 //! A new command is one file in `commands/` and one variant in [`cli::Command`].
 
 mod api;
+mod broker;
 mod cli;
 mod client;
 mod commands;

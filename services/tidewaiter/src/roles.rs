@@ -169,14 +169,6 @@ fn watch_broker(cx: &Cx, bus: &Bus, readiness: Option<&Readiness>) {
     });
 }
 
-const fn role_name(role: Role) -> &'static str {
-    match role {
-        Role::Gateway => "gateway",
-        Role::Router => "router",
-        Role::Scanner => "scanner",
-        Role::Matcher => "matcher",
-        Role::Policy => "policy",
-        Role::Alerting => "alerting",
-        Role::Inventory => "inventory",
-    }
+fn role_name(role: Role) -> &'static str {
+    bus::permissions::Role::from(role).as_str()
 }

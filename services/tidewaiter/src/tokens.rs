@@ -10,12 +10,7 @@ mod lately;
 mod ledger;
 
 use std::{
-    fmt,
-    io::Write as _,
-    os::unix::fs::OpenOptionsExt as _,
-    path::{Path, PathBuf},
-    sync::Arc,
-    time::Duration,
+    fmt, io::Write as _, os::unix::fs::OpenOptionsExt as _, path::Path, sync::Arc, time::Duration,
 };
 
 use anyhow::Context as _;
@@ -150,16 +145,15 @@ fn grant(record: TokenRecord) -> Grant {
 }
 
 /// Makes a token for an installation that nobody can administer, as at its first start, and writes it
-/// where only its owner can read it. Returns the file.
-pub(crate) async fn bootstrap(cx: &Cx, store: &Store, dir: &Path) -> anyhow::Result<PathBuf> {
-    let file = dir.join("admin.token");
+/// where only its owner can read it. False: somebody can.
+pub(crate) async fn bootstrap(cx: &Cx, store: &Store, file: &Path) -> anyhow::Result<bool> {
     let tokens = store
         .list::<TokenRecord>(CONFIG, KEYS)
         .await
         .context("listing tokens")?;
     let mut tokens = tokens.iter().map(|(_, stored)| &stored.body);
     if tokens.any(|token| ledger::is_admin(token) && is_live(token, cx.now())) {
-        return Ok(file);
+        return Ok(false);
     }
     let token = random_token()?;
     let record = TokenRecord {
@@ -171,14 +165,14 @@ pub(crate) async fn bootstrap(cx: &Cx, store: &Store, dir: &Path) -> anyhow::Res
         created_by: None,
     };
     // The file first: a token that nobody can read would lock everybody out.
-    write_secret(&file, token.expose())
+    write_secret(file, token.expose())
         .with_context(|| format!("writing the admin token to `{}`", file.display()))?;
     let hash = Digest::of(token.expose().as_bytes()).hex();
     store
         .put(CONFIG, &key(&hash), &record, Some(0))
         .await
         .context("storing the admin token")?;
-    Ok(file)
+    Ok(true)
 }
 
 /// 32 random bytes as hex.

@@ -18,6 +18,7 @@ use crate::{
     gate::Gate,
     janitor::Janitor,
     metrics,
+    permissions::{Grants, Holder, Role},
     presence::Presence,
     queues::Queues,
     spool::Spool,
@@ -45,6 +46,8 @@ pub(crate) struct Inner {
     pub(crate) queues: Queues,
     /// What waits on this disk to be published.
     pub(crate) spool: OnceLock<Spool>,
+    /// What this process may do; `None`: everything.
+    pub(crate) grants: Option<Grants>,
     /// What this process holds, by stream and consumer.
     held: Mutex<HashMap<String, Held>>,
     /// The connection of those who follow buckets.
@@ -57,7 +60,27 @@ impl Bus {
     /// Connects, waiting at most [`Config::connect_timeout_s`] for the first connection. One that
     /// is lost later is made again for ever.
     pub async fn connect(cx: &Cx, config: &Config, name: &str) -> Result<Self, BusError> {
-        let bus = Self::connect_later(cx, config, name).await?;
+        Self::open(cx, config, name, None).await
+    }
+
+    /// The same for a process with some roles of a fleet: it makes nothing that the provisioner
+    /// makes, on a server without permissions too.
+    pub async fn connect_as(
+        cx: &Cx,
+        config: &Config,
+        roles: impl IntoIterator<Item = Role>,
+    ) -> Result<Self, BusError> {
+        let holder = Holder::Roles(roles.into_iter().collect());
+        Self::open(cx, config, &holder.to_string(), Some(holder.grants())).await
+    }
+
+    async fn open(
+        cx: &Cx,
+        config: &Config,
+        name: &str,
+        grants: Option<Grants>,
+    ) -> Result<Self, BusError> {
+        let bus = Self::start(cx, config, name, grants).await?;
         if config.connect_timeout_s > 0 {
             bus.connected(Duration::from_secs(config.connect_timeout_s))
                 .await?;
@@ -70,8 +93,32 @@ impl Bus {
         self.0.wire.connected(deadline).await
     }
 
+    /// [`Bus::connect_as`] that does not wait.
+    pub async fn connect_later_as(
+        cx: &Cx,
+        config: &Config,
+        roles: impl IntoIterator<Item = Role>,
+    ) -> Result<Self, BusError> {
+        let holder = Holder::Roles(roles.into_iter().collect());
+        Self::start(cx, config, &holder.to_string(), Some(holder.grants())).await
+    }
+
+    /// Whether it is a part of a fleet, with the rights of its roles alone.
+    pub fn is_part(&self) -> bool {
+        self.0.grants.is_some()
+    }
+
     /// Starts connecting and does not wait: for who works without NATS as well.
     pub async fn connect_later(cx: &Cx, config: &Config, name: &str) -> Result<Self, BusError> {
+        Self::start(cx, config, name, None).await
+    }
+
+    async fn start(
+        cx: &Cx,
+        config: &Config,
+        name: &str,
+        grants: Option<Grants>,
+    ) -> Result<Self, BusError> {
         let wire = Wire::open(config, name).await?;
         metrics::watch(wire.link());
         let store = Store::new(Arc::new(Nats(wire.clone())), cx.clock());
@@ -89,6 +136,7 @@ impl Bus {
             fullness: Fullness::default(),
             queues: Queues::default(),
             spool: OnceLock::new(),
+            grants,
             held: Mutex::default(),
             following: OnceCell::new(),
         })))

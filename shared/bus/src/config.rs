@@ -11,8 +11,12 @@ pub struct Config {
     /// Address of the NATS servers, as `nats://host:4222`, several separated by commas; `tls://`
     /// goes out over TLS or not at all. Absent: a private server is started.
     pub url: Option<String>,
-    /// File with a user's JWT and seed (`.creds`).
+    /// File with an nkey seed, as `tidewaiter nats accounts` makes it, or with a JWT and a seed
+    /// (`.creds`).
     pub credentials_file: Option<PathBuf>,
+    /// What the subjects of answers begin with. Absent: `_INBOX_` and the public key, where
+    /// `credentials_file` is an nkey seed.
+    pub inbox_prefix: Option<String>,
     /// File with the certificate authority of the NATS servers, instead of the system's; TLS is
     /// needed then.
     pub ca_file: Option<PathBuf>,
@@ -49,6 +53,7 @@ impl Default for Config {
         Self {
             url: None,
             credentials_file: None,
+            inbox_prefix: None,
             ca_file: None,
             client_certificate_file: None,
             client_key_file: None,

@@ -183,11 +183,15 @@ impl<H: Handler> Taker<H> {
                     let Consume {
                         stream, durable, ..
                     } = &self.server.consume;
-                    if matches!(error, BusError::Conflict { .. }) {
+                    match error {
                         // An operator must act: nothing heals this.
-                        tracing::error!(%error, "cannot serve `{stream}/{durable}`: {error}");
-                    } else {
-                        tracing::info!(%error, "cannot serve `{stream}/{durable}`: {error}");
+                        BusError::Conflict { .. } | BusError::Denied(_) => {
+                            tracing::error!(%error, "cannot serve `{stream}/{durable}`: {error}");
+                        }
+                        BusError::Missing { .. } => {
+                            tracing::warn!(%error, "cannot serve `{stream}/{durable}`: {error}");
+                        }
+                        _ => tracing::info!(%error, "cannot serve `{stream}/{durable}`: {error}"),
                     }
                     self.cx.sleep(random::jitter(RETRY)).await;
                     Next::Rebind

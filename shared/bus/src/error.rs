@@ -28,6 +28,15 @@ pub enum BusError {
         /// What is there.
         found: String,
     },
+    /// What the provisioner makes is not there.
+    #[error("`{object}` does not exist; `tidewaiter nats provision` makes it")]
+    Missing {
+        /// The stream, or `stream/consumer`.
+        object: String,
+    },
+    /// The credential has no right to do this.
+    #[error("{0}")]
+    Denied(String),
     /// The server refused.
     #[error("{what}: refused by nats-server: {text} (error code {code})")]
     Refused {

@@ -20,16 +20,22 @@
 //! back. Who only looks reads a stream in order from any place ([`Bus::tail`]), or all news as one
 //! ([`Bus::news`]); [`Bus::bridge_json`] gives the news to those who want JSON.
 //!
+//! In a fleet each role has a key of its own, whose rights follow from the topology
+//! ([`permissions`]); the provisioner makes what is listed there, everybody else waits for it
+//! ([`Bus::connect_as`], [`Bus::provisioned`]).
+//!
 //! What it does not do: it does not know what events mean, and it promises no order between
 //! messages. To an outside receiver the promise is *at least once* under one CloudEvents id.
 //!
-//! To add a stream, bucket or consumer: one line in `topology.rs`. To add a kind of message: a
+//! To add a stream, bucket or consumer: one line in `topology.rs`, and one in `permissions/needs.rs`
+//! for each role that uses it. To add a kind of message: a
 //! type in `model::event`, and its name in the list of `handler.rs`.
 
 mod attempts;
 mod bus;
 mod config;
 mod consume;
+mod credentials;
 mod dlq;
 mod durables;
 mod envelope;
@@ -43,6 +49,7 @@ mod lease;
 mod metrics;
 mod outbox;
 mod partitions;
+pub mod permissions;
 mod presence;
 mod private_server;
 mod provision;
@@ -67,6 +74,7 @@ pub use self::{
     bus::Bus,
     config::Config,
     consume::Consume,
+    credentials::UserKey,
     dlq::{Letter, Letters, Retried},
     envelope::{Headers, decode, encode},
     error::{BusError, DecodeError, EncodeError, PutError, StoreError},

@@ -368,7 +368,7 @@ impl Files {
 }
 
 /// Writes a file that only we can read, whole or not at all.
-fn write_private(path: &Path, bytes: &[u8]) -> io::Result<()> {
+pub(crate) fn write_private(path: &Path, bytes: &[u8]) -> io::Result<()> {
     let new = path.with_extension("new");
     if new.exists() {
         fs::remove_file(&new)?;

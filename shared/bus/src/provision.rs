@@ -3,8 +3,14 @@
 //! not in the middle of the night. Only what may change without harm is changed, as the size of a
 //! cache.
 //!
+//! In a fleet the provisioner makes everything, and every other process compares what its roles
+//! use and waits for what is missing.
+//!
 //! Any number of processes may do it at once: making the same thing twice is no error.
 
+use std::time::Duration;
+
+use chassis::Cx;
 use futures::{StreamExt, TryStreamExt, stream};
 use serde_json::{Map, Value, json};
 use tokio::time::sleep;
@@ -20,6 +26,8 @@ use crate::{
 const STREAM_NOT_FOUND: u64 = 10_059;
 const CONSUMER_NOT_FOUND: u64 = 10_014;
 const PARALLEL: usize = 8;
+/// How often a process looks again for what is missing.
+const LOOK_AGAIN: Duration = Duration::from_secs(2);
 /// How often one thing is looked for.
 const LOOKS: u32 = 4;
 
@@ -27,19 +35,75 @@ impl Bus {
     /// Makes every stream, bucket and consumer that is missing. What exists must be as it is
     /// needed, else this is a [`BusError::Conflict`].
     pub async fn provision(&self) -> Result<(), BusError> {
-        let config = self.config();
-        let streams = topology::streams(config);
-        stream::iter(&streams)
-            .map(|wanted| ensure_stream(&self.0.wire, wanted))
+        self.ensure(&topology::streams(self.config()), &topology::consumers())
+            .await
+    }
+
+    /// Waits until everything that this process uses is there, as it is needed. False: `cx`
+    /// stopped first. What is otherwise is a [`BusError::Conflict`].
+    pub async fn provisioned(&self, cx: &Cx) -> Result<bool, BusError> {
+        let mut streams = topology::streams(self.config());
+        let mut consumers = topology::consumers();
+        if let Some(grants) = &self.0.grants {
+            streams.retain(|stream| grants.streams().contains(&stream.name));
+            consumers.retain(|spec| grants.serves().contains(spec));
+        }
+        let mut said = false;
+        while !cx.is_stopping() {
+            match self.ensure(&streams, &consumers).await {
+                Err(missing @ BusError::Missing { .. }) => {
+                    if !said {
+                        tracing::warn!("waiting: {missing}");
+                    }
+                    said = true;
+                }
+                other => return other.map(|()| true),
+            }
+            cx.sleep(random::jitter(LOOK_AGAIN)).await;
+        }
+        Ok(false)
+    }
+
+    async fn ensure(&self, streams: &[Stream], consumers: &[ConsumerSpec]) -> Result<(), BusError> {
+        stream::iter(streams)
+            .map(|wanted| self.ensure_stream(wanted))
             .buffer_unordered(PARALLEL)
             .try_collect::<()>()
             .await?;
-        let consumers = topology::consumers();
-        stream::iter(&consumers)
+        stream::iter(consumers)
             .map(|spec| self.ensure_consumer(spec))
             .buffer_unordered(PARALLEL)
             .try_collect::<()>()
             .await
+    }
+
+    async fn ensure_stream(&self, wanted: &Stream) -> Result<(), BusError> {
+        let Stream { name, settings, .. } = wanted;
+        let (info, create) = (
+            format!("STREAM.INFO.{name}"),
+            format!("STREAM.CREATE.{name}"),
+        );
+        let mut found = self.look_or_make(name, &info, (&create, settings)).await?;
+        let Some(adjusted) = adjusted(wanted, &found) else {
+            return compare(name, settings, found);
+        };
+        let asked = format!("STREAM.UPDATE.{name}");
+        let grants = self.0.grants.as_ref();
+        if grants.is_some_and(|grants| !grants.may_ask(&asked)) {
+            // That is the provisioner's business.
+            let mut settings = settings.clone();
+            if let Some(settings) = settings.as_object_mut() {
+                settings.retain(|field, _| !wanted.adjustable.contains(&field.as_str()));
+            }
+            return compare(name, &settings, found);
+        }
+        let updated = self.0.wire.api(&asked, &adjusted).await;
+        found = updated.map_err(|error| error.about(name))?;
+        for field in wanted.adjustable {
+            let value = settings.get(*field).unwrap_or(&Value::Null);
+            tracing::info!("`{name}` has `{field}` = `{value}` from now on");
+        }
+        compare(name, settings, found)
     }
 
     /// Makes one consumer if it is missing, and compares it if it exists.
@@ -52,16 +116,34 @@ impl Bus {
         let info = format!("CONSUMER.INFO.{stream}.{durable}");
         let create = format!("CONSUMER.DURABLE.CREATE.{stream}.{durable}");
         let body = json!({ "stream_name": stream, "config": settings });
-        let found = ensure(&self.0.wire, &info, (&create, &body)).await;
-        compare(
-            &object,
-            &settings,
-            found.map_err(|error| error.about(&object))?,
-        )
+        let found = self.look_or_make(&object, &info, (&create, &body)).await?;
+        compare(&object, &settings, found)
     }
-}
 
-impl Bus {
+    /// Makes what is missing, where this process may.
+    async fn look_or_make(
+        &self,
+        object: &str,
+        info: &str,
+        create: (&str, &Value),
+    ) -> Result<Value, BusError> {
+        let grants = self.0.grants.as_ref();
+        let found = if grants.is_none_or(|grants| grants.may_ask(create.0)) {
+            ensure(&self.0.wire, info, create).await
+        } else {
+            self.0.wire.api(info, &Value::Null).await
+        };
+        found.map_err(|error| match error {
+            WireError::Refused {
+                code: STREAM_NOT_FOUND | CONSUMER_NOT_FOUND,
+                ..
+            } => BusError::Missing {
+                object: object.to_owned(),
+            },
+            error => error.about(object),
+        })
+    }
+
     /// How many messages of a consumer are not acknowledged: waiting and being handled. Not the
     /// number of messages in its stream, where a server that was killed may leave acknowledged
     /// ones behind until they expire.
@@ -72,28 +154,6 @@ impl Bus {
         let number = |field: &str| info.get(field).and_then(Value::as_u64).unwrap_or(0);
         Ok(number("num_pending") + number("num_ack_pending"))
     }
-}
-
-async fn ensure_stream(wire: &Wire, wanted: &Stream) -> Result<(), BusError> {
-    let Stream { name, settings, .. } = wanted;
-    let (info, create) = (
-        format!("STREAM.INFO.{name}"),
-        format!("STREAM.CREATE.{name}"),
-    );
-    let found = ensure(wire, &info, (&create, settings)).await;
-    let mut found = found.map_err(|error| error.about(name))?;
-    if let Some(adjusted) = adjusted(wanted, &found) {
-        let asked = format!("STREAM.UPDATE.{name}");
-        found = wire
-            .api(&asked, &adjusted)
-            .await
-            .map_err(|error| error.about(name))?;
-        for field in wanted.adjustable {
-            let value = settings.get(*field).unwrap_or(&Value::Null);
-            tracing::info!("`{name}` has `{field}` = `{value}` from now on");
-        }
-    }
-    compare(name, settings, found)
 }
 
 /// The configuration that a stream shall have, where it differs in what may be adjusted.
@@ -207,7 +267,7 @@ mod tests {
         let Some(server) = crate::testing::Server::start().await else {
             return;
         };
-        let cx = chassis::Cx::for_tests();
+        let cx = Cx::for_tests();
         let connect = async || Bus::connect(&cx, &server.config(), "test").await.unwrap();
         let (one, two) = tokio::join!(connect(), connect());
         let (one, two) = tokio::join!(one.provision(), two.provision());
@@ -230,7 +290,7 @@ mod tests {
                 layers_bytes_max: bytes,
                 ..world.bus.config().clone()
             };
-            let cx = chassis::Cx::for_tests();
+            let cx = Cx::for_tests();
             let other = Bus::connect(&cx, &config, "other").await.unwrap();
             other.provision().await.unwrap();
             assert_eq!(size().await, Some(json!(bytes)));

@@ -24,8 +24,8 @@ pub(crate) struct Server {
     child: Option<Child>,
     dir: TempDir,
     port: u16,
-    /// A file with more settings.
-    config: Option<PathBuf>,
+    /// Settings beside those of every test.
+    config: String,
 }
 
 /// A disk of its own, in memory.
@@ -86,20 +86,20 @@ pub(crate) struct Mortal {
 impl Server {
     /// `None`, with the reason printed, where there is no nats-server.
     pub(crate) async fn start() -> Option<Self> {
-        Self::open(TempDir::new().unwrap(), None).await
+        Self::open(TempDir::new().unwrap(), "").await
     }
 
     /// One that stores in a directory.
     pub(crate) async fn start_in(dir: TempDir) -> Option<Self> {
-        Self::open(dir, None).await
+        Self::open(dir, "").await
     }
 
-    /// One with a file of settings.
-    pub(crate) async fn configured(file: &Path) -> Option<Self> {
-        Self::open(TempDir::new().unwrap(), Some(file.to_owned())).await
+    /// One with settings, as for accounts.
+    pub(crate) async fn start_with(config: &str) -> Option<Self> {
+        Self::open(TempDir::new().unwrap(), config).await
     }
 
-    async fn open(dir: TempDir, config: Option<PathBuf>) -> Option<Self> {
+    async fn open(dir: TempDir, config: &str) -> Option<Self> {
         let installed = Command::new(binary()).arg("--version").output().is_ok();
         if !installed {
             println!("skipped: no `{}` that can be run", binary());
@@ -113,7 +113,7 @@ impl Server {
             child: None,
             dir,
             port,
-            config,
+            config: config.to_owned(),
         };
         server.up().await;
         Some(server)
@@ -130,11 +130,7 @@ impl Server {
         ]);
         command.arg("--store_dir").arg(self.dir.path());
         // Streams reserve more than a test's disk has.
-        let mut settings = b"jetstream { max_file_store: 100GB }\n".to_vec();
-        if let Some(file) = &self.config {
-            let mut more = std::fs::File::open(file).unwrap();
-            std::io::Read::read_to_end(&mut more, &mut settings).unwrap();
-        }
+        let settings = format!("jetstream {{ max_file_store: 100GB }}\n{}", self.config);
         let config = self.dir.path().join("nats.conf");
         std::fs::write(&config, settings).unwrap();
         command.arg("--config").arg(config);

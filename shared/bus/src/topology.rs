@@ -13,7 +13,7 @@ use model::{
 };
 use serde_json::{Value, json};
 
-use crate::config::Config;
+use crate::{config::Config, permissions::Role};
 
 /// Header of a compare-and-set.
 pub(crate) const EXPECTED: &str = "Nats-Expected-Last-Subject-Sequence";
@@ -87,30 +87,45 @@ pub(crate) fn streams(config: &Config) -> Vec<Stream> {
 /// The consumers that belong to services. Those of alert sinks follow from configuration and are
 /// added by [`crate::Bus::ensure_consumer`].
 pub(crate) fn consumers() -> Vec<ConsumerSpec> {
-    let mut consumers = vec![
-        ConsumerSpec::new(EVENTS, "router", "", 512),
-        ConsumerSpec::new(EVENTS, "callbacks", "tw.evt.*.ci.>", ACK_PENDING),
-        ConsumerSpec::new(RESULTS, "alerting", "", ACK_PENDING),
-    ];
-    // Waiting jobs hold their place: the server's default of 1,000, once full, stalls everybody.
-    consumers.extend(Priority::ALL.map(|priority| {
-        let filter = format!("tw.job.image.{priority}.>");
-        ConsumerSpec::new(JOBS, &format!("image_{priority}"), &filter, 20_000)
-    }));
-    for partition in Partition::all() {
-        let bucket = images_bucket(partition);
-        let stream = bucket_stream(&bucket);
-        for (name, what) in [
-            ("matcher", "scanned"),
-            ("policy_assessed", "assessed"),
-            ("policy_known", "known"),
-        ] {
-            let filter = format!("$KV.{bucket}.*.*.{what}");
-            let durable = format!("{name}_{partition}");
-            consumers.push(ConsumerSpec::new(&stream, &durable, &filter, ACK_PENDING));
+    Role::ALL.into_iter().flat_map(consumers_of).collect()
+}
+
+/// The consumers that a role serves.
+pub(crate) fn consumers_of(role: Role) -> Vec<ConsumerSpec> {
+    match role {
+        Role::Router => vec![ConsumerSpec::new(EVENTS, "router", "", 512)],
+        // Waiting jobs hold their place: the server's default of 1,000, once full, stalls everybody.
+        Role::Scanner => Priority::ALL
+            .map(|priority| {
+                let filter = format!("tw.job.image.{priority}.>");
+                ConsumerSpec::new(JOBS, &format!("image_{priority}"), &filter, 20_000)
+            })
+            .to_vec(),
+        Role::Matcher => Partition::all()
+            .map(|partition| of_partition(partition, "matcher", "scanned"))
+            .collect(),
+        Role::Policy => Partition::all()
+            .flat_map(|partition| {
+                ["assessed", "known"]
+                    .map(|what| of_partition(partition, &format!("policy_{what}"), what))
+            })
+            .collect(),
+        Role::Alerting => vec![
+            ConsumerSpec::new(EVENTS, "callbacks", "tw.evt.*.ci.>", ACK_PENDING),
+            ConsumerSpec::new(RESULTS, "alerting", "", ACK_PENDING),
+        ],
+        Role::Gateway | Role::Inventory | Role::Provisioner | Role::Operator | Role::Subscriber => {
+            Vec::new()
         }
     }
-    consumers
+}
+
+/// A partition's consumer of one record of its images.
+fn of_partition(partition: Partition, name: &str, what: &str) -> ConsumerSpec {
+    let bucket = images_bucket(partition);
+    let filter = format!("$KV.{bucket}.*.*.{what}");
+    let durable = format!("{name}_{partition}");
+    ConsumerSpec::new(&bucket_stream(&bucket), &durable, &filter, ACK_PENDING)
 }
 
 /// The stream behind a key-value bucket.
@@ -121,6 +136,22 @@ pub fn bucket_stream(bucket: &str) -> String {
 /// The stream behind a bucket of objects.
 pub(crate) fn object_stream(bucket: &str) -> String {
     format!("OBJ_{bucket}")
+}
+
+/// The subjects of all objects of a bucket.
+pub(crate) fn object_subjects(bucket: &str) -> String {
+    format!("tw.obj.{bucket}.*.*")
+}
+
+/// What a consumer takes: its filter, or all that its stream holds.
+pub(crate) fn taken(spec: &ConsumerSpec) -> Vec<String> {
+    if !spec.filter.is_empty() {
+        return vec![spec.filter.clone()];
+    }
+    let streams = streams(&Config::default());
+    let stream = streams.iter().find(|stream| stream.name == spec.stream);
+    let subjects = stream.map(|stream| stream.subjects().map(str::to_owned));
+    subjects.into_iter().flatten().collect()
 }
 
 /// The subject of an object without the chunk's number.
@@ -149,6 +180,12 @@ impl Stream {
         stream.set("max_consumers", json!(-1));
         stream.set("no_ack", json!(false));
         stream
+    }
+
+    /// The subjects that it stores.
+    pub(crate) fn subjects(&self) -> impl Iterator<Item = &str> {
+        let subjects = self.settings["subjects"].as_array();
+        subjects.into_iter().flatten().filter_map(Value::as_str)
     }
 
     fn set(&mut self, field: &str, value: Value) {
@@ -248,7 +285,7 @@ fn objects(name: &str, age: Option<Duration>) -> Stream {
     Stream::new(
         &object_stream(name),
         json!({
-            "subjects": [format!("tw.obj.{name}.*.*")],
+            "subjects": [object_subjects(name)],
             "retention": "limits",
             "discard": "new",
             "max_age": nanos(age.unwrap_or_default()),

@@ -5,7 +5,7 @@
 //! the client's buffer while the connection is down: it would be sent long after its caller gave
 //! up.
 
-use std::{str::FromStr, sync::Arc, time::Duration};
+use std::{collections::VecDeque, str::FromStr, sync::Arc, time::Duration};
 
 use async_nats::{
     Client, ConnectOptions, Event, HeaderMap, HeaderName, HeaderValue, Message, Request,
@@ -20,7 +20,10 @@ use tokio::{
 };
 use url::Url;
 
-use crate::{config::Config, envelope::Headers, error::BusError, random, tls};
+use crate::{
+    config::Config, credentials::Credential, envelope::Headers, error::BusError, permissions,
+    random, tls,
+};
 
 /// How long one request may take.
 pub(crate) const REQUEST: Duration = Duration::from_secs(5);
@@ -28,6 +31,9 @@ pub(crate) const REQUEST: Duration = Duration::from_secs(5);
 const PATIENCE: Duration = Duration::from_secs(10);
 /// Pause between attempts.
 pub(crate) const PAUSE: Duration = Duration::from_millis(200);
+
+/// How many denials are remembered: more than can come at the same moment.
+const DENIALS_MAX: usize = 64;
 
 /// `JetStream`'s code for a compare-and-set that lost.
 const WRONG_LAST_SEQUENCE: [u64; 2] = [10_071, 10_070];
@@ -39,7 +45,10 @@ const FULL: [u64; 4] = [10_077, 10_122, 10_047, 10_023];
 pub(crate) struct Wire {
     pub(crate) client: Client,
     link: watch::Receiver<Link>,
+    denials: watch::Receiver<Denials>,
     shown_url: Arc<str>,
+    /// Who this is, for people.
+    who: Arc<str>,
 }
 
 /// The state of the connection.
@@ -53,6 +62,15 @@ pub(crate) struct Link {
     problem: Option<String>,
     /// Why a server could not be reached; events name only the kind of error.
     cause: Option<String>,
+}
+
+/// What the server did not allow lately. It tells the connection and not who asked.
+#[derive(Debug, Default)]
+struct Denials {
+    /// How many there were.
+    count: u64,
+    /// The last ones: number and subject.
+    last: VecDeque<(u64, String)>,
 }
 
 /// Where a message was stored.
@@ -84,6 +102,8 @@ pub(crate) enum WireError {
     Full(String),
     #[error("the stream was made anew")]
     Anew,
+    #[error("nats-server does not let `{who}` publish on `{subject}`")]
+    Denied { who: Arc<str>, subject: String },
     #[error("refused: {text} (error code {code})")]
     Refused { code: u64, text: String },
     #[error("{0}")]
@@ -114,10 +134,16 @@ impl Wire {
     /// Starts connecting, and goes on trying for ever.
     pub(crate) async fn open(config: &Config, name: &str) -> Result<Self, BusError> {
         let (address, shown_url, user) = addresses(config)?;
+        let credential = config.credentials_file.as_deref();
+        let credential = credential.map(Credential::read).transpose()?;
         let (report, link) = watch::channel(Link::default());
+        let (deny, denials) = watch::channel(Denials::default());
+        // Without the number of the process and of the connection.
+        let who: Arc<str> = name.split(' ').next().unwrap_or_default().into();
+        let of_events = Arc::clone(&who);
         let mut options = ConnectOptions::new()
             .name(name)
-            .custom_inbox_prefix(format!("_INBOX_{}", inbox_name(name)))
+            .custom_inbox_prefix(inbox(config, credential.as_ref(), name))
             .retry_on_initial_connect()
             .connection_timeout(REQUEST)
             .ping_interval(Duration::from_secs(10))
@@ -131,19 +157,24 @@ impl Wire {
             })
             .event_callback(move |event| {
                 note(&report, &event);
+                note_denial(&deny, &of_events, &event);
                 std::future::ready(())
             });
         if let Some((user, password)) = user {
             options = options.user_and_password(user, password);
         }
         options = tls::apply(options, config, &address)?;
-        if let Some(file) = &config.credentials_file {
-            let io = |source| BusError::Io {
-                what: file.display().to_string(),
-                source,
-            };
-            options = options.credentials_file(file).await.map_err(io)?;
-        }
+        options = match credential {
+            Some(Credential::Seed { seed, .. }) => options.nkey(seed.expose().to_owned()),
+            Some(Credential::Jwt(text)) => {
+                let read = options.credentials(text.expose());
+                read.map_err(|source| BusError::Io {
+                    what: "the credentials".to_owned(),
+                    source,
+                })?
+            }
+            None => options,
+        };
         let client = options
             .connect(address)
             .await
@@ -154,7 +185,9 @@ impl Wire {
         Ok(Self {
             client,
             link,
+            denials,
             shown_url: shown_url.into(),
+            who,
         })
     }
 
@@ -212,7 +245,22 @@ impl Wire {
         if let Some(headers) = headers {
             request = request.headers(headers);
         }
-        match timeout_at(deadline, self.client.send_request(subject, request)).await {
+        let subject = Subject::from(subject);
+        let mut denials = self.denials.clone();
+        let before = denials.borrow_and_update().count;
+        let answer = tokio::select! {
+            answer = timeout_at(
+                deadline,
+                self.client.send_request(subject.clone(), request),
+            ) => answer,
+            Ok(_) = denials.wait_for(|denials| denials.have(&subject, before)) => {
+                return Err(WireError::Denied {
+                    who: Arc::clone(&self.who),
+                    subject: subject.to_string(),
+                });
+            }
+        };
+        match answer {
             Err(_) => Err(WireError::TimedOut),
             Ok(Err(error)) => Err(match error.kind() {
                 RequestErrorKind::TimedOut => WireError::TimedOut,
@@ -314,11 +362,42 @@ impl Wire {
     }
 }
 
+#[cfg(test)]
+impl Wire {
+    /// Waits until the server denied a subject.
+    pub(crate) async fn denied(&self, subject: &str) -> bool {
+        let mut denials = self.denials.clone();
+        let denied = denials.wait_for(|denials| denials.have(subject, 0));
+        timeout(REQUEST, denied).await.is_ok()
+    }
+
+    /// How often the server denied something.
+    pub(crate) fn denied_so_far(&self) -> u64 {
+        self.denials.borrow().count
+    }
+}
+
 impl std::fmt::Debug for Wire {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Wire")
             .field("url", &self.shown_url)
             .finish_non_exhaustive()
+    }
+}
+
+// === impl Denials ===
+
+impl Denials {
+    /// Whether a subject was denied after so many others.
+    fn have(&self, subject: &str, before: u64) -> bool {
+        let mut last = self.last.iter();
+        last.any(|(number, denied)| *number > before && denied == subject)
+    }
+
+    fn push(&mut self, subject: &str) {
+        self.count += 1;
+        self.last.truncate(DENIALS_MAX - 1);
+        self.last.push_front((self.count, subject.to_owned()));
     }
 }
 
@@ -333,6 +412,7 @@ impl WireError {
             Self::WrongLastSequence => "conflict",
             Self::Full(_) => "full",
             Self::Anew => "anew",
+            Self::Denied { .. } => "denied",
             Self::Refused { .. } => "refused",
             Self::Other(_) => "_OTHER",
         }
@@ -343,7 +423,11 @@ impl WireError {
         match self {
             Self::Down | Self::TimedOut | Self::NoResponders => true,
             Self::Refused { code, .. } => *code == 10_008 || *code == 10_074,
-            Self::WrongLastSequence | Self::Full(_) | Self::Anew | Self::Other(_) => false,
+            Self::WrongLastSequence
+            | Self::Full(_)
+            | Self::Anew
+            | Self::Denied { .. }
+            | Self::Other(_) => false,
         }
     }
 
@@ -355,6 +439,7 @@ impl WireError {
                 code,
                 text,
             },
+            Self::Denied { .. } => BusError::Denied(self.to_string()),
             other => BusError::Unreachable {
                 url: what.to_owned(),
                 cause: other.to_string(),
@@ -473,17 +558,18 @@ fn addresses(config: &Config) -> Result<Addresses, BusError> {
     Ok((servers, shown, user))
 }
 
-/// A subject token of a name.
-fn inbox_name(name: &str) -> String {
-    name.chars()
-        .map(|c| {
-            if c.is_ascii_alphanumeric() || c == '-' {
-                c
-            } else {
-                '_'
-            }
-        })
-        .collect()
+/// What the subjects of answers begin with: the one that only this key's holder may subscribe to,
+/// else a name for people.
+fn inbox(config: &Config, credential: Option<&Credential>, name: &str) -> String {
+    match (&config.inbox_prefix, credential) {
+        (Some(prefix), _) => prefix.clone(),
+        (None, Some(Credential::Seed { public_key, .. })) => permissions::inbox(public_key),
+        (None, _) => {
+            let plain = |c: char| c.is_ascii_alphanumeric() || c == '-';
+            let token = name.chars().map(|c| if plain(c) { c } else { '_' });
+            format!("_INBOX_{}", token.collect::<String>())
+        }
+    }
 }
 
 /// Keeps why servers could not be reached.
@@ -510,25 +596,62 @@ fn note(report: &watch::Sender<Link>, event: &Event) {
             report.send_modify(|link| (link.up, link.since) = (false, None));
             tracing::info!("disconnected from nats-server");
         }
-        Event::ServerError(ServerError::Other(text)) if text.contains("ermissions") => {
-            // The caller sees a time-out only, so this is the place to say it.
-            tracing::error!(
-                error = text,
-                "nats-server denies what this role needs: {text}"
-            );
-        }
         Event::SlowConsumer(_) => tracing::warn!("a subscription is too slow and lost messages"),
         Event::ServerError(_) | Event::ClientError(_) => {
-            report.send_modify(|link| link.problem = Some(event.to_string()));
+            let text = event.to_string();
+            let problem = if text.contains("authorization violation") {
+                "it does not know this key, user or password".to_owned()
+            } else {
+                text
+            };
+            report.send_modify(|link| link.problem = Some(problem));
             tracing::debug!("nats: {event}");
         }
         Event::LameDuckMode | Event::Draining => tracing::debug!("nats: {event}"),
     }
 }
 
+/// Tells who waits for an answer that none will come, and says what an operator must know.
+fn note_denial(deny: &watch::Sender<Denials>, who: &str, event: &Event) {
+    let Event::ServerError(ServerError::Other(text)) = event else {
+        return;
+    };
+    let Some((what, subject)) = denial(text) else {
+        return;
+    };
+    tracing::error!(
+        subject,
+        "nats-server does not let `{who}` {what} `{subject}`: its credential has no right to it"
+    );
+    deny.send_modify(|denials| denials.push(subject));
+}
+
+/// What was denied, and its subject.
+fn denial(text: &str) -> Option<(&'static str, &str)> {
+    let (_, denied) = text.split_once("ermissions Violation for ")?;
+    let (what, rest) = denied.split_once(" to \"")?;
+    let (subject, _) = rest.split_once('"')?;
+    let what = if what.starts_with("Publish") {
+        "publish on"
+    } else {
+        "subscribe to"
+    };
+    Some((what, subject))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_denial_is_told_with_its_subject() {
+        let check = |text| denial(text).unwrap();
+        let text = r#"Permissions Violation for Publish to "$KV.tw_refs.a""#;
+        assert_eq!(check(text), ("publish on", "$KV.tw_refs.a"));
+        let text = r#"Permissions Violation for Subscription to "tw.>" using queue "q""#;
+        assert_eq!(check(text), ("subscribe to", "tw.>"));
+        assert_eq!(denial("Unknown Protocol Operation"), None);
+    }
 
     #[test]
     fn credentials_leave_the_address() {

@@ -22,6 +22,11 @@ pub struct NatsServer {
 impl NatsServer {
     /// Starts a server; `None`, with a reason on standard error, where it is not installed.
     pub fn start() -> Option<Self> {
+        Self::start_with("")
+    }
+
+    /// Starts one with more configuration, as accounts.
+    pub fn start_with(config: &str) -> Option<Self> {
         let program = process::find_program("nats-server", "nats-server")?;
         let mut server = Self {
             process: None,
@@ -30,6 +35,7 @@ impl NatsServer {
             monitor: 0,
             dir: temp_dir(),
         };
+        std::fs::write(server.config(), config).expect("a configuration file");
         for _ in 0..5 {
             server.port = process::free_port();
             server.monitor = process::free_port();
@@ -85,8 +91,13 @@ impl NatsServer {
         std::fs::read_to_string(self.dir.path().join("log")).unwrap_or_default()
     }
 
+    fn config(&self) -> PathBuf {
+        self.dir.path().join("nats-server.conf")
+    }
+
     fn try_start(&mut self) -> bool {
         let mut command = Command::new(&self.program);
+        command.arg("--config").arg(self.config());
         command.args([
             "--addr",
             "127.0.0.1",

@@ -4,14 +4,15 @@
 use std::fmt::Write as _;
 
 use anyhow::{Context as _, bail};
-use bus::{Bus, Letter, Letters, PrivateServer, Retried};
+use bus::{Bus, Letter, Letters, Retried, permissions::Role};
 use chassis::Cx;
 use model::{Digest, event::AttemptCounts};
 use serde::Serialize;
 use serde_json::Value;
 
 use crate::{
-    cli::{Broker, DlqCommand, Format},
+    broker,
+    cli::{DlqCommand, Format},
     commands::print,
     config::Config,
     exit::Exit,
@@ -66,7 +67,7 @@ pub(crate) async fn run(config: Config, command: DlqCommand) -> anyhow::Result<E
         | DlqCommand::Retry { broker, .. }
         | DlqCommand::Drop { broker, .. } => broker,
     };
-    let bus = connect(&cx, config, broker).await?;
+    let bus = broker::connect(&cx, &config, broker, Role::Operator).await?;
     let ended = match command {
         DlqCommand::List {
             limit,
@@ -80,28 +81,6 @@ pub(crate) async fn run(config: Config, command: DlqCommand) -> anyhow::Result<E
     };
     cx.stop();
     ended
-}
-
-async fn connect(cx: &Cx, config: Config, broker: &Broker) -> anyhow::Result<Bus> {
-    let mut bus = config.bus;
-    let dir = broker.data_dir.as_deref();
-    if let Some(url) = &broker.nats_url {
-        bus.url = Some(url.clone());
-    } else if dir.is_some() || bus.url.is_none() {
-        let dir = dir.unwrap_or(config.data_dir.path());
-        let Some(url) = PrivateServer::find(dir) else {
-            bail!(
-                "no NATS server to ask: `{}` holds no private one that this user may read; name \
-                 one with `--nats-url`, `--data-dir` or `bus.url`",
-                dir.display()
-            );
-        };
-        bus = bus.for_private_server(url);
-    }
-    bus.connect_timeout_s = bus.connect_timeout_s.clamp(1, 10);
-    Bus::connect(cx, &bus, "tidewaiter-dlq")
-        .await
-        .context("connecting to NATS")
 }
 
 async fn list(

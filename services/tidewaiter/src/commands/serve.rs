@@ -62,10 +62,16 @@ async fn serve(
     std::fs::create_dir_all(dir)
         .with_context(|| format!("making the data directory `{}`", dir.display()))?;
     // Held to the end: the server goes when it is dropped.
-    let (bus_config, _server) = broker(cx, config, dir).await?;
-    let bus = Bus::connect_later(cx, &bus_config, "tidewaiter")
-        .await
-        .context("connecting to NATS")?;
+    let (bus_config, server) = broker(cx, config, dir).await?;
+    // Who has a server of its own, or runs everything, is its own provisioner.
+    let is_whole = args.roles.is_empty() || server.is_some();
+    let bus = if is_whole {
+        Bus::connect_later(cx, &bus_config, "tidewaiter").await
+    } else {
+        let roles = args.roles.iter().copied().map(Into::into);
+        Bus::connect_later_as(cx, &bus_config, roles).await
+    };
+    let bus = bus.context("connecting to NATS")?;
     let roles = if args.roles.is_empty() {
         Role::ALL.to_vec()
     } else {
@@ -103,7 +109,7 @@ async fn start(
     let (early, mut is_served) = (cx.child(), false);
     let found = bus.connected(FIRST_LOOK).await;
     let mut away = found.err().map(anyhow::Error::from);
-    let token = loop {
+    loop {
         if let Some(why) = away.take() {
             if !is_served {
                 listener.serve(&early, dir, starting.routes())?;
@@ -112,31 +118,39 @@ async fn start(
             wait_for(cx, bus, &starting, why).await;
         }
         match prepare(cx, bus, dir).await {
-            Ok(token) => break token,
+            Ok(()) => break,
             // It went away again.
             Err(error) if !bus.is_connected() => away = Some(error),
             Err(error) => return Err(error),
         }
-    };
+    }
     let router = starting.finish().await?;
     listener.serve(cx, dir, router)?;
     early.stop();
     info!(
-        "tidewaiter {} serves {}://{}; the admin token is in {}",
+        "tidewaiter {} serves {}://{}",
         env!("CARGO_PKG_VERSION"),
         listener.scheme(),
         listener.address,
-        token.display()
     );
     Ok(())
 }
 
-/// Sets up what roles find in NATS; where the admin token lies.
-async fn prepare(cx: &Cx, bus: &Bus, dir: &Path) -> anyhow::Result<PathBuf> {
+/// Sees to it that what roles use is there: who runs everything makes it, and the first token; a
+/// part of a fleet waits for it.
+async fn prepare(cx: &Cx, bus: &Bus, dir: &Path) -> anyhow::Result<()> {
+    if bus.is_part() {
+        let provisioned = bus.provisioned(cx).await;
+        provisioned.context("comparing streams and buckets with what is needed")?;
+        return Ok(());
+    }
     bus.provision()
         .await
         .context("setting up streams and buckets")?;
-    tokens::bootstrap(cx, &bus.store(), dir).await
+    let token = dir.join("admin.token");
+    tokens::bootstrap(cx, &bus.store(), &token).await?;
+    info!("the admin token is in {}", token.display());
+    Ok(())
 }
 
 /// Waits until NATS is there, and says so until then.

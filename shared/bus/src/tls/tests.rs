@@ -23,9 +23,7 @@ impl World {
         let ca = authority.write(&folder.path().join("ca.pem"));
         let mut tls = format!("cert_file: {certificate:?}\nkey_file: {key:?}\nca_file: {ca:?}\n");
         write!(tls, "verify: {wants_certificates}").unwrap();
-        let config = folder.path().join("server.conf");
-        std::fs::write(&config, format!("tls {{\n{tls}\n}}\n")).unwrap();
-        let server = Server::configured(&config).await?;
+        let server = Server::start_with(&format!("tls {{\n{tls}\n}}\n")).await?;
         Some(Self {
             server,
             folder,

@@ -1,0 +1,235 @@
+//! What each role does with which stream, bucket and subject.
+
+use model::{
+    Partition,
+    event::{
+        ADVISORIES, ALERT_STATES, ALERTS, CLAIM_OBJECTS, CONFIG, DLQ, FEED_OBJECTS, JSON,
+        LAYER_OBJECTS, LEASES, NEWS_STREAMS, REFS, REPORT_OBJECTS, images_bucket,
+    },
+};
+
+use super::{Grants, Role};
+use crate::{Config, topology};
+
+// === impl Grants ===
+
+impl Grants {
+    /// Adds what a role needs.
+    pub(super) fn add(&mut self, role: Role) {
+        match role {
+            Role::Gateway => self.gateway(),
+            Role::Router => self.router(),
+            Role::Scanner => self.scanner(),
+            Role::Matcher => self.matcher(),
+            Role::Policy => self.policy(),
+            Role::Alerting => self.alerting(),
+            Role::Inventory => self.inventory(),
+            Role::Provisioner => self.provisioner(),
+            Role::Operator => self.operator(),
+            Role::Subscriber => self.subscriber(),
+        }
+    }
+
+    fn gateway(&mut self) {
+        self.listens();
+        // While NATS is away it answers by what it has read.
+        self.follows(CONFIG);
+        self.publishes_registry_events();
+        self.publishes("tw.evt.*.ci.scan_requested.*");
+        self.reads(REFS);
+    }
+
+    fn router(&mut self) {
+        self.listens();
+        self.serves_those_of(Role::Router);
+        self.publishes_registry_events();
+        self.publishes("tw.job.image.*.*");
+        self.reads(REFS);
+        self.writes(REFS, ">");
+        self.writes_records("known");
+        self.leases("crawl.*");
+        self.waits_for(LEASES);
+    }
+
+    fn scanner(&mut self) {
+        self.listens();
+        self.serves_those_of(Role::Scanner);
+        self.writes_records("scanned");
+        self.writes_objects(LAYER_OBJECTS);
+        self.leases("layer.>");
+        self.waits_for(LEASES);
+    }
+
+    fn matcher(&mut self) {
+        self.listens();
+        self.serves_those_of(Role::Matcher);
+        self.follows_records();
+        self.writes_records("assessed");
+        self.publishes("tw.res.*.vulnerability.*");
+        self.follows(ADVISORIES);
+        for keys in ["head", "inbox.*", "swept.*"] {
+            self.writes(ADVISORIES, keys);
+        }
+        self.writes_objects(FEED_OBJECTS);
+        self.deletes_objects(FEED_OBJECTS);
+        self.leases("feeds");
+        self.leases("partition.matcher.*");
+        self.waits_for(LEASES);
+    }
+
+    fn policy(&mut self) {
+        self.listens();
+        self.serves_those_of(Role::Policy);
+        self.follows_records();
+        self.writes_records("judged.*");
+        self.publishes("tw.res.*.image.judged");
+        self.follows(CONFIG);
+        self.writes(CONFIG, "policies.*");
+        self.reads(ADVISORIES);
+        self.leases("partition.policy.*");
+    }
+
+    fn alerting(&mut self) {
+        self.listens();
+        self.serves_those_of(Role::Alerting);
+        // One consumer per sink: sinks are its configuration, so it makes them itself.
+        self.takes(ALERTS, "*");
+        self.api(&format!("CONSUMER.NAMES.{ALERTS}"));
+        self.api(&format!("CONSUMER.DURABLE.CREATE.{ALERTS}.*"));
+        self.publishes("tw.alert.*.*");
+        self.follows(ALERT_STATES);
+        self.writes(ALERT_STATES, ">");
+        self.follows(CONFIG);
+        self.reads(ADVISORIES);
+        self.waits_for(REFS);
+        self.waits_for_records();
+        // The JSON bridge.
+        self.reads_news();
+        self.publishes("tw.json.>");
+        self.api(&format!("DIRECT.GET.{JSON}"));
+        self.leases("json_bridge");
+        self.waits_for(LEASES);
+    }
+
+    fn inventory(&mut self) {
+        self.listens();
+        self.follows_records();
+        self.waits_for_records();
+        self.waits_for(REFS);
+        self.reads(ADVISORIES);
+        // Tokens that are made and revoked.
+        self.reads(CONFIG);
+        self.writes(CONFIG, "tokens.*");
+        self.reads_news();
+        self.surveys();
+        // Advisories that are handed in.
+        self.writes(ADVISORIES, "inbox.*");
+        self.writes_objects(FEED_OBJECTS);
+    }
+
+    /// How long every queue is, how old its oldest message, and what the stores hold.
+    fn surveys(&mut self) {
+        for spec in topology::consumers() {
+            let (stream, durable) = (&spec.stream, &spec.durable);
+            self.looks_at(stream);
+            self.api(&format!("CONSUMER.INFO.{stream}.{durable}"));
+            self.api(&format!("DIRECT.GET.{stream}"));
+        }
+        self.looks_at(DLQ);
+        for bucket in [LAYER_OBJECTS, REPORT_OBJECTS, FEED_OBJECTS, CLAIM_OBJECTS] {
+            self.looks_at(&topology::object_stream(bucket));
+        }
+    }
+
+    fn provisioner(&mut self) {
+        for stream in topology::streams(&Config::default()) {
+            self.looks_at(&stream.name);
+            if !stream.adjustable.is_empty() {
+                self.api(&format!("STREAM.UPDATE.{}", stream.name));
+            }
+            self.api(&format!("STREAM.CREATE.{}", stream.name));
+        }
+        for spec in topology::consumers() {
+            let (stream, durable) = (&spec.stream, &spec.durable);
+            self.api(&format!("CONSUMER.INFO.{stream}.{durable}"));
+            self.api(&format!("CONSUMER.DURABLE.CREATE.{stream}.{durable}"));
+        }
+        self.follows(CONFIG);
+        self.writes(CONFIG, "tokens.*");
+    }
+
+    fn operator(&mut self) {
+        self.looks_at(DLQ);
+        self.api(&format!("DIRECT.GET.{DLQ}"));
+        self.api(&format!("STREAM.MSG.DELETE.{DLQ}"));
+        // A letter that is retried goes where its message came from.
+        for spec in topology::consumers() {
+            for subjects in topology::taken(&spec) {
+                self.publishes(&subjects);
+            }
+        }
+        self.publishes("tw.alert.*.*");
+        self.claims();
+        // Whether a record was replaced since.
+        for partition in Partition::all() {
+            self.reads(&images_bucket(partition));
+        }
+    }
+
+    fn subscriber(&mut self) {
+        self.reads_news();
+        self.reads_in_order(JSON);
+    }
+
+    fn reads_news(&mut self) {
+        for stream in NEWS_STREAMS {
+            self.reads_in_order(stream);
+        }
+        self.reads_objects(CLAIM_OBJECTS);
+    }
+
+    /// Every process has an HTTP listener, looks the tokens up that come with requests, and tells
+    /// how it does.
+    fn listens(&mut self) {
+        self.reads_keys(CONFIG, "tokens.*");
+        self.leases("process.status.*");
+    }
+
+    fn publishes_registry_events(&mut self) {
+        for kind in ["pushed", "deleted"] {
+            self.publishes(&format!("tw.evt.*.registry.{kind}.*"));
+        }
+    }
+
+    /// Reads records, the bodies of large ones, and the objects that they name.
+    fn reads_records(&mut self) {
+        for partition in Partition::all() {
+            self.reads(&images_bucket(partition));
+        }
+        self.reads_objects(REPORT_OBJECTS);
+    }
+
+    fn follows_records(&mut self) {
+        self.reads_records();
+        for partition in Partition::all() {
+            self.follows(&images_bucket(partition));
+        }
+    }
+
+    fn waits_for_records(&mut self) {
+        self.reads_records();
+        for partition in Partition::all() {
+            self.waits_for(&images_bucket(partition));
+        }
+    }
+
+    /// Writes one kind of record, with its objects, and deletes those that it replaced.
+    fn writes_records(&mut self, what: &str) {
+        self.reads_records();
+        for partition in Partition::all() {
+            self.writes(&images_bucket(partition), &format!("*.*.{what}"));
+        }
+        self.writes_objects(REPORT_OBJECTS);
+        self.deletes_objects(REPORT_OBJECTS);
+    }
+}

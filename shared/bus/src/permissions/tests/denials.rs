@@ -1,0 +1,259 @@
+//! A real server with the printed accounts: what it denies, and how that is told.
+
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use chassis::Cx;
+use futures::StreamExt as _;
+use model::{
+    Digest, Known, RecordKey, Slug, What,
+    event::{ADVISORIES, CONFIG, FEED_OBJECTS, LAYER_OBJECTS, REFS, RESULTS, images_bucket},
+};
+use serde_json::{Value, json};
+
+use super::fleet::Fleet;
+use crate::{
+    Bus, Config, ConsumerSpec, Headers, Heard, Start, UserKey,
+    error::BusError,
+    permissions::Role,
+    testing::{Server, World, pushed, soon},
+    wire::{Wire, WireError},
+};
+
+/// The subject that was denied, at once.
+#[track_caller]
+fn denied<T: std::fmt::Debug>(began: Instant, result: Result<T, impl ToString>) -> String {
+    let text = result.unwrap_err().to_string();
+    let took = began.elapsed();
+    assert!(took < Duration::from_secs(3), "{text} after {took:?}");
+    let (_, denied) = text
+        .split_once("nats-server does not let ")
+        .unwrap_or_else(|| panic!("{text}"));
+    denied.to_owned()
+}
+
+async fn publish(wire: &Wire, subject: &str) -> Result<u64, WireError> {
+    let body = Bytes::from_static(b"batch");
+    let stored = wire.store(subject, &Headers::default(), body).await;
+    stored.map(|stored| stored.sequence)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_role_writes_what_is_its_own_and_the_rest_is_denied_at_once_by_name() {
+    let Some(fleet) = Fleet::start().await else {
+        return;
+    };
+    let began = Instant::now();
+    let scanner = fleet.role(Role::Scanner).await.store();
+    let put = scanner.put(ADVISORIES, "head", &1, None).await;
+    insta::assert_snapshot!(denied(began, put), @"`scanner` publish on `$KV.tw_advisories.head`");
+    let put = scanner.put(CONFIG, "tokens.00ff", &1, None).await;
+    insta::assert_snapshot!(denied(began, put), @"`scanner` publish on `$KV.tw_config.tokens.00ff`");
+    let put = scanner.put_object(FEED_OBJECTS, &1).await;
+    denied(Instant::now(), put);
+
+    let tenant = Slug::default_tenant();
+    let image = Digest::of(b"image");
+    let bucket = images_bucket(image.partition());
+    let key = RecordKey::new(&tenant, image, What::Known);
+    for role in Role::ALL {
+        let (store, began) = (fleet.role(role).await.store(), Instant::now());
+        let put = store.put_record(&key, &Known::default(), 0).await;
+        if role == Role::Router {
+            put.unwrap();
+        } else if role == Role::Operator {
+            // It sends dead letters back, and this one was replaced.
+            assert!(put.is_err());
+        } else {
+            let subject = format!("`{role}` publish on `$KV.{bucket}.{key}`");
+            assert_eq!(denied(began, put), subject);
+        }
+    }
+    let bus = fleet.role(Role::Inventory).await;
+    let began = Instant::now();
+    let sent = bus.publish(&tenant, &pushed("app")).await;
+    insta::assert_snapshot!(denied(began, sent), @"`inventory` publish on `tw.evt.default.registry.pushed.main`");
+    let deleted = bus.store().delete(REFS, "default.scan.a").await;
+    denied(Instant::now(), deleted);
+    let gateway = fleet.role(Role::Gateway).await;
+    gateway.publish(&tenant, &pushed("app")).await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn only_scanners_write_what_they_share_of_layers() {
+    let Some(fleet) = Fleet::start().await else {
+        return;
+    };
+    let name = Digest::of(b"section");
+    for role in Role::ALL {
+        let (store, began) = (fleet.role(role).await.store(), Instant::now());
+        let bytes = Bytes::from_static(b"section");
+        let put = store.put_named(LAYER_OBJECTS, &name, bytes).await;
+        if role == Role::Scanner {
+            put.unwrap();
+            let found = store.named(LAYER_OBJECTS, &name, 100).await.unwrap();
+            assert!(found.is_some());
+        } else {
+            let subject = format!("tw.obj.tw_layers.{}.0", name.hex());
+            assert_eq!(
+                denied(began, put),
+                format!("`{role}` publish on `{subject}`")
+            );
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_agent_speaks_for_its_own_node_and_hears_its_own_commands() {
+    let Some(fleet) = Fleet::start().await else {
+        return;
+    };
+    let watcher = fleet.watcher().await;
+    let runtime = json!({ "name": "RUNTIME", "subjects": ["tw.evt.*.runtime.>"] });
+    let wire = &watcher.0.wire;
+    wire.api("STREAM.CREATE.RUNTIME", &runtime).await.unwrap();
+    let agent = fleet.agent("default", "a").await;
+    let stored = publish(&agent, "tw.evt.default.runtime.07.a").await;
+    assert_eq!(stored.unwrap(), 1);
+    for other in [
+        "tw.evt.default.runtime.07.b",
+        "tw.evt.acme.runtime.07.a",
+        "tw.evt.default.registry.pushed.main",
+        "tw.res.default.image.judged",
+        "$KV.tw_refs.default.a",
+        "$JS.API.STREAM.INFO.RESULTS",
+        "tw.cmd.default.b",
+    ] {
+        let began = Instant::now();
+        let sent = publish(&agent, other).await;
+        assert_eq!(denied(began, sent), format!("`agent` publish on `{other}`"));
+    }
+    let mut subjects = vec![
+        "$KV.tw_images_0.>".to_owned(),
+        "tw.>".to_owned(),
+        "tw.cmd.default.b".to_owned(),
+        ">".to_owned(),
+    ];
+    subjects.push(format!("{}.>", fleet.inbox_of(Role::Scanner)));
+    for subject in subjects {
+        let _subscription = agent.client.subscribe(subject.clone()).await.unwrap();
+        assert!(agent.denied(&subject).await, "{subject}");
+    }
+    // A node of the same name is another tenant's.
+    let theirs = fleet.agent("acme", "a").await;
+    let mut commands = theirs.client.subscribe("tw.cmd.acme.a").await.unwrap();
+    theirs.flush().await.unwrap();
+    for tenant in ["default", "acme"] {
+        let body = Bytes::copy_from_slice(tenant.as_bytes());
+        wire.send(format!("tw.cmd.{tenant}.a").into(), body).await;
+    }
+    let command = soon(commands.next()).await.unwrap();
+    assert_eq!(command.payload, "acme");
+    let info = wire.api("STREAM.INFO.RUNTIME", &Value::Null).await.unwrap();
+    assert_eq!(info.pointer("/state/messages"), Some(&json!(1)));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn nobody_looks_into_the_answers_of_another() {
+    let Some(fleet) = Fleet::start().await else {
+        return;
+    };
+    let router = fleet.role(Role::Router).await;
+    let other = format!("{}.>", fleet.inbox_of(Role::Policy));
+    for subject in [&*other, "_INBOX_*.>", "$KV.tw_config.>", "tw.evt.>"] {
+        let wire = &router.0.wire;
+        let _subscription = wire.client.subscribe(subject.to_owned()).await.unwrap();
+        assert!(wire.denied(subject).await, "{subject}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_subscriber_reads_the_news_and_nothing_else() {
+    let Some(fleet) = Fleet::start().await else {
+        return;
+    };
+    let bus = fleet.role(Role::Subscriber).await;
+    let start = Start::Sequence(1);
+    let mut news = bus.tail(&fleet.cx, RESULTS, start, "").await.unwrap();
+    let (watcher, subject) = (fleet.watcher().await, "tw.res.default.image.judged");
+    publish(&watcher.0.wire, subject).await.unwrap();
+    let first = soon(news.next()).await;
+    assert!(
+        matches!(&first, Some(Heard::Message(message)) if message.subject == subject),
+        "{first:?}"
+    );
+    let began = Instant::now();
+    let jobs = bus.tail(&fleet.cx, "JOBS", start, "").await;
+    insta::assert_snapshot!(denied(began, jobs.map(drop)), @"`subscriber` publish on `$JS.API.STREAM.INFO.JOBS`");
+    let sent = bus.publish(&Slug::default_tenant(), &pushed("app")).await;
+    denied(Instant::now(), sent);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_role_makes_nothing_that_the_provisioner_makes_and_says_what_is_missing() {
+    let Some(fleet) = Fleet::start().await else {
+        return;
+    };
+    let router = fleet.role(Role::Router).await;
+    assert!(router.provisioned(&fleet.cx).await.unwrap());
+    let watcher = fleet.watcher().await;
+    let delete = "CONSUMER.DELETE.EVENTS.router";
+    watcher.0.wire.api(delete, &Value::Null).await.unwrap();
+    let spec = ConsumerSpec::new("EVENTS", "router", "", 512);
+    let missing = router.ensure_consumer(&spec).await.unwrap_err();
+    insta::assert_snapshot!(missing, @"`EVENTS/router` does not exist; `tidewaiter nats provision` makes it");
+    // Not even by asking: the server says so too.
+    let began = Instant::now();
+    let create = "CONSUMER.DURABLE.CREATE.EVENTS.router";
+    let asked = router.0.wire.api(create, &Value::Null).await;
+    denied(began, asked);
+    // It goes on when the provisioner was there.
+    let waits = tokio::join!(soon(router.provisioned(&fleet.cx)), async {
+        tokio::time::sleep(Duration::from_millis(300)).await;
+        let provisioner = fleet.role(Role::Provisioner).await;
+        provisioner.provision().await.unwrap();
+    });
+    assert!(waits.0.unwrap());
+    // Sinks follow from configuration.
+    let alerting = fleet.role(Role::Alerting).await;
+    let sink = ConsumerSpec::new("ALERTS", "sink_log", "", 100);
+    alerting.ensure_consumer(&sink).await.unwrap();
+    assert_eq!(alerting.durables("ALERTS").await.unwrap(), ["sink_log"]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_part_of_a_fleet_makes_nothing_on_a_server_without_permissions_either() {
+    let Some(server) = Server::start().await else {
+        return;
+    };
+    let cx = Cx::for_tests();
+    let config = server.config();
+    let bus = Bus::connect_as(&cx, &config, [Role::Router]).await.unwrap();
+    let child = cx.child();
+    let (waited, ()) = tokio::join!(soon(bus.provisioned(&child)), async {
+        tokio::time::sleep(Duration::from_millis(300)).await;
+        child.stop();
+    });
+    assert!(!waited.unwrap());
+    let world = World::start().await.unwrap();
+    assert!(world.bus.provisioned(&world.cx).await.unwrap());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_key_that_the_server_does_not_know_is_told_as_such() {
+    let Some(fleet) = Fleet::start().await else {
+        return;
+    };
+    let file = fleet.keys.path().join("unknown");
+    UserKey::open(&file).unwrap();
+    let config = Config {
+        credentials_file: Some(file),
+        connect_timeout_s: 2,
+        ..fleet.server.config()
+    };
+    let refused = Bus::connect_as(&fleet.cx, &config, [Role::Router]).await;
+    let BusError::Unreachable { cause, .. } = refused.unwrap_err() else {
+        panic!("another error");
+    };
+    insta::assert_snapshot!(cause, @"it does not know this key, user or password");
+}

@@ -1,0 +1,107 @@
+//! What a service uses on NATS and what its roles may use are the same.
+
+use std::collections::BTreeSet;
+
+use bus::permissions::{Grants, Role};
+
+use crate::repo::{files, is_rust, text, verdict};
+
+/// The roles of a service's crate.
+const ROLES: &[(&str, &[Role])] = &[
+    ("gateway", &[Role::Gateway, Role::Router]),
+    ("scanner", &[Role::Scanner]),
+    ("matcher", &[Role::Matcher]),
+    ("policy", &[Role::Policy]),
+    ("alerting", &[Role::Alerting]),
+    ("inventory", &[Role::Inventory]),
+];
+
+/// How a source names a stream, bucket or bucket of objects, and the stream behind it.
+const STREAMS: &[(&str, &str)] = &[
+    ("ADVISORIES", "KV_tw_advisories"),
+    ("ALERTS", "ALERTS"),
+    ("ALERT_STATES", "KV_tw_alerts"),
+    ("CONFIG", "KV_tw_config"),
+    ("EVENTS", "EVENTS"),
+    ("FEED_OBJECTS", "OBJ_tw_feeds"),
+    ("JOBS", "JOBS"),
+    ("LAYER_OBJECTS", "OBJ_tw_layers"),
+    ("REFS", "KV_tw_refs"),
+    ("REPORT_OBJECTS", "OBJ_tw_reports"),
+    ("RESULTS", "RESULTS"),
+    ("RecordKey", "KV_tw_images_0"),
+];
+
+/// What a service's roles may use although its sources do not say so, and why.
+const UNSAID: &[(&str, &str, &str)] = &[
+    ("gateway", "JOBS", "an event says where it goes"),
+    ("matcher", "RESULTS", "an event says where it goes"),
+    ("policy", "RESULTS", "an event says where it goes"),
+    (
+        "gateway",
+        "CONFIG",
+        "the binary looks its callers' tokens up",
+    ),
+    (
+        "gateway",
+        "REPORT_OBJECTS",
+        "the bus keeps large records there",
+    ),
+    (
+        "alerting",
+        "REPORT_OBJECTS",
+        "the bus keeps large records there",
+    ),
+    (
+        "inventory",
+        "CONFIG",
+        "the binary looks its callers' tokens up",
+    ),
+];
+
+#[test]
+fn a_service_may_use_on_nats_what_it_uses_and_nothing_else() {
+    let mut wrong = Vec::new();
+    for (service, roles) in ROLES {
+        let grants = Grants::of(roles.iter().copied());
+        let names = names(service);
+        for (name, stream) in STREAMS {
+            let (uses, may) = (names.contains(*name), grants.uses(stream));
+            let unsaid = UNSAID.iter().any(|(crate_name, of, reason)| {
+                crate_name == service && of == name && !reason.is_empty()
+            });
+            if uses && !may {
+                wrong.push(format!(
+                    "`{service}` names `{name}`, and its roles have no right to `{stream}`: \
+                     shared/bus/src/permissions/needs.rs"
+                ));
+            }
+            if may && !uses && !unsaid {
+                wrong.push(format!(
+                    "the roles of `{service}` may use `{stream}`, and nothing there names `{name}`"
+                ));
+            }
+        }
+    }
+    verdict("rights on NATS", &wrong);
+}
+
+/// The names in a service's sources, without those of its tests.
+fn names(service: &str) -> BTreeSet<String> {
+    let folder = format!("services/{service}/src/");
+    let of_tests = |file: &&String| file.contains("/tests") || file.ends_with("/testing.rs");
+    let sources = files()
+        .iter()
+        .filter(|file| file.starts_with(&folder) && is_rust(file))
+        .filter(|file| !of_tests(file));
+    let mut names = BTreeSet::new();
+    for source in sources {
+        let text = text(source).unwrap_or_default();
+        let (code, _) = text
+            .split_once("#[cfg(test)]\nmod tests {")
+            .unwrap_or((&text, ""));
+        let words = code.split(|c: char| !c.is_ascii_alphanumeric() && c != '_');
+        names.extend(words.map(str::to_owned));
+    }
+    names
+}

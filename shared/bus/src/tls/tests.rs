@@ -21,7 +21,12 @@ impl World {
         let (folder, authority) = (testkit::temp_dir(), Authority::new("ours"));
         let (certificate, key) = authority.server().write(folder.path(), "server");
         let ca = authority.write(&folder.path().join("ca.pem"));
-        let mut tls = format!("cert_file: {certificate:?}\nkey_file: {key:?}\nca_file: {ca:?}\n");
+        let mut tls = format!(
+            "cert_file: \"{}\"\nkey_file: \"{}\"\nca_file: \"{}\"\n",
+            certificate.display(),
+            key.display(),
+            ca.display()
+        );
         write!(tls, "verify: {wants_certificates}").unwrap();
         let config = folder.path().join("server.conf");
         std::fs::write(&config, format!("tls {{\n{tls}\n}}\n")).unwrap();

@@ -26,8 +26,10 @@ impl Server {
         let (certificate, key) = authority.server().write(dir.path(), "server");
         let config = dir.path().join("tidewaiter.yaml");
         let text = format!(
-            "http:\n  listen: 127.0.0.1:0\n  tls:\n    certificate_file: {certificate:?}\n    \
-             key_file: {key:?}\n{more}"
+            "http:\n  listen: 127.0.0.1:0\n  tls:\n    certificate_file: {}\n    \
+             key_file: {}\n{more}",
+            certificate.display(),
+            key.display()
         );
         std::fs::write(&config, text).expect("a configuration file");
         let log = std::fs::File::create(dir.path().join("log")).expect("a log file");
@@ -152,7 +154,10 @@ fn a_server_that_wants_certificates_gets_one_from_the_command_line() {
     let dir = testkit::temp_dir();
     let client_ca = clients.write(&dir.path().join("clients.pem"));
     let (certificate, key) = clients.client("ci").write(dir.path(), "ci");
-    let server = Server::start(&ours, &format!("    client_ca_file: {client_ca:?}\n"));
+    let server = Server::start(
+        &ours,
+        &format!("    client_ca_file: {}\n", client_ca.display()),
+    );
     let trusted = server.write(&ours, "ca.pem");
     let shown = [
         "health",

@@ -21,7 +21,12 @@ impl World {
         let (folder, authority) = (testkit::temp_dir(), Authority::new("ours"));
         let (certificate, key) = authority.server().write(folder.path(), "server");
         let ca = authority.write(&folder.path().join("ca.pem"));
-        let mut tls = format!("cert_file: {certificate:?}\nkey_file: {key:?}\nca_file: {ca:?}\n");
+        let mut tls = format!(
+            "cert_file: \"{}\"\nkey_file: \"{}\"\nca_file: \"{}\"\n",
+            certificate.display(),
+            key.display(),
+            ca.display()
+        );
         write!(tls, "verify: {wants_certificates}").unwrap();
         let server = Server::start_with(&format!("tls {{\n{tls}\n}}\n")).await?;
         Some(Self {

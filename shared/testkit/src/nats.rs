@@ -78,7 +78,6 @@ impl NatsServer {
 
     /// Kills it if it runs, and starts it again on the same port with an empty store, as after the
     /// loss of its disk.
-    #[expect(clippy::disallowed_methods, reason = "the store of a test's server")]
     pub fn lose(&mut self) {
         self.kill();
         std::fs::remove_dir_all(self.dir.path().join("store")).expect("the store can be removed");

@@ -1,7 +1,7 @@
 //! What subscribers are promised: the JSON Schemas fit what was ever written, and the AsyncAPI
 //! document is whole, current and true of its own examples.
 //!
-//! `testdata/asyncapi.json` is what `tidewaiter events asyncapi` prints. Where the events changed,
+//! `deploy/asyncapi.json` is what `tidewaiter events asyncapi` prints. Where the events changed,
 //! delete it and run these tests: they write it again. Read the difference before it is committed:
 //! what breaks a subscriber needs a new version of the type.
 
@@ -137,10 +137,10 @@ fn check_required<T: Event>() {
 
 #[test]
 fn the_committed_document_is_current() {
-    let file = testdata().join("asyncapi.json");
+    let file = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../deploy/asyncapi.json");
     let now = asyncapi();
     let Some(committed) = read(&file) else {
-        fs::write(&file, format!("{now:#}\n")).expect("testdata can be written");
+        fs::write(&file, format!("{now:#}\n")).expect("it can be written");
         panic!(
             "{} was missing and is written now: commit it",
             file.display()

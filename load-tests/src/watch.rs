@@ -86,7 +86,9 @@ impl Watch {
         }
     }
 
-    /// Reads the list from the first image that has no verdict on.
+    /// Reads the list from the first image that has no verdict on, up to a page without any: images
+    /// are judged about in their order, and reading what is not there yet costs the server time
+    /// that is measured.
     pub(crate) async fn look(&mut self) -> anyhow::Result<()> {
         let (mut cursor, mut is_first) = (self.cursor.clone(), true);
         loop {
@@ -97,9 +99,10 @@ impl Watch {
             let page = self.server.get(&path).await.context("reading the list")?;
             let now = Instant::now();
             let rows = page["items"].as_array().context("a page has no items")?;
-            let mut last = None;
+            let (mut last, mut any) = (None, false);
             for row in rows {
                 let judged = self.is_judged(row);
+                any |= judged;
                 let digest = row["image"].as_str().unwrap_or_default();
                 let Some(place) = self.places.get(digest) else {
                     continue;
@@ -110,7 +113,9 @@ impl Watch {
                 }
             }
             let next = page["next"].as_str().map(str::to_owned);
-            let Some(next) = next else { return Ok(()) };
+            let Some(next) = next.filter(|_| any || self.policy_after.is_some()) else {
+                return Ok(());
+            };
             // Rows that are still to come before this page's end would be left out otherwise.
             let end = last.map_or(self.done, |last| last + 1);
             if is_first

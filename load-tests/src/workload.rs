@@ -11,6 +11,11 @@ use testkit::{
     StandInOptions, StandInRegistry,
 };
 
+/// How much garbage docker-registry may make before it is collected, percent of what it uses. It
+/// takes 4 MiB for each blob that it serves, whatever the blob's size, so that with the default half
+/// of its time goes into collecting.
+const REGISTRY_GOGC: &str = "400";
+
 /// Where all images of a run lie.
 pub(crate) const REPOSITORY: &str = "load/churn";
 
@@ -71,7 +76,11 @@ impl Registry {
     pub(crate) fn start(kind: RegistryKind) -> anyhow::Result<Self> {
         match kind {
             RegistryKind::Real => {
-                let server = RegistryServer::start(RegistryOptions::default());
+                let server = RegistryServer::start(RegistryOptions {
+                    remembers_blobs: true,
+                    environment: vec![("GOGC".to_owned(), REGISTRY_GOGC.to_owned())],
+                    ..RegistryOptions::default()
+                });
                 let server = server.context("docker-registry is not installed")?;
                 Ok(Self::Real(Box::new(server)))
             }

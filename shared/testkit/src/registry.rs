@@ -34,6 +34,11 @@ pub struct RegistryOptions {
     pub notifications: Option<Notifications>,
     /// Further lines for its configuration (YAML, top level), as an `auth` section of another kind.
     pub extra: String,
+    /// Whether it remembers which blobs there are, as Debian's package sets it up. What is done
+    /// behind its back may then go unseen.
+    pub remembers_blobs: bool,
+    /// Variables of its environment, as for the collection of garbage.
+    pub environment: Vec<(String, String)>,
 }
 
 /// Where a registry sends its events.
@@ -262,17 +267,23 @@ impl RegistryServer {
         command
             .arg("serve")
             .arg(config)
-            .env("OTEL_TRACES_EXPORTER", "none");
+            .env("OTEL_TRACES_EXPORTER", "none")
+            .envs(self.options.environment.iter().cloned());
         self.process = Process::start(&mut command, &self.log_path(), self.port);
         self.process.is_some()
     }
 
     fn config(&self) -> String {
         let dir = self.dir.path().display();
+        let cache = if self.options.remembers_blobs {
+            "  cache:\n    blobdescriptor: inmemory\n"
+        } else {
+            ""
+        };
         let mut text = format!(
             "version: 0.1\n\
              log:\n  level: warn\n\
-             storage:\n  filesystem:\n    rootdirectory: {dir}/storage\n  delete:\n    enabled: true\n\
+             storage:\n  filesystem:\n    rootdirectory: {dir}/storage\n  delete:\n    enabled: true\n{cache}\
              http:\n  addr: 127.0.0.1:{}\n",
             self.port
         );

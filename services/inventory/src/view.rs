@@ -5,23 +5,29 @@
 
 mod image;
 mod keys;
+mod rows;
 
 use std::{
     collections::{BTreeMap, BTreeSet},
     path::Path,
+    sync::Arc,
 };
 
 use cache::{Batch, CacheError, Database, Schema};
 use model::{
-    Assessed, Assessment, Digest, Judged, Known, Package, PackageType, RecordKey, Scanned,
-    Severity, Slug, Vulnerability, What,
+    Assessed, Digest, Judged, Known, PackageType, RecordKey, Scanned, Severity, Slug,
+    Vulnerability, What,
 };
 use serde::{Deserialize, Serialize};
 
-use self::image::{AssessedView, ScannedView};
+use self::{
+    image::{AssessedView, ScannedView},
+    rows::Rows,
+};
 pub(crate) use self::{
     image::{ImageView, JudgedView},
     keys::{NameKey, of_image as vulnerability_key, tenant as tenant_prefix},
+    rows::{PackageRows, VulnerabilityRows},
 };
 use crate::metrics;
 
@@ -59,8 +65,8 @@ pub(crate) struct View {
 pub(crate) enum Fact {
     Known(Known),
     /// `None`: the object is gone, so a newer record follows.
-    Scanned(Scanned, Option<Vec<Package>>),
-    Assessed(Assessed, Option<Box<Assessment>>),
+    Scanned(Scanned, Option<Arc<PackageRows>>),
+    Assessed(Assessed, Option<Arc<VulnerabilityRows>>),
     Judged(Box<Judged>),
     /// The record was deleted.
     Gone,
@@ -280,13 +286,18 @@ impl View {
             Fact::Scanned(scanned, packages) => {
                 new.scanned = Some(ScannedView::new(scanned, revision));
                 if let Some(packages) = packages {
-                    self.index_packages(batch, key, packages)?;
+                    self.replace(batch, PACKAGES, key, &packages.0)?;
                 }
             }
-            Fact::Assessed(assessed, assessment) => {
+            Fact::Assessed(assessed, found) => {
                 new.assessed = Some(AssessedView::new(assessed, revision));
-                if let Some(assessment) = assessment {
-                    self.index_vulnerabilities(batch, key, &assessment.vulnerabilities)?;
+                if let Some(found) = found {
+                    for (alias, name) in &found.aliases {
+                        // They are facts and stay: taking them back would need to know who else
+                        // has them.
+                        batch.put(ALIASES, &keys::alias(&key.tenant, alias, name), &[])?;
+                    }
+                    self.replace(batch, VULNERABILITIES, key, &found.rows)?;
                 }
             }
             Fact::Judged(judged) => {
@@ -312,11 +323,11 @@ impl View {
             What::Known => view.known = None,
             What::Scanned => {
                 view.scanned = None;
-                self.index_packages(batch, key, &[])?;
+                self.replace(batch, PACKAGES, key, &Rows::default())?;
             }
             What::Assessed => {
                 view.assessed = None;
-                self.index_vulnerabilities(batch, key, &[])?;
+                self.replace(batch, VULNERABILITIES, key, &Rows::default())?;
             }
             What::Judged(policy) => {
                 view.judged.remove(policy);
@@ -325,73 +336,33 @@ impl View {
         Ok(())
     }
 
-    fn index_packages(
-        &self,
-        batch: &mut Batch<'_>,
-        key: &RecordKey,
-        packages: &[Package],
-    ) -> Result<(), CacheError> {
-        let mut versions: BTreeMap<String, BTreeSet<&str>> = BTreeMap::new();
-        for package in packages {
-            versions
-                .entry(keys::folded(&package.name))
-                .or_default()
-                .insert(&package.version);
-        }
-        self.replace(batch, PACKAGES, key, &versions)
-    }
-
-    fn index_vulnerabilities(
-        &self,
-        batch: &mut Batch<'_>,
-        key: &RecordKey,
-        vulnerabilities: &[Vulnerability],
-    ) -> Result<(), CacheError> {
-        let mut hits: BTreeMap<String, Vec<Hit>> = BTreeMap::new();
-        for found in vulnerabilities {
-            let name = keys::folded(&found.id);
-            for alias in found.aliases.iter().filter(|alias| **alias != found.id) {
-                // Aliases are facts and stay: taking them back would need to know who else has them.
-                batch.put(
-                    ALIASES,
-                    &keys::alias(&key.tenant, &keys::folded(alias), &name),
-                    &[],
-                )?;
-            }
-            hits.entry(name).or_default().push(Hit::of(found));
-        }
-        self.replace(batch, VULNERABILITIES, key, &hits)
-    }
-
     /// Writes an image's part of an index, only where it differs from what is there.
-    fn replace<T: Serialize>(
+    fn replace(
         &self,
         batch: &mut Batch<'_>,
         family: &'static str,
         key: &RecordKey,
-        values: &BTreeMap<String, T>,
+        rows: &Rows,
     ) -> Result<(), CacheError> {
         let indexed_key = keys::indexed(&key.tenant, key.image, family);
         let old: Indexed = self
             .database
             .get_as(INDEXED, &indexed_key)?
             .unwrap_or_default();
-        for name in old.0.iter().filter(|name| !values.contains_key(*name)) {
+        for name in old.0.iter().filter(|name| !rows.values.contains_key(*name)) {
             batch.delete(family, &keys::of_image(&key.tenant, name, key.image))?;
         }
-        for (name, value) in values {
+        for (name, bytes) in &rows.values {
             let row = keys::of_image(&key.tenant, name, key.image);
-            let bytes = cache::encode(value)?;
             let known = old.0.contains(name);
             if !known || self.database.get(family, &row)?.as_deref() != Some(bytes.as_slice()) {
-                batch.put(family, &row, &bytes)?;
+                batch.put(family, &row, bytes)?;
             }
         }
-        batch.put_as(
-            INDEXED,
-            &indexed_key,
-            &Indexed(values.keys().cloned().collect()),
-        )
+        if rows.values.is_empty() {
+            return batch.delete(INDEXED, &indexed_key);
+        }
+        batch.put(INDEXED, &indexed_key, &rows.indexed)
     }
 }
 

@@ -6,11 +6,12 @@ use anyhow::{Context as _, anyhow};
 use bus::{Delivery, Failure, Handler, Outcome, Store, Stored};
 use chassis::Cx;
 use model::{
-    Digest, Gap, GapCode, Hides, ImageReport, RecordKey, Scanned, ScannedFindings, ScannedPackages,
-    Slug, What,
+    Digest, Findings, Gap, GapCode, Hides, ImageReport, Os, Package, RecordKey, Scanned,
+    ScannedContents, Slug, Target, What,
     event::{ImageScan, REPORT_OBJECTS},
 };
-use oci::{Image, OciError, Source, Wanted};
+use oci::{Image, Kept, OciError, Source, Wanted};
+use serde::Serialize;
 use tracing::{info, warn};
 
 use crate::{
@@ -32,6 +33,40 @@ pub struct ImageJobs<S> {
     reader: Reader,
     sources: Arc<dyn SourceOf>,
     sections: S,
+}
+
+/// The objects of a scan.
+struct Objects {
+    packages: Digest,
+    findings: Digest,
+    contents: ScannedContents,
+}
+
+/// What of a [`model::ScannedPackages`] is this image's alone.
+#[derive(Serialize)]
+struct OwnPackages {
+    image: Digest,
+}
+
+/// The rest of it: the same for all images on the same stack.
+#[derive(Serialize)]
+struct PackagesInCommon<'a> {
+    os: Option<&'a Os>,
+    packages: &'a [Package],
+    gaps: &'a [Gap],
+}
+
+/// What of a [`model::ScannedFindings`] is this image's alone.
+#[derive(Serialize)]
+struct OwnFindings<'a> {
+    image: Digest,
+    target: &'a Target,
+}
+
+/// The rest of it.
+#[derive(Serialize)]
+struct FindingsInCommon<'a> {
+    findings: &'a Findings,
 }
 
 // === impl ImageJobs ===
@@ -63,7 +98,11 @@ impl<S: Sections + 'static> ImageJobs<S> {
             let detail = format!("no source `{}` is configured", job.source);
             return Ok(unreadable(GapCode::LayerUnavailable, detail));
         };
-        let mut image = match resolve(&*source, &job.repository, job.image).await {
+        let resolved = match handed_over(job).await {
+            Some(image) => Ok(image),
+            None => resolve(&*source, &job.repository, job.image).await,
+        };
+        let mut image = match resolved {
             Ok(image) => image,
             Err(error) if error.is_transient() => {
                 let context = format!("resolving `{}`", job.reference);
@@ -91,29 +130,37 @@ impl<S: Sections + 'static> ImageJobs<S> {
             })
     }
 
-    async fn store_objects(
-        &self,
-        tenant: &Slug,
-        report: &ImageReport,
-    ) -> anyhow::Result<(Digest, Digest)> {
-        let packages = ScannedPackages {
-            image: report.image,
-            os: report.target.os.clone(),
-            packages: report.packages.clone(),
-            gaps: report.gaps.clone(),
-        };
-        let findings = ScannedFindings {
-            image: report.image,
-            target: report.target.clone(),
-            findings: report.findings.clone(),
-        };
+    /// Stores what a [`model::ScannedPackages`] and a [`model::ScannedFindings`] are read from.
+    async fn store_objects(&self, tenant: &Slug, report: &ImageReport) -> anyhow::Result<Objects> {
         let store = &self.store;
-        let packages = store.put_object_of(tenant, REPORT_OBJECTS, &packages).await;
-        let findings = store.put_object_of(tenant, REPORT_OBJECTS, &findings).await;
-        Ok((
-            packages.context("storing the packages")?,
-            findings.context("storing the findings")?,
-        ))
+        let packages = store.common(&PackagesInCommon {
+            os: report.target.os.as_ref(),
+            packages: &report.packages,
+            gaps: &report.gaps,
+        })?;
+        let findings = store.common(&FindingsInCommon {
+            findings: &report.findings,
+        })?;
+        let contents = ScannedContents {
+            packages: Some(packages.content()),
+            findings: Some(findings.content()),
+        };
+        let of_packages = OwnPackages {
+            image: report.image,
+        };
+        let of_findings = OwnFindings {
+            image: report.image,
+            target: &report.target,
+        };
+        let (packages, findings) = tokio::join!(
+            store.put_object_with(tenant, REPORT_OBJECTS, &of_packages, &packages),
+            store.put_object_with(tenant, REPORT_OBJECTS, &of_findings, &findings),
+        );
+        Ok(Objects {
+            packages: packages.context("storing the packages")?,
+            findings: findings.context("storing the findings")?,
+            contents,
+        })
     }
 }
 
@@ -184,10 +231,12 @@ impl<S: Sections + 'static> ImageJobs<S> {
             layers_read,
             duration,
         } = scan;
-        let (packages, findings) = self
-            .store_objects(&key.tenant, &report)
-            .await
-            .map_err(Failure::Retry)?;
+        let stored = self.store_objects(&key.tenant, &report).await;
+        let Objects {
+            packages,
+            findings,
+            contents,
+        } = stored.map_err(Failure::Retry)?;
         let record = Scanned {
             analyzers: report.analyzers.clone(),
             packages,
@@ -199,6 +248,7 @@ impl<S: Sections + 'static> ImageJobs<S> {
             layers_read,
             cause: job.cause.clone(),
             unfinished,
+            contents,
         };
         info!(
             image.digest = %job.image,
@@ -223,6 +273,13 @@ impl<S> std::fmt::Debug for ImageJobs<S> {
             .field("reader", &self.reader)
             .finish_non_exhaustive()
     }
+}
+
+/// The image as its job brings it, if it brings what has the right digests.
+async fn handed_over(job: &ImageScan) -> Option<Image> {
+    let documents = job.documents.clone()?;
+    let kept = Kept::of([documents.manifest, documents.config]);
+    kept.image(&job.repository, job.image).await.ok()
 }
 
 async fn resolve(source: &dyn Source, repository: &str, digest: Digest) -> Result<Image, OciError> {
@@ -259,7 +316,7 @@ mod tests {
 
     use analyzers::PreparedLayer;
     use futures::future::BoxFuture;
-    use model::{AnalyzerId, event::Priority};
+    use model::{AnalyzerId, ScannedPackages, event::Priority};
 
     use super::*;
     use crate::{Claim, Config, LayerSections, sections};
@@ -327,6 +384,7 @@ mod tests {
             cause: "event".to_owned(),
             priority: Priority::Norm,
             force: false,
+            documents: None,
         };
         let delivery = || Delivery::of_event(&tenant, job.clone());
         let outcome = jobs.condemned(delivery(), "it killed its process").await;

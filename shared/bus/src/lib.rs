@@ -74,7 +74,7 @@ pub use self::{
     queues::Queue,
     slots::Slots,
     spool::{Spool, SpoolError},
-    store::{Store, Stored, Usage, Written},
+    store::{Common, Contents, Store, Stored, Usage, Written},
     tail::{Start, Tail, Tailed},
     topology::ConsumerSpec,
 };

@@ -167,6 +167,21 @@ pub struct ImageScan {
     /// Whether to scan again what is scanned already.
     #[serde(default)]
     pub force: bool,
+    /// The image's documents, where the router has just read them and they are small.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub documents: Option<ImageDocuments>,
+}
+
+/// What an image consists of beside its layers. Who gets them verifies them by their digests, so
+/// that they need not be read from the source again.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ImageDocuments {
+    /// The manifest.
+    #[serde(with = "bytes_field")]
+    pub manifest: Vec<u8>,
+    /// The config.
+    #[serde(with = "bytes_field")]
+    pub config: Vec<u8>,
 }
 
 /// News: an image has its first verdict, or another decision.

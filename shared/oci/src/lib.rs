@@ -40,6 +40,7 @@ mod config;
 mod docker_archive;
 mod docker_config;
 mod error;
+mod kept;
 mod keys;
 mod layout;
 mod limits;
@@ -55,6 +56,7 @@ pub use self::{
     docker_archive::DockerArchive,
     docker_config::DockerConfig,
     error::OciError,
+    kept::Kept,
     layout::OciLayout,
     limits::Limits,
     location::{Location, LocationError},

@@ -1,5 +1,5 @@
 use model::{
-    AdvisoryStamp, Confidence, Counts, Fingerprint, FixState, Match, PackageId, Purl, SeenReference,
+    Confidence, Counts, Fingerprint, FixState, Match, Package, PackageId, Purl, SeenReference,
 };
 
 use super::*;
@@ -59,7 +59,7 @@ fn package(name: &str, version: &str) -> Package {
 fn scanned(packages: &[Package]) -> Fact {
     let record = Scanned {
         analyzers: Vec::new(),
-        packages: digest("packages"),
+        packages: digest(&format!("{packages:?}")),
         findings: digest("findings"),
         package_count: u32::try_from(packages.len()).unwrap(),
         gap_count: 0,
@@ -68,8 +68,9 @@ fn scanned(packages: &[Package]) -> Fact {
         layers_read: 1,
         unfinished: false,
         cause: String::new(),
+        contents: model::ScannedContents::default(),
     };
-    Fact::Scanned(record, Some(packages.to_vec()))
+    Fact::Scanned(record, Some(Arc::new(PackageRows::new(packages).unwrap())))
 }
 
 fn vulnerability(id: &str, aliases: &[&str]) -> Vulnerability {
@@ -105,7 +106,7 @@ fn vulnerability(id: &str, aliases: &[&str]) -> Vulnerability {
     }
 }
 
-fn assessed(image: Digest, found: &[Vulnerability]) -> Fact {
+fn assessed(found: &[Vulnerability]) -> Fact {
     let record = Assessed {
         scan: 2,
         advisory: 7,
@@ -114,17 +115,10 @@ fn assessed(image: Digest, found: &[Vulnerability]) -> Fact {
         previous: None,
         counts: Counts::of(found),
         assessed_at: at(4),
+        contents: model::AssessedContents::default(),
     };
-    let assessment = Assessment {
-        image,
-        scan: 2,
-        advisories: AdvisoryStamp::default(),
-        os: None,
-        os_ends: None,
-        vulnerabilities: found.to_vec(),
-        gaps: Vec::new(),
-    };
-    Fact::Assessed(record, Some(Box::new(assessment)))
+    let rows = VulnerabilityRows::new(found).unwrap();
+    Fact::Assessed(record, Some(Arc::new(rows)))
 }
 
 struct World {
@@ -227,8 +221,8 @@ fn a_vulnerability_is_found_by_all_its_names_until_it_is_gone() {
         vulnerability("CVE-2026-1", &["GHSA-aaaa", "DSA-1"]),
         vulnerability("CVE-2026-2", &[]),
     ];
-    world.take("a", What::Assessed, assessed(digest("a"), &found));
-    world.take("b", What::Assessed, assessed(digest("b"), &found[..1]));
+    world.take("a", What::Assessed, assessed(&found));
+    world.take("b", What::Assessed, assessed(&found[..1]));
     let mut both = vec![digest("a"), digest("b")];
     both.sort();
     assert_eq!(world.affected("CVE-2026-1"), both);
@@ -253,7 +247,7 @@ fn a_vulnerability_is_found_by_all_its_names_until_it_is_gone() {
       }
     ]
     "#);
-    world.take("a", What::Assessed, assessed(digest("a"), &[]));
+    world.take("a", What::Assessed, assessed(&[]));
     assert_eq!(world.affected("CVE-2026-1"), [digest("b")]);
     assert_eq!(world.affected("CVE-2026-2"), []);
 }
@@ -297,13 +291,13 @@ fn a_view_made_from_the_newest_records_is_the_same_as_one_that_saw_them_all() {
     let mut all = World::new();
     all.take("a", What::Known, known(&[("old", Some("1"), false)]));
     all.take("a", What::Scanned, scanned(&[package("old", "1")]));
-    all.take("a", What::Assessed, assessed(digest("a"), &found));
+    all.take("a", What::Assessed, assessed(&found));
     let mut newest = World::new();
     for world in [&mut all, &mut newest] {
         world.sequence = 10;
         world.take("a", What::Known, known(&[("app", Some("1"), false)]));
         world.take("a", What::Scanned, scanned(&[package("new", "2")]));
-        world.take("a", What::Assessed, assessed(digest("a"), &found[..1]));
+        world.take("a", What::Assessed, assessed(&found[..1]));
     }
     let image = |world: &World| world.view.image(&tenant(), digest("a")).unwrap();
     assert_eq!(image(&all), image(&newest));

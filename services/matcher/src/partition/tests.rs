@@ -84,6 +84,7 @@ impl World {
             layers_read: 0,
             unfinished: false,
             cause: String::new(),
+            contents: model::ScannedContents::default(),
         };
         self.store.put_record(&self.key, &scanned, 0).await.unwrap();
     }

@@ -109,7 +109,8 @@ async fn a_revision_touches_images_that_hold_what_changed() {
         tenant: "other".parse::<Slug>().unwrap(),
         ..bench.key.clone()
     };
-    index.put_scan(&other, 1, Default::default).unwrap();
+    let empty = Digest::of(b"no packages");
+    index.put_scan(&other, 1, empty, Default::default).unwrap();
     assert_eq!(find(Some(1)), 0, "nothing changed");
     assert_eq!(find(Some(0)), 1, "the ecosystem is covered now");
     assert_eq!(find(None), 2, "all");
@@ -208,7 +209,10 @@ async fn an_image_that_fails_does_not_stop_the_others_and_holds_the_mark_until_i
     let revision = bench.store.put_record(&other, &lost, 0).await.unwrap();
     let index = &bench.assessor.index;
     let known = index.get(&bench.key).unwrap().unwrap();
-    index.put_scan(&other, revision, || known.lookups).unwrap();
+    let known = known.list.unwrap();
+    index
+        .put_scan(&other, revision, known, || panic!("the list is there"))
+        .unwrap();
     bench.advise(&[("CVE-2024-2", "PyPI", "x", "2.0")]);
     let sweeper = sweeper(&bench, 0, &Told::default());
     for _ in 1..super::TRIES_MAX {

@@ -98,6 +98,7 @@ async fn publish(bus: &Bus, name: &str) {
         cause: name.to_owned(),
         priority: Priority::Norm,
         force: false,
+        documents: None,
     };
     bus.publish(&Slug::default_tenant(), &job).await.unwrap();
 }

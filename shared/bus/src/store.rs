@@ -451,13 +451,21 @@ impl Store {
             }
             .into());
         }
-        let revision = self
+        let made = pointer(&headers);
+        let put = self
             .backend
             .put(bucket, key, headers, inline, *expected)
-            .await?;
+            .await;
+        // Nobody names what a write brought that lost, either.
+        let nameless = match &put {
+            Ok(_) => replaced,
+            Err(PutError::Conflict) => made,
+            Err(PutError::Store(_)) => None,
+        };
         if let Some(janitor) = &self.janitor {
-            janitor.replaced(bucket, key, replaced);
+            janitor.replaced(bucket, key, nameless);
         }
+        let revision = put?;
         Ok(Written {
             bucket: bucket.clone(),
             key: key.clone(),

@@ -1,7 +1,8 @@
 //! The view: a summary per image, and indexes from names, vulnerabilities and packages to images.
 //!
 //! Keys begin with the tenant, so no scan of one tenant can reach another. Values of an index are
-//! small; what is big stays an object and is read when somebody asks.
+//! small; what is big stays an object and is read when somebody asks. Many images have the same
+//! list of packages: it is in the index once per tenant, and goes with the last of its images.
 
 mod image;
 mod keys;
@@ -10,7 +11,7 @@ mod rows;
 use std::{
     collections::{BTreeMap, BTreeSet},
     path::Path,
-    sync::Arc,
+    sync::{Arc, Mutex, PoisonError},
 };
 
 use cache::{Batch, CacheError, Database, Schema};
@@ -38,10 +39,12 @@ const LEADS: &str = "leads";
 const VULNERABILITIES: &str = "vulnerabilities";
 const ALIASES: &str = "aliases";
 const PACKAGES: &str = "packages";
+const LISTS: &str = "lists";
+const MEMBERS: &str = "members";
 const INDEXED: &str = "indexed";
 
 const SCHEMA: Schema<'_> = Schema {
-    version: 2,
+    version: 3,
     families: &[
         CURSORS,
         IMAGES,
@@ -50,6 +53,8 @@ const SCHEMA: Schema<'_> = Schema {
         VULNERABILITIES,
         ALIASES,
         PACKAGES,
+        LISTS,
+        MEMBERS,
         INDEXED,
     ],
 };
@@ -58,6 +63,8 @@ const SCHEMA: Schema<'_> = Schema {
 #[derive(Debug)]
 pub(crate) struct View {
     database: Database,
+    /// Who has a list is read and written without another in between.
+    lists: Mutex<()>,
 }
 
 /// What a record says, with what the indexes need of its object.
@@ -113,6 +120,7 @@ impl View {
     pub(crate) fn open(dir: &Path) -> Result<Self, CacheError> {
         Ok(Self {
             database: Database::open(dir, &SCHEMA)?,
+            lists: Mutex::default(),
         })
     }
 
@@ -128,6 +136,13 @@ impl View {
         if write.sequence <= self.cursor(&write.bucket)? {
             return Ok(());
         }
+        let touches_lists =
+            |(_, fact): &(RecordKey, Fact)| matches!(fact, Fact::Scanned(..) | Fact::Gone);
+        let _guard = write
+            .fact
+            .as_ref()
+            .is_some_and(touches_lists)
+            .then(|| self.lists.lock().unwrap_or_else(PoisonError::into_inner));
         self.database.batch(|batch| {
             if let Some((key, fact)) = &write.fact {
                 metrics::changed(name_of(&key.what));
@@ -258,7 +273,11 @@ impl View {
         name: &str,
         image: Digest,
     ) -> Result<bool, CacheError> {
-        let key = keys::of_image(tenant, &keys::folded(name), image);
+        let scanned = self.image(tenant, image)?.and_then(|view| view.scanned);
+        let Some(list) = scanned.and_then(|scanned| scanned.list) else {
+            return Ok(false);
+        };
+        let key = keys::of_image(tenant, &keys::folded(name), list);
         Ok(self.database.get(PACKAGES, &key)?.is_some())
     }
 
@@ -284,10 +303,17 @@ impl View {
         match fact {
             Fact::Known(known) => new.known = Some(known.clone()),
             Fact::Scanned(scanned, packages) => {
-                new.scanned = Some(ScannedView::new(scanned, revision));
-                if let Some(packages) = packages {
-                    self.replace(batch, PACKAGES, key, &packages.0)?;
+                let before = new.scanned.take().and_then(|scanned| scanned.list);
+                let list = packages.as_ref().map_or(before, |_| {
+                    Some(scanned.contents.packages.unwrap_or(scanned.packages))
+                });
+                if let Some((packages, list)) = packages.as_ref().zip(list)
+                    && before != Some(list)
+                {
+                    self.leave(batch, key, before)?;
+                    self.join(batch, key, list, &packages.0)?;
                 }
+                new.scanned = Some(ScannedView::new(scanned, revision, list));
             }
             Fact::Assessed(assessed, found) => {
                 new.assessed = Some(AssessedView::new(assessed, revision));
@@ -322,8 +348,8 @@ impl View {
         match &key.what {
             What::Known => view.known = None,
             What::Scanned => {
-                view.scanned = None;
-                self.replace(batch, PACKAGES, key, &Rows::default())?;
+                let list = view.scanned.take().and_then(|scanned| scanned.list);
+                self.leave(batch, key, list)?;
             }
             What::Assessed => {
                 view.assessed = None;
@@ -334,6 +360,50 @@ impl View {
             }
         }
         Ok(())
+    }
+
+    /// Adds an image to those that have a list of packages, which is written where it is not there.
+    fn join(
+        &self,
+        batch: &mut Batch<'_>,
+        key: &RecordKey,
+        list: Digest,
+        rows: &Rows,
+    ) -> Result<(), CacheError> {
+        let list_key = keys::image(&key.tenant, list);
+        if self.database.get(LISTS, &list_key)?.is_none() {
+            for (name, bytes) in &rows.values {
+                let row = keys::of_image(&key.tenant, name, list);
+                batch.put(PACKAGES, &row, bytes)?;
+            }
+            batch.put(LISTS, &list_key, &rows.indexed)?;
+        }
+        batch.put(MEMBERS, &keys::lead(&key.tenant, list, key.image), &[])
+    }
+
+    /// Takes an image from those that have a list, and with the last one the list.
+    fn leave(
+        &self,
+        batch: &mut Batch<'_>,
+        key: &RecordKey,
+        list: Option<Digest>,
+    ) -> Result<(), CacheError> {
+        let Some(list) = list else { return Ok(()) };
+        batch.delete(MEMBERS, &keys::lead(&key.tenant, list, key.image))?;
+        let list_key = keys::image(&key.tenant, list);
+        if self
+            .database
+            .scan_prefix(MEMBERS, &list_key, None, 2)?
+            .len()
+            > 1
+        {
+            return Ok(());
+        }
+        let names: Option<Indexed> = self.database.get_as(LISTS, &list_key)?;
+        for name in names.unwrap_or_default().0 {
+            batch.delete(PACKAGES, &keys::of_image(&key.tenant, &name, list))?;
+        }
+        batch.delete(LISTS, &list_key)
     }
 
     /// Writes an image's part of an index, only where it differs from what is there.

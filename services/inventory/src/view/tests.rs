@@ -272,6 +272,32 @@ fn packages_are_found_without_regard_to_case() {
 }
 
 #[test]
+fn a_list_of_packages_stays_as_long_as_an_image_has_it() {
+    let mut world = World::new();
+    let list = [package("six", "1.16")];
+    world.take("a", What::Scanned, scanned(&list));
+    world.take("b", What::Scanned, scanned(&list));
+    let has = |world: &World, image: &str| {
+        let image = digest(image);
+        world.view.has_package(&tenant(), "six", image).unwrap()
+    };
+    assert!(has(&world, "a") && has(&world, "b") && !has(&world, "c"));
+    world.take("a", What::Scanned, Fact::Gone);
+    assert!(!has(&world, "a") && has(&world, "b"));
+    world.take("b", What::Scanned, scanned(&[]));
+    for family in [PACKAGES, LISTS] {
+        let rows = world.view.database.scan_prefix(family, b"", None, 10);
+        let of_six = rows
+            .unwrap()
+            .into_iter()
+            .filter(|(key, _)| key.windows(3).any(|part| part == b"SIX") || family == LISTS);
+        assert_eq!(of_six.count(), usize::from(family == LISTS), "{family}");
+    }
+    world.take("a", What::Scanned, scanned(&list));
+    assert!(has(&world, "a") && !has(&world, "b"));
+}
+
+#[test]
 fn what_is_older_than_the_cursor_changes_nothing() {
     let mut world = World::new();
     world.take("a", What::Known, known(&[("app", Some("1"), false)]));

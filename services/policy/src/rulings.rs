@@ -10,8 +10,8 @@ use bus::{Contents, Store, StoreError, Stored};
 use chassis::Cx;
 use jiff::Timestamp;
 use model::{
-    Assessed, Assessment, Facts, Judged, Known, Partition, RecordKey, ScannedFindings, SweptMark,
-    What,
+    Assessed, Assessment, Facts, Findings, Judged, Known, Partition, RecordKey, ScannedFindings,
+    SweptMark, What,
     event::{ADVISORIES, REPORT_OBJECTS},
 };
 use tokio::sync::watch;
@@ -26,6 +26,9 @@ use crate::{
 
 /// Names of an image that its verdicts carry.
 const NAMES_MAX: usize = 10;
+/// An image with up to so many facts is judged at once: handing it to another thread would take
+/// longer.
+const FACTS_HERE_MAX: usize = 64;
 /// Encoded bytes of the facts of each kind that are kept.
 const FACTS_BYTES_MAX: usize = 16 << 20;
 
@@ -185,6 +188,20 @@ impl Judges {
         let (assessment, findings) = self.objects.of(&image.assessed).await?;
         let assessment = assessment.with_context(gone)?;
         let findings = findings.with_context(gone)?;
+        let Findings {
+            secrets,
+            misconfigurations,
+            malware,
+            ..
+        } = &findings.findings;
+        let facts = [
+            assessment.vulnerabilities.len(),
+            assessment.gaps.len(),
+            secrets.len(),
+            misconfigurations.len(),
+            malware.len(),
+        ];
+        let is_small = facts.iter().sum::<usize>() <= FACTS_HERE_MAX;
         let work = move || {
             let facts = Facts {
                 assessment: &assessment,
@@ -194,6 +211,9 @@ impl Judges {
                 .map(|due| image.ruling(&facts, due))
                 .collect()
         };
+        if is_small {
+            return Ok(work());
+        }
         Ok(self.cx.compute(work).await?)
     }
 

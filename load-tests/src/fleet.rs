@@ -273,6 +273,7 @@ impl Fleet {
         let text = format!(
             "gateway:
   hooks_per_second_max: 1000000
+  scans_per_second_max: 1000000
   sources:
     - name: {SOURCE}
       kind: distribution

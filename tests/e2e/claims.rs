@@ -57,6 +57,7 @@ async fn a_job_that_is_too_large_for_a_message_is_done_after_a_crash_of_the_brok
         cause: "large".to_owned(),
         priority: Priority::High,
         force: true,
+        manifest: None,
     };
     let tenant = Slug::default_tenant();
     bus.publish(&tenant, &job).await.expect("it is stored");

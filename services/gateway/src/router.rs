@@ -1,7 +1,7 @@
 //! The router: what registries and CI tell goes in; records, names and image jobs come out.
 //!
-//! Where a tag leads is the word of its source, asked when the event is routed (a request for
-//! headers only), never that of the event. A digest is believed, since it can only name what it
+//! Where a tag leads is the word of its source, asked when the event is routed (for what we know
+//! already a request for headers only), never that of the event. A digest is believed, since it can only name what it
 //! names, and an image or index that we know already is not fetched again: its content cannot have
 //! changed. Events may arrive late, twice or out of order: a tag moves only forward in the sender's
 //! time, and what is said to be deleted is looked up before it is let go.
@@ -216,7 +216,12 @@ impl Router {
         let mut jobs = BTreeMap::new();
         for image in &lead.images {
             let key = RecordKey::new(cause.tenant, image.digest, What::Scanned);
-            let scanned = self.store.record::<Scanned>(&key).await?;
+            // An image without a record has no scan; should one be left, its scanner finds it.
+            let scanned = if image.is_new && !cause.force {
+                None
+            } else {
+                self.store.record::<Scanned>(&key).await?
+            };
             let is_current = scanned
                 .as_ref()
                 .is_some_and(|scanned| scanned.body.is_good(&self.analyzers));
@@ -232,6 +237,7 @@ impl Router {
                 cause: cause.id.to_owned(),
                 priority: cause.priority,
                 force: cause.force,
+                manifest: image.manifest.clone(),
             };
             outcome = outcome.emit(cause.tenant, &job)?;
             jobs.insert(image.digest, scanned.map_or(0, |scanned| scanned.revision));

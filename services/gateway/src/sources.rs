@@ -12,8 +12,8 @@ use chassis::{Cx, files::read_bounded};
 use futures::future::BoxFuture;
 use model::{Digest, Slug};
 use oci::{
-    ClientCertificate, DockerConfig, DocumentStore, Login, Mirror, OciError, Page, Registry,
-    RegistryConfig, Source,
+    ClientCertificate, DockerConfig, DocumentStore, Kept, Login, Mirror, OciError, Page, Registry,
+    RegistryConfig, Resolved, Source, Wanted,
 };
 
 use crate::{ClientCertificateConfig, Config, CredentialsConfig, MirrorConfig, SourceConfig};
@@ -35,6 +35,14 @@ pub(crate) trait Client: Source {
         repository: &'a str,
         tag: &'a str,
     ) -> BoxFuture<'a, Result<Option<Digest>, OciError>>;
+
+    /// [`Source::resolve`], with the documents that were read on the way, where it keeps any.
+    fn resolve_keeping<'a>(
+        &'a self,
+        wanted: &'a Wanted,
+    ) -> BoxFuture<'a, Result<(Resolved, Kept), OciError>> {
+        Box::pin(async { Ok((self.resolve(wanted).await?, Kept::default())) })
+    }
 
     /// A page of its repositories.
     fn repositories<'a>(&'a self, page: Option<&'a str>) -> BoxFuture<'a, Result<Page, OciError>>;
@@ -227,6 +235,13 @@ impl Client for Registry {
         tag: &'a str,
     ) -> BoxFuture<'a, Result<Option<Digest>, OciError>> {
         Box::pin(Self::peek(self, repository, tag))
+    }
+
+    fn resolve_keeping<'a>(
+        &'a self,
+        wanted: &'a Wanted,
+    ) -> BoxFuture<'a, Result<(Resolved, Kept), OciError>> {
+        Box::pin(Self::resolve_keeping(self, wanted))
     }
 
     fn repositories<'a>(&'a self, page: Option<&'a str>) -> BoxFuture<'a, Result<Page, OciError>> {

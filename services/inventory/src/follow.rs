@@ -3,31 +3,42 @@
 use std::{sync::Arc, time::Duration};
 
 use anyhow::Context as _;
-use bus::{BucketEnd, Bus, Change, Store, StoreError};
+use bus::{BucketEnd, Bus, Change, Contents, Store, StoreError};
 use chassis::Cx;
 use futures::StreamExt as _;
 use model::{
-    Assessed, Assessment, Judged, Known, Partition, RecordKey, Scanned, ScannedPackages, What,
+    Assessed, Judged, Known, Partition, RecordKey, Scanned, What,
     event::{REPORT_OBJECTS, images_bucket},
 };
 use tracing::{debug, error, warn};
 
-use crate::view::{Fact, View, Write};
+use crate::view::{Fact, PackageRows, View, VulnerabilityRows, Write};
 
 /// Changes that are taken up together.
 const CHUNK: usize = 64;
 /// Objects that are read at once.
 const PARALLEL: usize = 8;
 const PAUSE: Duration = Duration::from_secs(1);
+/// Encoded bytes of the objects of each kind whose rows are kept.
+const OBJECTS_BYTES_MAX: usize = 16 << 20;
+
+/// Where the objects of records are read, and turned into rows.
+#[derive(Clone, Debug)]
+pub(crate) struct Objects {
+    packages: Contents<PackageRows>,
+    vulnerabilities: Contents<VulnerabilityRows>,
+}
 
 /// Starts one task per partition.
 pub(crate) fn start(cx: &Cx, bus: &Bus, view: &Arc<View>) {
+    let objects = Objects::new(&bus.store());
     for partition in Partition::all() {
         let (task, bus, view) = (cx.clone(), bus.clone(), Arc::clone(view));
+        let objects = objects.clone();
         cx.spawn("inventory.follow", async move {
             let bucket = images_bucket(partition);
             while !task.is_stopping() {
-                if let Err(error) = follow(&task, &bus, &view, &bucket).await {
+                if let Err(error) = follow(&task, &bus, (&view, &objects), &bucket).await {
                     error!(
                         bucket,
                         "following `{bucket}` stopped, trying again: {error:#}"
@@ -41,7 +52,12 @@ pub(crate) fn start(cx: &Cx, bus: &Bus, view: &Arc<View>) {
 
 /// Follows a bucket from where the view stands, until it is made anew: then the view of it begins
 /// again.
-async fn follow(cx: &Cx, bus: &Bus, view: &Arc<View>, bucket: &str) -> anyhow::Result<()> {
+async fn follow(
+    cx: &Cx,
+    bus: &Bus,
+    (view, objects): (&Arc<View>, &Objects),
+    bucket: &str,
+) -> anyhow::Result<()> {
     let BucketEnd { last, made } = loop {
         match bus.position(bucket).await {
             Ok(position) => break position,
@@ -56,13 +72,11 @@ async fn follow(cx: &Cx, bus: &Bus, view: &Arc<View>, bucket: &str) -> anyhow::R
         .blocking(move || reader.begin(&name, last, &of))
         .await?
         .context("reading the cursor")?;
-    let store = bus.store();
     let changes = bus.follow_after(cx, bucket, cursor, &made);
     let mut chunks = std::pin::pin!(changes.ready_chunks(CHUNK));
     while let Some(chunk) = chunks.next().await {
-        let store = &store;
         let writes = futures::stream::iter(chunk)
-            .map(async |change| patient_write(cx, store, bucket, &change).await)
+            .map(async |change| patient_write(cx, objects, bucket, &change).await)
             .buffered(PARALLEL);
         let writes: Vec<Option<Write>> = writes.collect().await;
         let Some(writes) = writes.into_iter().collect::<Option<Vec<_>>>() else {
@@ -76,9 +90,9 @@ async fn follow(cx: &Cx, bus: &Bus, view: &Arc<View>, bucket: &str) -> anyhow::R
 }
 
 /// Tries until the store answers; `None` when the process stops.
-async fn patient_write(cx: &Cx, store: &Store, bucket: &str, change: &Change) -> Option<Write> {
+async fn patient_write(cx: &Cx, objects: &Objects, bucket: &str, change: &Change) -> Option<Write> {
     loop {
-        match write_of(store, bucket, change).await {
+        match write_of(objects, bucket, change).await {
             Ok(write) => return Some(write),
             Err(error @ StoreError::Unavailable { .. }) => {
                 warn!("the view waits for the store: {error:#}");
@@ -106,7 +120,7 @@ async fn patient_write(cx: &Cx, store: &Store, bucket: &str, change: &Change) ->
 
 /// What a change means for the view.
 pub(crate) async fn write_of(
-    store: &Store,
+    objects: &Objects,
     bucket: &str,
     change: &Change,
 ) -> Result<Write, StoreError> {
@@ -125,22 +139,20 @@ pub(crate) async fn write_of(
             What::Known => change.decode::<Known>().await?.map(Fact::Known),
             What::Scanned => match change.decode::<Scanned>().await? {
                 Some(scanned) => {
-                    let packages = store
-                        .object::<ScannedPackages>(REPORT_OBJECTS, &scanned.packages)
-                        .await?;
-                    Some(Fact::Scanned(
-                        scanned,
-                        packages.map(|object| object.packages),
-                    ))
+                    let (object, content) = (&scanned.packages, &scanned.contents.packages);
+                    let rows = objects.packages.get(object, content.as_ref()).await?;
+                    Some(Fact::Scanned(scanned, rows))
                 }
                 None => None,
             },
             What::Assessed => match change.decode::<Assessed>().await? {
                 Some(assessed) => {
-                    let assessment = store
-                        .object::<Assessment>(REPORT_OBJECTS, &assessed.assessment)
+                    let (object, content) = (&assessed.assessment, &assessed.contents.assessment);
+                    let rows = objects
+                        .vulnerabilities
+                        .get(object, content.as_ref())
                         .await?;
-                    Some(Fact::Assessed(assessed, assessment.map(Box::new)))
+                    Some(Fact::Assessed(assessed, rows))
                 }
                 None => None,
             },
@@ -152,4 +164,15 @@ pub(crate) async fn write_of(
     };
     write.fact = fact.map(|fact| (key, fact));
     Ok(write)
+}
+
+// === impl Objects ===
+
+impl Objects {
+    pub(crate) fn new(store: &Store) -> Self {
+        Self {
+            packages: Contents::new(store.clone(), REPORT_OBJECTS, OBJECTS_BYTES_MAX),
+            vulnerabilities: Contents::new(store.clone(), REPORT_OBJECTS, OBJECTS_BYTES_MAX),
+        }
+    }
 }

@@ -1,29 +1,36 @@
 //! The view: a summary per image, and indexes from names, vulnerabilities and packages to images.
 //!
 //! Keys begin with the tenant, so no scan of one tenant can reach another. Values of an index are
-//! small; what is big stays an object and is read when somebody asks.
+//! small; what is big stays an object and is read when somebody asks. Many images have the same
+//! list of packages: it is in the index once per tenant, and goes with the last of its images.
 
 mod anew;
 mod image;
 mod keys;
+mod rows;
 
 use std::{
     collections::{BTreeMap, BTreeSet},
     path::Path,
+    sync::{Arc, Mutex, PoisonError},
 };
 
 use cache::{Batch, CacheError, Database, Schema};
 use model::{
-    Assessed, Assessment, Digest, Judged, Known, Package, PackageType, RecordKey, Scanned,
-    Severity, Slug, Vulnerability, What,
+    Assessed, Digest, Judged, Known, PackageType, RecordKey, Scanned, Severity, Slug,
+    Vulnerability, What,
 };
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use self::image::{AssessedView, ScannedView};
+use self::{
+    image::{AssessedView, ScannedView},
+    rows::Rows,
+};
 pub(crate) use self::{
     image::{ImageView, JudgedView},
     keys::{NameKey, of_image as vulnerability_key, tenant as tenant_prefix},
+    rows::{PackageRows, VulnerabilityRows},
 };
 use crate::metrics;
 
@@ -34,10 +41,12 @@ const LEADS: &str = "leads";
 const VULNERABILITIES: &str = "vulnerabilities";
 const ALIASES: &str = "aliases";
 const PACKAGES: &str = "packages";
+const LISTS: &str = "lists";
+const MEMBERS: &str = "members";
 const INDEXED: &str = "indexed";
 
 const SCHEMA: Schema<'_> = Schema {
-    version: 2,
+    version: 3,
     families: &[
         CURSORS,
         IMAGES,
@@ -46,6 +55,8 @@ const SCHEMA: Schema<'_> = Schema {
         VULNERABILITIES,
         ALIASES,
         PACKAGES,
+        LISTS,
+        MEMBERS,
         INDEXED,
     ],
 };
@@ -54,6 +65,8 @@ const SCHEMA: Schema<'_> = Schema {
 #[derive(Debug)]
 pub(crate) struct View {
     database: Database,
+    /// Who has a list is read and written without another in between.
+    lists: Mutex<()>,
 }
 
 /// What a record says, with what the indexes need of its object.
@@ -61,8 +74,8 @@ pub(crate) struct View {
 pub(crate) enum Fact {
     Known(Known),
     /// `None`: the object is gone, so a newer record follows.
-    Scanned(Scanned, Option<Vec<Package>>),
-    Assessed(Assessed, Option<Box<Assessment>>),
+    Scanned(Scanned, Option<Arc<PackageRows>>),
+    Assessed(Assessed, Option<Arc<VulnerabilityRows>>),
     Judged(Box<Judged>),
     /// The record was deleted.
     Gone,
@@ -116,6 +129,7 @@ impl View {
     pub(crate) fn open(dir: &Path) -> Result<Self, CacheError> {
         Ok(Self {
             database: Database::open(dir, &SCHEMA)?,
+            lists: Mutex::default(),
         })
     }
 
@@ -131,6 +145,13 @@ impl View {
         if write.sequence <= self.cursor(&write.bucket)? {
             return Ok(());
         }
+        let touches_lists =
+            |(_, fact): &(RecordKey, Fact)| matches!(fact, Fact::Scanned(..) | Fact::Gone);
+        let _guard = write
+            .fact
+            .as_ref()
+            .is_some_and(touches_lists)
+            .then(|| self.lists.lock().unwrap_or_else(PoisonError::into_inner));
         self.database.batch(|batch| {
             if let Some((key, fact)) = &write.fact {
                 metrics::changed(name_of(&key.what));
@@ -261,7 +282,11 @@ impl View {
         name: &str,
         image: Digest,
     ) -> Result<bool, CacheError> {
-        let key = keys::of_image(tenant, &keys::folded(name), image);
+        let scanned = self.image(tenant, image)?.and_then(|view| view.scanned);
+        let Some(list) = scanned.and_then(|scanned| scanned.list) else {
+            return Ok(false);
+        };
+        let key = keys::of_image(tenant, &keys::folded(name), list);
         Ok(self.database.get(PACKAGES, &key)?.is_some())
     }
 
@@ -287,15 +312,27 @@ impl View {
         match fact {
             Fact::Known(known) => new.known = Some(known.clone()),
             Fact::Scanned(scanned, packages) => {
-                new.scanned = Some(ScannedView::new(scanned, revision));
-                if let Some(packages) = packages {
-                    self.index_packages(batch, key, packages)?;
+                let before = new.scanned.take().and_then(|scanned| scanned.list);
+                let list = packages.as_ref().map_or(before, |_| {
+                    Some(scanned.contents.packages.unwrap_or(scanned.packages))
+                });
+                if let Some((packages, list)) = packages.as_ref().zip(list)
+                    && before != Some(list)
+                {
+                    self.leave(batch, key, before)?;
+                    self.join(batch, key, list, &packages.0)?;
                 }
+                new.scanned = Some(ScannedView::new(scanned, revision, list));
             }
-            Fact::Assessed(assessed, assessment) => {
+            Fact::Assessed(assessed, found) => {
                 new.assessed = Some(AssessedView::new(assessed, revision));
-                if let Some(assessment) = assessment {
-                    self.index_vulnerabilities(batch, key, &assessment.vulnerabilities)?;
+                if let Some(found) = found {
+                    for (alias, name) in &found.aliases {
+                        // They are facts and stay: taking them back would need to know who else
+                        // has them.
+                        batch.put(ALIASES, &keys::alias(&key.tenant, alias, name), &[])?;
+                    }
+                    self.replace(batch, VULNERABILITIES, key, &found.rows)?;
                 }
             }
             Fact::Judged(judged) => {
@@ -320,12 +357,12 @@ impl View {
         match &key.what {
             What::Known => view.known = None,
             What::Scanned => {
-                view.scanned = None;
-                self.index_packages(batch, key, &[])?;
+                let list = view.scanned.take().and_then(|scanned| scanned.list);
+                self.leave(batch, key, list)?;
             }
             What::Assessed => {
                 view.assessed = None;
-                self.index_vulnerabilities(batch, key, &[])?;
+                self.replace(batch, VULNERABILITIES, key, &Rows::default())?;
             }
             What::Judged(policy) => {
                 view.judged.remove(policy);
@@ -334,73 +371,77 @@ impl View {
         Ok(())
     }
 
-    fn index_packages(
+    /// Adds an image to those that have a list of packages, which is written where it is not there.
+    fn join(
         &self,
         batch: &mut Batch<'_>,
         key: &RecordKey,
-        packages: &[Package],
+        list: Digest,
+        rows: &Rows,
     ) -> Result<(), CacheError> {
-        let mut versions: BTreeMap<String, BTreeSet<&str>> = BTreeMap::new();
-        for package in packages {
-            versions
-                .entry(keys::folded(&package.name))
-                .or_default()
-                .insert(&package.version);
+        let list_key = keys::image(&key.tenant, list);
+        if self.database.get(LISTS, &list_key)?.is_none() {
+            for (name, bytes) in &rows.values {
+                let row = keys::of_image(&key.tenant, name, list);
+                batch.put(PACKAGES, &row, bytes)?;
+            }
+            batch.put(LISTS, &list_key, &rows.indexed)?;
         }
-        self.replace(batch, PACKAGES, key, &versions)
+        batch.put(MEMBERS, &keys::lead(&key.tenant, list, key.image), &[])
     }
 
-    fn index_vulnerabilities(
+    /// Takes an image from those that have a list, and with the last one the list.
+    fn leave(
         &self,
         batch: &mut Batch<'_>,
         key: &RecordKey,
-        vulnerabilities: &[Vulnerability],
+        list: Option<Digest>,
     ) -> Result<(), CacheError> {
-        let mut hits: BTreeMap<String, Vec<Hit>> = BTreeMap::new();
-        for found in vulnerabilities {
-            let name = keys::folded(&found.id);
-            for alias in found.aliases.iter().filter(|alias| **alias != found.id) {
-                // Aliases are facts and stay: taking them back would need to know who else has them.
-                batch.put(
-                    ALIASES,
-                    &keys::alias(&key.tenant, &keys::folded(alias), &name),
-                    &[],
-                )?;
-            }
-            hits.entry(name).or_default().push(Hit::of(found));
+        let Some(list) = list else { return Ok(()) };
+        batch.delete(MEMBERS, &keys::lead(&key.tenant, list, key.image))?;
+        let list_key = keys::image(&key.tenant, list);
+        if self
+            .database
+            .scan_prefix(MEMBERS, &list_key, None, 2)?
+            .len()
+            > 1
+        {
+            return Ok(());
         }
-        self.replace(batch, VULNERABILITIES, key, &hits)
+        let names: Option<Indexed> = self.database.get_as(LISTS, &list_key)?;
+        for name in names.unwrap_or_default().0 {
+            batch.delete(PACKAGES, &keys::of_image(&key.tenant, &name, list))?;
+        }
+        batch.delete(LISTS, &list_key)
     }
 
     /// Writes an image's part of an index, only where it differs from what is there.
-    fn replace<T: Serialize>(
+    fn replace(
         &self,
         batch: &mut Batch<'_>,
         family: &'static str,
         key: &RecordKey,
-        values: &BTreeMap<String, T>,
+        rows: &Rows,
     ) -> Result<(), CacheError> {
         let indexed_key = keys::indexed(&key.tenant, key.image, family);
         let old: Indexed = self
             .database
             .get_as(INDEXED, &indexed_key)?
             .unwrap_or_default();
-        for name in old.0.iter().filter(|name| !values.contains_key(*name)) {
+        for name in old.0.iter().filter(|name| !rows.values.contains_key(*name)) {
             batch.delete(family, &keys::of_image(&key.tenant, name, key.image))?;
         }
-        for (name, value) in values {
+        for (name, bytes) in &rows.values {
             let row = keys::of_image(&key.tenant, name, key.image);
-            let bytes = cache::encode(value)?;
             let known = old.0.contains(name);
             if !known || self.database.get(family, &row)?.as_deref() != Some(bytes.as_slice()) {
-                batch.put(family, &row, &bytes)?;
+                batch.put(family, &row, bytes)?;
             }
         }
-        batch.put_as(
-            INDEXED,
-            &indexed_key,
-            &Indexed(values.keys().cloned().collect()),
-        )
+        if rows.values.is_empty() {
+            return batch.delete(INDEXED, &indexed_key);
+        }
+        batch.put(INDEXED, &indexed_key, &rows.indexed)
     }
 }
 

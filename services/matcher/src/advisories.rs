@@ -13,15 +13,17 @@ use model::{AdvisoryManifest, Digest, ShardKey};
 use vulndb::{Memo, Shard, ShardError, Shards};
 
 /// Raised when what is stored changes its meaning: the database is then made anew.
-const VERSION: u32 = 1;
+const VERSION: u32 = 2;
 pub(crate) const META: &str = "meta";
 const SHARDS: &str = "shards";
 const IDS: &str = "ids";
 pub(crate) const LOOKUPS: &str = "lookups";
+pub(crate) const LISTS: &str = "lists";
+pub(crate) const MEMBERS: &str = "members";
 pub(crate) const IMAGES: &str = "images";
 const SCHEMA: Schema<'static> = Schema {
     version: VERSION,
-    families: &[META, SHARDS, IDS, LOOKUPS, IMAGES],
+    families: &[META, SHARDS, IDS, LOOKUPS, LISTS, MEMBERS, IMAGES],
 };
 
 /// How many revisions are kept, so that a sweep can compare with the one before.

@@ -24,13 +24,18 @@ use bus::{Delivery, Failure, Handler, Outcome, Store, StoreError, Stored};
 use chassis::{Cx, Lost};
 use jiff::{SignedDuration, Timestamp};
 use model::{
-    Assessed, Assessment, Counts, Digest, Fingerprint, Gap, GapCode, Hides, RecordKey, Scanned,
-    ScannedPackages, Vulnerability, What,
+    Assessed, AssessedContents, Assessment, Digest, Fingerprint, Gap, GapCode, Hides, RecordKey,
+    Scanned, ScannedPackages, Vulnerability, What,
     event::{Change, REPORT_OBJECTS, VulnerabilityChanged},
 };
 use vulndb::Lookup;
 
-use crate::{Advisories, index::Index, metrics, packages::Packages};
+use crate::{
+    Advisories,
+    index::Index,
+    matches::{Matched, Matches, Own, Packages, Question},
+    metrics,
+};
 
 /// How often an assessment is repeated when advisories move meanwhile, before the message comes
 /// again later.
@@ -49,6 +54,7 @@ pub(crate) struct Assessor {
     pub(crate) advisories: Arc<Advisories>,
     pub(crate) index: Index,
     pub(crate) packages: Packages,
+    pub(crate) matches: Matches,
 }
 
 /// Why an image is assessed.
@@ -145,7 +151,9 @@ impl Assessor {
             vulnerabilities: Vec::new(),
             gaps: vec![Gap::new(GapCode::ScanAborted, Hides::Packages, detail)],
         };
-        self.write(key, scanned, assessment, present, cause).await
+        let matched = Matched::new(&self.store, assessment)?;
+        self.write(key, (scan, scanned), &matched, present, cause)
+            .await
     }
 
     async fn try_assess(
@@ -164,7 +172,8 @@ impl Assessor {
                 return Ok(standing);
             }
         }
-        let packages = match self.packages.get(&scanned.packages).await {
+        let content = scanned.contents.packages;
+        let packages = match self.packages.get(&scanned.packages, content.as_ref()).await {
             Ok(packages) => packages,
             Err(error) if error.is_permanent() => return Err(Failure::reject(error)),
             Err(error @ StoreError::Corrupt { .. }) => return Err(Failure::reject(error)),
@@ -173,16 +182,16 @@ impl Assessor {
         let Some(packages) = packages else {
             return self.without_packages(key, scan).await;
         };
-        let mut assessment = self.matched(key, scan, &packages).await?;
-        assessment.scan = scan;
+        let matched = self.matched(key, (scan, scanned), &packages).await?;
         metrics::assessed(start.elapsed());
-        let advisory = assessment.advisories.revision;
+        let advisory = matched.assessment.advisories.revision;
         if let Some(present) = &present
             && let Some(standing) = self.standing(key, scan, advisory, &present.body).await?
         {
             return Ok(standing);
         }
-        self.write(key, scanned, assessment, present, cause).await
+        self.write(key, (scan, scanned), &matched, present, cause)
+            .await
     }
 
     /// What is to be done where a record stands that must not be replaced: nothing, or its news
@@ -218,22 +227,32 @@ impl Assessor {
     async fn matched(
         &self,
         key: &RecordKey,
-        scan: u64,
+        (scan, scanned): (u64, &Scanned),
         packages: &Arc<ScannedPackages>,
-    ) -> Result<Assessment, Failure> {
+    ) -> Result<Arc<Matched>, Failure> {
         let (index, image, list) = (self.index.clone(), key.clone(), Arc::clone(packages));
-        let indexing = move || index.put_scan(&image, scan, || lookups(&list));
+        let name = list_of(scanned);
+        let indexing = move || index.put_scan(&image, scan, name, || lookups(&list));
         let indexed = self.cx.blocking(indexing).await;
         indexed.map_err(Failure::retry)?.map_err(Failure::retry)?;
         for _ in 0..REPEATS_MAX {
-            let (advisories, packages) = (Arc::clone(&self.advisories), Arc::clone(packages));
             let now = self.cx.now();
-            let matching = self
-                .cx
-                .compute(move || crate::assess(&advisories, &packages, now))
-                .await;
-            let assessment = match matching {
-                Ok(assessment) => assessment.map_err(Failure::Retry)?,
+            let question = Question {
+                list: name,
+                advisory: self.advisories.manifest().revision,
+                today: crate::day(now),
+            };
+            if let Some(known) = self.matches.get(&question) {
+                return Ok(known);
+            }
+            let (advisories, packages) = (Arc::clone(&self.advisories), Arc::clone(packages));
+            let store = self.store.clone();
+            let matching = self.cx.compute(move || {
+                let assessment = crate::assess(&advisories, &packages, now)?;
+                Ok(Arc::new(Matched::new(&store, assessment)?))
+            });
+            let matched = match matching.await {
+                Ok(matched) => matched.map_err(Failure::Retry)?,
                 Err(panic @ Lost::Panicked) => {
                     let image = key.image;
                     tracing::error!(image.digest = %image, "matching image {image} panicked");
@@ -243,8 +262,12 @@ impl Assessor {
                 }
                 Err(stop @ Lost::Stopped) => return Err(Failure::retry(stop)),
             };
-            if assessment.advisories.revision == self.advisories.manifest().revision {
-                return Ok(assessment);
+            let advisory = matched.assessment.advisories.revision;
+            if advisory == question.advisory {
+                self.matches.keep(question, &matched);
+            }
+            if advisory == self.advisories.manifest().revision {
+                return Ok(matched);
             }
         }
         Err(Failure::Retry(anyhow!("advisories do not stand still")))
@@ -253,11 +276,12 @@ impl Assessor {
     async fn write(
         &self,
         key: &RecordKey,
-        scanned: &Scanned,
-        assessment: Assessment,
+        (scan, scanned): (u64, &Scanned),
+        matched: &Matched,
         present: Option<Stored<Assessed>>,
         cause: Cause,
     ) -> Result<Outcome, Failure> {
+        let assessment = &matched.assessment;
         let (expected, present) =
             present.map_or((0, None), |stored| (stored.revision, Some(stored.body)));
         let before = self
@@ -267,33 +291,39 @@ impl Assessor {
         // Whoever wrote the record may have died before it told.
         if let Some(present) = present
             .as_ref()
-            .filter(|present| cause.may_be_untold(present, &assessment, self.cx.now()))
+            .filter(|present| cause.may_be_untold(present, scan, self.cx.now()))
         {
             outcome = self.told_again(outcome, key, present).await?;
         }
         let is_same = before
             .as_ref()
-            .is_some_and(|before| says_the_same(before, &assessment));
+            .is_some_and(|before| before.scan == scan && says_the_same(before, assessment));
         if is_same && cause != Cause::Scan {
             return Ok(outcome);
         }
+        let (image, common) = (key.image, &matched.common);
+        let own = Own { image, scan };
+        let object = self
+            .store
+            .put_object_with(&key.tenant, REPORT_OBJECTS, &own, common);
         let record = Assessed {
-            scan: assessment.scan,
+            scan,
             advisory: assessment.advisories.revision,
-            assessment: self
-                .store
-                .put_object_of(&key.tenant, REPORT_OBJECTS, &assessment)
-                .await?,
+            assessment: object.await?,
             findings: scanned.findings,
             previous: present.as_ref().map(|present| present.assessment),
-            counts: Counts::of(&assessment.vulnerabilities),
+            counts: matched.counts,
             assessed_at: self.cx.now(),
+            contents: AssessedContents {
+                assessment: Some(common.content()),
+                findings: scanned.contents.findings,
+            },
         };
         outcome = outcome.put(&key.sibling(What::Assessed), &record, expected)?;
         if let Some(gone) = present.and_then(|present| present.previous) {
             outcome = outcome.discard(REPORT_OBJECTS, gone);
         }
-        news(outcome, key, &record, before.as_ref(), &assessment)
+        news(outcome, key, &record, before.as_ref(), assessment)
     }
 
     /// The news that a record in force was written with, once more: they have the same ids.
@@ -349,15 +379,19 @@ impl Cause {
     /// A sweep tells before it marks its revision, so a record that an older sweep wrote is told.
     /// One at the mark's revision may be of a scan whose message comes again, and finds the record
     /// that replaces it. A scan that is replaced takes its message with it.
-    fn may_be_untold(self, present: &Assessed, assessment: &Assessment, now: Timestamp) -> bool {
+    fn may_be_untold(self, present: &Assessed, scan: u64, now: Timestamp) -> bool {
         match self {
             Self::Scan => {
-                present.scan == assessment.scan
-                    || now.duration_since(present.assessed_at) < TELL_AGAIN
+                present.scan == scan || now.duration_since(present.assessed_at) < TELL_AGAIN
             }
             Self::Advisories { swept } => present.advisory >= swept,
         }
     }
+}
+
+/// The name of a scan's list of packages: by content, else by its object.
+pub(crate) fn list_of(scanned: &Scanned) -> Digest {
+    scanned.contents.packages.unwrap_or(scanned.packages)
 }
 
 /// What an image's packages are looked up by.
@@ -372,7 +406,7 @@ pub(crate) fn lookups(packages: &ScannedPackages) -> BTreeSet<Lookup> {
 
 /// The same findings and gaps: policy would judge the same.
 fn says_the_same(a: &Assessment, b: &Assessment) -> bool {
-    a.scan == b.scan && a.vulnerabilities == b.vulnerabilities && a.gaps == b.gaps && a.os == b.os
+    a.vulnerabilities == b.vulnerabilities && a.gaps == b.gaps && a.os == b.os
 }
 
 /// Whether something keeps results of matching out of an assessment that do not follow from the

@@ -1,16 +1,20 @@
 //! The reverse index: package → images, per partition, in the local database.
+//!
+//! It goes by way of lists of packages, since many images have the same one: package → lists →
+//! images. So a list is written once per partition, and an image costs two keys. A list goes with
+//! the last of its images.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
     sync::{Arc, Mutex, PoisonError},
 };
 
-use cache::{CacheError, Database};
-use model::{Partition, RecordKey, What};
+use cache::{Batch, CacheError, Database};
+use model::{Digest, Partition, RecordKey, What};
 use serde::{Deserialize, Serialize};
 use vulndb::Lookup;
 
-use crate::advisories::{IMAGES, LOOKUPS, META};
+use crate::advisories::{IMAGES, LISTS, LOOKUPS, MEMBERS, META};
 
 /// How many keys are read at once.
 const PAGE: usize = 10_000;
@@ -32,8 +36,8 @@ pub(crate) struct Indexed {
     /// it; 0 where none did. It is raised after all that, so a sweep that is begun again leaves out
     /// what is done and nothing else.
     pub(crate) advisory: u64,
-    /// What its packages are looked up by.
-    pub(crate) lookups: BTreeSet<Lookup>,
+    /// The list of its packages.
+    pub(crate) list: Option<Digest>,
 }
 
 /// An image that must be assessed again, although the advisories of its packages need not change:
@@ -56,34 +60,83 @@ impl Index {
         }
     }
 
-    /// Writes what the packages of an image's scan are looked up by. A scan that is there already,
-    /// or a newer one, changes nothing.
+    /// Writes which packages an image's scan found: the name of their list, which follows from its
+    /// content, and what they are looked up by. A scan that is there already, or a newer one,
+    /// changes nothing.
     pub(crate) fn put_scan(
         &self,
         image: &RecordKey,
         scan: u64,
+        list: Digest,
         lookups: impl FnOnce() -> BTreeSet<Lookup>,
     ) -> Result<(), CacheError> {
         let _guard = self.writing.lock().unwrap_or_else(PoisonError::into_inner);
-        let old = self.get(image)?;
-        if old.as_ref().is_some_and(|old| old.scan >= scan) {
+        let old = self.get(image)?.unwrap_or_default();
+        if old.scan >= scan {
             return Ok(());
         }
-        let old = old.unwrap_or_default();
         let new = Indexed {
             scan,
             advisory: 0,
-            lookups: lookups(),
+            list: Some(list),
         };
         self.database.batch(|batch| {
-            for gone in old.lookups.difference(&new.lookups) {
-                batch.delete(LOOKUPS, &posting(image, gone))?;
-            }
-            for come in new.lookups.difference(&old.lookups) {
-                batch.put(LOOKUPS, &posting(image, come), &[])?;
+            if old.list != new.list {
+                self.leave(batch, image, old.list)?;
+                self.join(batch, image, list, lookups)?;
             }
             batch.put_as(IMAGES, &image_key(image), &new)
         })
+    }
+
+    /// Adds an image to those that have a list, which is written where it is not there.
+    fn join(
+        &self,
+        batch: &mut Batch<'_>,
+        image: &RecordKey,
+        list: Digest,
+        lookups: impl FnOnce() -> BTreeSet<Lookup>,
+    ) -> Result<(), CacheError> {
+        let partition = image.image.partition();
+        let key = list_key(partition, list);
+        if self.database.get(LISTS, &key)?.is_none() {
+            let lookups = lookups();
+            for lookup in &lookups {
+                batch.put(LOOKUPS, &posting(partition, lookup, list), &[])?;
+            }
+            batch.put_as(LISTS, &key, &lookups)?;
+        }
+        batch.put(MEMBERS, &member(image, list), &[])
+    }
+
+    /// Takes an image from those that have a list, and with the last one the list.
+    fn leave(
+        &self,
+        batch: &mut Batch<'_>,
+        image: &RecordKey,
+        list: Option<Digest>,
+    ) -> Result<(), CacheError> {
+        let Some(list) = list else { return Ok(()) };
+        let partition = image.image.partition();
+        batch.delete(MEMBERS, &member(image, list))?;
+        let prefix = list_key(partition, list);
+        if self.database.scan_prefix(MEMBERS, &prefix, None, 2)?.len() > 1 {
+            return Ok(());
+        }
+        for lookup in self.lookups(partition, list)? {
+            batch.delete(LOOKUPS, &posting(partition, &lookup, list))?;
+        }
+        batch.delete(LISTS, &list_key(partition, list))
+    }
+
+    /// What the packages of a list are looked up by.
+    pub(crate) fn lookups(
+        &self,
+        partition: Partition,
+        list: Digest,
+    ) -> Result<BTreeSet<Lookup>, CacheError> {
+        let known = self.database.get_as(LISTS, &list_key(partition, list))?;
+        Ok(known.unwrap_or_default())
     }
 
     /// Notes that a sweep is done with an image's scan.
@@ -141,9 +194,7 @@ impl Index {
             return Ok(());
         };
         self.database.batch(|batch| {
-            for lookup in &old.lookups {
-                batch.delete(LOOKUPS, &posting(image, lookup))?;
-            }
+            self.leave(batch, image, old.list)?;
             batch.delete(META, &open_key(image))?;
             batch.delete(IMAGES, &image_key(image))
         })
@@ -160,7 +211,7 @@ impl Index {
         lookup: &Lookup,
     ) -> Result<BTreeSet<RecordKey>, CacheError> {
         let prefix = format!("{partition}\0{}\0{}\0", lookup.ecosystem, lookup.name);
-        self.images(LOOKUPS, prefix.as_bytes())
+        self.having(partition, prefix.as_bytes())
     }
 
     /// Images of a partition that hold any package of an ecosystem.
@@ -169,7 +220,21 @@ impl Index {
         partition: Partition,
         ecosystem: &str,
     ) -> Result<BTreeSet<RecordKey>, CacheError> {
-        self.images(LOOKUPS, format!("{partition}\0{ecosystem}\0").as_bytes())
+        self.having(partition, format!("{partition}\0{ecosystem}\0").as_bytes())
+    }
+
+    /// Images with a list to which postings lead.
+    fn having(
+        &self,
+        partition: Partition,
+        postings: &[u8],
+    ) -> Result<BTreeSet<RecordKey>, CacheError> {
+        let lists: BTreeSet<Digest> = self.ends(LOOKUPS, postings, list_of)?;
+        let mut found = BTreeSet::new();
+        for list in lists {
+            found.extend(self.images(MEMBERS, &list_key(partition, list))?);
+        }
+        Ok(found)
     }
 
     /// All images of a partition.
@@ -217,6 +282,16 @@ impl Index {
     }
 
     fn images(&self, family: &str, prefix: &[u8]) -> Result<BTreeSet<RecordKey>, CacheError> {
+        self.ends(family, prefix, image_of)
+    }
+
+    /// What the keys with a prefix end with.
+    fn ends<T: Ord>(
+        &self,
+        family: &str,
+        prefix: &[u8],
+        end: fn(&[u8]) -> Option<T>,
+    ) -> Result<BTreeSet<T>, CacheError> {
         let mut found = BTreeSet::new();
         let mut from: Option<Vec<u8>> = None;
         loop {
@@ -225,7 +300,7 @@ impl Index {
                 .scan_prefix(family, prefix, from.as_deref(), PAGE)?;
             let is_last = page.len() < PAGE;
             from = page.last().map(|(key, _)| [key.as_slice(), &[0]].concat());
-            found.extend(page.iter().filter_map(|(key, _)| image_of(key)));
+            found.extend(page.iter().filter_map(|(key, _)| end(key)));
             if is_last {
                 return Ok(found);
             }
@@ -235,12 +310,16 @@ impl Index {
 
 /// The last part of a key names the image by its `scanned` record.
 fn image_of(key: &[u8]) -> Option<RecordKey> {
-    std::str::from_utf8(key)
-        .ok()?
-        .rsplit('\0')
-        .next()?
-        .parse()
-        .ok()
+    end_of(key)?.parse().ok()
+}
+
+/// Or a list.
+fn list_of(key: &[u8]) -> Option<Digest> {
+    Digest::from_hex(end_of(key)?)
+}
+
+fn end_of(key: &[u8]) -> Option<&str> {
+    std::str::from_utf8(key).ok()?.rsplit('\0').next()
 }
 
 fn image_key(image: &RecordKey) -> Vec<u8> {
@@ -253,14 +332,20 @@ fn open_key(image: &RecordKey) -> Vec<u8> {
     format!("open/{partition}\0{}", image.sibling(What::Scanned)).into_bytes()
 }
 
-fn posting(image: &RecordKey, lookup: &Lookup) -> Vec<u8> {
-    let partition = image.image.partition();
+fn posting(partition: Partition, lookup: &Lookup, list: Digest) -> Vec<u8> {
     let Lookup { ecosystem, name } = lookup;
-    format!(
-        "{partition}\0{ecosystem}\0{name}\0{}",
-        image.sibling(What::Scanned)
-    )
-    .into_bytes()
+    format!("{partition}\0{ecosystem}\0{name}\0{}", list.hex()).into_bytes()
+}
+
+/// The key of a list, and what the keys of its members begin with.
+fn list_key(partition: Partition, list: Digest) -> Vec<u8> {
+    format!("{partition}\0{}\0", list.hex()).into_bytes()
+}
+
+fn member(image: &RecordKey, list: Digest) -> Vec<u8> {
+    let mut key = list_key(image.image.partition(), list);
+    key.extend(image.sibling(What::Scanned).to_string().into_bytes());
+    key
 }
 
 fn made_key(partition: Partition) -> Vec<u8> {

@@ -16,8 +16,8 @@
 //!   assessed gets an assessment with a gap.
 //! - Only a feed that was given whole covers anything and has an age; records that were merged add
 //!   findings and nothing else.
-//! - Images share packages: results of packages are remembered while a revision holds, lists of
-//!   packages are fetched once ([`packages`]).
+//! - Images share packages: lists of packages are fetched once, and results of lists and of single
+//!   packages are remembered while a revision holds ([`matches`]).
 //! - The first assessment of an image is no news; every later difference is.
 //!
 //! It knows no version order and no rule of matching: those are `vulndb`'s. It judges nothing.
@@ -30,8 +30,8 @@ mod handler;
 mod head;
 mod index;
 mod leader;
+mod matches;
 mod metrics;
-mod packages;
 mod partition;
 mod stage;
 mod sweep;
@@ -43,7 +43,7 @@ use anyhow::Context as _;
 use bus::Bus;
 use chassis::Cx;
 use futures::FutureExt as _;
-use jiff::{Timestamp, tz::TimeZone};
+use jiff::{Timestamp, civil::Date, tz::TimeZone};
 use model::{Assessment, ScannedPackages};
 
 pub use self::{
@@ -61,10 +61,15 @@ pub fn assess(
     now: Timestamp,
 ) -> anyhow::Result<Assessment> {
     let snapshot = advisories.snapshot();
-    let today = now.to_zoned(TimeZone::UTC).date();
+    let today = day(now);
     let (stamp, limits) = (snapshot.manifest().stamp(), vulndb::Limits::default());
     vulndb::match_packages(packages, &snapshot, &stamp, today, &limits)
         .with_context(|| format!("matching packages of `{}`", packages.image))
+}
+
+/// The day that decides about the end of life.
+fn day(now: Timestamp) -> Date {
+    now.to_zoned(TimeZone::UTC).date()
 }
 
 /// Starts the role: follows the advisories, leads the feeds where nobody else does, and serves the

@@ -1,6 +1,7 @@
 //! Serving a partition: its scans, its index, and its sweeps.
 
 use std::{
+    collections::BTreeSet,
     sync::{Arc, Mutex},
     time::Duration,
 };
@@ -20,17 +21,20 @@ use crate::{
     handler::{self, Assessor},
     head::Head,
     index::{Index, Open},
-    packages::Packages,
+    matches::{self, Matches, Packages},
     sweep::{Progress, Sweeper},
 };
 
 const RETRY: Duration = Duration::from_secs(5);
+/// Changes that are taken up together.
+const CHUNK: usize = 64;
 
 /// Serves partitions.
 pub(crate) struct Partitions {
     bus: Bus,
     head: Head,
     packages: Packages,
+    matches: Matches,
     images_at_once: usize,
 }
 
@@ -61,7 +65,8 @@ struct Sweeping {
 impl Partitions {
     pub(crate) fn new(bus: Bus, head: Head, config: &Config) -> Self {
         Self {
-            packages: Packages::new(bus.store()),
+            packages: matches::packages(bus.store()),
+            matches: Matches::default(),
             bus,
             head,
             images_at_once: config.images_at_once.max(1),
@@ -93,6 +98,7 @@ impl Partitions {
             advisories: Arc::clone(self.head.advisories()),
             index: Index::new(database),
             packages: self.packages.clone(),
+            matches: self.matches.clone(),
         };
         let stream = topology::bucket_stream(&images_bucket(partition));
         let durable = format!("matcher_{partition}");
@@ -165,22 +171,34 @@ impl Indexing {
         let cursor = self.index.begin(self.partition, last, &made);
         let cursor = cursor.context("reading the cursor")?;
         self.cursor.send_replace(cursor);
-        let mut changes = self.bus.follow_after(&self.cx, bucket, cursor, &made);
-        while let Some(change) = changes.next().await {
-            let is_late = change.sequence > last;
-            while let Err(error) = self.change(&change, is_late).await {
+        let changes = self.bus.follow_after(&self.cx, bucket, cursor, &made);
+        let mut chunks = changes.ready_chunks(CHUNK);
+        while let Some(chunk) = chunks.next().await {
+            while let Err(error) = self.changes(&chunk, last).await {
                 complain(self.partition, "indexing", &error);
                 if !self.cx.sleep(RETRY).await {
                     return Ok(());
                 }
             }
-            self.cursor.send_replace(change.sequence);
+            if let Some(change) = chunk.last() {
+                self.cursor.send_replace(change.sequence);
+            }
         }
         Ok(())
     }
 
-    /// Takes a change into the index; the cursor passes it after everything that follows from it
+    /// Takes changes into the index; the cursor passes them after everything that follows from them
     /// is in the database.
+    async fn changes(&self, changes: &[Change], last: u64) -> anyhow::Result<()> {
+        for change in changes {
+            self.change(change, change.sequence > last).await?;
+        }
+        if let Some(change) = changes.last() {
+            self.index.set_cursor(self.partition, change.sequence)?;
+        }
+        Ok(())
+    }
+
     async fn change(&self, change: &Change, is_late: bool) -> anyhow::Result<()> {
         if let Ok(key) = change.key.parse::<RecordKey>() {
             match key.what {
@@ -192,7 +210,6 @@ impl Indexing {
                 _ => {}
             }
         }
-        self.index.set_cursor(self.partition, change.sequence)?;
         Ok(())
     }
 
@@ -205,13 +222,16 @@ impl Indexing {
             return Ok(());
         };
         // Gone means replaced: the newer scan follows.
-        let list = self.packages.get(&scanned.packages).await;
-        let lookups = match readable(list, change)? {
-            Some(Some(packages)) => handler::lookups(&packages),
+        let (object, content) = (scanned.packages, scanned.contents.packages);
+        let list = self.packages.get(&object, content.as_ref()).await;
+        let packages = match readable(list, change)? {
+            Some(Some(packages)) => Some(packages),
             Some(None) => return Ok(()),
-            None => std::collections::BTreeSet::new(),
+            None => None,
         };
-        self.index.put_scan(key, change.sequence, || lookups)?;
+        let lookups = || packages.map_or_else(BTreeSet::new, |list| handler::lookups(&list));
+        let name = handler::list_of(&scanned);
+        self.index.put_scan(key, change.sequence, name, lookups)?;
         Ok(())
     }
 

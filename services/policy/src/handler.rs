@@ -6,7 +6,11 @@ use anyhow::Context as _;
 use bus::{Delivery, Failure, Handler, Outcome, StoreError};
 use model::{Assessed, Known, RecordKey};
 
-use crate::{calendar::Calendar, ruling::Ruling, rulings::Judges};
+use crate::{
+    calendar::Calendar,
+    ruling::Ruling,
+    rulings::{Basis, Judges},
+};
 
 /// Takes `assessed` records.
 pub(crate) struct AssessedHandler {
@@ -28,7 +32,7 @@ impl Handler for AssessedHandler {
         let again = delivery.attempt > 1;
         let rulings = self
             .judges
-            .assessed(&key, delivery.sequence, delivery.body, again)
+            .assessed(&key, Basis::of(delivery.sequence, delivery.body), again)
             .await;
         let rulings = rulings.map_err(failure)?;
         outcome(&self.calendar, &self.judges, &rulings)

@@ -54,7 +54,12 @@ use bus::Bus;
 use chassis::{Cx, http::Operation};
 use futures::FutureExt as _;
 
-use self::{api::Api, calendar::Calendar, owner::Owner, rulings::Judges};
+use self::{
+    api::Api,
+    calendar::Calendar,
+    owner::Owner,
+    rulings::{Judges, Objects},
+};
 
 pub use self::{
     cases::{Case, CaseResult, Given, GivenFinding, GivenGap, GivenVulnerability, run_tests},
@@ -87,13 +92,15 @@ pub async fn run(cx: &Cx, bus: &Bus, config: &Config) -> anyhow::Result<Router> 
     };
     let (bus, concurrency) = (bus.clone(), config.concurrency.max(1));
     let partitions = bus.clone();
+    let objects = Objects::new(&store);
     partitions.own_partitions(cx, "policy", move |partition, cx| {
-        let (store, policies) = (store.clone(), policies.clone());
+        let (store, policies, objects) = (store.clone(), policies.clone(), objects.clone());
         let owner = Owner {
             bus: bus.clone(),
             judges: Judges {
                 cx: cx.clone(),
                 store,
+                objects,
                 policies,
             },
             partition,

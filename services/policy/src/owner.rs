@@ -9,16 +9,13 @@ use std::{collections::BTreeSet, sync::Arc, time::Duration};
 use bus::{Bus, Change, Consume, PutError, topology::bucket_stream};
 use chassis::Cx;
 use futures::{StreamExt as _, stream};
-use model::{
-    Assessed, Partition, RecordKey, SweptMark, What,
-    event::{ADVISORIES, images_bucket},
-};
+use model::{Assessed, Partition, RecordKey, SweptMark, What, event::images_bucket};
 
 use crate::{
     calendar::Calendar,
     handler::{AssessedHandler, KnownHandler},
     ruling::Ruling,
-    rulings::Judges,
+    rulings::{Basis, Judges},
 };
 
 /// How often the calendar and the mark of the last sweep are looked at.
@@ -94,14 +91,21 @@ impl Owner {
             }
         };
         // Following ends with this context, and the pass ends where the partition ended.
-        let reading = cx.child();
+        let mark = match self.judges.swept(self.partition).await {
+            Ok(mark) => mark,
+            Err(error) => {
+                tracing::warn!(%error, "partition {} cannot be read: {error}", self.partition);
+                return false;
+            }
+        };
+        let (reading, mark) = (cx.child(), &mark);
         let changes = self.bus.follow(&reading, &bucket, 1);
         let end = futures::future::ready;
         changes
             .take_while(|change| end(change.sequence <= last))
             .for_each_concurrent(self.concurrency, |change| async {
                 let at_the_end = change.sequence == last;
-                self.look(change).await;
+                self.look(change, mark).await;
                 if at_the_end {
                     reading.stop();
                 }
@@ -111,41 +115,47 @@ impl Owner {
         true
     }
 
-    /// Looks at one record that a pass meets.
-    async fn look(&self, change: Change) {
+    /// Looks at one record that a pass meets. An assessment is taken as it came: where it has been
+    /// replaced since, the message of the other is handled as well, and what rests on it stays.
+    async fn look(&self, change: Change, mark: &SweptMark) {
         let Ok(key) = change.key.parse::<RecordKey>() else {
             return;
         };
         if change.body.is_none() {
             return;
         }
-        match &key.what {
-            What::Assessed => {}
-            What::Judged(policy) if !self.judges.policies.borrow().knows(policy) => {}
+        let basis = match &key.what {
+            What::Assessed => match change.decode::<Assessed>().await {
+                Ok(Some(assessed)) => Some(Basis {
+                    revision: change.sequence,
+                    assessed,
+                    mark: Some(mark.clone()),
+                }),
+                Ok(None) | Err(_) => None,
+            },
+            What::Judged(policy) if !self.judges.policies.borrow().knows(policy) => None,
             What::Judged(_) | What::Known | What::Scanned => return,
-        }
-        self.settle(&key).await;
+        };
+        self.settle(&key, basis).await;
     }
 
     /// Looks at the images whose time has come.
     async fn tick(&self, mark: &mut Option<SweptMark>) {
         let mut images = self.calendar.take_ended(self.judges.cx.now());
-        let key = format!("swept.{}", self.partition);
-        match self.judges.store.get::<SweptMark>(ADVISORIES, &key).await {
+        match self.judges.swept(self.partition).await {
             Ok(found) => {
-                let found = found.map(|stored| stored.body);
-                if found != *mark {
+                if mark.as_ref() != Some(&found) {
                     images.extend(self.calendar.take_waiting());
-                    *mark = found;
+                    *mark = Some(found);
                 }
             }
-            Err(error) => tracing::warn!(%error, "mark `{key}` cannot be read: {error}"),
+            Err(error) => tracing::warn!(%error, "a partition's mark cannot be read: {error}"),
         }
         self.settle_all(images).await;
     }
 
     async fn settle_all(&self, keys: BTreeSet<RecordKey>) {
-        let settle = |key: RecordKey| async move { self.settle(&key).await };
+        let settle = |key: RecordKey| async move { self.settle(&key, None).await };
         stream::iter(keys)
             .for_each_concurrent(self.concurrency, settle)
             .await;
@@ -153,8 +163,8 @@ impl Owner {
 
     /// Does for one image, or one verdict of a forgotten policy, what the handlers do for a
     /// message. What does not work now is tried again at the next tick.
-    async fn settle(&self, key: &RecordKey) {
-        if let Err(error) = self.try_settle(key).await {
+    async fn settle(&self, key: &RecordKey, basis: Option<Basis>) {
+        if let Err(error) = self.try_settle(key, basis).await {
             let image = key.image;
             tracing::warn!(
                 image.digest = %image,
@@ -165,9 +175,13 @@ impl Owner {
         }
     }
 
-    async fn try_settle(&self, key: &RecordKey) -> anyhow::Result<()> {
+    async fn try_settle(&self, key: &RecordKey, basis: Option<Basis>) -> anyhow::Result<()> {
+        let mut basis = basis;
         for _ in 0..TRIES {
-            let rulings = rulings(&self.judges, key).await?;
+            let rulings = match basis.take() {
+                Some(basis) => self.judges.assessed(key, basis, false).await?,
+                None => rulings(&self.judges, key).await?,
+            };
             match self.write(&rulings).await {
                 Err(PutError::Conflict) => {}
                 Err(PutError::Store(error)) => return Err(error.into()),
@@ -205,7 +219,6 @@ pub(crate) async fn rulings(judges: &Judges, key: &RecordKey) -> anyhow::Result<
     let Some(stored) = judges.store.record::<Assessed>(key).await? else {
         return Ok(Vec::new());
     };
-    judges
-        .assessed(key, stored.revision, stored.body, false)
-        .await
+    let basis = Basis::of(stored.revision, stored.body);
+    judges.assessed(key, basis, false).await
 }

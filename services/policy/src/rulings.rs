@@ -6,11 +6,12 @@
 use std::{sync::Arc, time::Instant};
 
 use anyhow::{Context as _, ensure};
-use bus::{Store, Stored};
+use bus::{Contents, Store, StoreError, Stored};
 use chassis::Cx;
 use jiff::Timestamp;
 use model::{
-    Assessed, Assessment, Facts, Judged, Known, RecordKey, ScannedFindings, SweptMark, What,
+    Assessed, Assessment, Facts, Findings, Judged, Known, Partition, RecordKey, ScannedFindings,
+    SweptMark, What,
     event::{ADVISORIES, REPORT_OBJECTS},
 };
 use tokio::sync::watch;
@@ -25,14 +26,36 @@ use crate::{
 
 /// Names of an image that its verdicts carry.
 const NAMES_MAX: usize = 10;
+/// An image with up to so many facts is judged at once: handing it to another thread would take
+/// longer.
+const FACTS_HERE_MAX: usize = 64;
+/// Encoded bytes of the facts of each kind that are kept.
+const FACTS_BYTES_MAX: usize = 16 << 20;
 
 /// Judges images whose facts are in the store.
 #[derive(Clone)]
 pub(crate) struct Judges {
     pub(crate) cx: Cx,
     pub(crate) store: Store,
+    pub(crate) objects: Objects,
     /// The policies in force.
     pub(crate) policies: watch::Receiver<Arc<PolicySet>>,
+}
+
+/// Facts that were read of late; the image in them is any that has the same.
+#[derive(Clone)]
+pub(crate) struct Objects {
+    assessments: Contents<Assessment>,
+    findings: Contents<ScannedFindings>,
+}
+
+/// An image's assessment, with its revision.
+#[derive(Clone, Debug)]
+pub(crate) struct Basis {
+    pub(crate) revision: u64,
+    pub(crate) assessed: Assessed,
+    /// The mark of its partition, where it was read a moment ago.
+    pub(crate) mark: Option<SweptMark>,
 }
 
 /// An image that is being judged.
@@ -75,10 +98,14 @@ impl Judges {
     pub(crate) async fn assessed(
         &self,
         key: &RecordKey,
-        revision: u64,
-        assessed: Assessed,
+        basis: Basis,
         again: bool,
     ) -> anyhow::Result<Vec<Ruling>> {
+        let Basis {
+            revision,
+            assessed,
+            mark,
+        } = basis;
         let started = Instant::now();
         let policies = Arc::clone(&self.policies.borrow());
         let mut verdicts = Vec::new();
@@ -92,12 +119,16 @@ impl Judges {
             .record::<Known>(&key.sibling(What::Known))
             .await?;
         let known = known.map(|stored| stored.body).unwrap_or_default();
+        let mark = match mark {
+            Some(mark) => mark,
+            None => self.swept(key.image.partition()).await?,
+        };
         let image = Image {
             key: key.clone(),
             names: known.names().take(NAMES_MAX).collect(),
             revision,
             assessed,
-            mark: self.swept(key).await?,
+            mark,
             now: self.cx.now(),
         };
         let mut selected = policies.of(&known);
@@ -142,7 +173,7 @@ impl Judges {
         let Some(Stored { revision, body }) = stored else {
             return Ok(Vec::new());
         };
-        self.assessed(key, revision, body, false).await
+        self.assessed(key, Basis::of(revision, body), false).await
     }
 
     /// What shall be done about a verdict under a policy that is not in force any more.
@@ -153,22 +184,24 @@ impl Judges {
 
     /// Loads the facts and judges them under the policies that are due.
     async fn judge(&self, image: Image, due: Vec<Due>) -> anyhow::Result<Vec<Ruling>> {
-        let Assessed {
-            assessment,
-            findings,
-            ..
-        } = &image.assessed;
         let gone = || format!("the facts of image {} are gone", image.key.image);
-        let assessment: Assessment = self
-            .store
-            .object(REPORT_OBJECTS, assessment)
-            .await?
-            .with_context(gone)?;
-        let findings: ScannedFindings = self
-            .store
-            .object(REPORT_OBJECTS, findings)
-            .await?
-            .with_context(gone)?;
+        let (assessment, findings) = self.objects.of(&image.assessed).await?;
+        let assessment = assessment.with_context(gone)?;
+        let findings = findings.with_context(gone)?;
+        let Findings {
+            secrets,
+            misconfigurations,
+            malware,
+            ..
+        } = &findings.findings;
+        let facts = [
+            assessment.vulnerabilities.len(),
+            assessment.gaps.len(),
+            secrets.len(),
+            misconfigurations.len(),
+            malware.len(),
+        ];
+        let is_small = facts.iter().sum::<usize>() <= FACTS_HERE_MAX;
         let work = move || {
             let facts = Facts {
                 assessment: &assessment,
@@ -178,14 +211,58 @@ impl Judges {
                 .map(|due| image.ruling(&facts, due))
                 .collect()
         };
+        if is_small {
+            return Ok(work());
+        }
         Ok(self.cx.compute(work).await?)
     }
 
-    /// The advisory revision for which everything in the image's partition holds.
-    async fn swept(&self, key: &RecordKey) -> anyhow::Result<SweptMark> {
-        let mark = format!("swept.{}", key.image.partition());
+    /// The advisory revision for which everything in a partition holds.
+    pub(crate) async fn swept(&self, partition: Partition) -> Result<SweptMark, StoreError> {
+        let mark = format!("swept.{partition}");
         let stored = self.store.get::<SweptMark>(ADVISORIES, &mark).await?;
         Ok(stored.map(|stored| stored.body).unwrap_or_default())
+    }
+}
+
+// === impl Objects ===
+
+impl Objects {
+    pub(crate) fn new(store: &Store) -> Self {
+        Self {
+            assessments: Contents::new(store.clone(), REPORT_OBJECTS, FACTS_BYTES_MAX),
+            findings: Contents::new(store.clone(), REPORT_OBJECTS, FACTS_BYTES_MAX),
+        }
+    }
+
+    /// What an assessment and the scan under it found, where it is still there.
+    async fn of(
+        &self,
+        assessed: &Assessed,
+    ) -> Result<(Option<Arc<Assessment>>, Option<Arc<ScannedFindings>>), StoreError> {
+        let Assessed {
+            assessment,
+            findings,
+            contents,
+            ..
+        } = assessed;
+        tokio::try_join!(
+            self.assessments
+                .get(assessment, contents.assessment.as_ref()),
+            self.findings.get(findings, contents.findings.as_ref()),
+        )
+    }
+}
+
+// === impl Basis ===
+
+impl Basis {
+    pub(crate) const fn of(revision: u64, assessed: Assessed) -> Self {
+        Self {
+            revision,
+            assessed,
+            mark: None,
+        }
     }
 }
 

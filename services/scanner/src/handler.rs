@@ -6,11 +6,12 @@ use anyhow::{Context as _, anyhow};
 use bus::{Delivery, Failure, GivenUp, Handler, Outcome, Shares, Slots, Store, Stored};
 use chassis::Cx;
 use model::{
-    Digest, Gap, GapCode, Hides, ImageReport, RecordKey, Scanned, ScannedFindings, ScannedPackages,
-    Slug, What,
+    Digest, Findings, Gap, GapCode, Hides, ImageReport, Os, Package, RecordKey, Scanned,
+    ScannedContents, Slug, Target, What,
     event::{ImageScan, Priority, REPORT_OBJECTS},
 };
-use oci::{Image, OciError, Source, Wanted};
+use oci::{Image, Kept, OciError, Source, Wanted};
+use serde::Serialize;
 use tracing::{info, warn};
 
 use crate::{
@@ -37,6 +38,40 @@ pub struct ImageJobs<S> {
     sections: S,
     /// How many images of one source are at hand, by the job's priority: each has its own slots.
     shares: Vec<(Priority, Shares)>,
+}
+
+/// The objects of a scan.
+struct Objects {
+    packages: Digest,
+    findings: Digest,
+    contents: ScannedContents,
+}
+
+/// What of a [`model::ScannedPackages`] is this image's alone.
+#[derive(Serialize)]
+struct OwnPackages {
+    image: Digest,
+}
+
+/// The rest of it: the same for all images on the same stack.
+#[derive(Serialize)]
+struct PackagesInCommon<'a> {
+    os: Option<&'a Os>,
+    packages: &'a [Package],
+    gaps: &'a [Gap],
+}
+
+/// What of a [`model::ScannedFindings`] is this image's alone.
+#[derive(Serialize)]
+struct OwnFindings<'a> {
+    image: Digest,
+    target: &'a Target,
+}
+
+/// The rest of it.
+#[derive(Serialize)]
+struct FindingsInCommon<'a> {
+    findings: &'a Findings,
 }
 
 // === impl ImageJobs ===
@@ -74,7 +109,7 @@ impl<S: Sections + 'static> ImageJobs<S> {
             let detail = format!("no source `{}` is configured", job.source);
             return Ok(unreadable(GapCode::LayerUnavailable, detail));
         };
-        let mut image = match resolve(&*source, &job.repository, job.image).await {
+        let mut image = match resolve(&*source, job).await {
             Ok(image) => image,
             Err(error) if error.is_transient() => {
                 let context = format!("resolving `{}`", job.reference);
@@ -105,29 +140,37 @@ impl<S: Sections + 'static> ImageJobs<S> {
         Ok(scan)
     }
 
-    async fn store_objects(
-        &self,
-        tenant: &Slug,
-        report: &ImageReport,
-    ) -> anyhow::Result<(Digest, Digest)> {
-        let packages = ScannedPackages {
-            image: report.image,
-            os: report.target.os.clone(),
-            packages: report.packages.clone(),
-            gaps: report.gaps.clone(),
-        };
-        let findings = ScannedFindings {
-            image: report.image,
-            target: report.target.clone(),
-            findings: report.findings.clone(),
-        };
+    /// Stores what a [`model::ScannedPackages`] and a [`model::ScannedFindings`] are read from.
+    async fn store_objects(&self, tenant: &Slug, report: &ImageReport) -> anyhow::Result<Objects> {
         let store = &self.store;
-        let packages = store.put_object_of(tenant, REPORT_OBJECTS, &packages).await;
-        let findings = store.put_object_of(tenant, REPORT_OBJECTS, &findings).await;
-        Ok((
-            packages.context("storing the packages")?,
-            findings.context("storing the findings")?,
-        ))
+        let packages = store.common(&PackagesInCommon {
+            os: report.target.os.as_ref(),
+            packages: &report.packages,
+            gaps: &report.gaps,
+        })?;
+        let findings = store.common(&FindingsInCommon {
+            findings: &report.findings,
+        })?;
+        let contents = ScannedContents {
+            packages: Some(packages.content()),
+            findings: Some(findings.content()),
+        };
+        let of_packages = OwnPackages {
+            image: report.image,
+        };
+        let of_findings = OwnFindings {
+            image: report.image,
+            target: &report.target,
+        };
+        let (packages, findings) = tokio::join!(
+            store.put_object_with(tenant, REPORT_OBJECTS, &of_packages, &packages),
+            store.put_object_with(tenant, REPORT_OBJECTS, &of_findings, &findings),
+        );
+        Ok(Objects {
+            packages: packages.context("storing the packages")?,
+            findings: findings.context("storing the findings")?,
+            contents,
+        })
     }
 }
 
@@ -214,10 +257,12 @@ impl<S: Sections + 'static> ImageJobs<S> {
             layers_read,
             duration,
         } = scan;
-        let (packages, findings) = self
-            .store_objects(&key.tenant, &report)
-            .await
-            .map_err(Failure::Retry)?;
+        let stored = self.store_objects(&key.tenant, &report).await;
+        let Objects {
+            packages,
+            findings,
+            contents,
+        } = stored.map_err(Failure::Retry)?;
         let record = Scanned {
             analyzers: report.analyzers.clone(),
             packages,
@@ -229,6 +274,7 @@ impl<S: Sections + 'static> ImageJobs<S> {
             layers_read,
             cause: job.cause.clone(),
             unfinished,
+            contents,
         };
         info!(
             image.digest = %job.image,
@@ -255,10 +301,11 @@ impl<S> std::fmt::Debug for ImageJobs<S> {
     }
 }
 
-async fn resolve(source: &dyn Source, repository: &str, digest: Digest) -> Result<Image, OciError> {
-    let resolved = source
-        .resolve(&Wanted::by_digest(repository, digest))
-        .await?;
+async fn resolve(source: &dyn Source, job: &ImageScan) -> Result<Image, OciError> {
+    let (repository, digest) = (&job.repository, job.image);
+    let kept = Kept::of(job.manifest.clone().map(|manifest| manifest.0));
+    let wanted = Wanted::by_digest(repository, digest);
+    let resolved = source.resolve_from(&wanted, &kept).await?;
     if let Some(image) = resolved
         .images
         .into_iter()

@@ -46,6 +46,8 @@ pub struct Settings {
 #[derive(Clone, Debug)]
 pub struct Reader {
     settings: Arc<Settings>,
+    /// Made once: a layer that nobody knows is read by all of them.
+    analyzers: Arc<Analyzers>,
     pub(crate) wanted: Arc<Wanted>,
     permits: Permits,
     priority: Priority,
@@ -101,11 +103,13 @@ enum Read {
 impl Reader {
     /// A reader with these settings.
     pub fn new(settings: Settings) -> Self {
-        let ids = Analyzers::all(&settings.analyzers, &settings.limits).ids();
+        let analyzers = Analyzers::all(&settings.analyzers, &settings.limits);
+        let ids = analyzers.ids();
         let entries = analyzers::entries_id(&settings.limits);
         Self {
             wanted: Arc::new(Wanted::new(settings.domain.clone(), entries, ids)),
             permits: Permits::new(settings.layers_at_once),
+            analyzers: Arc::new(analyzers),
             settings: Arc::new(settings),
             priority: Priority::default(),
             source: Arc::from(""),
@@ -263,18 +267,24 @@ impl Job<'_> {
     async fn layer(&self, layer: &Descriptor) -> Result<GotLayer, ScanError> {
         let wanted = &*self.reader.wanted;
         loop {
-            if let Ok(known) = self.stored(layer).await? {
-                return Ok(known);
-            }
+            let asked = Instant::now();
+            let known = match self.stored(layer).await? {
+                Ok(known) => return Ok(known),
+                Err(known) => known,
+            };
             // First the permit, then the claim: who is urgent must not wait for a claim whose
             // holder waits for a permit behind others.
             let (priority, source) = (self.reader.priority, &*self.reader.source);
             let permit = self.reader.permits.acquire(priority, source).await;
             if let Some(claim) = self.sections.claim(layer.digest, wanted).await? {
                 // Whoever held the claim before us may have read the layer.
-                let known = match self.stored(layer).await? {
-                    Ok(known) => return Ok(known),
-                    Err(known) => known,
+                let known = if claim.is_first_since(asked) {
+                    known
+                } else {
+                    match self.stored(layer).await? {
+                        Ok(known) => return Ok(known),
+                        Err(known) => known,
+                    }
                 };
                 metrics::missed();
                 let span = info_span!("read layer", layer.digest = %layer.digest, layer.bytes = layer.size);
@@ -387,7 +397,12 @@ impl Job<'_> {
             media_type: layer.media_type.clone(),
         };
         let settings = Arc::clone(&self.reader.settings);
-        let analyzers = Analyzers::all(&settings.analyzers, &settings.limits).subset(subset);
+        let analyzers = if subset == self.reader.wanted.analyzers {
+            Arc::clone(&self.reader.analyzers)
+        } else {
+            let all = Analyzers::all(&settings.analyzers, &settings.limits);
+            Arc::new(all.subset(subset))
+        };
         let read = self
             .cx
             .blocking(move || read_layer(stream, &blob, &analyzers, &settings.limits, None))

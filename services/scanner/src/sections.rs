@@ -16,7 +16,11 @@ mod shared;
 #[cfg(test)]
 mod tests;
 
-use std::{path::Path, sync::Arc};
+use std::{
+    path::Path,
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use analyzers::PreparedLayer;
 use anyhow::Context as _;
@@ -70,6 +74,8 @@ pub struct Claim {
     lease: Option<Lease>,
     #[expect(dead_code, reason = "held for its drop")]
     flight: Option<Flight>,
+    /// Nobody else had it for so long before.
+    unused_for: Option<Duration>,
 }
 
 /// Where the sections of layers are kept, and who may read a layer that is missing.
@@ -138,6 +144,16 @@ impl<S: Sections + ?Sized> Sections for Arc<S> {
 
     fn ended<'a>(&'a self, blob: Digest, wanted: &'a Wanted) -> BoxFuture<'a, anyhow::Result<()>> {
         (**self).ended(blob, wanted)
+    }
+}
+
+// === impl Claim ===
+
+impl Claim {
+    /// Whether nobody else had it since, so that what was stored then is still all there is.
+    pub fn is_first_since(&self, then: Instant) -> bool {
+        self.unused_for
+            .is_some_and(|unused| then.elapsed() < unused)
     }
 }
 

@@ -33,6 +33,7 @@ const RELEASE: Duration = Duration::from_secs(2);
 /// A name that this process alone holds, as long as it renews it. Dropping it gives it back.
 pub struct Lease {
     name: String,
+    first: bool,
     held: watch::Receiver<bool>,
     release: CancellationToken,
 }
@@ -99,27 +100,15 @@ impl Bus {
             return Err(StoreError::Key(name.to_owned()).into());
         }
         let nats = Nats(self.0.wire.clone());
-        let known = nats.get(LEASES, name).await?;
-        if known.as_ref().is_some_and(|raw| !is_marker(&raw.headers)) {
-            return Ok(Try::Held);
-        }
         let renewed = Instant::now();
-        let expected = known.as_ref().map_or(0, |raw| raw.sequence);
-        let put = nats
-            .put(
-                LEASES,
-                name,
-                Headers::default(),
-                self.holder(),
-                Some(expected),
-            )
-            .await;
-        let revision = match put {
-            Ok(revision) => revision,
+        let value = (Headers::default(), self.holder());
+        let put = nats.compare_and_set(LEASES, name, value, Some(0)).await;
+        let (revision, after_marker) = match put {
+            Ok(put) => put,
             Err(PutError::Conflict) => return Ok(Try::Held),
             Err(PutError::Store(error)) => return Err(error.into()),
         };
-        if waited && known.is_none() {
+        if waited && !after_marker {
             metrics().takeover();
             tracing::info!("lease `{name}` taken over from a holder that did not renew it");
         }
@@ -136,6 +125,7 @@ impl Bus {
         cx.spawn("lease", keeper.keep(self.holder(), report, release.clone()));
         Ok(Try::Taken(Lease {
             name: name.to_owned(),
+            first: !waited && !after_marker,
             held,
             release,
         }))
@@ -153,6 +143,11 @@ impl Lease {
     /// Its name.
     pub fn name(&self) -> &str {
         &self.name
+    }
+
+    /// Whether nobody held it within the life of a lease before: what one leaves lives as long.
+    pub const fn is_first(&self) -> bool {
+        self.first
     }
 
     /// Whether it is held now.
@@ -344,17 +339,14 @@ mod tests {
             return;
         };
         let (other_cx, other) = world.other().await;
-        drop(
-            world
-                .bus
-                .lease(&world.cx, "layer.a")
-                .await
-                .unwrap()
-                .unwrap(),
-        );
+        let first = world.bus.lease(&world.cx, "layer.a").await;
+        let first = first.unwrap().unwrap();
+        assert!(first.is_first());
+        drop(first);
         let began = Instant::now();
         eventually("it is free", async || {
-            other.lease(&other_cx, "layer.a").await.unwrap().is_some()
+            let next = other.lease(&other_cx, "layer.a").await.unwrap();
+            next.is_some_and(|next| !next.is_first())
         })
         .await;
         assert!(began.elapsed() < world.bus.config().lease());

@@ -87,7 +87,7 @@ pub use self::{
     shares::{Share, Shares},
     slots::Slots,
     spool::{Spool, SpoolError},
-    store::{Store, Stored, Usage, Written},
+    store::{Common, Contents, Store, Stored, Usage, Written},
     tail::{
         Begin, BeginError, Heard, Missed, News, Piece, Position, PositionError, Selection, Start,
         Tail, Tailed, Told, cloud_event, cloud_event_text,

@@ -1,16 +1,18 @@
 //! State: records and other keys, and objects. One typed face over two backends, NATS and memory.
 //!
-//! A record's body over 2 KB is stored as an object of `tw_reports`; the record's message then
+//! A record's body over 8 KB is stored as an object of `tw_reports`; the record's message then
 //! holds a pointer in a header, and every reader resolves it. The object's bytes hold the key and
 //! the revision that the write replaces, so two writes never share one, and a replaced one never
 //! comes back to life.
 
 pub(crate) mod backend;
 pub(crate) mod claims;
+mod contents;
 mod keys;
 mod memory;
 pub(crate) mod nats;
 mod objects;
+mod pointers;
 #[cfg(test)]
 pub(crate) mod suite;
 
@@ -22,7 +24,7 @@ use jiff::Timestamp;
 use model::{Digest, Partition, Record, RecordKey, Slug, event::images_bucket};
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 
-use self::{backend::Backend, memory::Memory};
+use self::{backend::Backend, contents::Packs, memory::Memory, pointers::Pointers};
 use crate::{
     envelope::{Attributes, BODY_OBJECT, Headers, decode},
     error::{PutError, StoreError},
@@ -32,11 +34,12 @@ use crate::{
     wire::Raw,
 };
 
-pub use self::backend::Usage;
 pub(crate) use self::keys::is_marker;
+pub use self::{backend::Usage, contents::Contents, objects::Common};
 
-/// Bodies up to this size stay in the record's own message.
-const INLINE_BYTES_MAX: usize = 2 * 1024;
+/// Bodies up to this size stay in the record's own message: what most verdicts take. An object costs
+/// a message to write and one for each who reads.
+const INLINE_BYTES_MAX: usize = 8 * 1024;
 /// The largest value of a key that is not an image's record.
 const VALUE_BYTES_MAX: u64 = 768 * 1024;
 /// The largest object, as stored.
@@ -52,6 +55,8 @@ const ZSTD_LEVEL: i32 = 3;
 pub struct Store {
     backend: Arc<dyn Backend>,
     clock: Arc<dyn chassis::Clock>,
+    packs: Packs,
+    pointers: Pointers,
     /// Takes what writes leave behind; absent in memory, and in the janitor's own.
     janitor: Option<Janitor>,
 }
@@ -81,6 +86,8 @@ impl Store {
         Self {
             backend: Arc::new(Memory::default()),
             clock: Arc::new(chassis::SystemClock),
+            packs: Packs::default(),
+            pointers: Pointers::default(),
             janitor: None,
         }
     }
@@ -89,6 +96,8 @@ impl Store {
         Self {
             backend,
             clock,
+            packs: Packs::default(),
+            pointers: Pointers::default(),
             janitor: None,
         }
     }
@@ -104,8 +113,15 @@ impl Store {
         &self,
         key: &RecordKey,
     ) -> Result<Option<Stored<R>>, StoreError> {
-        self.get(&images_bucket(key.image.partition()), &key.to_string())
-            .await
+        let (bucket, key) = (images_bucket(key.image.partition()), key.to_string());
+        match self.backend.get(&bucket, &key).await? {
+            Some(raw) if !is_marker(&raw.headers) => {
+                self.pointers
+                    .note(&key, raw.sequence, pointer(&raw.headers));
+                self.value(&bucket, &key, raw).await
+            }
+            _ => Ok(None),
+        }
     }
 
     /// Every record of one type in a partition, of the images that `keep` chooses. It reads the
@@ -245,6 +261,7 @@ impl Store {
     ) -> Result<Option<T>, StoreError> {
         match self.object_bytes(bucket, digest, OBJECT_BYTES_MAX).await? {
             Some(bytes) => objects::unpack(&bytes, OBJECT_PLAIN_BYTES_MAX)
+                .and_then(|plain| plain.decode())
                 .map(Some)
                 .map_err(|cause| malformed(bucket, &digest.hex(), &cause)),
             None => Ok(None),
@@ -434,13 +451,21 @@ impl Store {
             }
             .into());
         }
-        let revision = self
+        let made = pointer(&headers);
+        let put = self
             .backend
             .put(bucket, key, headers, inline, *expected)
-            .await?;
+            .await;
+        // Nobody names what a write brought that lost, either.
+        let nameless = match &put {
+            Ok(_) => replaced,
+            Err(PutError::Conflict) => made,
+            Err(PutError::Store(_)) => None,
+        };
         if let Some(janitor) = &self.janitor {
-            janitor.replaced(bucket, key, replaced);
+            janitor.replaced(bucket, key, nameless);
         }
+        let revision = put?;
         Ok(Written {
             bucket: bucket.clone(),
             key: key.clone(),
@@ -464,6 +489,9 @@ impl Store {
     ) -> Result<Option<(String, Digest)>, PutError> {
         if revision == 0 {
             return Ok(None);
+        }
+        if let Some(noted) = self.pointers.at(key, revision) {
+            return Ok(noted.pointer);
         }
         match self.backend.get(bucket, key).await? {
             Some(raw) if raw.sequence == revision => Ok(pointer(&raw.headers)),

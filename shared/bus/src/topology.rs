@@ -25,6 +25,11 @@ const MINUTE: Duration = Duration::from_mins(1);
 const DAY: Duration = Duration::from_hours(24);
 /// How long the longest streams keep a message.
 const NEWS_AGE: Duration = Duration::from_hours(30 * 24);
+/// How long a server knows the ids of events and jobs again. It keeps them in memory, so a long time
+/// costs at high rates; what comes again later is found to be done by who handles it.
+const REPEATED: Duration = Duration::from_mins(2);
+/// The same for news, which go outside: who tells them again does so within this time.
+const RETOLD: Duration = Duration::from_mins(10);
 /// How long a claim lives: it is stored before the message that names it.
 const CLAIM_AGE: Duration = Duration::from_hours(31 * 24);
 const MIB: i64 = 1024 * 1024;
@@ -57,7 +62,7 @@ pub struct ConsumerSpec {
 pub(crate) fn streams(config: &Config) -> Vec<Stream> {
     let events = ["tw.evt.*.registry.>", "tw.evt.*.ci.>", "tw.evt.*.node.>"];
     let mut streams = vec![
-        news(EVENTS, &events, 7 * DAY, 2 * GIB, 512 * 1024),
+        repeated(news(EVENTS, &events, 7 * DAY, 2 * GIB, 512 * 1024)),
         jobs(),
         news(RESULTS, &["tw.res.>"], NEWS_AGE, 5 * GIB, 512 * 1024),
         // A full one drops its oldest: a sink that is away for so long must not stop the others.
@@ -236,10 +241,15 @@ fn news(name: &str, subjects: &[&str], age: Duration, bytes: i64, message: i64) 
             "max_age": nanos(age),
             "max_bytes": bytes,
             "max_msg_size": message,
-            "duplicate_window": nanos(10 * MINUTE),
+            "duplicate_window": nanos(RETOLD),
             "allow_direct": true,
         }),
     )
+}
+
+fn repeated(mut stream: Stream) -> Stream {
+    stream.set("duplicate_window", json!(nanos(REPEATED)));
+    stream
 }
 
 /// A full stream of jobs refuses, so that the pressure reaches who makes them. A server that was
@@ -255,7 +265,7 @@ fn jobs() -> Stream {
             "max_age": nanos(7 * DAY),
             "max_bytes": GIB,
             "max_msg_size": 64 * 1024,
-            "duplicate_window": nanos(10 * MINUTE),
+            "duplicate_window": nanos(REPEATED),
             "allow_direct": true,
         }),
     )

@@ -19,6 +19,7 @@ mod cx;
 pub mod files;
 pub mod http;
 mod readiness;
+mod recent;
 mod secret;
 mod signals;
 pub mod telemetry;
@@ -27,6 +28,7 @@ pub use self::{
     clock::{Clock, FixedClock, SystemClock},
     cx::{Cx, CxLimits, Lost},
     readiness::{Notes, Readiness},
+    recent::Recent,
     secret::{Secret, SecretError, SecretRef},
     signals::shutdown_signal,
 };

@@ -193,7 +193,17 @@ pub struct ImageScan {
     /// Whether to scan again what is scanned already.
     #[serde(default)]
     pub force: bool,
+    /// The image's manifest, where the router has just read it and it is small. Who gets it verifies
+    /// it by its digest, so that it need not be read from the source again.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub manifest: Option<Manifest>,
 }
+
+/// The bytes of a manifest.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(transparent)]
+#[schemars(with = "String")]
+pub struct Manifest(#[serde(with = "bytes_field")] pub Vec<u8>);
 
 /// News: an image has its first verdict, or another decision.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]

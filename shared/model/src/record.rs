@@ -113,6 +113,21 @@ pub struct Scanned {
     /// or a deadline: the next event about the image scans it again.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub unfinished: bool,
+    /// What the objects hold, by content.
+    #[serde(default)]
+    pub contents: ScannedContents,
+}
+
+/// The digests of what is in the objects of a scan and may be the same for many images, without the
+/// fields that are of one image alone: who knows it already need not read the object.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ScannedContents {
+    /// Of [`ScannedPackages`]: all but the image.
+    #[serde(default)]
+    pub packages: Option<Digest>,
+    /// Of [`ScannedFindings`]: the findings.
+    #[serde(default)]
+    pub findings: Option<Digest>,
 }
 
 /// An object: what the matcher needs of a scan.
@@ -157,6 +172,21 @@ pub struct Assessed {
     pub counts: Counts,
     /// When.
     pub assessed_at: Timestamp,
+    /// What the objects hold, by content.
+    #[serde(default)]
+    pub contents: AssessedContents,
+}
+
+/// The digests of what is in the objects of an assessment and may be the same for many images, as
+/// [`ScannedContents`].
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct AssessedContents {
+    /// Of [`crate::Assessment`]: all but image and scan.
+    #[serde(default)]
+    pub assessment: Option<Digest>,
+    /// Of [`ScannedFindings`]: the findings.
+    #[serde(default)]
+    pub findings: Option<Digest>,
 }
 
 /// That an image was judged under a policy. Written by policy.

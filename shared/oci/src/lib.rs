@@ -41,6 +41,7 @@ mod docker_archive;
 mod docker_config;
 mod documents;
 mod error;
+mod kept;
 mod keys;
 mod layout;
 mod limits;
@@ -58,6 +59,7 @@ pub use self::{
     docker_config::DockerConfig,
     documents::{Document, DocumentName, DocumentStore},
     error::OciError,
+    kept::Kept,
     layout::OciLayout,
     limits::Limits,
     location::{Location, LocationError},

@@ -36,6 +36,7 @@ pub use self::{
 };
 use crate::{
     Document, DocumentName, DocumentStore, Limits, OciError,
+    kept::{Keeping, Kept},
     resolve::{self, Documents, Fetched},
     source::{BlobReader, Descriptor, Resolved, Source, Wanted, verify},
 };
@@ -157,19 +158,49 @@ impl Registry {
             Err(error) => Err(error),
         }
     }
+
+    /// What [`Source::resolve`] gives, with the small documents that were read on the way.
+    pub async fn resolve_keeping(&self, wanted: &Wanted) -> Result<(Resolved, Kept), OciError> {
+        let root = self.root(wanted).await?;
+        let keeping = Keeping::new(&*self.inner, &root);
+        let resolved = resolve::follow(&keeping, wanted, self.reference(wanted), root).await?;
+        Ok((resolved, keeping.kept()))
+    }
+
+    /// The manifest or index that is asked for.
+    async fn root(&self, wanted: &Wanted) -> Result<Fetched, OciError> {
+        let repository = &wanted.repository;
+        match (&wanted.digest, &wanted.tag) {
+            (Some(digest), _) => self.inner.manifest(repository, *digest).await,
+            (None, Some(tag)) => self.inner.tagged(repository, tag).await,
+            (None, None) => self.inner.tagged(repository, "latest").await,
+        }
+    }
+
+    fn reference(&self, wanted: &Wanted) -> String {
+        format!("{}/{}", self.inner.origin.host(), wanted.name())
+    }
 }
 
 impl Source for Registry {
     fn resolve<'a>(&'a self, wanted: &'a Wanted) -> BoxFuture<'a, Result<Resolved, OciError>> {
         Box::pin(async move {
-            let host = self.inner.origin.host();
-            let reference = format!("{host}/{}", wanted.name());
-            let root = match (&wanted.digest, &wanted.tag) {
-                (Some(digest), _) => self.inner.manifest(&wanted.repository, *digest).await?,
-                (None, Some(tag)) => self.inner.tagged(&wanted.repository, tag).await?,
-                (None, None) => self.inner.tagged(&wanted.repository, "latest").await?,
+            let root = self.root(wanted).await?;
+            resolve::follow(&*self.inner, wanted, self.reference(wanted), root).await
+        })
+    }
+
+    fn resolve_from<'a>(
+        &'a self,
+        wanted: &'a Wanted,
+        kept: &'a Kept,
+    ) -> BoxFuture<'a, Result<Resolved, OciError>> {
+        Box::pin(async move {
+            let root = match wanted.digest.and_then(|digest| kept.fetched(digest)) {
+                Some(root) => root,
+                None => self.root(wanted).await?,
             };
-            resolve::follow(&*self.inner, wanted, reference, root).await
+            resolve::follow(&*self.inner, wanted, self.reference(wanted), root).await
         })
     }
 

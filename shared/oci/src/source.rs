@@ -6,12 +6,22 @@ use chassis::Cx;
 use futures::future::BoxFuture;
 use model::{Digest, Gap, Hasher, ImageConfig, Platform};
 
-use crate::OciError;
+use crate::{Kept, OciError};
 
 /// Something that has images: a registry, a layout directory, an archive, a node.
 pub trait Source: Send + Sync {
     /// Follows a tag or digest to its images, through indexes, and reads their configs.
     fn resolve<'a>(&'a self, wanted: &'a Wanted) -> BoxFuture<'a, Result<Resolved, OciError>>;
+
+    /// [`Source::resolve`] of a digest whose manifest may be among these: then only what it names
+    /// is read.
+    fn resolve_from<'a>(
+        &'a self,
+        wanted: &'a Wanted,
+        _kept: &'a Kept,
+    ) -> BoxFuture<'a, Result<Resolved, OciError>> {
+        self.resolve(wanted)
+    }
 
     /// Opens a blob as a blocking reader, to be read on a blocking thread.
     ///

@@ -146,6 +146,7 @@ impl World {
                 layers_read: 1,
                 unfinished: false,
                 cause: job.cause.clone(),
+                contents: model::ScannedContents::default(),
             };
             let old = old.map_or(0, |old| old.revision);
             self.store.put_record(&key, &record, old).await.unwrap();

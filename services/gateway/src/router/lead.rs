@@ -4,8 +4,11 @@ use std::{collections::BTreeMap, time::Duration};
 
 use anyhow::anyhow;
 use bus::Failure;
-use model::{Digest, Known, Platform, RecordKey, RefKind, RefRecord, Slug, What, event::REFS};
-use oci::{Image, OciError, Resolved, Wanted};
+use model::{
+    Digest, Known, Platform, RecordKey, RefKind, RefRecord, Slug, What,
+    event::{Manifest, REFS},
+};
+use oci::{Image, Kept, OciError, Resolved, Wanted};
 use tracing::{info, warn};
 
 use super::{Router, names::Sighting};
@@ -18,6 +21,9 @@ const TAG_PAUSE_MAX: Duration = Duration::from_millis(400);
 /// Labels that are kept of an image's config.
 const LABELS_MAX: usize = 64;
 const LABEL_CHARS_MAX: usize = 512;
+/// A manifest goes with the job up to this size; a larger one is read again. A job
+/// must stay small: the stream of jobs has a bound in bytes.
+const MANIFEST_BYTES_MAX: usize = 16 << 10;
 
 const CONFIG_TYPES: [&str; 2] = [
     "application/vnd.oci.image.config.v1+json",
@@ -42,6 +48,20 @@ pub(super) struct Seen {
     pub(super) platform: Platform,
     pub(super) config: Option<Digest>,
     pub(super) labels: BTreeMap<String, String>,
+    /// What was read of it just now.
+    pub(super) manifest: Option<Manifest>,
+    /// Whether the store had no record of it a moment ago.
+    pub(super) is_new: bool,
+}
+
+/// What the store knows of a digest.
+enum Remembered {
+    Lead(Lead),
+    /// Nothing, or less than its source would say.
+    Nothing {
+        /// Whether it has no record as an image at all.
+        is_new: bool,
+    },
 }
 
 /// Why there is nothing to route.
@@ -108,13 +128,27 @@ impl Router {
             let lead = self.by_digest(tenant, client, &sighting).await?;
             return Ok((sighting, lead));
         };
+        let mut known = None;
+        if let Some(told) = told {
+            match self.known_lead(tenant, told).await? {
+                Remembered::Lead(lead) => known = Some(lead),
+                Remembered::Nothing { is_new } => {
+                    if let Some(lead) = fresh(client, &sighting, told).await? {
+                        return Ok((sighting, lead.noting(told, is_new)));
+                    }
+                }
+            }
+        }
         let named = self.named_now(client, &sighting, &tag).await?;
         if let Some(named) = named.filter(|named| told.is_none_or(|told| told == *named)) {
             let sighting = Sighting {
                 digest: Some(named),
                 ..sighting
             };
-            let lead = self.by_digest(tenant, client, &sighting).await?;
+            let lead = match known {
+                Some(lead) => lead,
+                None => self.by_digest(tenant, client, &sighting).await?,
+            };
             return Ok((sighting, lead));
         }
         if named.is_none() {
@@ -154,18 +188,26 @@ impl Router {
         client: &dyn Client,
         sighting: &Sighting,
     ) -> Result<Lead, NoLead> {
-        if let Some(digest) = sighting.digest
-            && let Some(lead) = self.known_lead(tenant, digest).await?
-        {
-            return Ok(lead);
+        let Some(digest) = sighting.digest else {
+            return resolve(client, sighting).await;
+        };
+        match self.known_lead(tenant, digest).await? {
+            Remembered::Lead(lead) => Ok(lead),
+            Remembered::Nothing { is_new } => {
+                let lead = resolve(client, sighting).await?;
+                Ok(lead.noting(digest, is_new))
+            }
         }
-        resolve(client, sighting).await
     }
 
     /// What the store knows of a digest. An index counts when all its images do.
-    async fn known_lead(&self, tenant: &Slug, digest: Digest) -> Result<Option<Lead>, Failure> {
-        if let Some(image) = self.known_image(tenant, digest).await? {
-            return Ok(Some(Lead {
+    async fn known_lead(&self, tenant: &Slug, digest: Digest) -> Result<Remembered, Failure> {
+        let known = self.known(tenant, digest).await?;
+        let nothing = Remembered::Nothing {
+            is_new: known.is_none(),
+        };
+        if let Some(image) = known.and_then(|known| Seen::known(digest, known)) {
+            return Ok(Remembered::Lead(Lead {
                 digest: Some(digest),
                 index: None,
                 images: vec![image],
@@ -178,65 +220,86 @@ impl Router {
             .await?
             .map(|stored| stored.body);
         let Some(record) = record.filter(|record| record.kind == RefKind::Index) else {
-            return Ok(None);
+            return Ok(nothing);
         };
         let mut images = Vec::with_capacity(record.images.len());
         for image in record.images {
-            match self.known_image(tenant, image).await? {
+            let known = self.known(tenant, image).await?;
+            match known.and_then(|known| Seen::known(image, known)) {
                 Some(image) => images.push(image),
-                None => return Ok(None),
+                None => return Ok(nothing),
             }
         }
-        let found = !images.is_empty();
-        Ok(found.then_some(Lead {
+        if images.is_empty() {
+            return Ok(nothing);
+        }
+        Ok(Remembered::Lead(Lead {
             digest: Some(digest),
             index: Some(digest),
             images,
         }))
     }
 
-    async fn known_image(&self, tenant: &Slug, digest: Digest) -> Result<Option<Seen>, Failure> {
-        let key = RecordKey::new(tenant, digest, What::Known);
-        let known = self
-            .store
-            .record::<Known>(&key)
-            .await?
-            .map(|stored| stored.body);
-        // Without a config its manifest was not read yet: the source may do better now.
-        Ok(known
-            .filter(|known| known.config.is_some())
-            .map(|known| Seen {
-                digest,
-                platform: known.platform,
-                config: known.config,
-                labels: known.labels,
-            }))
+    async fn known(&self, tenant: &Slug, image: Digest) -> Result<Option<Known>, Failure> {
+        let key = RecordKey::new(tenant, image, What::Known);
+        let known = self.store.record::<Known>(&key).await?;
+        Ok(known.map(|stored| stored.body))
+    }
+}
+
+/// Where a tag leads that is told to name what nobody has seen yet: then its content is needed, and
+/// asking for that says where the tag leads, too. `None`: look closer.
+async fn fresh(
+    client: &dyn Client,
+    sighting: &Sighting,
+    told: Digest,
+) -> Result<Option<Lead>, NoLead> {
+    let by_tag = Wanted {
+        digest: None,
+        ..wanted(sighting)
+    };
+    match client.resolve_keeping(&by_tag).await {
+        Ok((resolved, kept)) if root(&resolved) == Some(told) => {
+            lead_of(resolved, &kept, sighting).map(Some)
+        }
+        Ok(_) => Ok(None),
+        Err(error) => match sorted(error, sighting) {
+            failed @ NoLead::Failed(_) => Err(failed),
+            _ => Ok(None),
+        },
     }
 }
 
 /// Asks the source; where a digest is known, that is asked for.
 async fn resolve(client: &dyn Client, sighting: &Sighting) -> Result<Lead, NoLead> {
-    let wanted = Wanted {
-        repository: sighting.place.repository.clone(),
-        tag: sighting.tag.clone(),
-        digest: sighting.digest,
-        ..Wanted::default()
-    };
-    match client.resolve(&wanted).await {
-        Ok(resolved) => lead_of(resolved, sighting),
+    match client.resolve_keeping(&wanted(sighting)).await {
+        Ok((resolved, kept)) => lead_of(resolved, &kept, sighting),
         Err(error) => unread(error, sighting),
     }
 }
 
-fn lead_of(resolved: Resolved, sighting: &Sighting) -> Result<Lead, NoLead> {
+fn wanted(sighting: &Sighting) -> Wanted {
+    Wanted {
+        repository: sighting.place.repository.clone(),
+        tag: sighting.tag.clone(),
+        digest: sighting.digest,
+        ..Wanted::default()
+    }
+}
+
+/// The manifest or index that something was resolved to.
+fn root(resolved: &Resolved) -> Option<Digest> {
+    let first = || resolved.images.first().map(|image| image.digest);
+    resolved.index.or_else(first)
+}
+
+fn lead_of(resolved: Resolved, kept: &Kept, sighting: &Sighting) -> Result<Lead, NoLead> {
+    let digest = root(&resolved).or(sighting.digest);
     let Resolved {
         index,
         images,
         unreadable,
     } = resolved;
-    let digest = index
-        .or_else(|| images.first().map(|image| image.digest))
-        .or(sighting.digest);
     let artifacts: Vec<_> = images.iter().filter_map(artifact).collect();
     if !artifacts.is_empty() && artifacts.len() == images.len() && unreadable.is_empty() {
         return Err(NoLead::NoImage(artifacts.join("; ")));
@@ -244,7 +307,7 @@ fn lead_of(resolved: Resolved, sighting: &Sighting) -> Result<Lead, NoLead> {
     let mut seen: Vec<Seen> = images
         .into_iter()
         .filter(|image| artifact(image).is_none())
-        .map(Seen::from)
+        .map(|image| Seen::new(image, kept))
         .collect();
     for image in unreadable {
         // The scanner reads it again, and its verdict names the gap.
@@ -320,9 +383,41 @@ fn artifact(image: &Image) -> Option<String> {
     ))
 }
 
+/// What goes with the job of what was read of an image.
+pub(super) fn manifest(image: &Image, kept: &Kept) -> Option<Manifest> {
+    let manifest = kept.get(&image.digest)?;
+    let is_small = manifest.len() <= MANIFEST_BYTES_MAX;
+    is_small.then(|| Manifest(manifest.to_vec()))
+}
+
+// === impl Lead ===
+
+impl Lead {
+    /// Notes of an image whether the store has no record of it.
+    fn noting(mut self, image: Digest, is_new: bool) -> Self {
+        for seen in &mut self.images {
+            seen.is_new |= is_new && seen.digest == image;
+        }
+        self
+    }
+}
+
 // === impl Seen ===
 
 impl Seen {
+    /// What the store says of an image. `None`: its manifest was not read yet, and its source may
+    /// do better now.
+    fn known(digest: Digest, known: Known) -> Option<Self> {
+        Some(Self {
+            digest,
+            platform: known.platform,
+            config: Some(known.config?),
+            labels: known.labels,
+            manifest: None,
+            is_new: false,
+        })
+    }
+
     /// An image whose manifest could not be read.
     fn unread(digest: Digest, platform: Platform) -> Self {
         Self {
@@ -330,16 +425,19 @@ impl Seen {
             platform,
             config: None,
             labels: BTreeMap::new(),
+            manifest: None,
+            is_new: false,
         }
     }
-}
 
-impl From<Image> for Seen {
-    fn from(image: Image) -> Self {
+    fn new(image: Image, kept: &Kept) -> Self {
+        let manifest = manifest(&image, kept);
         let labels = image.config.runtime.labels.into_iter();
         let short = |text: String| text.chars().take(LABEL_CHARS_MAX).collect();
         Self {
             digest: image.digest,
+            manifest,
+            is_new: false,
             platform: image.platform,
             config: Some(image.image_id),
             labels: labels

@@ -73,7 +73,7 @@ impl Router {
         }
         for image in &lead.images {
             let seen = sighting.seen(gone_at);
-            outcome = self.known(outcome, tenant, seen, lead.index, image).await?;
+            outcome = self.note(outcome, tenant, seen, lead.index, image).await?;
         }
         self.led(outcome, tenant, lead).await
     }
@@ -124,7 +124,7 @@ impl Router {
         Ok(outcome.put(&key, &known, stored.revision)?)
     }
 
-    async fn known(
+    async fn note(
         &self,
         outcome: Outcome,
         tenant: &Slug,
@@ -133,7 +133,11 @@ impl Router {
         image: &Seen,
     ) -> Result<Outcome, Failure> {
         let key = RecordKey::new(tenant, image.digest, What::Known);
-        let stored = self.store.record::<Known>(&key).await?;
+        let stored = if image.is_new {
+            None
+        } else {
+            self.store.record::<Known>(&key).await?
+        };
         let revision = stored.as_ref().map_or(0, |stored| stored.revision);
         let old = stored.map(|stored| stored.body);
         let mut known = old.clone().unwrap_or_default();

@@ -36,7 +36,13 @@ impl Source for Fake {
             (None, None) => panic!("neither tag nor digest"),
         };
         self.asked.lock().unwrap().push(name.clone());
-        let answer = self.answers.lock().unwrap().get(&name).cloned();
+        let tagged = self.tags.lock().unwrap().get(&name).copied();
+        let answers = self.answers.lock().unwrap();
+        let answer = answers.get(&name).or_else(|| {
+            let digest = tagged?.to_string();
+            answers.get(&digest)
+        });
+        let answer = answer.cloned();
         let missing = OciError::NotFound {
             what: name,
             place: "a test".to_owned(),
@@ -209,6 +215,7 @@ impl World {
             layers_read: 1,
             unfinished: false,
             cause: String::new(),
+            contents: model::ScannedContents::default(),
         };
         let key = RecordKey::new(&tenant(), image, What::Scanned);
         self.store.put_record(&key, &record, 0).await.unwrap()
@@ -380,6 +387,34 @@ async fn an_image_that_is_known_and_scanned_is_not_asked_for_again() {
         ["r.example/app:1", "r.example/app:2"]
     );
     assert!(world.push("2", "a", 11).await.is_empty());
+}
+
+#[tokio::test]
+async fn a_fresh_push_costs_one_question() {
+    let world = World::new();
+    world.answer(&digest("a").to_string(), Ok(one("a")));
+    world.push("1", "a", 10).await;
+    assert_eq!(world.asked(), ["1"]);
+    // The tag has moved on already: what was told is looked up by its digest.
+    world.answer(&digest("b").to_string(), Ok(one("b")));
+    world.route(pushed(Some("1"), Some("b"), 11)).await;
+    assert_eq!(world.asked(), ["1", &digest("b").to_string()]);
+    assert_eq!(world.names(digest("b")).await, ["r.example/app"]);
+}
+
+#[test]
+fn a_small_manifest_goes_with_the_job() {
+    let check = |bytes: usize, expected: bool| {
+        let manifest = vec![b' '; bytes];
+        let image = Image {
+            digest: Digest::of(&manifest),
+            ..image("a", None)
+        };
+        let kept = oci::Kept::of([manifest]);
+        assert_eq!(lead::manifest(&image, &kept).is_some(), expected);
+    };
+    check(16 << 10, true);
+    check((16 << 10) + 1, false);
 }
 
 #[tokio::test]

@@ -32,7 +32,7 @@ use testkit::{Answered, Contract};
 use tower::ServiceExt as _;
 
 use super::*;
-use crate::view::{Fact, Write};
+use crate::view::{Fact, PackageRows, VulnerabilityRows, Write};
 
 /// Noon of the day of all tests.
 const NOW: &str = "2026-03-01T12:00:00Z";
@@ -178,12 +178,16 @@ impl World {
             layers_read: 1,
             unfinished: false,
             cause: String::new(),
+            contents: model::ScannedContents::default(),
         };
         let scan = store
             .put_record(&key(image, What::Scanned), &scanned, 0)
             .await
             .unwrap();
-        let fact = Fact::Scanned(scanned.clone(), Some(packages.packages));
+        let fact = Fact::Scanned(
+            scanned.clone(),
+            Some(Arc::new(PackageRows::new(&packages.packages).unwrap())),
+        );
         self.view(key(image, What::Scanned), fact);
         let assessment = Assessment {
             image: digest(image),
@@ -205,6 +209,7 @@ impl World {
             previous: None,
             counts: Counts::of(&assessment.vulnerabilities),
             assessed_at: time("2026-02-01T00:02:00Z"),
+            contents: model::AssessedContents::default(),
         };
         store
             .put_record(&key(image, What::Assessed), &assessed, 0)
@@ -212,7 +217,12 @@ impl World {
             .unwrap();
         self.view(
             key(image, What::Assessed),
-            Fact::Assessed(assessed, Some(Box::new(assessment))),
+            Fact::Assessed(
+                assessed,
+                Some(Arc::new(
+                    VulnerabilityRows::new(&assessment.vulnerabilities).unwrap(),
+                )),
+            ),
         );
         scan
     }

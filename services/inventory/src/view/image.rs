@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use jiff::Timestamp;
-use model::{Assessed, Counts, Decision, Judged, Known, Scanned, SeenReference, Slug};
+use model::{Assessed, Counts, Decision, Digest, Judged, Known, Scanned, SeenReference, Slug};
 use serde::{Deserialize, Serialize};
 
 use crate::verdicts::is_retired;
@@ -24,6 +24,8 @@ pub(crate) struct ScannedView {
     pub(crate) packages: u32,
     pub(crate) gaps: u32,
     pub(crate) scanned_at: Timestamp,
+    /// The list of its packages in the index.
+    pub(crate) list: Option<Digest>,
 }
 
 /// Of an `assessed` record.
@@ -61,12 +63,13 @@ pub(crate) struct JudgedView {
 // === impl ScannedView, AssessedView, JudgedView ===
 
 impl ScannedView {
-    pub(super) fn new(record: &Scanned, revision: u64) -> Self {
+    pub(super) fn new(record: &Scanned, revision: u64, list: Option<Digest>) -> Self {
         Self {
             revision,
             packages: record.package_count,
             gaps: record.gap_count,
             scanned_at: record.scanned_at,
+            list,
         }
     }
 }

@@ -1,5 +1,5 @@
 use model::{
-    AdvisoryStamp, Confidence, Counts, Fingerprint, FixState, Match, PackageId, Purl, SeenReference,
+    Confidence, Counts, Fingerprint, FixState, Match, Package, PackageId, Purl, SeenReference,
 };
 
 use super::*;
@@ -62,7 +62,7 @@ fn package(name: &str, version: &str) -> Package {
 fn scanned(packages: &[Package]) -> Fact {
     let record = Scanned {
         analyzers: Vec::new(),
-        packages: digest("packages"),
+        packages: digest(&format!("{packages:?}")),
         findings: digest("findings"),
         package_count: u32::try_from(packages.len()).unwrap(),
         gap_count: 0,
@@ -71,8 +71,9 @@ fn scanned(packages: &[Package]) -> Fact {
         layers_read: 1,
         unfinished: false,
         cause: String::new(),
+        contents: model::ScannedContents::default(),
     };
-    Fact::Scanned(record, Some(packages.to_vec()))
+    Fact::Scanned(record, Some(Arc::new(PackageRows::new(packages).unwrap())))
 }
 
 fn vulnerability(id: &str, aliases: &[&str]) -> Vulnerability {
@@ -108,7 +109,7 @@ fn vulnerability(id: &str, aliases: &[&str]) -> Vulnerability {
     }
 }
 
-fn assessed(image: Digest, found: &[Vulnerability]) -> Fact {
+fn assessed(found: &[Vulnerability]) -> Fact {
     let record = Assessed {
         scan: 2,
         advisory: 7,
@@ -117,17 +118,10 @@ fn assessed(image: Digest, found: &[Vulnerability]) -> Fact {
         previous: None,
         counts: Counts::of(found),
         assessed_at: at(4),
+        contents: model::AssessedContents::default(),
     };
-    let assessment = Assessment {
-        image,
-        scan: 2,
-        advisories: AdvisoryStamp::default(),
-        os: None,
-        os_ends: None,
-        vulnerabilities: found.to_vec(),
-        gaps: Vec::new(),
-    };
-    Fact::Assessed(record, Some(Box::new(assessment)))
+    let rows = VulnerabilityRows::new(found).unwrap();
+    Fact::Assessed(record, Some(Arc::new(rows)))
 }
 
 struct World {
@@ -230,8 +224,8 @@ fn a_vulnerability_is_found_by_all_its_names_until_it_is_gone() {
         vulnerability("CVE-2026-1", &["GHSA-aaaa", "DSA-1"]),
         vulnerability("CVE-2026-2", &[]),
     ];
-    world.take("a", What::Assessed, assessed(digest("a"), &found));
-    world.take("b", What::Assessed, assessed(digest("b"), &found[..1]));
+    world.take("a", What::Assessed, assessed(&found));
+    world.take("b", What::Assessed, assessed(&found[..1]));
     let mut both = vec![digest("a"), digest("b")];
     both.sort();
     assert_eq!(world.affected("CVE-2026-1"), both);
@@ -256,7 +250,7 @@ fn a_vulnerability_is_found_by_all_its_names_until_it_is_gone() {
       }
     ]
     "#);
-    world.take("a", What::Assessed, assessed(digest("a"), &[]));
+    world.take("a", What::Assessed, assessed(&[]));
     assert_eq!(world.affected("CVE-2026-1"), [digest("b")]);
     assert_eq!(world.affected("CVE-2026-2"), []);
 }
@@ -281,6 +275,32 @@ fn packages_are_found_without_regard_to_case() {
 }
 
 #[test]
+fn a_list_of_packages_stays_as_long_as_an_image_has_it() {
+    let mut world = World::new();
+    let list = [package("six", "1.16")];
+    world.take("a", What::Scanned, scanned(&list));
+    world.take("b", What::Scanned, scanned(&list));
+    let has = |world: &World, image: &str| {
+        let image = digest(image);
+        world.view.has_package(&tenant(), "six", image).unwrap()
+    };
+    assert!(has(&world, "a") && has(&world, "b") && !has(&world, "c"));
+    world.take("a", What::Scanned, Fact::Gone);
+    assert!(!has(&world, "a") && has(&world, "b"));
+    world.take("b", What::Scanned, scanned(&[]));
+    for family in [PACKAGES, LISTS] {
+        let rows = world.view.database.scan_prefix(family, b"", None, 10);
+        let of_six = rows
+            .unwrap()
+            .into_iter()
+            .filter(|(key, _)| key.windows(3).any(|part| part == b"SIX") || family == LISTS);
+        assert_eq!(of_six.count(), usize::from(family == LISTS), "{family}");
+    }
+    world.take("a", What::Scanned, scanned(&list));
+    assert!(has(&world, "a") && !has(&world, "b"));
+}
+
+#[test]
 fn what_is_older_than_the_cursor_changes_nothing() {
     let mut world = World::new();
     world.take("a", What::Known, known(&[("app", Some("1"), false)]));
@@ -300,13 +320,13 @@ fn a_view_made_from_the_newest_records_is_the_same_as_one_that_saw_them_all() {
     let mut all = World::new();
     all.take("a", What::Known, known(&[("old", Some("1"), false)]));
     all.take("a", What::Scanned, scanned(&[package("old", "1")]));
-    all.take("a", What::Assessed, assessed(digest("a"), &found));
+    all.take("a", What::Assessed, assessed(&found));
     let mut newest = World::new();
     for world in [&mut all, &mut newest] {
         world.sequence = 10;
         world.take("a", What::Known, known(&[("app", Some("1"), false)]));
         world.take("a", What::Scanned, scanned(&[package("new", "2")]));
-        world.take("a", What::Assessed, assessed(digest("a"), &found[..1]));
+        world.take("a", What::Assessed, assessed(&found[..1]));
     }
     let image = |world: &World| world.view.image(&tenant(), digest("a")).unwrap();
     assert_eq!(image(&all), image(&newest));

@@ -10,14 +10,16 @@ use chassis::Cx;
 use jiff::Timestamp;
 use model::{
     Assessed, Assessment, Confidence, Digest, GapCode, Hides, Package, PackageId, PackageType,
-    Purl, RecordKey, Scanned, ScannedPackages, Slug, What,
+    Purl, RecordKey, Scanned, ScannedContents, ScannedPackages, Slug, What,
     event::{REPORT_OBJECTS, VulnerabilityChanged},
 };
 use tempfile::TempDir;
 
 use super::{Assessor, Cause};
 use crate::{
-    Advisories, FeedLimits, Import, Mode, Source, import, index::Index, packages::Packages,
+    Advisories, FeedLimits, Import, Mode, Source, import,
+    index::Index,
+    matches::{self, Matches},
     stage::tests::records,
 };
 
@@ -38,7 +40,8 @@ impl Bench {
             cx: Cx::for_tests(),
             store: store.clone(),
             index: Index::new(advisories.database().unwrap()),
-            packages: Packages::new(store.clone()),
+            packages: matches::packages(store.clone()),
+            matches: Matches::default(),
             advisories,
         };
         let image = Digest::of(b"image");
@@ -86,6 +89,7 @@ impl Bench {
             layers_read: 0,
             unfinished: false,
             cause: String::new(),
+            contents: ScannedContents::default(),
         };
         let present = self.store.record::<Scanned>(&self.key).await.unwrap();
         let expected = present.map_or(0, |stored| stored.revision);
@@ -194,8 +198,14 @@ async fn the_first_assessment_is_written_and_is_no_news() {
         .unwrap();
     assert_eq!(object.vulnerabilities[0].id, "CVE-2024-1");
     let indexed = bench.assessor.index.get(&bench.key).unwrap().unwrap();
+    let partition = bench.key.image.partition();
+    let lookups = bench
+        .assessor
+        .index
+        .lookups(partition, indexed.list.unwrap());
+    let lookups = lookups.unwrap();
     assert_eq!(
-        (indexed.scan, indexed.advisory, indexed.lookups.len()),
+        (indexed.scan, indexed.advisory, lookups.len()),
         (scan.0, 0, 1),
         "whether the record will be written nobody knows yet"
     );
@@ -398,7 +408,7 @@ async fn an_image_that_shares_its_packages_costs_little() {
     bench.advise(&rows);
     let packages: Vec<_> = names.iter().map(|name| (name.as_str(), "1.50")).collect();
     let (_, scanned) = bench.scan(&packages).await;
-    let list = bench.assessor.packages.get(&scanned.packages).await;
+    let list = bench.assessor.packages.get(&scanned.packages, None).await;
     let list = list.unwrap().unwrap();
     let matching = || {
         let start = Instant::now();

@@ -84,6 +84,7 @@ impl World {
             layers_read: 0,
             unfinished: false,
             cause: String::new(),
+            contents: model::ScannedContents::default(),
         };
         self.store.put_record(&self.key, &scanned, 0).await.unwrap();
     }
@@ -162,7 +163,8 @@ fn the_index_of_a_bucket_that_was_made_anew_begins_again() {
     let begin = |last, made| index.begin(partition, last, made).unwrap();
     assert_eq!(begin(0, "monday"), 0);
     let fill = || {
-        index.put_scan(&image, 4, Default::default).unwrap();
+        let list = Digest::of(b"packages");
+        index.put_scan(&image, 4, list, Default::default).unwrap();
         index.set_cursor(partition, 5).unwrap();
     };
     fill();

@@ -109,7 +109,8 @@ async fn a_revision_touches_images_that_hold_what_changed() {
         tenant: "other".parse::<Slug>().unwrap(),
         ..bench.key.clone()
     };
-    index.put_scan(&other, 1, Default::default).unwrap();
+    let empty = Digest::of(b"no packages");
+    index.put_scan(&other, 1, empty, Default::default).unwrap();
     assert_eq!(find(Some(1)), 0, "nothing changed");
     assert_eq!(find(Some(0)), 1, "the ecosystem is covered now");
     assert_eq!(find(None), 2, "all");
@@ -151,12 +152,15 @@ async fn a_package_that_left_an_image_leaves_the_index() {
     };
     assert_eq!((holding("x"), holding("y")), (0, 1));
     // An older scan that comes late changes nothing.
-    index.put_scan(&bench.key, 1, Default::default).unwrap();
+    let empty = Digest::of(b"no packages");
+    index
+        .put_scan(&bench.key, 1, empty, Default::default)
+        .unwrap();
     assert_eq!(holding("y"), 1);
     // What a sweep did for an older scan is not done for the newer one.
     let newest = bench.scan(&[("y", "1.0")]).await;
     index
-        .put_scan(&bench.key, newest.0, Default::default)
+        .put_scan(&bench.key, newest.0, newest.1.packages, Default::default)
         .unwrap();
     let known = index.get(&bench.key).unwrap().unwrap();
     assert_eq!((known.scan, known.advisory), (newest.0, 0));
@@ -208,7 +212,10 @@ async fn an_image_that_fails_does_not_stop_the_others_and_holds_the_mark_until_i
     let revision = bench.store.put_record(&other, &lost, 0).await.unwrap();
     let index = &bench.assessor.index;
     let known = index.get(&bench.key).unwrap().unwrap();
-    index.put_scan(&other, revision, || known.lookups).unwrap();
+    let known = known.list.unwrap();
+    index
+        .put_scan(&other, revision, known, || panic!("the list is there"))
+        .unwrap();
     bench.advise(&[("CVE-2024-2", "PyPI", "x", "2.0")]);
     let sweeper = sweeper(&bench, 0, &Told::default());
     for _ in 1..super::TRIES_MAX {
@@ -323,8 +330,8 @@ async fn an_image_whose_packages_are_fetched_twice_at_once_is_fetched_once() {
     let (_, scanned) = bench.scan(&[("x", "1.0")]).await;
     let packages = &bench.assessor.packages;
     let (one, two) = tokio::join!(
-        packages.get(&scanned.packages),
-        packages.get(&scanned.packages)
+        packages.get(&scanned.packages, None),
+        packages.get(&scanned.packages, None)
     );
     let (one, two) = (one.unwrap().unwrap(), two.unwrap().unwrap());
     assert!(Arc::ptr_eq(&one, &two));
@@ -334,7 +341,10 @@ async fn an_image_whose_packages_are_fetched_twice_at_once_is_fetched_once() {
         .delete_object(REPORT_OBJECTS, object)
         .await
         .unwrap();
-    assert!(packages.get(object).await.unwrap().is_some(), "it is kept");
-    let gone = packages.get(&Digest::of(b"gone")).await.unwrap();
+    assert!(
+        packages.get(object, None).await.unwrap().is_some(),
+        "it is kept"
+    );
+    let gone = packages.get(&Digest::of(b"gone"), None).await.unwrap();
     assert!(gone.is_none());
 }

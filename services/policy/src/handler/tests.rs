@@ -12,7 +12,12 @@ use tokio::sync::watch;
 
 use super::{AssessedHandler, KnownHandler};
 use crate::{
-    PolicySet, calendar::Calendar, cases::Given, document::Policy, owner::rulings, rulings::Judges,
+    PolicySet,
+    calendar::Calendar,
+    cases::Given,
+    document::Policy,
+    owner::rulings,
+    rulings::{Judges, Objects},
 };
 
 const DENIED: &str = "vulnerabilities: [{ id: CVE-1, package: a, severity: high, fixed: '2' }]";
@@ -43,6 +48,7 @@ impl World {
         let cx = Cx::new(clock.clone(), limits);
         Self {
             judges: Judges {
+                objects: Objects::new(&store),
                 cx,
                 store: store.clone(),
                 policies: receiver,
@@ -103,6 +109,7 @@ impl World {
             previous: None,
             counts: Counts::default(),
             assessed_at: given.at,
+            contents: model::AssessedContents::default(),
         }
     }
 

@@ -9,7 +9,7 @@ use std::{
 
 use analyzers::PreparedLayer;
 use anyhow::ensure;
-use bus::Bus;
+use bus::{Bus, Lease};
 use cache::SectionCache;
 use chassis::Cx;
 use futures::future::BoxFuture;
@@ -149,7 +149,11 @@ impl Sections for LeasedSections {
             let Some(flight) = self.flights.enter(wanted.name(blob)) else {
                 return Ok(None);
             };
-            let claim = |lease| Claim {
+            let life = self.bus.config().lease();
+            let claim = |lease: Option<Lease>| Claim {
+                unused_for: lease
+                    .as_ref()
+                    .and_then(|lease| lease.is_first().then_some(life)),
                 lease,
                 flight: Some(flight),
             };

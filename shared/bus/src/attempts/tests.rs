@@ -105,6 +105,7 @@ async fn publish(bus: &Bus, name: &str) {
         cause: name.to_owned(),
         priority: Priority::Norm,
         force: false,
+        manifest: None,
     };
     bus.publish(&Slug::default_tenant(), &job).await.unwrap();
 }

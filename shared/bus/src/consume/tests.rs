@@ -67,6 +67,7 @@ fn job(text: &str) -> ImageScan {
         cause: "event".to_owned(),
         priority: Priority::Norm,
         force: false,
+        manifest: None,
     }
 }
 

@@ -6,7 +6,7 @@ mod tests;
 use std::{fmt, time::Duration};
 
 use bytes::Bytes;
-use futures::{FutureExt, StreamExt, TryStreamExt, future::BoxFuture, stream};
+use futures::{FutureExt, StreamExt, TryFutureExt, TryStreamExt, future::BoxFuture, stream};
 use model::Digest;
 use serde_json::{Value, json};
 use tokio::time::{Instant, sleep};
@@ -47,26 +47,27 @@ pub(crate) struct Nats(pub(crate) Wire);
 // === impl Nats ===
 
 impl Nats {
-    async fn compare_and_set(
+    /// Writes a key; gives its revision, and whether the marker of a deletion was in its place.
+    pub(crate) async fn compare_and_set(
         &self,
         bucket: &str,
         key: &str,
         (headers, body): (Headers, Bytes),
         expected: Option<u64>,
-    ) -> Result<u64, PutError> {
+    ) -> Result<(u64, bool), PutError> {
         let stream = topology::bucket_stream(bucket);
         let subject = subject::of_key(bucket, key);
         let mut headers = headers.with(WRITE_ID, random::token());
         let id = headers.get(WRITE_ID).unwrap_or_default().to_owned();
         let bare = headers.clone();
-        let mut expected = expected;
+        let (mut expected, mut after_marker) = (expected, false);
         if let Some(revision) = expected {
             headers.push(topology::EXPECTED, revision.to_string());
         }
         let deadline = Instant::now() + PATIENCE;
         loop {
             let error = match self.0.store(&subject, &headers, body.clone()).await {
-                Ok(stored) => return Ok(stored.sequence),
+                Ok(stored) => return Ok((stored.sequence, after_marker)),
                 Err(error) => error,
             };
             let lost = matches!(error, WireError::WrongLastSequence);
@@ -78,10 +79,10 @@ impl Nats {
                 match (current, expected) {
                     // An earlier attempt arrived, and only its answer was lost.
                     (Some(raw), _) if raw.headers.get(WRITE_ID) == Some(&*id) => {
-                        return Ok(raw.sequence);
+                        return Ok((raw.sequence, after_marker));
                     }
                     (Some(raw), Some(0)) if keys::is_marker(&raw.headers) => {
-                        expected = Some(raw.sequence);
+                        (expected, after_marker) = (Some(raw.sequence), true);
                         headers = bare.clone();
                         headers.push(topology::EXPECTED, raw.sequence.to_string());
                     }
@@ -134,7 +135,8 @@ impl Nats {
             .await
     }
 
-    /// Stores an object that its content names; does nothing if it is there.
+    /// Stores an object that its content names. One of many chunks is left alone if it is there;
+    /// for a single chunk, asking costs what storing it again does.
     async fn put_once(
         &self,
         bucket: &str,
@@ -144,7 +146,8 @@ impl Nats {
     ) -> Result<(), StoreError> {
         let stream = topology::object_stream(bucket);
         let first = topology::object_subject(bucket, digest, 0);
-        if !renew && self.last(&stream, &first).await?.is_some() {
+        let is_large = bytes.len() > CHUNK_BYTES;
+        if is_large && !renew && self.last(&stream, &first).await?.is_some() {
             return Ok(());
         }
         self.put_chunks(bucket, digest, Headers::default(), bytes)
@@ -312,8 +315,8 @@ impl Backend for Nats {
         body: Bytes,
         expected: Option<u64>,
     ) -> BoxFuture<'a, Result<u64, PutError>> {
-        self.compare_and_set(bucket, key, (headers, body), expected)
-            .boxed()
+        let put = self.compare_and_set(bucket, key, (headers, body), expected);
+        put.map_ok(|(revision, _)| revision).boxed()
     }
 
     fn remove<'a>(
@@ -322,8 +325,8 @@ impl Backend for Nats {
         key: &'a str,
         expected: Option<u64>,
     ) -> BoxFuture<'a, Result<u64, PutError>> {
-        self.compare_and_set(bucket, key, (keys::marker(), Bytes::new()), expected)
-            .boxed()
+        let put = self.compare_and_set(bucket, key, (keys::marker(), Bytes::new()), expected);
+        put.map_ok(|(revision, _)| revision).boxed()
     }
 
     fn list<'a>(&'a self, bucket: &'a str, prefix: &'a str) -> Reply<'a, Vec<(String, Raw)>> {

@@ -169,7 +169,6 @@ impl Chaos {
   lease_ms: 3000
   retry_ms: 300
   grace_ms: 1000
-  discard_after_s: 5
 alerting:
   decisions: [deny]
   sinks:

@@ -34,7 +34,6 @@ const STREAMS: &[(&str, &str)] = &[
 
 /// What a service's roles may use although its sources do not say so, and why.
 const UNSAID: &[(&str, &str, &str)] = &[
-    ("gateway", "JOBS", "an event says where it goes"),
     ("matcher", "RESULTS", "an event says where it goes"),
     ("policy", "RESULTS", "an event says where it goes"),
     (
@@ -51,11 +50,6 @@ const UNSAID: &[(&str, &str, &str)] = &[
         "alerting",
         "REPORT_OBJECTS",
         "the bus keeps large records there",
-    ),
-    (
-        "inventory",
-        "CONFIG",
-        "the binary looks its callers' tokens up",
     ),
 ];
 

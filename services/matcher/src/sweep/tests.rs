@@ -152,12 +152,15 @@ async fn a_package_that_left_an_image_leaves_the_index() {
     };
     assert_eq!((holding("x"), holding("y")), (0, 1));
     // An older scan that comes late changes nothing.
-    index.put_scan(&bench.key, 1, Default::default).unwrap();
+    let empty = Digest::of(b"no packages");
+    index
+        .put_scan(&bench.key, 1, empty, Default::default)
+        .unwrap();
     assert_eq!(holding("y"), 1);
     // What a sweep did for an older scan is not done for the newer one.
     let newest = bench.scan(&[("y", "1.0")]).await;
     index
-        .put_scan(&bench.key, newest.0, Default::default)
+        .put_scan(&bench.key, newest.0, newest.1.packages, Default::default)
         .unwrap();
     let known = index.get(&bench.key).unwrap().unwrap();
     assert_eq!((known.scan, known.advisory), (newest.0, 0));
@@ -327,8 +330,8 @@ async fn an_image_whose_packages_are_fetched_twice_at_once_is_fetched_once() {
     let (_, scanned) = bench.scan(&[("x", "1.0")]).await;
     let packages = &bench.assessor.packages;
     let (one, two) = tokio::join!(
-        packages.get(&scanned.packages),
-        packages.get(&scanned.packages)
+        packages.get(&scanned.packages, None),
+        packages.get(&scanned.packages, None)
     );
     let (one, two) = (one.unwrap().unwrap(), two.unwrap().unwrap());
     assert!(Arc::ptr_eq(&one, &two));
@@ -338,7 +341,10 @@ async fn an_image_whose_packages_are_fetched_twice_at_once_is_fetched_once() {
         .delete_object(REPORT_OBJECTS, object)
         .await
         .unwrap();
-    assert!(packages.get(object).await.unwrap().is_some(), "it is kept");
-    let gone = packages.get(&Digest::of(b"gone")).await.unwrap();
+    assert!(
+        packages.get(object, None).await.unwrap().is_some(),
+        "it is kept"
+    );
+    let gone = packages.get(&Digest::of(b"gone"), None).await.unwrap();
     assert!(gone.is_none());
 }

@@ -39,7 +39,7 @@ async fn without_a_broker_scans_go_on_and_health_says_so() {
             if worker.cx.notes().all().is_empty() {
                 return;
             }
-            tokio::time::sleep(std::time::Duration::from_millis(20)).await;
+            tokio::time::sleep(Duration::from_millis(20)).await;
         }
     })
     .await;
@@ -63,7 +63,7 @@ async fn a_lease_that_is_lost_while_the_layer_is_read_does_no_harm() {
     let away = async {
         slow.until_opened(base.digest).await;
         fleet.server.kill();
-        tokio::time::sleep(std::time::Duration::from_millis(world::LEASE_MS + 500)).await;
+        tokio::time::sleep(Duration::from_millis(world::LEASE_MS + 500)).await;
         fleet.server.restart();
         // The lease is gone, and another worker reads the layer as well.
         let scan = two.scan(&image, &fast).await.unwrap();

@@ -357,7 +357,7 @@ fn a_bucket_that_was_made_anew_is_forgotten_and_no_other() {
     for image in [one, other.as_str()] {
         world.take(image, What::Known, known(&[(image, Some("1"), false)]));
         world.take(image, What::Scanned, scanned(&[package("six", "1")]));
-        world.take(image, What::Assessed, assessed(digest(image), &found));
+        world.take(image, What::Assessed, assessed(&found));
     }
     let bucket = model::event::images_bucket(digest(one).partition());
     let write = Write {

@@ -66,6 +66,7 @@ mod read;
 #[cfg(test)]
 mod real_images;
 mod setuid;
+mod skip;
 mod stanza;
 
 use archive::Limits;
@@ -75,6 +76,7 @@ pub use self::{
     coalesce::{PreparedLayer, Subject, coalesce, coalesce_prepared},
     file::File,
     read::{LayerBlob, LayerRead, read_layer},
+    skip::{PathGlob, PathGlobError, Skip},
 };
 
 /// Makes an analyzer for a configuration and limits.

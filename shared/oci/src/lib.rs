@@ -1,5 +1,5 @@
-//! Images where they lie: registries, OCI layouts and docker archives, as manifests and as blobs
-//! that can be read.
+//! Images where they lie: registries, OCI layouts, archives, container engines and directories, as
+//! manifests and as blobs that can be read.
 //!
 //! The decision that shapes it: one small trait, [`Source`], with two methods. `resolve` goes from a
 //! tag to images and reads everything small (indexes, manifests, configs) with a bound on each;
@@ -19,8 +19,8 @@
 //! wait (see [`OciError::is_transient`] and [`OciError::retry_after`]). Mirrors are asked first, and
 //! believed only what a digest proves.
 //!
-//! It does not look into layers, keeps nothing on a disk, and never contacts an address that a
-//! manifest names.
+//! It does not look into layers, and never contacts an address that a manifest names. Nothing is
+//! kept on a disk but archives that come compressed or from an engine, in files without a name.
 //!
 //! To add a source: a file with a type that implements [`Source`], a variant of [`Location`], and a
 //! line in [`open`].
@@ -37,8 +37,10 @@
 
 mod base64;
 mod config;
+mod directory;
 mod docker_archive;
 mod docker_config;
+mod engine;
 mod error;
 mod keys;
 mod layout;
@@ -50,15 +52,18 @@ mod reader;
 mod registry;
 mod resolve;
 mod source;
+mod tarball;
 
 pub use self::{
+    directory::{Directory, Skip},
     docker_archive::DockerArchive,
     docker_config::DockerConfig,
+    engine::Engines,
     error::OciError,
     layout::OciLayout,
     limits::Limits,
-    location::{Location, LocationError},
-    open::open,
+    location::{ArchiveKind, Engine, Location, LocationError},
+    open::{Opened, Opening, open},
     registry::{
         ClientCertificate, Credentials, Login, Mirror, Pace, Page, Registry, RegistryConfig,
         USER_AGENT,

@@ -2,7 +2,7 @@
 
 use std::{fmt, io, str::FromStr};
 
-use model::{Report, Reports, Severity};
+use model::{Report, Reports, Severity, Vulnerability};
 
 use crate::{json, table};
 
@@ -30,6 +30,8 @@ pub struct Options {
     pub color: bool,
     /// Severities to show; all if empty. The verdict rests on all of them anyway.
     pub severities: Vec<Severity>,
+    /// Whether only vulnerabilities with a fix are shown.
+    pub ignore_unfixed: bool,
     /// Whether the table lists what waivers and VEX documents accept.
     pub show_suppressed: bool,
 }
@@ -78,7 +80,7 @@ fn shown(report: &Report, options: &Options) -> Report {
     let mut report = report.clone();
     report
         .vulnerabilities
-        .retain(|found| options.shows(found.severity));
+        .retain(|found| options.shows_vulnerability(found));
     report.secrets.retain(|found| options.shows(found.severity));
     report
         .misconfigurations
@@ -132,6 +134,11 @@ impl FromStr for Format {
 // === impl Options ===
 
 impl Options {
+    /// Whether a vulnerability is shown.
+    pub fn shows_vulnerability(&self, found: &Vulnerability) -> bool {
+        self.shows(found.severity) && (!self.ignore_unfixed || found.is_fixable())
+    }
+
     /// Whether findings of this severity are shown.
     pub fn shows(&self, severity: Severity) -> bool {
         self.severities.is_empty() || self.severities.contains(&severity)

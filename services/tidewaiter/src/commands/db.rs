@@ -138,12 +138,7 @@ impl Db {
         };
         let limits = self.config.limits.clone();
         let work = move || -> anyhow::Result<Imported> {
-            let advisories = Advisories::open(&dir).with_context(|| {
-                format!(
-                    "opening the advisories in `{}` (is another `db` running?)",
-                    dir.display()
-                )
-            })?;
+            let advisories = Advisories::open(&dir).context("opening the advisories")?;
             matcher::import(&advisories, &import, &feed.source, &limits)
         };
         let imported = self.cx.blocking(work).await.context("importing")??;

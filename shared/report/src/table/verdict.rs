@@ -23,10 +23,7 @@ pub(super) fn write(verdict: &Verdict, page: &mut Page<'_>) -> io::Result<()> {
         let more = count(reasons.len() - REASONS_SHOWN, "more reason", "more reasons");
         page.line(&format!("  and {more}: --format json has all"))?;
     }
-    page.styled(
-        &last_line(verdict, &reasons),
-        decision_style(verdict.decision),
-    )
+    page.styled(&last_line(verdict), decision_style(verdict.decision))
 }
 
 fn worst_first(reasons: &[Reason]) -> Vec<&Reason> {
@@ -35,7 +32,9 @@ fn worst_first(reasons: &[Reason]) -> Vec<&Reason> {
     reasons
 }
 
-fn last_line(verdict: &Verdict, reasons: &[&Reason]) -> String {
+/// The verdict and why.
+pub(super) fn last_line(verdict: &Verdict) -> String {
+    let reasons = worst_first(&verdict.reasons);
     let word = match verdict.decision {
         Decision::Allow => "ALLOW",
         Decision::Warn => "WARN",

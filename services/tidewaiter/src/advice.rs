@@ -2,7 +2,7 @@
 
 use anstyle::{AnsiColor, Style};
 use cache::CacheError;
-use oci::{LocationError, OciError};
+use oci::{Engine, LocationError, OciError};
 
 use crate::terminal;
 
@@ -41,8 +41,11 @@ fn of_source(error: &OciError) -> Option<String> {
         OciError::NoPlatform { .. } => {
             "choose one of these with --platform, or all of them with --platform all"
         }
-        OciError::Unavailable { host, .. } if host.contains(" at /") => {
+        OciError::Unavailable { host, .. } if is_engine(host) => {
             "registry:NAME takes the image from its registry instead"
+        }
+        OciError::NotFound { place, .. } if place.contains("manifest unknown") => {
+            "the repository is there, this tag or digest of it is not; `skopeo list-tags docker://NAME` lists what is"
         }
         OciError::Unavailable { host, .. } => {
             return Some(format!(
@@ -61,4 +64,10 @@ fn of_source(error: &OciError) -> Option<String> {
         _ => return None,
     };
     Some(text.to_owned())
+}
+
+/// Whether what is not available is a container engine, which says so with its socket.
+fn is_engine(host: &str) -> bool {
+    let name = host.split(' ').next().unwrap_or_default();
+    Engine::ALL.iter().any(|engine| engine.as_str() == name)
 }

@@ -54,9 +54,7 @@ impl CacheDirs {
 pub(crate) fn docker_config() -> Option<PathBuf> {
     let dir = env_var("DOCKER_CONFIG")
         .map(PathBuf::from)
-        .or_else(|| {
-            env_var("HOME").map(|home| PathBuf::from(home).join(".docker"))
-        })?;
+        .or_else(|| env_var("HOME").map(|home| PathBuf::from(home).join(".docker")))?;
     let file = dir.join("config.json");
     file.is_file().then_some(file)
 }

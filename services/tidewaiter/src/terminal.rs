@@ -9,8 +9,7 @@ use chassis::config::env_var;
 struct ColorWish {
     no_color: bool,
     force: bool,
-    clicolor_off: bool,
-    is_dumb: bool,
+    is_plain: bool,
 }
 
 /// Whether to color what goes to standard output.
@@ -36,7 +35,7 @@ pub(crate) fn width() -> Option<usize> {
 
 /// Whether somebody sees what moves on standard error.
 pub(crate) fn shows_progress() -> bool {
-    stderr().is_terminal() && !ColorWish::of_environment().is_dumb
+    stderr().is_terminal() && !is_dumb()
 }
 
 // === impl ColorWish ===
@@ -47,15 +46,18 @@ impl ColorWish {
         Self {
             no_color: env_var("NO_COLOR").is_some(),
             force: is_on("CLICOLOR_FORCE"),
-            clicolor_off: env_var("CLICOLOR").is_some_and(|value| value == "0"),
-            is_dumb: env_var("TERM").is_some_and(|term| term == "dumb"),
+            is_plain: is_dumb() || env_var("CLICOLOR").is_some_and(|value| value == "0"),
         }
     }
 
     const fn on(&self, is_terminal: bool) -> bool {
-        let may = is_terminal && !self.clicolor_off && !self.is_dumb;
-        !self.no_color && (self.force || may)
+        !self.no_color && (self.force || (is_terminal && !self.is_plain))
     }
+}
+
+/// Whether the terminal only writes lines.
+fn is_dumb() -> bool {
+    env_var("TERM").is_some_and(|term| term == "dumb")
 }
 
 #[cfg(test)]
@@ -77,11 +79,7 @@ mod tests {
                 ..forced
             },
             ColorWish {
-                clicolor_off: true,
-                ..plain.clone()
-            },
-            ColorWish {
-                is_dumb: true,
+                is_plain: true,
                 ..plain
             },
         ] {

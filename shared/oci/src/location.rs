@@ -176,6 +176,9 @@ impl Location {
                 let name = rest.strip_prefix("//").unwrap_or(rest);
                 Self::Registry(name.parse()?)
             }
+            foreign if FOREIGN_SCHEMES.contains(&foreign) && is_file_name(rest) => {
+                return Err(LocationError::Scheme(foreign.to_owned()));
+            }
             _ if rest.is_empty() || could_be_tag(rest) => return Ok(None),
             "registry" => Self::Registry(rest.parse()?),
             foreign if FOREIGN_SCHEMES.contains(&foreign) => {
@@ -216,7 +219,7 @@ impl Location {
                     name: None,
                 }));
             }
-            if is_path(text) {
+            if is_path(text) || text.contains('.') {
                 return wrong(
                     "is a file of no known kind: name it `*.tar`, or say what it is with docker-archive: or oci-archive:",
                 );
@@ -322,6 +325,13 @@ fn could_be_tag(text: &str) -> bool {
     !text.contains(['/', ':', '@'])
 }
 
+/// Whether what follows the scheme of another scanner is a file, and no tag of an image called so.
+fn is_file_name(text: &str) -> bool {
+    let path = Path::new(text);
+    let is_document = |kind: &std::ffi::OsStr| kind == "json" || kind == "xml";
+    path.extension().is_some_and(is_document) || path.is_file()
+}
+
 /// Splits `PATH[:REST]` at the first colon whose left side exists; the whole text is the path where
 /// none does, so that the error names it.
 fn split_existing(text: &str, exists: fn(&Path) -> bool) -> (PathBuf, Option<String>) {
@@ -411,6 +421,8 @@ mod tests {
         check("./missing.tar", "`./missing.tar` does not exist");
         check("UPPER", "is not an image reference");
         check("sbom:./bom.json", "`sbom:` is no kind of target here");
+        check("sbom:bom.json", "`sbom:` is no kind of target here");
+        assert!(Location::parse("repo:1.0").is_ok());
         check(
             &format!("oci:{}@sha256:zz", temp.path().display()),
             "digest",

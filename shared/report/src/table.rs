@@ -17,7 +17,7 @@ use crate::{Options, clean};
 
 /// The verdict and why, in one line.
 pub fn summary(verdict: &Verdict) -> String {
-    clean(&verdict::last_line(verdict)).into_owned()
+    clean(&verdict::last_line(verdict, None)).into_owned()
 }
 
 pub(crate) fn render(

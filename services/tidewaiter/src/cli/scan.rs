@@ -35,6 +35,10 @@ Exit codes: 0 allow or warn, 1 error, 2 deny, 3 incomplete, 4 could not pull or 
 
 /// Flags of `scan`.
 #[derive(Debug, Args)]
+#[expect(
+    clippy::struct_excessive_bools,
+    reason = "each is a flag that can be given by itself"
+)]
 pub(crate) struct ScanArgs {
     /// Images to scan
     #[arg(required = true, value_name = "TARGET")]

@@ -73,14 +73,12 @@ pub(crate) async fn run(config: anyhow::Result<Config>, args: DoctorArgs) -> any
     doctor.engines(&paths::engines()).await;
     doctor.logins();
     doctor.programs();
-    let default = vec!["docker.io".to_owned()];
-    let registries = if args.registries.is_empty() {
-        default
-    } else {
-        args.registries.clone()
-    };
-    for host in registries {
-        doctor.registry(&host, &args.plain_http).await;
+    for host in &args.registries {
+        doctor.registry(host, &args.plain_http, State::Broken).await;
+    }
+    if args.registries.is_empty() {
+        // Nobody asked for it, so it may well be out of reach.
+        doctor.registry("docker.io", &[], State::Missing).await;
     }
     doctor.advisory_source(&feeds).await;
     doctor.server(&args.server).await;
@@ -283,7 +281,8 @@ impl Doctor {
         }
     }
 
-    async fn registry(&mut self, host: &str, plain_http: &[String]) {
+    /// `otherwise` is how a registry does that does not answer.
+    async fn registry(&mut self, host: &str, plain_http: &[String], otherwise: State) {
         let name = format!("registry {host}");
         let is_local = host.starts_with("localhost") || host.starts_with("127.");
         let is_plain = is_local || plain_http.iter().any(|plain| plain == host);
@@ -306,11 +305,11 @@ impl Doctor {
                     "is `{host}` a registry? Its /v2/ answers {}",
                     answer.status()
                 );
-                self.add(name, State::Broken, url, Some(fix));
+                self.add(name, otherwise, url, Some(fix));
             }
             Err(error) => {
                 let fix = "check the name, DNS, the network and HTTPS_PROXY; name a registry without TLS with --plain-http";
-                self.add(name, State::Broken, why(&error, &url), Some(fix.to_owned()));
+                self.add(name, otherwise, why(&error, &url), Some(fix.to_owned()));
             }
         }
     }

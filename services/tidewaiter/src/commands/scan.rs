@@ -9,7 +9,7 @@ use anyhow::Context as _;
 use chassis::Cx;
 use matcher::Advisories;
 use model::{
-    Assessment, Decision, Facts, GapCode, Hides, ImageRef, ImageReport, Platform, Report, Reports,
+    Assessment, Decision, Facts, GapCode, Hides, ImageReport, Platform, Report, Reports,
     ScannedPackages, Tool,
 };
 use oci::{
@@ -141,7 +141,12 @@ async fn scan_all(
 impl Scanner<'_> {
     async fn target(&self, target: &str) -> anyhow::Result<(Document, Decision)> {
         let location = Location::parse(target)?;
-        let step = self.progress.step(format!("looking for {target}"));
+        // A directory is gone through whole before its layer is read.
+        let doing = match location {
+            Location::Directory(_) => "going through",
+            _ => "looking for",
+        };
+        let step = self.progress.step(format!("{doing} {target}"));
         let opened = oci::open(&self.cx, &location, &self.opening(&location)).await?;
         let resolved = opened.source.resolve(&opened.wanted).await?;
         drop(step);
@@ -184,9 +189,12 @@ impl Scanner<'_> {
         };
         let globs = self.settings.analyzers.skip.clone();
         let is_skipping = !globs.dirs.is_empty() || !globs.files.is_empty();
-        let skip: Skip = Arc::new(move |path, is_dir| match is_dir {
-            true => globs.dir(path),
-            false => globs.file(path),
+        let skip: Skip = Arc::new(move |path, is_dir| {
+            if is_dir {
+                globs.dir(path)
+            } else {
+                globs.file(path)
+            }
         });
         Opening {
             registry: RegistryConfig {
@@ -216,8 +224,10 @@ impl Scanner<'_> {
             self.reader.clone()
         };
         let scan = scanner::scan(&self.cx, &reader, image, &watched, &self.sections);
-        let mut scanned = scan.await?.report;
+        let scan = scan.await?;
         drop(watched);
+        self.progress.known(image, scan.layers_read);
+        let mut scanned = scan.report;
         if is_directory {
             allow_changes(&mut scanned);
         }
@@ -234,7 +244,7 @@ impl Scanner<'_> {
             findings: &scanned.findings,
         };
         let data_at = assessment.advisories.data_at();
-        let names = repository(&image.reference);
+        let names = repository(location);
         let judgement = policy::judge(&self.policy, &facts, &names, now, data_at);
         judgement.mark(&mut assessment.vulnerabilities, &mut scanned.findings);
         let tool = Tool::tidewaiter(env!("CARGO_PKG_VERSION"));
@@ -322,12 +332,15 @@ fn allow_changes(report: &mut ImageReport) {
 }
 
 /// The image's name as policies select by it; none where it is no registry's.
-fn repository(reference: &str) -> Vec<String> {
-    let reference: Option<ImageRef> = reference.parse().ok();
-    reference
-        .map(|reference| reference.name())
-        .into_iter()
-        .collect()
+fn repository(location: &Location) -> Vec<String> {
+    match location {
+        Location::Name(name) | Location::Registry(name) | Location::Engine(_, name) => {
+            vec![name.name()]
+        }
+        Location::OciLayout { .. } | Location::Archive { .. } | Location::Directory(_) => {
+            Vec::new()
+        }
+    }
 }
 
 fn load_policy(args: &ScanArgs) -> anyhow::Result<Policy> {

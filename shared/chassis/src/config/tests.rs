@@ -139,7 +139,7 @@ fn a_missing_file_is_an_error() {
 fn each_setting_says_who_gave_it() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("tidewaiter.yaml");
-    std::fs::write(&path, "gateway: {listen: a, workers: 2}\nsources:\n").unwrap();
+    std::fs::write(&path, "gateway: {listen: a, workers: 2}\n").unwrap();
     let variable = ("TIDEWAITER_GATEWAY__WORKERS".to_owned(), "3".to_owned());
     let variables = [variable].into_iter();
     let settings = explain::explain_from::<Config>(Some(&path), "TIDEWAITER", variables).unwrap();

@@ -230,7 +230,8 @@ fn notes(all: &[Vulnerability], shown: usize, page: &mut Page<'_>) -> io::Result
     let filtered = all.len().saturating_sub(suppressed + shown);
     if filtered > 0 {
         page.line(&format!(
-            "{filtered} more are not listed, but count: {}",
+            "{} not listed, but counted: {}",
+            count(filtered, "more is", "more are"),
             left_out_by(page.options)
         ))?;
     }

@@ -2,6 +2,7 @@
 //! nothing with `--quiet`. Everything goes to standard error.
 
 use std::{
+    collections::BTreeSet,
     io::{self, Read},
     sync::{
         Arc,
@@ -95,10 +96,7 @@ impl Progress {
         if matches!(self, Self::Silent) {
             return source;
         }
-        let mut digests: Vec<_> = image.manifest.layers.iter().map(|l| l.digest).collect();
-        digests.sort_unstable();
-        digests.dedup();
-        let count = digests.len();
+        let count = layers_of(image);
         let total = match self {
             Self::Bars(bars) => {
                 let bar = ProgressBar::new_spinner().with_style(style("{spinner} {msg}"));
@@ -121,6 +119,16 @@ impl Progress {
             inner: source,
             layers,
         })
+    }
+
+    /// Says how many layers did not have to be read.
+    pub(super) fn known(&self, image: &Image, layers_read: u32) {
+        let count = layers_of(image);
+        let read = usize::try_from(layers_read).unwrap_or(count);
+        let known = count.saturating_sub(read);
+        if known > 0 && matches!(self, Self::Lines) {
+            crate::complain(&format!("{known} of {count} layers were known"));
+        }
     }
 
     /// Takes everything off the terminal, so that something else can be written.
@@ -212,12 +220,6 @@ impl Drop for Layers {
         if let Some(total) = &self.total {
             total.finish_and_clear();
         }
-        if matches!(self.progress, Progress::Lines) {
-            let known = self.count.saturating_sub(*self.opened.get_mut());
-            if known > 0 {
-                crate::complain(&format!("{known} of {} layers were known", self.count));
-            }
-        }
     }
 }
 
@@ -264,6 +266,15 @@ impl Drop for WatchedBlob {
         let layers = Arc::clone(&self.layers);
         layers.end(self);
     }
+}
+
+/// How many different layers an image has.
+fn layers_of(image: &Image) -> usize {
+    let layers = image.manifest.layers.iter();
+    layers
+        .map(|layer| layer.digest)
+        .collect::<BTreeSet<_>>()
+        .len()
 }
 
 fn style(template: &str) -> ProgressStyle {

@@ -117,12 +117,6 @@ impl Asked<'_> {
             .read_timeout(self.limits.engine_idle_timeout)
     }
 
-    fn build(&self, builder: ClientBuilder) -> Result<Client, OciError> {
-        builder
-            .build()
-            .map_err(|error| OciError::Internal(format!("making a client: {error}")))
-    }
-
     fn place(&self) -> String {
         format!("{} at {}", self.engine, self.socket.display())
     }
@@ -152,4 +146,10 @@ impl Asked<'_> {
             _ => self.away(why),
         }
     }
+}
+
+fn build(builder: ClientBuilder) -> Result<Client, OciError> {
+    builder
+        .build()
+        .map_err(|error| OciError::Internal(format!("making a client: {error}")))
 }

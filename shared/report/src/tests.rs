@@ -1,7 +1,8 @@
 mod samples;
 
 use model::{
-    AdvisoryStamp, Decision, Digest, Gap, GapCode, Hides, REPORTS_SCHEMA, Report, Reports, Severity,
+    AdvisoryStamp, Decision, Digest, Gap, GapCode, Hides, REPORTS_SCHEMA, Report, Reports,
+    Severity, Vulnerability,
 };
 
 use self::samples::{empty, full, reason, verdict};
@@ -207,7 +208,7 @@ fn only_what_has_a_fix_is_listed_on_request() {
         "{text}"
     );
     let json: Report = serde_json::from_str(&check(&full(), Format::Json, &options)).unwrap();
-    assert!(json.vulnerabilities.iter().all(|found| found.is_fixable()));
+    assert!(json.vulnerabilities.iter().all(Vulnerability::is_fixable));
     assert_eq!(json.verdict, full().verdict);
 }
 

@@ -381,24 +381,21 @@ fn on_path(program: &str) -> Option<PathBuf> {
 fn table(checks: &[Check]) -> String {
     let widest = checks.iter().map(|check| check.name.len()).max();
     let widest = widest.unwrap_or_default();
-    let mut text = String::new();
+    let mut lines = Vec::new();
     for check in checks {
         let state = match check.state {
             State::Ok => "ok     ",
             State::Missing => "missing",
             State::Broken => "BROKEN ",
         };
-        let detail = report::clean(&check.detail);
-        text.push_str(&format!("{state}  {:widest$}  {detail}\n", check.name));
+        let (name, detail) = (&check.name, report::clean(&check.detail));
+        lines.push(format!("{state}  {name:widest$}  {detail}\n"));
         if let Some(fix) = &check.fix {
-            text.push_str(&format!(
-                "         {:widest$}  → {}\n",
-                "",
-                report::clean(fix)
-            ));
+            let fix = report::clean(fix);
+            lines.push(format!("         {:widest$}  → {fix}\n", ""));
         }
     }
-    text
+    lines.concat()
 }
 
 #[cfg(test)]

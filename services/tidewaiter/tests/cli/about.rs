@@ -1,5 +1,6 @@
 //! Commands that describe the program and its place.
 
+use chassis::files::read_text_bounded;
 use serde_json::Value;
 
 use crate::world::{World, shown};
@@ -59,7 +60,7 @@ fn the_manual_has_a_page_for_each_command() {
     );
     let dir = world.path("man1");
     world.stdout(&["man", "--dir", &shown(&dir)]);
-    let scan = std::fs::read_to_string(dir.join("tidewaiter-scan.1")).expect("it is there");
+    let scan = read_text_bounded(&dir.join("tidewaiter-scan.1"), 1 << 20).expect("it is there");
     assert!(scan.contains("ignore\\-unfixed"), "{scan}");
 }
 

@@ -76,7 +76,7 @@ fn what_a_registry_does_not_have_is_named() {
         return;
     };
     let arm = ImageBuilder::for_platform("linux/arm64").layer(debian_layer(), "ADD");
-    registry.push(&index(vec![vulnerable(), arm.build()]), "app", "1");
+    registry.push(index(vec![vulnerable(), arm.build()]), "app", "1");
     registry.push(vulnerable(), "single", "1");
     let (host, world) = (registry.host(), World::new());
     let target = |name: &str| format!("{host}/{name}");

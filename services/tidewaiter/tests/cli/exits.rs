@@ -63,7 +63,7 @@ fn a_registry_that_cannot_be_reached_ends_with_4() {
 #[test]
 fn time_that_is_up_ends_with_5() {
     let slow = StandInRegistry::start(StandInOptions {
-        delay: Duration::from_secs(60),
+        delay: Duration::from_mins(1),
         ..StandInOptions::default()
     });
     slow.put(vulnerable(), "app", "1");

@@ -1,3 +1,5 @@
+use chassis::files::read_text_bounded;
+
 use crate::world::{World, shown};
 
 #[test]
@@ -5,12 +7,13 @@ fn reports_go_to_several_places_at_once() {
     let world = World::new();
     let target = world.layout();
     world.advisories();
-    let file = shown(&world.path("report.json"));
+    let path = world.path("report.json");
+    let file = shown(&path);
     let to_file = format!("json={file}");
     let ended = world.run(&["scan", &target, "-o", "table", "-o", &to_file]);
     assert_eq!(ended.code, Some(2), "{}", ended.stderr);
     assert!(ended.stdout.contains("CVE-2018-18074"), "{}", ended.stdout);
-    let written = std::fs::read_to_string(&file).expect("the report is written");
+    let written = read_text_bounded(&path, 1 << 20).expect("the report is written");
     assert!(
         written.contains(r#""schema": "tidewaiter.report/1""#),
         "{written}"

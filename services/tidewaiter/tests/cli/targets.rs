@@ -1,3 +1,4 @@
+use chassis::files::read_bounded;
 use serde_json::Value;
 use testkit::{
     Compression, ImageBuilder, LayerBuilder, RegistryOptions, RegistryServer, debian_layer, index,
@@ -13,7 +14,7 @@ fn every_kind_of_target_has_the_same_packages() {
     assert!(expected.contains(&"requests".to_owned()), "{expected:?}");
     let archive = world.path("image.tar");
     vulnerable().write_docker_archive(&archive, "example.org/app:1");
-    let bytes = std::fs::read(&archive).expect("it was written");
+    let bytes = read_bounded(&archive, 1 << 24).expect("it was written");
     let packed = LayerBuilder::new().raw(&bytes).without_end();
     let packed = packed.compression(Compression::Gzip).build().blob;
     let packed = world.write("image.tgz", packed);

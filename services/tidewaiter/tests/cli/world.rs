@@ -68,7 +68,7 @@ impl World {
     }
 
     /// Imports advisories: a critical one with a fix, for `requests` before 2.20.0, and feeds that
-    /// cover Debian and PyPI whole.
+    /// cover Debian and `PyPI` whole.
     pub(crate) fn advisories(&self) {
         let record = |ecosystem: &str, package: &str, id: &str| {
             json!({

@@ -1,5 +1,6 @@
 use std::io::Read as _;
 
+use chassis::files::read_bounded;
 use model::Digest;
 use proptest::prelude::*;
 use testkit::{Compression, ImageBuilder, LayerBuilder, debian_layer_of, temp_dir};
@@ -101,7 +102,7 @@ async fn a_compressed_archive_is_the_same_image() {
     let (cx, dir) = (Cx::for_tests(), temp_dir());
     let plain = dir.path().join("image.tar");
     image().write_docker_archive(&plain, "app:v1");
-    let bytes = std::fs::read(&plain).unwrap();
+    let bytes = read_bounded(&plain, 1 << 20).unwrap();
     let mut digests = Vec::new();
     for (name, bytes) in [
         ("plain", bytes.clone()),
@@ -168,7 +169,7 @@ fn packed(bytes: &[u8], compression: Compression) -> Vec<u8> {
 fn image_bytes(dir: &Path) -> Vec<u8> {
     let path = dir.join("plain.tar");
     image().write_docker_archive(&path, "app:v1");
-    std::fs::read(&path).unwrap()
+    read_bounded(&path, 1 << 20).unwrap()
 }
 
 async fn refused(archive: &LayerBuilder) -> String {

@@ -73,7 +73,7 @@ pub(super) async fn find(
     reference: &ImageRef,
     platforms: &Platforms,
 ) -> Result<Option<(Arc<dyn Source>, Wanted)>, OciError> {
-    let client = asked.build(asked.client().http2_prior_knowledge())?;
+    let client = super::build(asked.client().http2_prior_knowledge())?;
     let request = GetImageRequest {
         name: reference.to_string(),
     };

@@ -24,7 +24,7 @@ impl Asked<'_> {
         reference: &ImageRef,
         platforms: &Platforms,
     ) -> Result<Option<(Arc<dyn Source>, Wanted)>, OciError> {
-        let client = self.build(self.client())?;
+        let client = super::build(self.client())?;
         let name = reference.to_string();
         let mut url = url(&name)?;
         if let Platforms::Only(platform) = platforms {

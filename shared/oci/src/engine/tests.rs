@@ -7,6 +7,7 @@ use axum::{
     http::{HeaderMap, Response},
     routing::{get, post},
 };
+use chassis::files::read_bounded;
 use model::Digest;
 use prost::Message;
 use testkit::{Artifact, ImageBuilder, TempDir, clean_image, debian_layer, index, temp_dir};
@@ -58,7 +59,7 @@ fn docker() -> Router {
                 let dir = temp_dir();
                 let path = dir.path().join("image.tar");
                 clean_image().write_docker_archive(&path, "example.org/app:1");
-                (200, std::fs::read(path).unwrap())
+                (200, read_bounded(&path, 1 << 20).unwrap())
             }
             "example.org/broken:1/get" => (500, br#"{"message": "disk\nfull"}"#.to_vec()),
             "example.org/none:1/get" => (200, b"no image at all, but bytes".repeat(50)),
@@ -242,7 +243,7 @@ fn contents() -> Contents {
     for blob in std::fs::read_dir(dir.path().join("blobs/sha256")).unwrap() {
         let path = blob.unwrap().path();
         let name = format!("sha256:{}", path.file_name().unwrap().to_string_lossy());
-        blobs.insert(name, std::fs::read(path).unwrap());
+        blobs.insert(name, read_bounded(&path, 1 << 20).unwrap());
     }
     Contents {
         blobs: Arc::new(blobs),

@@ -1,5 +1,6 @@
 use std::io::Read as _;
 
+use chassis::files::read_bounded;
 use testkit::{Artifact, ImageBuilder, Poison, clean_image, debian_layer, index, temp_dir};
 
 use super::*;
@@ -117,14 +118,14 @@ async fn what_is_no_regular_file_is_never_opened() {
 fn archive_of(dir: &Path) -> testkit::LayerBuilder {
     let mut archive = testkit::LayerBuilder::new();
     for name in ["oci-layout", "index.json"] {
-        archive = archive.file(name, std::fs::read(dir.join(name)).unwrap());
+        archive = archive.file(name, read_bounded(&dir.join(name), 1 << 20).unwrap());
     }
     for blob in std::fs::read_dir(dir.join("blobs/sha256")).unwrap() {
         let path = blob.unwrap().path();
         let name = path.file_name().unwrap().to_string_lossy();
         archive = archive.file(
             &format!("blobs/sha256/{name}"),
-            std::fs::read(&path).unwrap(),
+            read_bounded(&path, 1 << 20).unwrap(),
         );
     }
     archive

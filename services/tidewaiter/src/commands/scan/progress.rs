@@ -166,7 +166,7 @@ impl Layers {
                     Some(total) => bars.insert_before(total, bar),
                     None => bars.add(bar),
                 };
-                bar.set_prefix(blob.digest.short().to_string());
+                bar.set_prefix(blob.digest.short());
                 bar.set_message("reading");
                 Some(bar)
             }

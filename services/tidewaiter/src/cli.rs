@@ -1,16 +1,19 @@
 //! What can be typed: commands, flags, help.
 
 pub(crate) mod events;
+pub(crate) mod hints;
 mod nats;
+mod scan;
 mod tokens;
 
 use std::{path::PathBuf, time::Duration};
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
-use model::{Platform, Severity};
+use model::Platform;
 
 use self::events::EventsCommand;
 pub(crate) use self::nats::{AccountsArgs, AgentName, NatsCommand, ProvisionArgs};
+pub(crate) use self::scan::{OutputTo, ScanArgs};
 pub(crate) use self::tokens::{TokenWanted, TokensCommand};
 
 /// Secures containers through their whole life: images before and after they enter a registry.
@@ -54,16 +57,7 @@ pub(crate) struct Global {
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {
     /// Scan images and judge them, without a server
-    #[command(after_help = "Targets:
-  debian:12, registry.example/team/app@sha256:…    a registry
-  oci:DIR[:TAG], DIR with an oci-layout file       an OCI image layout
-  docker-archive:FILE, FILE.tar                    what `docker save` writes
-
-Examples:
-  tidewaiter scan debian:12
-  tidewaiter scan --format json --output report.json registry.example/app:1.0
-  tidewaiter scan --fail-on high --platform linux/arm64 registry.example/app:1.0
-  tidewaiter scan --policy policy.yaml oci:./build/image")]
+    #[command(after_help = scan::HELP)]
     Scan(ScanArgs),
     /// Run the control plane: all roles in one process, or those that are named
     #[command(after_help = "Examples:
@@ -113,47 +107,42 @@ A process with named roles makes no streams: `tidewaiter nats provision` does, a
 
 Exit codes: 0 ready, 1 not ready or no answer.")]
     Health(HealthArgs),
-}
+    /// The configuration: show it, and where each value comes from
+    #[command(subcommand)]
+    Config(ConfigCommand),
+    /// See what works here, what is missing, and how to mend it
+    #[command(after_help = "Examples:
+  tidewaiter doctor
+  tidewaiter doctor registry.example:5000 docker.io
+  tidewaiter doctor --server http://127.0.0.1:8080
 
-/// Flags of `scan`.
-#[derive(Debug, Args)]
-pub(crate) struct ScanArgs {
-    /// Images to scan
-    #[arg(required = true, value_name = "TARGET")]
-    pub(crate) targets: Vec<String>,
-    /// Output format
-    #[arg(long, short, value_enum, default_value = "table")]
-    pub(crate) format: Format,
-    /// Write the report to a file instead of standard output
-    #[arg(long, short, value_name = "FILE")]
-    pub(crate) output: Option<PathBuf>,
-    /// Show only these severities; never changes the verdict
-    #[arg(long, value_delimiter = ',', value_name = "LEVELS")]
-    pub(crate) severity: Vec<Severity>,
-    /// Deny what has a vulnerability of this level or above (a word, or 5 to 1)
-    #[arg(long, value_name = "LEVEL")]
-    pub(crate) fail_on: Option<Severity>,
-    /// Exit code of a denial, instead of 2
-    #[arg(long, value_name = "N", default_value_t = crate::exit::Exit::DENY)]
-    pub(crate) exit_code: u8,
-    /// Exit with 0 where the verdict is `incomplete`
-    #[arg(long)]
-    pub(crate) allow_incomplete: bool,
-    /// The platform of a multi-platform image, or `all`
-    #[arg(long, value_name = "OS/ARCH", value_parser = platform)]
-    pub(crate) platform: Option<PlatformChoice>,
-    /// Policy file, instead of the built-in policy
-    #[arg(long, value_name = "FILE")]
-    pub(crate) policy: Option<PathBuf>,
-    /// Give up after this long, as `5m` or `90s`
-    #[arg(long, value_name = "DURATION", default_value = "10m", value_parser = duration)]
-    pub(crate) timeout: Duration,
-    /// Speak plain HTTP with this registry, as `registry.example:5000`; may be repeated
-    #[arg(long, value_name = "HOST")]
-    pub(crate) plain_http: Vec<String>,
-    /// Where layers and advisories are cached, instead of the user's cache directory
-    #[arg(long, value_name = "DIR", env = "TIDEWAITER_CACHE_DIR")]
-    pub(crate) cache_dir: Option<PathBuf>,
+Exit codes: 0 nothing is broken, 1 something is.")]
+    Doctor(DoctorArgs),
+    /// Write completions for a shell
+    #[command(after_help = "Examples:
+  tidewaiter completions bash > /usr/share/bash-completion/completions/tidewaiter
+  tidewaiter completions zsh > ~/.zfunc/_tidewaiter
+  tidewaiter completions fish > ~/.config/fish/completions/tidewaiter.fish")]
+    Completions {
+        /// The shell
+        #[arg(value_enum)]
+        shell: clap_complete::Shell,
+    },
+    /// Write the manual
+    #[command(after_help = "Examples:
+  tidewaiter man | man -l -
+  tidewaiter man --dir /usr/local/share/man/man1     one page per command")]
+    Man {
+        /// Write one page per command into this directory, instead of the first to standard output
+        #[arg(long, value_name = "DIR")]
+        dir: Option<PathBuf>,
+    },
+    /// Show the version, and of what
+    Version {
+        /// As JSON
+        #[arg(long)]
+        json: bool,
+    },
 }
 
 /// Flags of `serve`.
@@ -376,6 +365,46 @@ pub(crate) struct CheckArgs {
 pub(crate) struct StatusArgs {
     #[command(flatten)]
     pub(crate) server: Server,
+    /// Output format
+    #[arg(long, short, value_enum, default_value = "table")]
+    pub(crate) format: Format,
+}
+
+/// Commands of `config`.
+#[derive(Debug, Subcommand)]
+pub(crate) enum ConfigCommand {
+    /// Show every setting with its value, and whether a default, the file, the environment or a flag
+    /// gives it
+    #[command(after_help = "Examples:
+  tidewaiter config show
+  tidewaiter config show --config tidewaiter.yaml --given
+  tidewaiter config show --data-dir /srv/tidewaiter     what `serve` would see")]
+    Show {
+        /// Only what is not the default
+        #[arg(long)]
+        given: bool,
+        /// Output format
+        #[arg(long, short, value_enum, default_value = "table")]
+        format: Format,
+        #[command(flatten)]
+        serve: Box<ServeArgs>,
+    },
+}
+
+/// Flags of `doctor`.
+#[derive(Debug, Args)]
+pub(crate) struct DoctorArgs {
+    /// Registries to try; `docker.io` where none is named
+    #[arg(value_name = "HOST")]
+    pub(crate) registries: Vec<String>,
+    #[command(flatten)]
+    pub(crate) server: OptionalServer,
+    /// Speak plain HTTP with this registry, as `registry.example:5000`; may be repeated
+    #[arg(long, value_name = "HOST")]
+    pub(crate) plain_http: Vec<String>,
+    /// Where layers and advisories are cached, instead of the user's cache directory
+    #[arg(long, value_name = "DIR", env = "TIDEWAITER_CACHE_DIR")]
+    pub(crate) cache_dir: Option<PathBuf>,
     /// Output format
     #[arg(long, short, value_enum, default_value = "table")]
     pub(crate) format: Format,

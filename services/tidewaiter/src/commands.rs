@@ -1,11 +1,14 @@
 //! The commands, one file each.
 
 mod check;
+mod config;
 mod db;
 mod dlq;
+mod doctor;
 mod events;
 mod health;
 mod images;
+mod manual;
 mod nats;
 mod policy;
 mod scan;
@@ -31,23 +34,29 @@ const STRAGGLERS: Duration = Duration::from_millis(200);
 
 /// Runs a command to its end.
 pub(crate) fn run(cli: Cli) -> anyhow::Result<Exit> {
-    let config = Config::load(&cli.global)?;
+    let Cli { global, command } = cli;
+    // Not every command needs one, and `doctor` says what is wrong with it.
+    let config = Config::load(&global);
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .enable_all()
         .build()
         .context("starting the runtime")?;
-    let global = cli.global;
     let outcome = runtime.block_on(async move {
-        match cli.command {
-            Command::Scan(args) => scan::run(config, &global, args).await,
-            Command::Serve(args) => serve::run(config, args).await,
-            Command::Db(command) => db::run(config, &global, command).await,
+        match command {
+            Command::Scan(args) => scan::run(config?, &global, args).await,
+            Command::Serve(args) => serve::run(config?, args).await,
+            Command::Db(command) => db::run(config?, &global, command).await,
             Command::Policy(command) => policy::run(command).await,
-            Command::Dlq(command) => dlq::run(config, command).await,
-            Command::Events(command) => events::run(config, &global, command).await,
-            Command::Nats(command) => nats::run(config, command).await,
+            Command::Dlq(command) => dlq::run(config?, command).await,
             Command::Images(args) => images::run(args).await,
             Command::Check(args) => check::run(args).await,
+            Command::Config(command) => config::run(&global, command),
+            Command::Doctor(args) => doctor::run(config, args).await,
+            Command::Completions { shell } => manual::completions(shell),
+            Command::Man { dir } => manual::man(dir.as_deref()),
+            Command::Version { json } => manual::version(json),
+            Command::Events(command) => events::run(config?, &global, command).await,
+            Command::Nats(command) => nats::run(config?, command).await,
             Command::Status(args) => status::run(args).await,
             Command::Tokens(command) => tokens::run(command).await,
             Command::Health(args) => health::run(args).await,

@@ -62,6 +62,12 @@ impl Config {
         Ok(config)
     }
 
+    /// The settings of file and environment, and which of them gives each.
+    pub(crate) fn explain(global: &Global) -> anyhow::Result<Vec<chassis::config::Setting>> {
+        chassis::config::explain::<Self>(global.config.as_deref(), "TIDEWAITER")
+            .context("reading the configuration")
+    }
+
     /// Applies the flags of `serve`, and tells every role its place below the data directory.
     pub(crate) fn for_serve(mut self, args: &ServeArgs) -> Self {
         if let Some(dir) = &args.data_dir {

@@ -7,6 +7,7 @@
 //! It holds no logic of its own beyond wiring: a rule about images belongs in the crate that owns it.
 //! A new command is one file in `commands/` and one variant in [`cli::Command`].
 
+mod advice;
 mod api;
 mod broker;
 mod cli;
@@ -17,6 +18,7 @@ mod exit;
 mod paths;
 mod roles;
 mod sources;
+mod terminal;
 mod tokens;
 
 use std::{io::Write as _, process::ExitCode};
@@ -35,6 +37,9 @@ fn main() -> ExitCode {
             );
             // Nothing can be done where not even the terminal takes the message.
             drop(error.print());
+            if let Some(hint) = cli::hints::of(&error) {
+                complain(&format!("\n  hint: {hint}"));
+            }
             return if shown {
                 Exit::Ok.into()
             } else {
@@ -46,7 +51,7 @@ fn main() -> ExitCode {
     match outcome {
         Ok(Ok(exit)) => exit.into(),
         Ok(Err(error)) => {
-            complain(&format!("error: {error:#}"));
+            advice::complain(&error);
             Exit::of(&error).into()
         }
         // The panic has printed itself.

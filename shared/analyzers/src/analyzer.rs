@@ -6,7 +6,7 @@ use archive::{Entry, Limits};
 use model::{AnalyzerId, Digest, FoundFinding, FoundOs, FoundPackage, Gap, GapCode, Hides, Owned};
 use serde::{Deserialize, Serialize};
 
-use crate::{ANALYZERS, File};
+use crate::{ANALYZERS, File, Skip};
 
 /// About what a result takes beside its texts.
 const FIXED_BYTES: usize = 250;
@@ -56,10 +56,13 @@ pub enum Wanted {
     Together(String),
 }
 
-/// What analyzers are configured with; it is part of their ids. None of them has a setting so far.
+/// What analyzers are configured with; it is part of their ids.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
-pub struct Config {}
+pub struct Config {
+    /// What none of them looks into.
+    pub skip: Skip,
+}
 
 /// What an analyzer found in the files of one call, within a bound on its memory.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -90,7 +93,10 @@ pub enum Malformed {
 }
 
 /// Analyzers that run in one pass.
-pub struct Analyzers(Vec<Box<dyn Analyzer>>);
+pub struct Analyzers {
+    list: Vec<Box<dyn Analyzer>>,
+    skip: Skip,
+}
 
 /// The id of an analyzer under a configuration and limits.
 pub fn analyzer_id(
@@ -300,22 +306,28 @@ impl Malformed {
 impl Analyzers {
     /// All of [`ANALYZERS`].
     pub fn all(config: &Config, limits: &Limits) -> Self {
-        Self(ANALYZERS.iter().map(|make| make(config, limits)).collect())
+        Self {
+            list: ANALYZERS.iter().map(|make| make(config, limits)).collect(),
+            skip: config.skip.clone(),
+        }
     }
 
     /// None; a pass still makes the `entries` section.
-    pub const fn none() -> Self {
-        Self(Vec::new())
+    pub fn none() -> Self {
+        Self {
+            list: Vec::new(),
+            skip: Skip::default(),
+        }
     }
 
     /// Adds one that lives elsewhere.
     pub fn push(&mut self, analyzer: Box<dyn Analyzer>) {
-        self.0.push(analyzer);
+        self.list.push(analyzer);
     }
 
     /// Their ids, in order.
     pub fn ids(&self) -> Vec<AnalyzerId> {
-        self.0
+        self.list
             .iter()
             .map(|analyzer| analyzer.id().clone())
             .collect()
@@ -323,24 +335,25 @@ impl Analyzers {
 
     /// Keeps those with the given ids, for a layer whose other sections are known already.
     #[must_use]
-    pub fn subset(self, ids: &[AnalyzerId]) -> Self {
-        Self(
-            self.0
-                .into_iter()
-                .filter(|analyzer| ids.contains(analyzer.id()))
-                .collect(),
-        )
+    pub fn subset(mut self, ids: &[AnalyzerId]) -> Self {
+        self.list.retain(|analyzer| ids.contains(analyzer.id()));
+        self
     }
 
     pub(crate) fn as_slice(&self) -> &[Box<dyn Analyzer>] {
-        &self.0
+        &self.list
+    }
+
+    /// Whether nobody is to look into a file.
+    pub(crate) fn skips(&self, path: &str) -> bool {
+        self.skip.file(path)
     }
 }
 
 impl fmt::Debug for Analyzers {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_list()
-            .entries(self.0.iter().map(|analyzer| &analyzer.id().name))
+            .entries(self.list.iter().map(|analyzer| &analyzer.id().name))
             .finish()
     }
 }

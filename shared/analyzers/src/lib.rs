@@ -44,7 +44,8 @@
 //! What it does not do: it knows no advisory and no policy, resolves no name over the network, and
 //! is never asynchronous. Files that an image only *could* install (lock files) are not read, nor is
 //! a package that `node_modules` reaches only by a link to a directory elsewhere, as npm's workspaces
-//! do with the code of the image itself. A record that is a link and was not read is a gap.
+//! do with the code of the image itself. A record that is a link and was not read is a gap. What
+//! [`Skip`] names is listed and not looked into.
 //!
 //! To add an analyzer: a file with a unit-like struct and [`Analyzer`], one line in [`ANALYZERS`],
 //! a row above, `testdata/NAME/` with a good and a broken case, and a line in `testdata/versions`.
@@ -87,6 +88,7 @@ mod read;
 mod real_images;
 mod rpm;
 mod setuid;
+mod skip;
 mod stanza;
 mod zip;
 
@@ -99,6 +101,7 @@ pub use self::{
     coalesce::{PreparedLayer, Subject, coalesce, coalesce_prepared},
     file::File,
     read::{LayerBlob, LayerRead, read_layer},
+    skip::{PathGlob, PathGlobError, Skip},
 };
 
 /// Makes an analyzer for a configuration and limits.

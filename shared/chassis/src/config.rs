@@ -5,10 +5,12 @@
 //! that `TIDEWAITER_PORT`, which Kubernetes sets for a service of that name, does no harm.
 
 mod environment;
+mod explain;
 #[cfg(test)]
 mod tests;
 
 use std::{
+    ffi::OsString,
     fmt, io,
     path::{Path, PathBuf},
 };
@@ -17,6 +19,7 @@ use serde::{Serialize, de::DeserializeOwned};
 use serde_json::Value;
 
 use self::environment::Override;
+pub use self::explain::{Setting, explain, leaves};
 use crate::files;
 
 const FILE_BYTES_MAX: u64 = 4 * 1024 * 1024;
@@ -74,9 +77,16 @@ pub fn load<T>(file: Option<&Path>, prefix: &str) -> Result<T, ConfigError>
 where
     T: DeserializeOwned + Serialize + Default,
 {
-    let variables = std::env::vars_os()
-        .filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)));
-    load_from(file, prefix, variables)
+    load_from(file, prefix, variables())
+}
+
+/// The environment, as far as it is text.
+fn variables() -> impl Iterator<Item = (String, String)> + Clone {
+    let text = |(name, value): (OsString, OsString)| {
+        Some((name.into_string().ok()?, value.into_string().ok()?))
+    };
+    let all: Vec<_> = std::env::vars_os().filter_map(text).collect();
+    all.into_iter()
 }
 
 /// The environment variable `name`, if it is set, is text and is not empty.

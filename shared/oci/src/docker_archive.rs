@@ -4,29 +4,20 @@
 //! links to each other. So the layers are hashed where they lie, and an OCI manifest is written for
 //! the image: the same archive always gives the same digest.
 
-mod index;
 mod packed;
 #[cfg(test)]
 mod tests;
 
-use std::{
-    fs::File,
-    path::{Path, PathBuf},
-    sync::Arc,
-};
+use std::{path::Path, sync::Arc};
 
 use chassis::Cx;
 use futures::future::BoxFuture;
 
-use self::{
-    index::Index,
-    packed::{Packed, Unpacked},
-};
+use self::packed::{Packed, Unpacked};
 use crate::{
-    Limits, OciError,
-    layout::open_file,
-    reader::RangeReader,
+    Limits, OciError, resolve,
     source::{BlobReader, Descriptor, Image, Resolved, Source, Wanted},
+    tarball::Tarball,
 };
 
 /// A tar file with `manifest.json`.
@@ -39,8 +30,7 @@ pub struct DockerArchive {
 /// An open archive with its table of contents.
 #[derive(Debug)]
 struct Archive {
-    path: PathBuf,
-    file: Arc<File>,
+    tarball: Tarball,
     limits: Limits,
     images: Vec<Packed>,
 }
@@ -50,14 +40,23 @@ struct Archive {
 impl DockerArchive {
     /// Opens an archive and reads its table of contents.
     pub async fn open(cx: &Cx, path: &Path) -> Result<Self, OciError> {
-        let path = path.to_owned();
+        let (path, limits, inner) = (path.to_owned(), Limits::default(), cx.clone());
         let archive = cx
-            .blocking(move || Archive::open(path, Limits::default()))
+            .blocking(move || Archive::new(Tarball::open(&inner, &path, &limits)?, limits))
             .await??;
-        Ok(Self {
+        Ok(Self::of(cx, archive))
+    }
+
+    /// The archive in a tar file that is open already.
+    pub(crate) fn in_tarball(cx: &Cx, tarball: Tarball) -> Result<Self, OciError> {
+        Ok(Self::of(cx, Archive::new(tarball, Limits::default())?))
+    }
+
+    fn of(cx: &Cx, archive: Archive) -> Self {
+        Self {
             cx: cx.clone(),
             archive: Arc::new(archive),
-        })
+        }
     }
 
     /// Does something with the archive on a blocking thread.
@@ -98,13 +97,10 @@ impl Source for DockerArchive {
 // === impl Archive ===
 
 impl Archive {
-    fn open(path: PathBuf, limits: Limits) -> Result<Self, OciError> {
-        let file = open_file(&path)?;
-        let index = Index::read(&file, &path, &limits)?;
-        let images = packed::read_images(&file, &index, &path, &limits)?;
+    fn new(tarball: Tarball, limits: Limits) -> Result<Self, OciError> {
+        let images = packed::read_images(&tarball, &limits)?;
         Ok(Self {
-            path,
-            file: Arc::new(file),
+            tarball,
             limits,
             images,
         })
@@ -114,8 +110,10 @@ impl Archive {
         let packed = self.find(cx, wanted)?;
         let name = wanted.tag.as_ref().or(packed.names.first());
         let name = name.map(|name| format!(":{name}")).unwrap_or_default();
-        let reference = format!("docker-archive:{}{name}", self.path.display());
-        Ok(self.unpacked(cx, packed)?.image(reference))
+        let reference = format!("docker-archive:{}{name}", self.tarball.name);
+        let image = self.unpacked(cx, packed)?.image(reference);
+        resolve::check_platform(&image, &wanted.platforms)?;
+        Ok(image)
     }
 
     /// The image with that digest or name, or the only one.
@@ -145,7 +143,7 @@ impl Archive {
         if let Some(unpacked) = packed.unpacked.get() {
             return Ok(unpacked);
         }
-        let unpacked = packed.unpack(cx, &self.file, &self.path, &self.limits)?;
+        let unpacked = packed.unpack(cx, &self.tarball, &self.limits)?;
         Ok(packed.unpacked.get_or_init(|| unpacked))
     }
 
@@ -161,12 +159,7 @@ impl Archive {
             }
         }
         let span = span.ok_or_else(|| self.not_found(blob.digest.to_string()))?;
-        let length = span.length.min(blob.size.saturating_add(1));
-        Ok(Box::new(RangeReader::new(
-            Arc::clone(&self.file),
-            span.at,
-            length,
-        )))
+        Ok(self.tarball.stream(span, blob.size.saturating_add(1)))
     }
 
     fn not_found(&self, what: String) -> OciError {
@@ -177,7 +170,7 @@ impl Archive {
         let names = names.take(20).collect::<Vec<_>>().join(", ");
         OciError::NotFound {
             what,
-            place: format!("`{}`, which has: {names}", self.path.display()),
+            place: format!("`{}`, which has: {names}", self.tarball.name),
         }
     }
 }

@@ -1,6 +1,8 @@
-//! An OCI image layout in a directory (OCI image-spec, "Image Layout").
+//! An OCI image layout (OCI image-spec, "Image Layout"): in a directory, or in a tar file, as
+//! `skopeo copy … oci-archive:` and `docker buildx build --output type=oci` write it.
 
 use std::{
+    fmt,
     fs::File,
     io::{self, Read as _},
     path::{Path, PathBuf},
@@ -17,15 +19,23 @@ use crate::{
     reader::RangeReader,
     resolve::{self, Documents, Fetched},
     source::{BlobReader, Descriptor, Resolved, Source, Wanted, verify},
+    tarball::Tarball,
 };
 
-/// A directory with `oci-layout`, `index.json` and `blobs/`.
+/// `oci-layout`, `index.json` and `blobs/`, in a directory or a tar file.
 #[derive(Debug)]
 pub struct OciLayout {
     cx: Cx,
-    dir: PathBuf,
+    files: Files,
     limits: Limits,
     index: Vec<u8>,
+}
+
+/// Where the files of a layout are.
+#[derive(Clone, Debug)]
+enum Files {
+    Directory(PathBuf),
+    Tarball(Arc<Tarball>),
 }
 
 /// What `index.json` says of the image that is wanted.
@@ -39,19 +49,34 @@ enum Root {
 // === impl OciLayout ===
 
 impl OciLayout {
-    /// Opens a layout and reads its index.
+    /// Opens the layout in a directory and reads its index.
     pub async fn open(cx: &Cx, dir: &Path) -> Result<Self, OciError> {
+        let (files, inner) = (Files::Directory(dir.to_owned()), cx.clone());
+        cx.blocking(move || Self::of(&inner, files)).await?
+    }
+
+    /// Opens the layout in a tar file.
+    pub async fn open_archive(cx: &Cx, path: &Path) -> Result<Self, OciError> {
+        let (path, inner) = (path.to_owned(), cx.clone());
+        cx.blocking(move || {
+            let tarball = Tarball::open(&inner, &path, &Limits::default())?;
+            Self::in_tarball(&inner, tarball)
+        })
+        .await?
+    }
+
+    /// The layout in a tar file that is open already.
+    pub(crate) fn in_tarball(cx: &Cx, tarball: Tarball) -> Result<Self, OciError> {
+        Self::of(cx, Files::Tarball(Arc::new(tarball)))
+    }
+
+    fn of(cx: &Cx, files: Files) -> Result<Self, OciError> {
         let limits = Limits::default();
-        let (at, bytes_max) = (dir.to_owned(), limits.manifest_bytes_max);
-        let index = cx
-            .blocking(move || {
-                read_file(&at.join("oci-layout"), bytes_max)?;
-                read_file(&at.join("index.json"), bytes_max)
-            })
-            .await??;
+        files.read("oci-layout", limits.manifest_bytes_max)?;
+        let index = files.read("index.json", limits.manifest_bytes_max)?;
         Ok(Self {
             cx: cx.clone(),
-            dir: dir.to_owned(),
+            files,
             limits,
             index,
         })
@@ -64,7 +89,7 @@ impl OciLayout {
         let digest = Digest::of(&self.index);
         let Document::Index(entries) = Document::parse(&self.index, None, digest, &self.limits)?
         else {
-            let what = format!("`{}`", self.dir.join("index.json").display());
+            let what = format!("`index.json` of `{}`", self.files);
             return Err(OciError::malformed(what, "it is not an index"));
         };
         let entry = match &wanted.tag {
@@ -84,19 +109,15 @@ impl OciLayout {
                     .tag
                     .clone()
                     .unwrap_or_else(|| "an image without a name".to_owned()),
-                place: format!("`{}`, which has: {}", self.dir.display(), names(&entries)),
+                place: format!("`{}`, which has: {}", self.files, names(&entries)),
             })
     }
 
-    fn blob_path(&self, digest: Digest) -> PathBuf {
-        self.dir.join("blobs").join("sha256").join(digest.hex())
-    }
-
     async fn read(&self, digest: Digest, bytes_max: u64) -> Result<Vec<u8>, OciError> {
-        let path = self.blob_path(digest);
+        let files = self.files.clone();
         let bytes = self
             .cx
-            .blocking(move || read_file(&path, bytes_max))
+            .blocking(move || files.read(&blob_path(digest), bytes_max))
             .await??;
         verify(bytes, digest, &format!("blob `{digest}`"))
     }
@@ -116,7 +137,7 @@ impl Source for OciLayout {
                     }
                 }
             };
-            let reference = format!("oci:{}{}", self.dir.display(), wanted.name());
+            let reference = format!("{}{}", self.files.reference(), wanted.name());
             resolve::follow(self, wanted, reference, root).await
         })
     }
@@ -126,10 +147,11 @@ impl Source for OciLayout {
         _repository: &'a str,
         blob: &'a Descriptor,
     ) -> BoxFuture<'a, Result<BlobReader, OciError>> {
-        let (path, limit) = (self.blob_path(blob.digest), blob.size.saturating_add(1));
+        let (files, path) = (self.files.clone(), blob_path(blob.digest));
+        let limit = blob.size.saturating_add(1);
         Box::pin(async move {
-            let file = self.cx.blocking(move || open_file(&path)).await??;
-            Ok(Box::new(RangeReader::new(Arc::new(file), 0, limit)) as BlobReader)
+            let opened = self.cx.blocking(move || files.stream(&path, limit));
+            opened.await?
         })
     }
 }
@@ -161,6 +183,60 @@ impl Documents for OciLayout {
     fn limits(&self) -> &Limits {
         &self.limits
     }
+}
+
+// === impl Files ===
+
+impl Files {
+    fn read(&self, path: &str, bytes_max: u64) -> Result<Vec<u8>, OciError> {
+        match self {
+            Self::Directory(dir) => read_file(&dir.join(path), bytes_max),
+            Self::Tarball(tarball) => {
+                let span = tarball.find(path).ok_or_else(|| self.missing(path))?;
+                tarball.read(span, bytes_max)
+            }
+        }
+    }
+
+    fn stream(&self, path: &str, bytes_max: u64) -> Result<BlobReader, OciError> {
+        match self {
+            Self::Directory(dir) => {
+                let file = Arc::new(open_file(&dir.join(path))?);
+                Ok(Box::new(RangeReader::new(file, 0, bytes_max)))
+            }
+            Self::Tarball(tarball) => {
+                let span = tarball.find(path).ok_or_else(|| self.missing(path))?;
+                Ok(tarball.stream(span, bytes_max))
+            }
+        }
+    }
+
+    fn missing(&self, path: &str) -> OciError {
+        OciError::NotFound {
+            what: path.to_owned(),
+            place: format!("`{self}`"),
+        }
+    }
+
+    fn reference(&self) -> String {
+        match self {
+            Self::Directory(dir) => format!("oci:{}", dir.display()),
+            Self::Tarball(tarball) => format!("oci-archive:{}", tarball.name),
+        }
+    }
+}
+
+impl fmt::Display for Files {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Directory(dir) => dir.display().fmt(f),
+            Self::Tarball(tarball) => tarball.name.fmt(f),
+        }
+    }
+}
+
+fn blob_path(digest: Digest) -> String {
+    format!("blobs/sha256/{}", digest.hex())
 }
 
 fn names(entries: &[IndexEntry]) -> String {

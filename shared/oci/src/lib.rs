@@ -1,5 +1,5 @@
-//! Images where they lie: registries, OCI layouts and docker archives, as manifests and as blobs
-//! that can be read.
+//! Images where they lie: registries, OCI layouts, archives, container engines and directories, as
+//! manifests and as blobs that can be read.
 //!
 //! The decision that shapes it: one small trait, [`Source`], with two methods. `resolve` goes from a
 //! tag to images and reads everything small (indexes, manifests, configs) with a bound on each;
@@ -19,8 +19,9 @@
 //! wait (see [`OciError::is_transient`] and [`OciError::retry_after`]). Mirrors are asked first, and
 //! believed only what a digest proves.
 //!
-//! It does not look into layers, keeps nothing by itself (a [`DocumentStore`] may be given, for what
-//! has a digest), and never contacts an address that a manifest names.
+//! It does not look into layers, and never contacts an address that a manifest names. It keeps
+//! nothing by itself (a [`DocumentStore`] may be given, for what has a digest) but archives that come
+//! compressed or from an engine, in files without a name.
 //!
 //! To add a source: a file with a type that implements [`Source`], a variant of [`Location`], and a
 //! line in [`open`].
@@ -37,9 +38,11 @@
 
 mod base64;
 mod config;
+mod directory;
 mod docker_archive;
 mod docker_config;
 mod documents;
+mod engine;
 mod error;
 mod kept;
 mod keys;
@@ -53,17 +56,20 @@ mod reader;
 mod registry;
 mod resolve;
 mod source;
+mod tarball;
 
 pub use self::{
+    directory::{Directory, Skip},
     docker_archive::DockerArchive,
     docker_config::DockerConfig,
     documents::{Document, DocumentName, DocumentStore},
+    engine::Engines,
     error::OciError,
     kept::Kept,
     layout::OciLayout,
     limits::Limits,
-    location::{Location, LocationError},
-    open::open,
+    location::{ArchiveKind, Engine, Location, LocationError},
+    open::{Opened, Opening, open},
     registry::{
         ClientCertificate, Credentials, Login, Mirror, Pace, Page, Registry, RegistryConfig,
         USER_AGENT,

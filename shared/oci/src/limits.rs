@@ -22,14 +22,27 @@ pub struct Limits {
     pub layers_max: usize,
     /// Steps of a config's history; what is beyond is dropped.
     pub history_max: usize,
-    /// Entries of a docker-archive.
+    /// Entries of a tar file with an image.
     pub archive_entries_max: usize,
-    /// Bytes of a docker-archive: its layers are hashed before the first one is scanned.
+    /// Bytes of a tar file with an image: layers of Docker's are hashed before the first one is scanned.
     pub archive_bytes_max: u64,
+    /// Bytes of an archive that is unpacked into a file without a name, because it came compressed
+    /// or from an engine.
+    pub unpacked_bytes_max: u64,
+    /// Files of a directory that is looked at as a layer.
+    pub directory_entries_max: usize,
+    /// Bytes of one file of a directory; a larger one is a gap.
+    pub directory_file_bytes_max: u64,
+    /// Bytes of all paths and link targets of a directory.
+    pub directory_name_bytes_max: usize,
+    /// Files of a directory that could not be read and are named; further ones are counted.
+    pub directory_gaps_max: usize,
     /// Time to connect.
     pub connect_timeout: Duration,
     /// Time without a single byte.
     pub idle_timeout: Duration,
+    /// Time without a single byte of a container engine, which packs an image before it sends it.
+    pub engine_idle_timeout: Duration,
     /// Time for a whole manifest, config or token.
     pub request_timeout: Duration,
     /// How often a request is tried again that failed in a way that may pass.
@@ -62,8 +75,14 @@ impl Default for Limits {
             history_max: 4000,
             archive_entries_max: 100_000,
             archive_bytes_max: 256 << 30,
+            unpacked_bytes_max: 64 << 30,
+            directory_entries_max: 1_000_000,
+            directory_file_bytes_max: 8 << 30,
+            directory_name_bytes_max: 256 << 20,
+            directory_gaps_max: 100,
             connect_timeout: Duration::from_secs(10),
             idle_timeout: Duration::from_secs(30),
+            engine_idle_timeout: Duration::from_mins(5),
             request_timeout: Duration::from_mins(1),
             retries_max: 4,
             retry_wait: Duration::from_millis(250),

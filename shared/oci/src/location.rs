@@ -9,17 +9,40 @@ use model::{Digest, ImageRef, ImageRefError};
 
 use crate::source::{Platforms, Wanted};
 
+/// Bytes of the text of a location.
+const TEXT_BYTES_MAX: usize = 4096;
+
+/// What files are called that are looked at as archives without a scheme.
+const ARCHIVE_NAMES: &[&str] = &[".tar", ".tar.gz", ".tgz", ".tar.zst"];
+
+/// Schemes of other scanners whose targets we do not read.
+const FOREIGN_SCHEMES: &[&str] = &["sbom", "purl", "cpe", "singularity", "file", "vm", "repo"];
+
 /// An image's place, as a person writes it.
 ///
 /// | text | place |
 /// |---|---|
-/// | `debian:12`, `registry.example/team/app@sha256:…`, `docker://debian` | registry |
-/// | `oci:DIR`, `oci:DIR:TAG`, `oci:DIR@sha256:…`, a directory with `oci-layout` | OCI layout |
-/// | `docker-archive:FILE`, `docker-archive:FILE:NAME`, an existing file `*.tar` | docker-archive |
+/// | `registry:NAME`, `docker://NAME` | a registry |
+/// | `docker:NAME`, `podman:NAME`, `containerd:NAME` | a container engine on this machine |
+/// | `oci:DIR`, `oci:DIR:TAG`, `oci:DIR@sha256:…`, a directory with `oci-layout` | an OCI layout |
+/// | `oci-archive:FILE[:TAG]` | an OCI layout in a tar file |
+/// | `docker-archive:FILE[:NAME]` | what `docker save` writes |
+/// | a file `*.tar`, `*.tar.gz`, `*.tgz`, `*.tar.zst` | one or the other, by what is in it |
+/// | `dir:DIR`, `rootfs:DIR`, another directory | a directory, as one layer |
+/// | `debian:12`, `registry.example/team/app@sha256:…` | a name: see [`Location::Name`] |
+///
+/// Archives may be compressed. What comes after `docker:`, `podman:`, `containerd:` and `registry:`
+/// is a name only if it could be no tag, for `docker:24` and `registry:2` are images themselves:
+/// `docker:app:latest` asks the engine.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Location {
+    /// A name that says nothing of the place: the engines on this machine are asked in the order
+    /// of [`Engine::ALL`], then the registry.
+    Name(ImageRef),
     /// An image in a registry.
     Registry(ImageRef),
+    /// An image in a container engine on this machine.
+    Engine(Engine, ImageRef),
     /// An OCI image layout in a directory.
     OciLayout {
         /// The directory.
@@ -29,13 +52,37 @@ pub enum Location {
         /// The digest of a manifest or index.
         digest: Option<Digest>,
     },
-    /// A tar file as `docker save` writes it.
-    DockerArchive {
+    /// A tar file with an image.
+    Archive {
         /// The file.
         file: PathBuf,
-        /// One of its `RepoTags`.
+        /// What is in it; `None` where that is to be seen.
+        kind: Option<ArchiveKind>,
+        /// One of its names.
         name: Option<String>,
     },
+    /// A directory that is looked at as the one layer of an image.
+    Directory(PathBuf),
+}
+
+/// A container engine that gives out its images on a socket.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Engine {
+    /// Docker.
+    Docker,
+    /// Podman.
+    Podman,
+    /// containerd.
+    Containerd,
+}
+
+/// What a tar file with an image is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ArchiveKind {
+    /// `docker save`, `skopeo copy … docker-archive:`.
+    Docker,
+    /// An OCI layout.
+    Oci,
 }
 
 /// The text does not say where an image is.
@@ -60,6 +107,11 @@ pub enum LocationError {
         /// Why.
         why: &'static str,
     },
+    /// A scheme of another scanner.
+    #[error(
+        "`{0}:` is no kind of target here; there are registry:, docker:, podman:, containerd:, oci:, oci-archive:, docker-archive:, dir: and rootfs:"
+    )]
+    Scheme(String),
 }
 
 // === impl Location ===
@@ -67,73 +119,128 @@ pub enum LocationError {
 impl Location {
     /// Reads a location. Looks at the file system to tell a path from a name.
     pub fn parse(text: &str) -> Result<Self, LocationError> {
-        if text.len() > 4096 {
+        if text.len() > TEXT_BYTES_MAX {
             let path: String = text.chars().take(100).collect();
             return Err(LocationError::Path {
                 path,
                 why: "is longer than 4096 bytes",
             });
         }
-        if let Some(rest) = text.strip_prefix("oci:") {
-            return Self::layout(rest);
+        if let Some((scheme, rest)) = text.split_once(':')
+            && let Some(location) = Self::with_scheme(scheme, rest)?
+        {
+            return Ok(location);
         }
-        if let Some(rest) = text.strip_prefix("docker-archive:") {
-            let (file, name) = split_existing(rest, Path::is_file);
-            return Ok(Self::DockerArchive { file, name });
+        match Self::at_path(text)? {
+            Some(location) => Ok(location),
+            None => Ok(Self::Name(text.parse()?)),
         }
-        let path = Path::new(text);
-        if path.is_dir() {
-            if path.join("oci-layout").is_file() {
-                return Ok(Self::OciLayout {
-                    dir: path.to_owned(),
-                    tag: None,
-                    digest: None,
-                });
-            }
-            if is_path(text) {
-                let why = "is a directory without a file `oci-layout`";
-                return Err(LocationError::Path {
-                    path: text.to_owned(),
-                    why,
-                });
-            }
-        }
-        if path.is_file() && path.extension().is_some_and(|extension| extension == "tar") {
-            return Ok(Self::DockerArchive {
-                file: path.to_owned(),
-                name: None,
-            });
-        }
-        if is_path(text) {
-            let why = "is neither a directory with `oci-layout` nor a file `*.tar`";
-            return Err(LocationError::Path {
-                path: text.to_owned(),
-                why,
-            });
-        }
-        Ok(Self::Registry(
-            text.strip_prefix("docker://").unwrap_or(text).parse()?,
-        ))
     }
 
     /// What to look up in the location's source.
     pub fn wanted(&self, platforms: Platforms) -> Wanted {
         let wanted = match self {
-            Self::Registry(reference) => Wanted::from(reference),
+            Self::Name(reference) | Self::Registry(reference) => Wanted::from(reference),
             Self::OciLayout { tag, digest, .. } => Wanted {
                 tag: tag.clone(),
                 digest: *digest,
                 ..Wanted::default()
             },
-            Self::DockerArchive { name, .. } => Wanted {
+            Self::Archive { name, .. } => Wanted {
                 tag: name.clone(),
                 ..Wanted::default()
             },
+            // An engine hands out one image, and a directory is one.
+            Self::Engine(..) | Self::Directory(_) => Wanted::default(),
         };
         Wanted {
             platforms,
             ..wanted
         }
+    }
+
+    /// A location that begins with a scheme; `None` where the text before the colon is none.
+    fn with_scheme(scheme: &str, rest: &str) -> Result<Option<Self>, LocationError> {
+        let archive = |kind| {
+            let (file, name) = split_existing(rest, Path::is_file);
+            let kind = Some(kind);
+            Self::Archive { file, kind, name }
+        };
+        Ok(Some(match scheme {
+            "oci" | "oci-dir" => Self::layout(rest)?,
+            "oci-archive" => archive(ArchiveKind::Oci),
+            "docker-archive" => archive(ArchiveKind::Docker),
+            "dir" | "rootfs" => Self::directory(rest)?,
+            "docker-daemon" => Self::Engine(Engine::Docker, rest.parse()?),
+            "docker" if rest.starts_with("//") => {
+                let name = rest.strip_prefix("//").unwrap_or(rest);
+                Self::Registry(name.parse()?)
+            }
+            foreign if FOREIGN_SCHEMES.contains(&foreign) && is_file_name(rest) => {
+                return Err(LocationError::Scheme(foreign.to_owned()));
+            }
+            _ if rest.is_empty() || could_be_tag(rest) => return Ok(None),
+            "registry" => Self::Registry(rest.parse()?),
+            foreign if FOREIGN_SCHEMES.contains(&foreign) => {
+                return Err(LocationError::Scheme(foreign.to_owned()));
+            }
+            other => match Engine::ALL.into_iter().find(|e| e.as_str() == other) {
+                Some(engine) => Self::Engine(engine, rest.parse()?),
+                None => return Ok(None),
+            },
+        }))
+    }
+
+    /// A location without scheme that is there, or can only be a path.
+    fn at_path(text: &str) -> Result<Option<Self>, LocationError> {
+        let path = Path::new(text);
+        let wrong = |why| {
+            let path = text.to_owned();
+            Err(LocationError::Path { path, why })
+        };
+        if path.is_dir() {
+            if path.join("oci-layout").is_file() {
+                return Ok(Some(Self::OciLayout {
+                    dir: path.to_owned(),
+                    tag: None,
+                    digest: None,
+                }));
+            }
+            // A directory `debian` beside us does not stand in the way of the image.
+            if is_path(text) || text.contains('/') {
+                return Self::directory(text).map(Some);
+            }
+        }
+        if path.is_file() {
+            if ARCHIVE_NAMES.iter().any(|name| text.ends_with(name)) {
+                return Ok(Some(Self::Archive {
+                    file: path.to_owned(),
+                    kind: None,
+                    name: None,
+                }));
+            }
+            if is_path(text) || text.contains('.') {
+                return wrong(
+                    "is a file of no known kind: name it `*.tar`, or say what it is with docker-archive: or oci-archive:",
+                );
+            }
+        }
+        if is_path(text) {
+            return wrong("does not exist");
+        }
+        Ok(None)
+    }
+
+    fn directory(text: &str) -> Result<Self, LocationError> {
+        let dir = PathBuf::from(text);
+        if dir.is_dir() {
+            return Ok(Self::Directory(dir));
+        }
+        let why = "is not a directory";
+        Err(LocationError::Path {
+            path: text.to_owned(),
+            why,
+        })
     }
 
     fn layout(rest: &str) -> Result<Self, LocationError> {
@@ -164,23 +271,65 @@ impl Location {
 impl fmt::Display for Location {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Registry(reference) => reference.fmt(f),
+            Self::Name(reference) => reference.fmt(f),
+            Self::Registry(reference) => write!(f, "registry:{reference}"),
+            Self::Engine(engine, reference) => write!(f, "{engine}:{reference}"),
             Self::OciLayout { dir, tag, digest } => {
                 write!(f, "oci:{}", dir.display())?;
                 tag.as_ref().map_or(Ok(()), |tag| write!(f, ":{tag}"))?;
                 digest.map_or(Ok(()), |digest| write!(f, "@{digest}"))
             }
-            Self::DockerArchive { file, name } => {
-                write!(f, "docker-archive:{}", file.display())?;
+            Self::Archive { file, kind, name } => {
+                let scheme = match kind {
+                    None => "",
+                    Some(ArchiveKind::Docker) => "docker-archive:",
+                    Some(ArchiveKind::Oci) => "oci-archive:",
+                };
+                write!(f, "{scheme}{}", file.display())?;
                 name.as_ref().map_or(Ok(()), |name| write!(f, ":{name}"))
             }
+            Self::Directory(dir) => write!(f, "dir:{}", dir.display()),
         }
+    }
+}
+
+// === impl Engine ===
+
+impl Engine {
+    /// All of them, in the order in which a bare name is looked for.
+    pub const ALL: [Self; 3] = [Self::Docker, Self::Podman, Self::Containerd];
+
+    /// Its scheme.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Docker => "docker",
+            Self::Podman => "podman",
+            Self::Containerd => "containerd",
+        }
+    }
+}
+
+impl fmt::Display for Engine {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(self.as_str())
     }
 }
 
 /// Whether a text can only be a path.
 fn is_path(text: &str) -> bool {
     text.starts_with(['/', '.', '~'])
+}
+
+/// Whether what follows a colon may be the tag of an image, as in `docker:24`.
+fn could_be_tag(text: &str) -> bool {
+    !text.contains(['/', ':', '@'])
+}
+
+/// Whether what follows the scheme of another scanner is a file, and no tag of an image called so.
+fn is_file_name(text: &str) -> bool {
+    let path = Path::new(text);
+    let is_document = |kind: &std::ffi::OsStr| kind == "json" || kind == "xml";
+    path.extension().is_some_and(is_document) || path.is_file()
 }
 
 /// Splits `PATH[:REST]` at the first colon whose left side exists; the whole text is the path where
@@ -205,18 +354,29 @@ fn split_existing(text: &str, exists: fn(&Path) -> bool) -> (PathBuf, Option<Str
 mod tests {
     use super::*;
 
+    fn check(text: &str, expected: &str) {
+        assert_eq!(
+            Location::parse(text).unwrap().to_string(),
+            expected,
+            "{text}"
+        );
+    }
+
     #[test]
-    fn names_are_registry_references() {
-        for (text, expected) in [
-            ("debian", "docker.io/library/debian:latest"),
-            ("docker://debian:12", "docker.io/library/debian:12"),
-            ("localhost:5000/a/b", "localhost:5000/a/b:latest"),
-            ("registry:2", "docker.io/library/registry:2"),
-        ] {
+    fn a_scheme_forces_and_a_name_leaves_it_open() {
+        for text in ["debian", "localhost:5000/a/b", "registry:2", "docker:24"] {
             let location = Location::parse(text).unwrap();
-            assert!(matches!(location, Location::Registry(_)), "{text}");
-            assert_eq!(location.to_string(), expected);
+            assert!(matches!(location, Location::Name(_)), "{text}");
         }
+        check("debian", "docker.io/library/debian:latest");
+        check("registry:2", "docker.io/library/registry:2");
+        check("localhost:5000/a/b", "localhost:5000/a/b:latest");
+        check("docker://debian:12", "registry:docker.io/library/debian:12");
+        check("registry:debian:12", "registry:docker.io/library/debian:12");
+        check("docker:debian:12", "docker:docker.io/library/debian:12");
+        check("docker-daemon:app", "docker:docker.io/library/app:latest");
+        check("podman:a/b", "podman:docker.io/a/b:latest");
+        check("containerd:a/b:1", "containerd:docker.io/a/b:1");
     }
 
     #[test]
@@ -225,47 +385,48 @@ mod tests {
         let dir = temp.path().join("a:b");
         std::fs::create_dir(&dir).unwrap();
         std::fs::write(dir.join("oci-layout"), "{}").unwrap();
-        let file = temp.path().join("image.tar");
+        let file = temp.path().join("image.tar.gz");
         std::fs::write(&file, "").unwrap();
         let digest = Digest::of(b"x");
         let (at, tar) = (dir.display(), file.display());
-        let layout = |tag: Option<&str>, digest| Location::OciLayout {
-            dir: dir.clone(),
-            tag: tag.map(ToOwned::to_owned),
-            digest,
-        };
-        let archive = |name: Option<&str>| Location::DockerArchive {
-            file: file.clone(),
-            name: name.map(ToOwned::to_owned),
-        };
-        for (text, expected) in [
-            (format!("{at}"), layout(None, None)),
-            (format!("oci:{at}"), layout(None, None)),
-            (format!("oci:{at}:v1"), layout(Some("v1"), None)),
-            (format!("oci:{at}@{digest}"), layout(None, Some(digest))),
-            (format!("{tar}"), archive(None)),
-            (format!("docker-archive:{tar}"), archive(None)),
-            (
-                format!("docker-archive:{tar}:app:1"),
-                archive(Some("app:1")),
-            ),
+        check(&format!("{at}"), &format!("oci:{at}"));
+        check(&format!("oci:{at}"), &format!("oci:{at}"));
+        check(&format!("oci-dir:{at}:v1"), &format!("oci:{at}:v1"));
+        check(&format!("oci:{at}@{digest}"), &format!("oci:{at}@{digest}"));
+        check(&format!("dir:{at}"), &format!("dir:{at}"));
+        check(&format!("{tar}"), &format!("{tar}"));
+        for archive in [
+            format!("docker-archive:{tar}"),
+            format!("docker-archive:{tar}:app:1"),
+            format!("oci-archive:{tar}:app"),
         ] {
-            assert_eq!(Location::parse(&text), Ok(expected), "{text}");
+            check(&archive, &archive);
         }
+        let root = temp.path().display();
+        check(&format!("rootfs:{root}"), &format!("dir:{root}"));
+        check(&format!("{root}"), &format!("dir:{root}"));
     }
 
     #[test]
     fn what_is_no_place_says_why() {
+        fn check(text: &str, expected: &str) {
+            let error = Location::parse(text).unwrap_err().to_string();
+            assert!(error.contains(expected), "{error}");
+        }
         let temp = tempfile::tempdir().unwrap();
-        let dir = temp.path().display().to_string();
-        let error = Location::parse(&dir).unwrap_err().to_string();
-        assert!(
-            error.ends_with("is a directory without a file `oci-layout`"),
-            "{error}"
+        let file = temp.path().join("image.bin");
+        std::fs::write(&file, "").unwrap();
+        check(&file.display().to_string(), "is a file of no known kind");
+        check(&format!("dir:{}", file.display()), "is not a directory");
+        check("./missing.tar", "`./missing.tar` does not exist");
+        check("UPPER", "is not an image reference");
+        check("sbom:./bom.json", "`sbom:` is no kind of target here");
+        check("sbom:bom.json", "`sbom:` is no kind of target here");
+        assert!(Location::parse("repo:1.0").is_ok());
+        check(
+            &format!("oci:{}@sha256:zz", temp.path().display()),
+            "digest",
         );
-        assert!(Location::parse("./missing.tar").is_err());
-        assert!(Location::parse("UPPER").is_err());
-        assert!(Location::parse(&format!("oci:{dir}@sha256:zz")).is_err());
-        assert!(Location::parse(&"a".repeat(10_000)).is_err());
+        check(&"a".repeat(10_000), "longer than 4096 bytes");
     }
 }

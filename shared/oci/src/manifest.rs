@@ -1,6 +1,8 @@
 //! Manifests and indexes: what their bytes say (OCI image-spec; Docker "Image Manifest V 2,
 //! Schema 2").
 
+pub(crate) mod written;
+
 use std::collections::BTreeMap;
 
 use model::{Digest, Gap, GapCode, Hides, Platform};

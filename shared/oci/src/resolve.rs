@@ -64,6 +64,7 @@ pub(crate) async fn follow(
     match root.parse(documents.limits())? {
         Document::Image(document) => {
             let image = resolution.image(root.digest, *document, None, None).await?;
+            check_platform(&image, &wanted.platforms)?;
             Ok(Resolved {
                 index: None,
                 images: vec![image],
@@ -346,6 +347,23 @@ fn fits(offered: &Platform, wanted: &Platform) -> bool {
     offered.os == wanted.os
         && offered.architecture == wanted.architecture
         && (wanted.variant.is_none() || variant(offered) == variant(wanted))
+}
+
+/// An image that is in no index, yet says that it is for another platform than the one asked for, is
+/// not what was asked for.
+pub(crate) fn check_platform(image: &Image, wanted: &Platforms) -> Result<(), OciError> {
+    match wanted {
+        Platforms::Only(platform)
+            if !image.platform.os.is_empty() && !fits(&image.platform, platform) =>
+        {
+            Err(OciError::NoPlatform {
+                reference: image.reference.clone(),
+                wanted: platform.clone(),
+                available: image.platform.to_string(),
+            })
+        }
+        _ => Ok(()),
+    }
 }
 
 fn available(candidates: &[IndexEntry]) -> String {

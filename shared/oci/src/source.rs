@@ -54,7 +54,8 @@ pub struct Wanted {
     pub skip_configs: bool,
 }
 
-/// Which images of an index are wanted. An image that is in no index is always the one.
+/// Which images of an index are wanted. An image that is in no index is the one, unless it says that it
+/// is for another platform than the only one.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub enum Platforms {
     /// All of them.

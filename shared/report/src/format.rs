@@ -2,7 +2,7 @@
 
 use std::{fmt, io, str::FromStr};
 
-use model::{Report, Reports, Severity};
+use model::{Report, Reports, Severity, Vulnerability};
 
 use crate::{cyclonedx, json, sarif, table};
 
@@ -34,6 +34,8 @@ pub struct Options {
     pub color: bool,
     /// Severities to show; all if empty. The verdict rests on all of them anyway.
     pub severities: Vec<Severity>,
+    /// Whether only vulnerabilities with a fix are shown.
+    pub ignore_unfixed: bool,
     /// Whether what waivers and VEX documents accept is listed as well, in the table and in SARIF.
     pub show_suppressed: bool,
 }
@@ -86,7 +88,7 @@ fn shown(report: &Report, options: &Options) -> Report {
     let mut report = report.clone();
     report
         .vulnerabilities
-        .retain(|found| options.shows(found.severity));
+        .retain(|found| options.shows_vulnerability(found));
     report.secrets.retain(|found| options.shows(found.severity));
     report
         .misconfigurations
@@ -142,6 +144,11 @@ impl FromStr for Format {
 // === impl Options ===
 
 impl Options {
+    /// Whether a vulnerability is shown.
+    pub fn shows_vulnerability(&self, found: &Vulnerability) -> bool {
+        self.shows(found.severity) && (!self.ignore_unfixed || found.is_fixable())
+    }
+
     /// Whether findings of this severity are shown.
     pub fn shows(&self, severity: Severity) -> bool {
         self.severities.is_empty() || self.severities.contains(&severity)

@@ -190,7 +190,8 @@ fn total(widths: &[usize]) -> usize {
     widths.iter().sum::<usize>() + GAP * columns.saturating_sub(1)
 }
 
-fn cut(text: &str, width: usize, place: Cut) -> String {
+/// The text, cut to a width where its place allows that.
+pub(crate) fn cut(text: &str, width: usize, place: Cut) -> String {
     if place == Cut::Never || text.width() <= width {
         return text.to_owned();
     }

@@ -28,4 +28,5 @@ pub use self::{
     clean::clean,
     format::{Format, FormatError, Options, render, render_all},
     grid::{Cell, Column, Cut, Grid},
+    table::summary,
 };

@@ -3,16 +3,22 @@
 mod findings;
 mod gaps;
 mod header;
+mod packages;
 mod page;
 mod verdict;
 mod vulnerabilities;
 
 use std::io;
 
-use model::{Report, Reports};
+use model::{Report, Reports, Verdict};
 
 use self::page::Page;
-use crate::Options;
+use crate::{Options, clean};
+
+/// The verdict and why, in one line.
+pub fn summary(verdict: &Verdict) -> String {
+    clean(&verdict::last_line(verdict, None)).into_owned()
+}
 
 pub(crate) fn render(
     report: &Report,
@@ -45,6 +51,7 @@ pub(crate) fn render_all(
 
 fn write(report: &Report, page: &mut Page<'_>) -> io::Result<()> {
     header::write(report, page)?;
+    packages::write(report, page)?;
     vulnerabilities::write(report, page)?;
     findings::secrets(&report.secrets, page)?;
     findings::misconfigurations(&report.misconfigurations, page)?;

@@ -2,7 +2,8 @@ pub(crate) mod samples;
 pub(crate) mod schemas;
 
 use model::{
-    AdvisoryStamp, Decision, Digest, Gap, GapCode, Hides, REPORTS_SCHEMA, Report, Reports, Severity,
+    AdvisoryStamp, Decision, Digest, Gap, GapCode, Hides, REPORTS_SCHEMA, Report, Reports,
+    Severity, Vulnerability,
 };
 
 use self::samples::{empty, full, reason, verdict};
@@ -66,7 +67,7 @@ fn a_report_with_everything() {
       → upgrade openssl to 3.0.11-1~deb12u2
     - warn (secrets): 1 secret
       → revoke it and build again without it
-    DENY: 1 vulnerability of level 4 or 5 has a fix: CVE-2025-0001 in openssl (policy default, holds until 2026-01-09T09:30:00Z)
+    DENY: 1 vulnerability of level 4 or 5 has a fix · policy default · holds until 2026-01-09 09:30 UTC
     "#);
 }
 
@@ -115,8 +116,7 @@ fn a_report_on_a_narrow_terminal() {
       → upgrade openssl to 3.0.11-1~deb12u2
     - warn (secrets): 1 secret
       → revoke it and build again without it
-    DENY: 1 vulnerability of level 4 or 5 has a fix: CVE-2025-0001 in
-    openssl (policy default, holds until 2026-01-09T09:30:00Z)
+    DENY: 1 vulnerability of level 4 or 5 has a fix · policy default
     "#);
 }
 
@@ -130,7 +130,7 @@ fn an_empty_report() {
 
     no known vulnerabilities
 
-    ALLOW: nothing that the policy refuses (policy default, holds until 2026-01-09T09:30:00Z)
+    ALLOW: nothing that the policy refuses · policy default · holds until 2026-01-09 09:30 UTC
     "#);
 }
 
@@ -165,7 +165,7 @@ fn what_could_not_be_looked_at_never_reads_as_nothing_found() {
     unknown operating system · 1 layer · 0 packages
     no advisories: vulnerabilities were not looked for
 
-    no vulnerabilities found, but not everything could be looked at
+    vulnerabilities were not looked for: there are no advisories yet; `tidewaiter db update` gets them
 
     2 things that could not be looked at
     GAP         MAY HIDE    WHERE               WHAT HAPPENED
@@ -174,9 +174,43 @@ fn what_could_not_be_looked_at_never_reads_as_nothing_found() {
 
     - incomplete (gaps): the layer ends too early, and what it holds is not known
       → push the image again
-    INCOMPLETE: the layer ends too early, and what it holds is not known (policy default, holds until
-    2026-01-09T09:30:00Z)
+    INCOMPLETE: the layer ends too early, and what it holds is not known · policy default
     "#);
+}
+
+#[test]
+fn without_advisories_packages_are_listed_and_nothing_is_said_to_be_well() {
+    let mut report = full();
+    report.advisories = AdvisoryStamp::default();
+    report.vulnerabilities.clear();
+    let text = check(&report, Format::Table, &terminal(100));
+    assert!(text.contains("PACKAGE  VERSION"), "{text}");
+    assert!(text.contains("openssl  3.0.11-1~deb12u1"), "{text}");
+    assert!(text.contains("`tidewaiter db update` gets them"), "{text}");
+    assert!(
+        !text.contains("no known vulnerabilities") && !text.contains("0 vuln"),
+        "{text}"
+    );
+}
+
+#[test]
+fn only_what_has_a_fix_is_listed_on_request() {
+    let options = Options {
+        ignore_unfixed: true,
+        ..terminal(100)
+    };
+    let text = check(&full(), Format::Table, &options);
+    assert!(
+        text.contains("CVE-2025-0001") && !text.contains("CVE-2025-0002"),
+        "{text}"
+    );
+    assert!(
+        text.contains("more are not listed, but counted: they have no fix"),
+        "{text}"
+    );
+    let json: Report = serde_json::from_str(&check(&full(), Format::Json, &options)).unwrap();
+    assert!(json.vulnerabilities.iter().all(Vulnerability::is_fixable));
+    assert_eq!(json.verdict, full().verdict);
 }
 
 #[test]
@@ -235,7 +269,7 @@ fn filters_change_what_is_shown_and_not_the_verdict() {
     3 vulnerabilities: 1 critical, 1 high, 1 low · 1 with a fix · 1 known to be exploited (KEV)
     1 not counted, accepted by waivers; --show-suppressed lists them
     1 not counted, not affected by VEX documents; --show-suppressed lists them
-    2 of other severities are not shown, but count
+    2 more are not listed, but counted: they have other severities
 
     1 secret
     none of them is shown here; the verdict counts them as policy says
@@ -258,8 +292,7 @@ fn filters_change_what_is_shown_and_not_the_verdict() {
       → upgrade openssl to 3.0.11-1~deb12u2
     - warn (secrets): 1 secret
       → revoke it and build again without it
-    DENY: 1 vulnerability of level 4 or 5 has a fix: CVE-2025-0001 in openssl (policy default, holds
-    until 2026-01-09T09:30:00Z)
+    DENY: 1 vulnerability of level 4 or 5 has a fix · policy default · holds until 2026-01-09 09:30 UTC
     "#);
     let json: Report = serde_json::from_str(&check(&full(), Format::Json, &options)).unwrap();
     assert_eq!(json.vulnerabilities.len(), 1);
@@ -341,7 +374,7 @@ fn an_index_ends_with_its_worst_verdict() {
     index sha256:1bc04b5291c26a46d918139138b992d2de976d6851d0893b0476b85bfbdfc6e6 with 2 platforms
 
     - deny (r): one is bad
-    DENY: one is bad (policy default, holds until 2026-01-09T09:30:00Z)
+    DENY: one is bad · policy default · holds until 2026-01-09 09:30 UTC
     "#);
     let mut out = Vec::new();
     render_all(&reports, Format::Json, &Options::default(), &mut out).unwrap();

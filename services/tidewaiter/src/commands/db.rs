@@ -123,6 +123,16 @@ impl Db {
 
     /// Brings a feed to where it shall go.
     async fn take(&self, feed: Feed, mode: Mode, place: &DbPlace) -> anyhow::Result<()> {
+        if let Source::Directory(dir) = &feed.source {
+            let mut files = Vec::new();
+            json_files(dir, 0, &mut files)?;
+            // With --replace it would withdraw the whole feed.
+            ensure!(
+                !files.is_empty(),
+                "`{}` has no OSV records: give a directory of *.json, or OSV.dev's all.zip",
+                dir.display()
+            );
+        }
         match place.server.server() {
             Some(server) => self.hand_in(feed, mode, &server).await,
             None => self.keep(feed, mode, place).await,
@@ -138,12 +148,7 @@ impl Db {
         };
         let limits = self.config.limits.clone();
         let work = move || -> anyhow::Result<Imported> {
-            let advisories = Advisories::open(&dir).with_context(|| {
-                format!(
-                    "opening the advisories in `{}` (is another `db` running?)",
-                    dir.display()
-                )
-            })?;
+            let advisories = Advisories::open(&dir).context("opening the advisories")?;
             matcher::import(&advisories, &import, &feed.source, &limits)
         };
         let imported = self.cx.blocking(work).await.context("importing")??;
@@ -231,6 +236,13 @@ impl Db {
 /// The feeds at a path: one of its own, or, for a mirror of OSV.dev's exports, one per ecosystem.
 fn feeds_at(path: &Path) -> anyhow::Result<Vec<Feed>> {
     let mut feeds = Vec::new();
+    let own = path.join("all.zip");
+    if own.is_file() {
+        return Ok(vec![Feed {
+            name: feed_name(&own),
+            source: Source::open(&own)?,
+        }]);
+    }
     if path.is_dir() {
         let entries =
             std::fs::read_dir(path).with_context(|| format!("in `{}`", path.display()))?;

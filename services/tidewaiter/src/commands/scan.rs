@@ -1,27 +1,43 @@
-//! `scan`: one image, no server. The same functions as the workers', called directly.
+//! `scan`: images, no server. The same functions as the workers', called directly.
 
-use std::{io::IsTerminal as _, path::Path, sync::Arc, time::Duration};
+mod output;
+mod progress;
+
+use std::{sync::Arc, time::Duration};
 
 use anyhow::Context as _;
 use chassis::Cx;
 use matcher::Advisories;
 use model::{
-    Assessment, Decision, Facts, ImageRef, Platform, Report, Reports, ScannedPackages, Slug, Tool,
+    Assessment, Decision, Facts, GapCode, Hides, ImageReport, Platform, Report, Reports,
+    ScannedPackages, Slug, Tool,
 };
-use oci::{DockerConfig, Image, Location, Platforms, RegistryConfig, Resolved, Source, Wanted};
+use oci::{
+    DockerConfig, Image, Location, Opened, Opening, Platforms, RegistryConfig, Resolved, Skip,
+    Source,
+};
 use policy::{Condition, Policy, Rule, VulnerabilityFilter};
-use scanner::{CacheSections, Documents, Reader};
+use scanner::{CacheSections, Documents, Reader, Settings};
 
+use self::{
+    output::{Document, Outputs},
+    progress::Progress,
+};
 use crate::{
-    cli::{Format, Global, PlatformChoice, ScanArgs},
-    commands::{Deadline, print},
+    advice,
+    cli::{Global, PlatformChoice, ScanArgs},
+    commands::Deadline,
     config::Config,
     exit::Exit,
     paths::{self, CacheDirs},
+    terminal,
 };
 
 /// Bytes that the layer cache of one-off scans may take on disk.
 const CACHE_BYTES_MAX: u64 = 2 << 30;
+
+/// Bytes of a directory: it is here already, so that a limit protects nobody from its size.
+const DIRECTORY_BYTES_MAX: u64 = 1 << 42;
 
 /// How long the last telemetry may take to get out.
 const FLUSH: Duration = Duration::from_secs(1);
@@ -30,11 +46,14 @@ const FLUSH: Duration = Duration::from_secs(1);
 struct Scanner<'a> {
     cx: Cx,
     args: &'a ScanArgs,
+    settings: Settings,
     reader: Reader,
     domain: Slug,
     sections: CacheSections,
     advisories: Advisories,
     policy: Policy,
+    progress: Progress,
+    quiet: bool,
 }
 
 pub(crate) async fn run(config: Config, global: &Global, args: ScanArgs) -> anyhow::Result<Exit> {
@@ -46,7 +65,11 @@ pub(crate) async fn run(config: Config, global: &Global, args: ScanArgs) -> anyh
     let telemetry = chassis::telemetry::init(&telemetry, "tidewaiter", env!("CARGO_PKG_VERSION"))?;
     let cx = Cx::system();
     let deadline = Deadline::after(args.timeout);
-    let outcome = deadline.limit(scan_all(&cx, &config, global, &args)).await;
+    let is_wanted = !global.quiet && !args.no_progress;
+    let progress = Progress::new(is_wanted, terminal::shows_progress());
+    let work = scan_all(&cx, &config, global, &args, &progress);
+    let outcome = deadline.limit(work).await;
+    progress.clear();
     cx.stop();
     telemetry.shutdown(FLUSH).await;
     outcome
@@ -57,38 +80,55 @@ async fn scan_all(
     config: &Config,
     global: &Global,
     args: &ScanArgs,
+    progress: &Progress,
 ) -> anyhow::Result<Exit> {
+    let outputs = Outputs::of(args)?;
     let dirs = CacheDirs::find(args.cache_dir.as_deref())?;
-    let policy = load_policy(args)?;
+    let mut settings = config.scanner.settings();
+    let skip = &mut settings.analyzers.skip;
+    skip.dirs.extend(args.skip_dirs.iter().cloned());
+    skip.files.extend(args.skip_files.iter().cloned());
     let scanner = Scanner {
         cx: cx.clone(),
         args,
-        reader: Reader::new(config.scanner.settings()),
+        reader: Reader::new(settings.clone()),
+        settings,
         domain: config.scanner.cache_domain.clone(),
         sections: CacheSections::open_shared(cx.clone(), &dirs.layers(), CACHE_BYTES_MAX),
         advisories: Advisories::open_read_only(&dirs.advisories())
             .context("opening the advisories")?,
-        policy,
+        policy: load_policy(args)?,
+        progress: progress.clone(),
+        quiet: global.quiet,
     };
     let mut worst = Exit::Ok;
     let mut documents = Vec::new();
     for target in &args.targets {
-        let outcome = scanner.target(target, global.quiet).await;
+        let outcome = scanner.target(target).await;
+        progress.clear();
         let exit = match outcome.with_context(|| format!("scanning `{target}`")) {
             Ok((document, decision)) => {
+                if !outputs.use_stdout() {
+                    scanner.tell(&format!(
+                        "{target}: {}",
+                        report::summary(document.verdict())
+                    ));
+                }
                 documents.push(document);
                 Exit::decided(decision, args.exit_code, args.allow_incomplete)
             }
             // The others are looked at all the same, and the worst counts.
             Err(error) => {
-                crate::complain(&format!("error: {error:#}"));
+                advice::complain(&error);
                 Exit::of(&error)
             }
         };
         worst = worst.max(exit);
     }
-    let output = render(&scanner, &documents)?;
-    write(args.output.as_deref(), &output)?;
+    if !documents.is_empty() {
+        scanner.say_advisories(&dirs);
+        outputs.write(args, &documents)?;
+    }
     // Whether others get to reuse the layers must not fail a result.
     let cache = Arc::clone(scanner.sections.cache());
     let kept = cx.blocking(move || cache.finish()).await;
@@ -96,12 +136,6 @@ async fn scan_all(
         tracing::warn!("the layers are not kept for the next scan: {error:#}");
     }
     Ok(worst)
-}
-
-/// The reports of one target.
-enum Document {
-    One(Box<Report>),
-    Platforms(Box<Reports>),
 }
 
 // === impl Scanner ===
@@ -113,27 +147,32 @@ impl Scanner<'_> {
         Documents::new(self.cx.clone(), cache, self.domain.clone())
     }
 
-    async fn target(&self, target: &str, quiet: bool) -> anyhow::Result<(Document, Decision)> {
+    async fn target(&self, target: &str) -> anyhow::Result<(Document, Decision)> {
         let location = Location::parse(target)?;
-        let (source, wanted) = self.open(&location).await?;
-        let resolved = source.resolve(&wanted).await?;
+        // A directory is gone through whole before its layer is read.
+        let doing = match location {
+            Location::Directory(_) => "going through",
+            _ => "looking for",
+        };
+        let step = self.progress.step(format!("{doing} {target}"));
+        let opened = oci::open(&self.cx, &location, &self.opening(&location)).await?;
+        let resolved = opened.source.resolve(&opened.wanted).await?;
+        drop(step);
         if let Some(unreadable) = resolved.unreadable.first() {
             return Err(unreadable.error.clone().into());
         }
-        let platforms_wanted = matches!(self.args.platform, Some(PlatformChoice::All));
-        if !quiet && self.args.platform.is_none() {
-            say_choice(&resolved);
-        }
+        self.say_choices(target, &location, &opened, &resolved);
         let index = resolved.index;
         let mut reports = Vec::new();
         for mut image in resolved.images {
             target.clone_into(&mut image.reference);
-            reports.push(self.image(&source, &image).await?);
+            reports.push(self.image(&location, &opened.source, &image).await?);
         }
         let worst = reports.iter().max_by_key(|report| report.verdict.decision);
         let worst = worst.context("the index has no image that could be scanned")?;
         let decision = worst.verdict.decision;
-        if let (true, Some(index)) = (platforms_wanted, index) {
+        let is_all = matches!(self.args.platform, Some(PlatformChoice::All));
+        if let (true, Some(index)) = (is_all, index) {
             let all = Reports {
                 schema: model::REPORTS_SCHEMA.to_owned(),
                 index_digest: index,
@@ -146,64 +185,171 @@ impl Scanner<'_> {
         Ok((Document::One(Box::new(report)), decision))
     }
 
-    async fn open(&self, location: &Location) -> anyhow::Result<(Arc<dyn Source>, Wanted)> {
+    fn opening(&self, location: &Location) -> Opening {
         let platforms = match &self.args.platform {
             None => Platforms::Prefer(host_platform()),
             Some(PlatformChoice::All) => Platforms::All,
             Some(PlatformChoice::One(platform)) => Platforms::Only(platform.clone()),
         };
         let host = match location {
-            Location::Registry(reference) => reference.registry.as_str(),
+            Location::Registry(reference) | Location::Name(reference) => &reference.registry,
             _ => "",
         };
-        let registry = RegistryConfig {
-            plain_http: self.args.plain_http.iter().any(|plain| plain == host),
-            // Whoever types a registry's name means that registry, wherever it is.
-            allow_private: true,
-            documents: Some(Arc::new(self.documents())),
-            ..RegistryConfig::default()
-        };
-        let docker = paths::docker_config().map(DockerConfig::new);
-        let source = oci::open(&self.cx, location, registry, docker.as_ref()).await?;
-        Ok((source, location.wanted(platforms)))
+        let globs = self.settings.analyzers.skip.clone();
+        let is_skipping = !globs.dirs.is_empty() || !globs.files.is_empty();
+        let skip: Skip = Arc::new(move |path, is_dir| {
+            if is_dir {
+                globs.dir(path)
+            } else {
+                globs.file(path)
+            }
+        });
+        Opening {
+            registry: RegistryConfig {
+                plain_http: self.args.plain_http.iter().any(|plain| plain == host),
+                // Whoever types a registry's name means that registry, wherever it is.
+                allow_private: true,
+                documents: Some(Arc::new(self.documents())),
+                ..RegistryConfig::default()
+            },
+            docker: paths::docker_config().map(DockerConfig::new),
+            engines: paths::engines(),
+            skip: is_skipping.then_some(skip),
+            platforms,
+        }
     }
 
-    async fn image(&self, source: &Arc<dyn Source>, image: &Image) -> anyhow::Result<Report> {
-        let mut scan = scanner::scan(&self.cx, &self.reader, image, source, &self.sections).await?;
+    async fn image(
+        &self,
+        location: &Location,
+        source: &Arc<dyn Source>,
+        image: &Image,
+    ) -> anyhow::Result<Report> {
+        let watched = self.progress.watch(image, Arc::clone(source));
+        let is_directory = matches!(location, Location::Directory(_));
+        let reader = if is_directory {
+            self.reader_of_directories()
+        } else {
+            self.reader.clone()
+        };
+        let scan = scanner::scan(&self.cx, &reader, image, &watched, &self.sections);
+        let scan = scan.await?;
+        drop(watched);
+        self.progress.known(image, scan.layers_read);
+        let mut scanned = scan.report;
+        if is_directory {
+            allow_changes(&mut scanned);
+        }
         let now = self.cx.now();
         let packages = ScannedPackages {
-            image: scan.report.image,
-            os: scan.report.target.os.clone(),
-            packages: scan.report.packages.clone(),
-            gaps: scan.report.gaps.clone(),
+            image: scanned.image,
+            os: scanned.target.os.clone(),
+            packages: scanned.packages.clone(),
+            gaps: scanned.gaps.clone(),
         };
         let mut assessment: Assessment = matcher::assess(&self.advisories, &packages, now)?;
         let facts = Facts {
             assessment: &assessment,
-            findings: &scan.report.findings,
+            findings: &scanned.findings,
         };
         let data_at = assessment.advisories.data_at();
-        let names = repository(&image.reference);
+        let names = repository(location);
         let judgement = policy::judge(&self.policy, &facts, &names, now, data_at);
-        judgement.mark(&mut assessment.vulnerabilities, &mut scan.report.findings);
+        judgement.mark(&mut assessment.vulnerabilities, &mut scanned.findings);
         let tool = Tool::tidewaiter(env!("CARGO_PKG_VERSION"));
         Ok(Report::new(
-            scan.report,
+            scanned,
             assessment,
             judgement.verdict,
             tool,
             now,
         ))
     }
+
+    fn reader_of_directories(&self) -> Reader {
+        let mut settings = self.settings.clone();
+        settings.limits.compressed_bytes_max = DIRECTORY_BYTES_MAX;
+        settings.limits.uncompressed_bytes_max = DIRECTORY_BYTES_MAX;
+        Reader::new(settings)
+    }
+
+    /// Says what was taken where the command line left it open.
+    fn say_choices(&self, target: &str, location: &Location, opened: &Opened, resolved: &Resolved) {
+        for error in &opened.passed_over {
+            self.note(&format!("passed over: {error}"));
+        }
+        if let Some(place) = &opened.chosen {
+            self.note(&format!(
+                "`{target}` is taken from {place} (registry:{target} takes it from its registry)"
+            ));
+        }
+        if let Location::Directory(_) = location
+            && !target.starts_with(['/', '.', '~', ':'])
+            && !target.contains(':')
+        {
+            self.note(&format!(
+                "`{target}` is a directory here, which is scanned (registry:{target} is the image)"
+            ));
+        }
+        if let (None, Some(index), [image]) = (
+            &self.args.platform,
+            resolved.index,
+            resolved.images.as_slice(),
+        ) {
+            self.note(&format!(
+                "{} is an index; {} of it is scanned (another with --platform, every one with --platform all)",
+                index.short(),
+                image.platform
+            ));
+        }
+    }
+
+    /// Says what is missing for finding vulnerabilities, and how to get it.
+    fn say_advisories(&self, dirs: &CacheDirs) {
+        if self.advisories.manifest().feeds.is_empty() {
+            self.note(&format!(
+                "there are no advisories in `{}`, so vulnerabilities were not looked for; `tidewaiter db update` gets them",
+                dirs.advisories().display()
+            ));
+        }
+    }
+
+    fn note(&self, text: &str) {
+        self.tell(&format!("note: {text}"));
+    }
+
+    fn tell(&self, text: &str) {
+        if !self.quiet {
+            crate::complain(text);
+        }
+    }
+}
+
+/// A directory is what it is when it is read: files that changed since it was first gone through make
+/// its digest another one, and hide nothing.
+fn allow_changes(report: &mut ImageReport) {
+    let changes = [GapCode::DigestMismatch, GapCode::DiffidMismatch];
+    for gap in &mut report.gaps {
+        if changes.contains(&gap.code) {
+            gap.hides = Hides::Nothing;
+            "files changed while the directory was read, so its digest is not that of what was read"
+                .clone_into(&mut gap.detail);
+        }
+    }
+    report.gaps.sort();
+    report.gaps.dedup();
 }
 
 /// The image's name as policies select by it; none where it is no registry's.
-fn repository(reference: &str) -> Vec<String> {
-    let reference: Option<ImageRef> = reference.parse().ok();
-    reference
-        .map(|reference| reference.name())
-        .into_iter()
-        .collect()
+fn repository(location: &Location) -> Vec<String> {
+    match location {
+        Location::Name(name) | Location::Registry(name) | Location::Engine(_, name) => {
+            vec![name.name()]
+        }
+        Location::OciLayout { .. } | Location::Archive { .. } | Location::Directory(_) => {
+            Vec::new()
+        }
+    }
 }
 
 fn load_policy(args: &ScanArgs) -> anyhow::Result<Policy> {
@@ -221,6 +367,7 @@ fn load_policy(args: &ScanArgs) -> anyhow::Result<Policy> {
             name: "fail-on".parse()?,
             when: Condition::Vulnerability(VulnerabilityFilter {
                 severity: Some(policy::Level(level)),
+                fixable: args.ignore_unfixed.then_some(true),
                 ..VulnerabilityFilter::default()
             }),
             then: Decision::Deny,
@@ -229,48 +376,6 @@ fn load_policy(args: &ScanArgs) -> anyhow::Result<Policy> {
         });
     }
     Ok(policy)
-}
-
-fn render(scanner: &Scanner<'_>, documents: &[Document]) -> anyhow::Result<Vec<u8>> {
-    let args = scanner.args;
-    let terminal = args.output.is_none() && std::io::stdout().is_terminal();
-    let options = report::Options {
-        color: terminal && chassis::config::env_var("NO_COLOR").is_none(),
-        width: terminal.then(terminal_width).flatten(),
-        severities: args.severity.clone(),
-        ..report::Options::default()
-    };
-    let format = match args.format {
-        Format::Table => report::Format::Table,
-        Format::Json => report::Format::Json,
-    };
-    let mut out = Vec::new();
-    for document in documents {
-        match document {
-            Document::One(one) => report::render(one, format, &options, &mut out)?,
-            Document::Platforms(all) => report::render_all(all, format, &options, &mut out)?,
-        }
-    }
-    Ok(out)
-}
-
-fn write(file: Option<&Path>, output: &[u8]) -> anyhow::Result<()> {
-    match file {
-        None => print(&String::from_utf8_lossy(output)),
-        Some(file) => std::fs::write(file, output)
-            .with_context(|| format!("writing the report to `{}`", file.display())),
-    }
-}
-
-/// Says which platform was taken where nobody named one.
-fn say_choice(resolved: &Resolved) {
-    if let (Some(index), [image]) = (resolved.index, resolved.images.as_slice()) {
-        crate::complain(&format!(
-            "note: {} is an index; scanning {} (another with --platform, every one with --platform all)",
-            index.short(),
-            image.platform
-        ));
-    }
 }
 
 /// The platform of this machine in the words of OCI; containers are Linux everywhere.
@@ -285,8 +390,4 @@ fn host_platform() -> Platform {
         architecture: architecture.to_owned(),
         variant: None,
     }
-}
-
-fn terminal_width() -> Option<usize> {
-    chassis::config::env_var("COLUMNS").and_then(|columns| columns.parse().ok())
 }

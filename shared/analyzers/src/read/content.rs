@@ -113,7 +113,7 @@ impl<'a, 'scope> Collector<'a, 'scope> {
         entry: &mut LayerEntry,
         walk: &mut Walk<PlainBytes>,
     ) -> Result<(), ArchiveError> {
-        if entry.kind == EntryKind::Hardlink {
+        if entry.kind == EntryKind::Hardlink && !self.analyzers.skips(&entry.path) {
             self.take_link(number, entry);
         }
         self.forget(&entry.path);
@@ -152,11 +152,12 @@ impl<'a, 'scope> Collector<'a, 'scope> {
     /// Asks everybody, now that the head is known.
     fn open(&mut self, entry: &LayerEntry) -> Intake {
         let view = Entry::from(entry);
-        let answers = self
-            .analyzers
-            .as_slice()
-            .iter()
-            .map(|one| one.wants(&view, &self.head));
+        let asked: &[_] = if self.analyzers.skips(&entry.path) {
+            &[]
+        } else {
+            self.analyzers.as_slice()
+        };
+        let answers = asked.iter().map(|one| one.wants(&view, &self.head));
         let wants: Vec<_> = answers
             .enumerate()
             .filter(|(_, wanted)| *wanted != Wanted::No)

@@ -134,3 +134,34 @@ fn a_missing_file_is_an_error() {
     let error = load_from::<Config>(Some(none), "TIDEWAITER", std::iter::empty()).unwrap_err();
     assert!(matches!(error, ConfigError::Read { .. }), "{error}");
 }
+
+#[test]
+fn each_setting_says_who_gave_it() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("tidewaiter.yaml");
+    std::fs::write(&path, "gateway: {listen: a, workers: 2}\n").unwrap();
+    let variable = ("TIDEWAITER_GATEWAY__WORKERS".to_owned(), "3".to_owned());
+    let variables = [variable].into_iter();
+    let settings = explain::explain_from::<Config>(Some(&path), "TIDEWAITER", variables).unwrap();
+    let shown: Vec<_> = settings
+        .iter()
+        .map(|setting| {
+            let origin = match &setting.origin {
+                Origin::File(..) => "file",
+                Origin::Variable(name) => name,
+                Origin::Defaults => "default",
+            };
+            format!("{} {} {origin}", setting.key, setting.value)
+        })
+        .collect();
+    assert_eq!(
+        shown,
+        [
+            "data_dir null default",
+            "gateway.label null default",
+            "gateway.listen \"a\" file",
+            "gateway.workers 3 TIDEWAITER_GATEWAY__WORKERS",
+            "sources [] default",
+        ]
+    );
+}

@@ -1,23 +1,22 @@
 //! The images of an archive: what `manifest.json` says, and the OCI manifest written for each.
 
-use std::{fs::File, os::unix::fs::FileExt as _, path::Path, sync::OnceLock};
+use std::sync::OnceLock;
 
 use chassis::Cx;
 use model::{Digest, Gap, Hasher, ImageConfig};
 use oci_distribution::manifest as media;
-use serde::{Deserialize, Serialize};
+use serde::Deserialize;
 
-use super::index::{Index, Span};
 use crate::{
     Limits, OciError, config,
     keys::{self, ANY, Keys},
+    manifest::written,
     source::{Descriptor, Image, Manifest},
+    tarball::{Span, Tarball},
 };
 
 /// What runtimes look for in `manifest.json`.
 const KEYS: Keys = Keys(&[("Config", ANY), ("RepoTags", ANY), ("Layers", ANY)]);
-
-const BUFFER_BYTES: usize = 256 << 10;
 
 /// An image as `manifest.json` names it, and where its parts lie.
 #[derive(Debug)]
@@ -51,43 +50,14 @@ struct RawImage {
     layers: Option<Vec<String>>,
 }
 
-/// The manifest that we write; the order of fields is part of the digest.
-#[derive(Serialize)]
-#[serde(rename_all = "camelCase")]
-struct WrittenManifest<'a> {
-    schema_version: u8,
-    media_type: &'a str,
-    config: WrittenDescriptor<'a>,
-    layers: Vec<WrittenDescriptor<'a>>,
-}
-
-#[derive(Serialize)]
-#[serde(rename_all = "camelCase")]
-struct WrittenDescriptor<'a> {
-    media_type: &'a str,
-    digest: Digest,
-    size: u64,
-}
-
 /// Reads `manifest.json`.
-pub(super) fn read_images(
-    file: &File,
-    index: &Index,
-    path: &Path,
-    limits: &Limits,
-) -> Result<Vec<Packed>, OciError> {
-    let what = format!("`{}`", path.display());
-    let Some(listed) = index.find("manifest.json") else {
-        if index.find("oci-layout").is_some() {
-            let advice = "unpack it and name the directory as `oci:DIR`";
-            return Err(OciError::unsupported(
-                format!("the OCI archive {what}"),
-                advice,
-            ));
-        }
-        return Err(OciError::malformed(what, "it has no `manifest.json`"));
+pub(super) fn read_images(tarball: &Tarball, limits: &Limits) -> Result<Vec<Packed>, OciError> {
+    let what = format!("`{}`", tarball.name);
+    let Some(listed) = tarball.find("manifest.json") else {
+        let detail = "it has no `manifest.json`, so it holds no image of Docker's";
+        return Err(OciError::malformed(what, detail));
     };
-    let bytes = read_span(file, path, listed, limits.manifest_bytes_max)?;
+    let bytes = tarball.read(listed, limits.manifest_bytes_max)?;
     let raw: Vec<RawImage> = keys::check(&bytes, &KEYS)
         .and_then(|()| serde_json::from_slice(&bytes))
         .map_err(|error| OciError::malformed(format!("`manifest.json` of {what}"), error))?;
@@ -98,16 +68,16 @@ pub(super) fn read_images(
         ));
     }
     raw.into_iter()
-        .map(|image| image.locate(index, &what, limits))
+        .map(|image| image.locate(tarball, &what, limits))
         .collect()
 }
 
 // === impl RawImage ===
 
 impl RawImage {
-    fn locate(self, index: &Index, what: &str, limits: &Limits) -> Result<Packed, OciError> {
+    fn locate(self, tarball: &Tarball, what: &str, limits: &Limits) -> Result<Packed, OciError> {
         let locate = |name: &String| {
-            index.find(name).ok_or_else(|| {
+            tarball.find(name).ok_or_else(|| {
                 let name: String = name.chars().take(200).collect();
                 OciError::malformed(what, format!("it names `{name}`, which is not in it"))
             })
@@ -145,11 +115,10 @@ impl Packed {
     pub(super) fn unpack(
         &self,
         cx: &Cx,
-        file: &File,
-        path: &Path,
+        tarball: &Tarball,
         limits: &Limits,
     ) -> Result<Unpacked, OciError> {
-        let config = read_span(file, path, self.config, limits.config_bytes_max)?;
+        let config = tarball.read(self.config, limits.config_bytes_max)?;
         let config_descriptor = Descriptor {
             digest: Digest::of(&config),
             size: self.config.length,
@@ -162,7 +131,7 @@ impl Packed {
             let same = self.layers.iter().take(at).position(|other| other == span);
             let layer = match same.and_then(|same| layers.get(same)) {
                 Some(known) => known.clone(),
-                None => hash_layer(cx, file, path, *span)?,
+                None => hash_layer(cx, tarball, *span)?,
             };
             spans.push((layer.digest, *span));
             layers.push(layer);
@@ -173,7 +142,7 @@ impl Packed {
             layers,
         };
         Ok(Unpacked {
-            digest: written_digest(&manifest)?,
+            digest: written::digest(&manifest)?,
             manifest,
             config,
             gaps,
@@ -210,57 +179,15 @@ impl Unpacked {
     }
 }
 
-fn written_digest(manifest: &Manifest) -> Result<Digest, OciError> {
-    let written = WrittenManifest {
-        schema_version: 2,
-        media_type: media::OCI_IMAGE_MEDIA_TYPE,
-        config: (&manifest.config).into(),
-        layers: manifest.layers.iter().map(Into::into).collect(),
-    };
-    let bytes = serde_json::to_vec(&written)
-        .map_err(|error| OciError::Internal(format!("writing a manifest: {error}")))?;
-    Ok(Digest::of(&bytes))
-}
-
-impl<'a> From<&'a Descriptor> for WrittenDescriptor<'a> {
-    fn from(descriptor: &'a Descriptor) -> Self {
-        let Descriptor {
-            digest,
-            size,
-            media_type,
-        } = descriptor;
-        Self {
-            media_type,
-            digest: *digest,
-            size: *size,
-        }
-    }
-}
-
-fn hash_layer(cx: &Cx, file: &File, path: &Path, span: Span) -> Result<Descriptor, OciError> {
+fn hash_layer(cx: &Cx, tarball: &Tarball, span: Span) -> Result<Descriptor, OciError> {
     let mut hasher = Hasher::default();
-    let mut buffer = vec![0; BUFFER_BYTES];
     let mut head = Vec::new();
-    let (mut at, mut left) = (span.at, span.length);
-    while left > 0 {
-        if cx.is_stopping() {
-            return Err(OciError::Internal(
-                "stopped while reading an archive".to_owned(),
-            ));
-        }
-        let count = usize::try_from(left)
-            .unwrap_or(usize::MAX)
-            .min(BUFFER_BYTES);
-        let (part, _) = buffer.split_at_mut(count);
-        file.read_exact_at(part, at)
-            .map_err(|error| OciError::io(path, &error))?;
+    tarball.each_part(cx, span, |part| {
         if head.is_empty() {
             head = part.iter().copied().take(4).collect();
         }
         hasher.update(part);
-        at = at.saturating_add(count as u64);
-        left = left.saturating_sub(count as u64);
-    }
+    })?;
     let media_type = match head.as_slice() {
         [0x1f, 0x8b, ..] => media::IMAGE_LAYER_GZIP_MEDIA_TYPE,
         [0x28, 0xb5, 0x2f, 0xfd] => "application/vnd.oci.image.layer.v1.tar+zstd",
@@ -272,15 +199,4 @@ fn hash_layer(cx: &Cx, file: &File, path: &Path, span: Span) -> Result<Descripto
         size,
         media_type: media_type.to_owned(),
     })
-}
-
-fn read_span(file: &File, path: &Path, span: Span, bytes_max: u64) -> Result<Vec<u8>, OciError> {
-    if span.length > bytes_max {
-        let what = format!("a document in `{}`", path.display());
-        return Err(OciError::too_large(what, bytes_max));
-    }
-    let mut bytes = vec![0; usize::try_from(span.length).unwrap_or_default()];
-    file.read_exact_at(&mut bytes, span.at)
-        .map_err(|error| OciError::io(path, &error))?;
-    Ok(bytes)
 }

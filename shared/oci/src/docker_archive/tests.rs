@@ -1,11 +1,12 @@
 use std::io::Read as _;
 
+use chassis::files::read_bounded;
 use model::Digest;
 use proptest::prelude::*;
 use testkit::{Compression, ImageBuilder, LayerBuilder, debian_layer_of, temp_dir};
 
 use super::*;
-use crate::read_verified;
+use crate::{Platforms, read_verified};
 
 fn image() -> testkit::Image {
     let plain = |layer: LayerBuilder| layer.compression(Compression::Plain).build();
@@ -96,6 +97,81 @@ async fn a_blob_can_be_opened_by_who_never_resolved() {
     );
 }
 
+#[tokio::test]
+async fn a_compressed_archive_is_the_same_image() {
+    let (cx, dir) = (Cx::for_tests(), temp_dir());
+    let plain = dir.path().join("image.tar");
+    image().write_docker_archive(&plain, "app:v1");
+    let bytes = read_bounded(&plain, 1 << 20).unwrap();
+    let mut digests = Vec::new();
+    for (name, bytes) in [
+        ("plain", bytes.clone()),
+        ("gzip", packed(&bytes, Compression::Gzip)),
+        ("zstd", packed(&bytes, Compression::Zstd)),
+    ] {
+        let path = dir.path().join(name);
+        std::fs::write(&path, bytes).unwrap();
+        let source = DockerArchive::open(&cx, &path).await.unwrap();
+        let resolved = source.resolve(&Wanted::default()).await.unwrap();
+        digests.push(resolved.images[0].digest);
+        let layer = &resolved.images[0].manifest.layers[1];
+        let read = read_verified(&cx, &source, "", layer, 1 << 20).await;
+        assert_eq!(read.unwrap().len() as u64, layer.size);
+    }
+    assert!(
+        digests.windows(2).all(|two| two[0] == two[1]),
+        "{digests:?}"
+    );
+}
+
+#[tokio::test]
+async fn an_image_for_another_platform_is_not_taken_for_it() {
+    let (cx, dir) = (Cx::for_tests(), temp_dir());
+    let path = dir.path().join("image.tar");
+    image().write_docker_archive(&path, "app:v1");
+    let source = DockerArchive::open(&cx, &path).await.unwrap();
+    let wanted = |platform: &str| Wanted {
+        platforms: Platforms::Only(platform.parse().unwrap()),
+        ..Wanted::default()
+    };
+    assert!(source.resolve(&wanted("linux/amd64")).await.is_ok());
+    let error = source.resolve(&wanted("linux/s390x")).await.unwrap_err();
+    assert!(
+        error.to_string().contains("only for: linux/amd64"),
+        "{error}"
+    );
+}
+
+#[test]
+fn an_archive_that_unpacks_to_too_much_is_refused() {
+    let dir = temp_dir();
+    let path = dir.path().join("image.tar.gz");
+    let bytes = image_bytes(dir.path());
+    std::fs::write(&path, packed(&bytes, Compression::Gzip)).unwrap();
+    let check = |bytes_max: u64| {
+        let limits = Limits {
+            unpacked_bytes_max: bytes_max,
+            ..Limits::default()
+        };
+        Tarball::open(&Cx::for_tests(), &path, &limits).map(|_| ())
+    };
+    let whole = bytes.len() as u64;
+    assert!(check(whole).is_ok());
+    let error = check(whole - 1).unwrap_err().to_string();
+    assert!(error.contains("more than"), "{error}");
+}
+
+fn packed(bytes: &[u8], compression: Compression) -> Vec<u8> {
+    let raw = LayerBuilder::new().raw(bytes).without_end();
+    raw.compression(compression).build().blob
+}
+
+fn image_bytes(dir: &Path) -> Vec<u8> {
+    let path = dir.join("plain.tar");
+    image().write_docker_archive(&path, "app:v1");
+    read_bounded(&path, 1 << 20).unwrap()
+}
+
 async fn refused(archive: &LayerBuilder) -> String {
     refused_bytes(&archive.tar()).await
 }
@@ -116,8 +192,6 @@ async fn refused_bytes(bytes: &[u8]) -> String {
 async fn what_is_no_archive_of_an_image_says_so() {
     let text = refused(&LayerBuilder::new().file("a", "b")).await;
     assert!(text.contains("no `manifest.json`"), "{text}");
-    let text = refused(&LayerBuilder::new().file("oci-layout", "{}")).await;
-    assert!(text.contains("name the directory as `oci:DIR`"), "{text}");
     let listed = r#"[{"Config": "c.json", "Layers": ["../../etc/passwd"]}]"#;
     let archive = LayerBuilder::new()
         .file("c.json", "{}")
@@ -130,8 +204,15 @@ async fn what_is_no_archive_of_an_image_says_so() {
         .file("manifest.json", listed);
     let text = refused(&archive).await;
     assert!(text.contains("`layers` for `Layers`"), "{text}");
-    let text = refused_bytes(&LayerBuilder::new().file("a", "b").build().blob).await;
-    assert!(text.contains("compressed with gzip"), "{text}");
+    let text = refused_bytes(b"BZh9not a bzip2 stream at all").await;
+    assert!(
+        text.contains("bzip2 compression is not supported"),
+        "{text}"
+    );
+    let mut gzip = archive.build().blob;
+    gzip.truncate(gzip.len() / 2);
+    let text = refused_bytes(&gzip).await;
+    assert!(text.contains("stream ends too early"), "{text}");
     let text = refused_bytes(&[7; 5000]).await;
     assert!(text.contains("no tar header at byte 0"), "{text}");
     let mut cut = LayerBuilder::new().file("a", vec![1; 5000]).tar();
@@ -165,8 +246,10 @@ proptest! {
         let dir = temp_dir();
         let path = dir.path().join("image.tar");
         std::fs::write(&path, &bytes).unwrap();
-        if let Ok(archive) = Archive::open(path, Limits::default()) {
-            let _image = archive.image(&Cx::for_tests(), &Wanted::default());
+        let (cx, limits) = (Cx::for_tests(), Limits::default());
+        let archive = Tarball::open(&cx, &path, &limits);
+        if let Ok(archive) = archive.and_then(|tarball| Archive::new(tarball, limits)) {
+            let _image = archive.image(&cx, &Wanted::default());
         }
     }
 }

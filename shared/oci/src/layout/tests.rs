@@ -1,9 +1,10 @@
 use std::io::Read as _;
 
+use chassis::files::read_bounded;
 use testkit::{Artifact, ImageBuilder, Poison, clean_image, debian_layer, index, temp_dir};
 
 use super::*;
-use crate::{Location, Platforms, RegistryConfig, open, read_verified};
+use crate::{Location, Opening, open, read_verified};
 
 fn tagged(tag: &str) -> Wanted {
     Wanted {
@@ -22,13 +23,9 @@ async fn a_layout_leads_to_its_images_and_their_layers() {
     Artifact::from(&both).write_layout(dir.path(), "both");
     Artifact::from(clean_image()).write_layout(dir.path(), "one");
     let location = Location::parse(&format!("oci:{}:both", dir.path().display())).unwrap();
-    let source = open(&cx, &location, RegistryConfig::default(), None)
-        .await
-        .unwrap();
-    let resolved = source
-        .resolve(&location.wanted(Platforms::All))
-        .await
-        .unwrap();
+    let opened = open(&cx, &location, &Opening::default()).await.unwrap();
+    let source = opened.source;
+    let resolved = source.resolve(&opened.wanted).await.unwrap();
     assert_eq!(
         (resolved.index, resolved.images.len()),
         (Some(both.digest), 2)
@@ -115,4 +112,83 @@ async fn what_is_no_regular_file_is_never_opened() {
             .unwrap_err()
             .is_not_found()
     );
+}
+
+/// A tar file of a layout, as builders write it.
+fn archive_of(dir: &Path) -> testkit::LayerBuilder {
+    let mut archive = testkit::LayerBuilder::new();
+    for name in ["oci-layout", "index.json"] {
+        archive = archive.file(name, read_bounded(&dir.join(name), 1 << 20).unwrap());
+    }
+    for blob in std::fs::read_dir(dir.join("blobs/sha256")).unwrap() {
+        let path = blob.unwrap().path();
+        let name = path.file_name().unwrap().to_string_lossy();
+        archive = archive.file(
+            &format!("blobs/sha256/{name}"),
+            read_bounded(&path, 1 << 20).unwrap(),
+        );
+    }
+    archive
+}
+
+#[tokio::test]
+async fn a_layout_in_a_tar_file_is_the_same_image() {
+    let (cx, dir) = (Cx::for_tests(), temp_dir());
+    let layout = dir.path().join("layout");
+    std::fs::create_dir(&layout).unwrap();
+    let both = index(vec![
+        clean_image(),
+        ImageBuilder::for_platform("linux/arm64")
+            .layer(debian_layer(), "ADD")
+            .build(),
+    ]);
+    Artifact::from(&both).write_layout(&layout, "both");
+    let archive = archive_of(&layout);
+    for (name, bytes) in [("a.tar", archive.tar()), ("a.tar.gz", archive.build().blob)] {
+        let path = dir.path().join(name);
+        std::fs::write(&path, bytes).unwrap();
+        for scheme in ["", "oci-archive:"] {
+            let location = Location::parse(&format!("{scheme}{}", path.display())).unwrap();
+            let opened = open(&cx, &location, &Opening::default()).await.unwrap();
+            let resolved = opened.source.resolve(&opened.wanted).await.unwrap();
+            assert_eq!(
+                (resolved.index, resolved.images.len()),
+                (Some(both.digest), 2)
+            );
+            let image = &resolved.images[0];
+            assert!(image.has_registry_manifest);
+            assert_eq!(image.digest, clean_image().digest);
+            let layer = &image.manifest.layers[0];
+            let read = read_verified(&cx, &*opened.source, "", layer, 1 << 20).await;
+            assert_eq!(read.unwrap().len() as u64, layer.size);
+        }
+    }
+    let path = dir.path().join("a.tar");
+    let wanted = tagged("none");
+    let source = OciLayout::open_archive(&cx, &path).await.unwrap();
+    let error = source.resolve(&wanted).await.unwrap_err().to_string();
+    assert!(error.contains("a.tar`, which has: both"), "{error}");
+}
+
+#[tokio::test]
+async fn a_tar_file_without_an_image_says_what_it_lacks() {
+    let (cx, dir) = (Cx::for_tests(), temp_dir());
+    let path = dir.path().join("a.tar");
+    std::fs::write(
+        &path,
+        testkit::LayerBuilder::new().file("etc/passwd", "x").tar(),
+    )
+    .unwrap();
+    let location = Location::parse(&path.display().to_string()).unwrap();
+    let error = open(&cx, &location, &Opening::default())
+        .await
+        .err()
+        .unwrap();
+    let error = error.to_string();
+    assert!(
+        error.contains("neither `manifest.json` nor `oci-layout`"),
+        "{error}"
+    );
+    let archive = OciLayout::open_archive(&cx, &path).await.unwrap_err();
+    assert!(archive.is_not_found());
 }

@@ -7,7 +7,7 @@ use model::{Counts, FixState, Hides, PackageType, Report, Severity, Vulnerabilit
 
 use super::page::{Page, count, severity_style};
 use crate::{
-    Cell, Column, Cut, Grid,
+    Cell, Column, Cut, Grid, Options,
     suppressed::{is_suppressed, vex_status},
 };
 
@@ -46,7 +46,7 @@ pub(super) fn write(report: &Report, page: &mut Page<'_>) -> io::Result<()> {
     let options = page.options;
     let all = &report.vulnerabilities;
     let shown = all.iter().filter(|found| {
-        options.shows(found.severity) && (options.show_suppressed || !is_suppressed(found))
+        options.shows_vulnerability(found) && (options.show_suppressed || !is_suppressed(found))
     });
     let rows = sorted(shown.collect());
     if !rows.is_empty() {
@@ -164,8 +164,11 @@ fn totals(report: &Report) -> String {
         .collect();
     let counts = Counts::of(&open);
     let hidden = |gap: &model::Gap| matches!(gap.hides, Hides::Packages | Hides::Entries);
+    if report.advisories.feeds.is_empty() {
+        return "vulnerabilities were not looked for: there are no advisories yet; `tidewaiter db update` gets them".to_owned();
+    }
     if open.is_empty() {
-        return if report.advisories.feeds.is_empty() || report.gaps.iter().any(hidden) {
+        return if report.gaps.iter().any(hidden) {
             "no vulnerabilities found, but not everything could be looked at".to_owned()
         } else {
             "no known vulnerabilities".to_owned()
@@ -220,8 +223,19 @@ fn notes(all: &[Vulnerability], shown: usize, page: &mut Page<'_>) -> io::Result
     let filtered = all.len().saturating_sub(suppressed + shown);
     if filtered > 0 {
         page.line(&format!(
-            "{filtered} of other severities are not shown, but count"
+            "{} not listed, but counted: {}",
+            count(filtered, "more is", "more are"),
+            left_out_by(page.options)
         ))?;
     }
     Ok(())
+}
+
+/// Which filters leave vulnerabilities out of the list.
+fn left_out_by(options: &Options) -> &'static str {
+    match (options.severities.is_empty(), options.ignore_unfixed) {
+        (false, true) => "they have other severities, or no fix",
+        (true, true) => "they have no fix",
+        (_, false) => "they have other severities",
+    }
 }

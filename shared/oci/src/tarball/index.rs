@@ -1,6 +1,6 @@
 //! Where each file of a tar archive lies: random access without unpacking.
 
-use std::{collections::HashMap, fs::File, os::unix::fs::FileExt as _, path::Path};
+use std::{collections::HashMap, fs::File, io, os::unix::fs::FileExt as _, path::Path};
 
 use crate::{Limits, OciError};
 
@@ -12,15 +12,15 @@ const LINKS_MAX: usize = 8;
 
 /// The files of an archive by path.
 #[derive(Debug, Default)]
-pub(super) struct Index(HashMap<String, Place>);
+pub(crate) struct Index(HashMap<String, Place>);
 
 /// A range of the archive.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub(super) struct Span {
+pub(crate) struct Span {
     /// The first byte.
-    pub(super) at: u64,
+    pub(crate) at: u64,
     /// How many.
-    pub(super) length: u64,
+    pub(crate) length: u64,
 }
 
 #[derive(Debug)]
@@ -41,7 +41,7 @@ struct Extension {
 /// Reads one archive from its start to its end, without the content of files.
 struct Walk<'a> {
     file: &'a File,
-    path: &'a Path,
+    name: &'a str,
     at: u64,
     end: u64,
     extension: Extension,
@@ -50,24 +50,17 @@ struct Walk<'a> {
 // === impl Index ===
 
 impl Index {
-    /// Reads the headers of a tar file.
-    pub(super) fn read(file: &File, path: &Path, limits: &Limits) -> Result<Self, OciError> {
-        let end = file
-            .metadata()
-            .map_err(|error| OciError::io(path, &error))?
-            .len();
-        if end > limits.archive_bytes_max {
-            let what = format!("`{}`", path.display());
-            return Err(OciError::too_large(what, limits.archive_bytes_max));
-        }
+    /// Reads the headers of a tar file, which has this name in messages.
+    pub(super) fn read(file: &File, name: &str, limits: &Limits) -> Result<Self, OciError> {
+        let metadata = file.metadata();
+        let end = metadata.map_err(|error| unreadable(name, &error))?.len();
         let mut walk = Walk {
             file,
-            path,
+            name,
             at: 0,
             end,
             extension: Extension::default(),
         };
-        walk.refuse_compressed()?;
         let mut index = Self::default();
         let mut entries = 0_usize;
         while let Some(header) = walk.header()? {
@@ -101,7 +94,7 @@ impl Index {
 
 impl Walk<'_> {
     fn what(&self) -> String {
-        format!("`{}`", self.path.display())
+        format!("`{}`", self.name)
     }
 
     fn malformed(&self, detail: &str) -> OciError {
@@ -111,23 +104,8 @@ impl Walk<'_> {
     fn bytes(&self, at: u64, length: u64) -> Result<Vec<u8>, OciError> {
         let mut bytes = vec![0; usize::try_from(length).unwrap_or_default()];
         let read = self.file.read_exact_at(&mut bytes, at);
-        read.map_err(|error| OciError::io(self.path, &error))?;
+        read.map_err(|error| unreadable(self.name, &error))?;
         Ok(bytes)
-    }
-
-    fn refuse_compressed(&self) -> Result<(), OciError> {
-        let head = if self.end < 4 {
-            Vec::new()
-        } else {
-            self.bytes(0, 4)?
-        };
-        let kind = match head.as_slice() {
-            [0x1f, 0x8b, ..] => "gzip",
-            [0x28, 0xb5, 0x2f, 0xfd] => "zstd",
-            _ => return Ok(()),
-        };
-        let what = format!("{}, which is compressed with {kind},", self.what());
-        Err(OciError::unsupported(what, "decompress the archive first"))
     }
 
     /// The next header; `None` at the end, which may lack its two blocks of zeros.
@@ -231,6 +209,10 @@ impl Walk<'_> {
         }
         Ok(())
     }
+}
+
+fn unreadable(name: &str, error: &io::Error) -> OciError {
+    OciError::io(Path::new(name), error)
 }
 
 fn place(kind: tar::EntryType, path: &str, link: Option<String>, span: Span) -> Option<Place> {

@@ -1,0 +1,73 @@
+//! Errors as a person reads them: what happened, to what, and what to do next.
+
+use anstyle::{AnsiColor, Style};
+use cache::CacheError;
+use oci::{Engine, LocationError, OciError};
+
+use crate::terminal;
+
+/// Prints an error, with what to do about it.
+pub(crate) fn complain(error: &anyhow::Error) {
+    let style = if terminal::color_err() {
+        AnsiColor::Red.on_default().bold()
+    } else {
+        Style::new()
+    };
+    crate::complain(&format!("{style}error{style:#}: {error:#}"));
+    if let Some(hint) = hint(error) {
+        crate::complain(&format!("  hint: {hint}"));
+    }
+}
+
+/// What to do next, where the error does not say it itself.
+fn hint(error: &anyhow::Error) -> Option<String> {
+    error.chain().find_map(|cause| {
+        if let Some(error) = cause.downcast_ref::<OciError>() {
+            return of_source(error);
+        }
+        if let Some(CacheError::Busy { .. }) = cause.downcast_ref() {
+            return Some(
+                "another `tidewaiter db` writes them: try again when it has ended".to_owned(),
+            );
+        }
+        let location = cause.downcast_ref::<LocationError>()?;
+        matches!(location, LocationError::Reference(_))
+            .then(|| "`tidewaiter scan --help` lists what can be scanned".to_owned())
+    })
+}
+
+fn of_source(error: &OciError) -> Option<String> {
+    let text = match error {
+        OciError::NoPlatform { .. } => {
+            "choose one of these with --platform, or all of them with --platform all"
+        }
+        OciError::Unavailable { host, .. } if is_engine(host) => {
+            "registry:NAME takes the image from its registry instead"
+        }
+        OciError::NotFound { place, .. } if place.contains("manifest unknown") => {
+            "the repository is there, this tag or digest of it is not; `skopeo list-tags docker://NAME` lists what is"
+        }
+        OciError::Unavailable { host, .. } => {
+            return Some(format!(
+                "`tidewaiter doctor {host}` looks at what can be reached; HTTPS_PROXY is honored, and a registry without TLS is named with --plain-http {host}"
+            ));
+        }
+        OciError::Unsupported { .. } | OciError::Malformed { .. } => {
+            "is it a container image? `tidewaiter scan --help` lists what can be scanned"
+        }
+        OciError::DigestMismatch { .. } => {
+            "the copy is damaged or forged: fetch or push the image again, from a source you trust"
+        }
+        OciError::Credentials { .. } => {
+            "mend or remove that entry, then log in with `docker login`"
+        }
+        _ => return None,
+    };
+    Some(text.to_owned())
+}
+
+/// Whether what is not available is a container engine, which says so with its socket.
+fn is_engine(host: &str) -> bool {
+    let name = host.split(' ').next().unwrap_or_default();
+    Engine::ALL.iter().any(|engine| engine.as_str() == name)
+}

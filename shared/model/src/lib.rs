@@ -20,6 +20,7 @@ mod image;
 mod layer;
 mod package;
 mod record;
+mod reference;
 mod report;
 mod slug;
 mod verdict;

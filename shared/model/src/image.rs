@@ -2,12 +2,12 @@
 
 use std::{collections::BTreeMap, fmt, str::FromStr};
 
-use oci_spec::distribution::Reference;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::{
     AnalyzerId, Digest, Gap, License, Malware, Misconfiguration, Package, Secret, Tampered,
+    reference,
 };
 
 /// The name of an image in a registry, as in `docker.io/library/debian:12@sha256:…`.
@@ -234,17 +234,17 @@ impl FromStr for ImageRef {
         if text.len() > 1024 {
             return Err(fail("it is longer than 1024 characters".to_owned()));
         }
-        let reference = Reference::from_str(text).map_err(|error| fail(error.to_string()))?;
+        let parts = reference::parse(text).map_err(|why| fail(why.to_owned()))?;
         let lower = |b: u8| matches!(b, b'a'..=b'z' | b'0'..=b'9' | b'.' | b'_' | b'-' | b'/');
-        if !reference.repository().bytes().all(lower) {
+        if !parts.repository.bytes().all(lower) {
             return Err(fail("a repository is written in lower case".to_owned()));
         }
-        let digest = reference.digest().map(Digest::from_str).transpose();
+        let digest = parts.digest.map(Digest::from_str).transpose();
         let digest = digest.map_err(|error| fail(error.to_string()))?;
         Ok(Self {
-            registry: reference.registry().to_owned(),
-            repository: reference.repository().to_owned(),
-            tag: reference.tag().map(ToOwned::to_owned),
+            registry: parts.registry.to_owned(),
+            repository: parts.repository.into_owned(),
+            tag: parts.tag.map(ToOwned::to_owned),
             digest,
         })
     }

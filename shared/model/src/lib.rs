@@ -22,6 +22,7 @@ mod image;
 mod layer;
 mod package;
 mod record;
+mod reference;
 mod report;
 pub mod schema;
 mod slug;

@@ -97,9 +97,14 @@ impl Engines {
         }
         let tried = self.sockets.iter().filter(|(other, _)| *other == engine);
         let tried: Vec<_> = tried.map(|(_, at)| at.display().to_string()).collect();
+        let detail = if tried.is_empty() {
+            "only sockets of this machine are asked, as unix:///run/docker.sock".to_owned()
+        } else {
+            format!("there is no socket at {}; is it running?", tried.join(", "))
+        };
         Err(OciError::Unavailable {
             host: engine.to_string(),
-            detail: format!("there is no socket at {}; is it running?", tried.join(", ")),
+            detail,
             retry_after: None,
         })
     }

@@ -391,3 +391,40 @@ fn host_platform() -> Platform {
         variant: None,
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use model::{Digest, Findings, Gap, RuntimeConfig, Target};
+
+    use super::*;
+
+    #[test]
+    fn a_directory_that_changes_hides_nothing() {
+        let digest = Digest::of(b"image");
+        let gap = |code| Gap::new(code, Hides::Entries, "why");
+        let mut report = ImageReport {
+            image: digest,
+            target: Target {
+                reference: "dir:/x".to_owned(),
+                index_digest: None,
+                manifest_digest: None,
+                image_id: digest,
+                platform: Platform::default(),
+                os: None,
+                layers: Vec::new(),
+                config: RuntimeConfig::default(),
+            },
+            analyzers: Vec::new(),
+            packages: Vec::new(),
+            findings: Findings::default(),
+            gaps: vec![gap(GapCode::DigestMismatch), gap(GapCode::Truncated)],
+        };
+        allow_changes(&mut report);
+        let hides = |code| {
+            let gap = report.gaps.iter().find(|gap| gap.code == code);
+            gap.map(|gap| gap.hides)
+        };
+        assert_eq!(hides(GapCode::DigestMismatch), Some(Hides::Nothing));
+        assert_eq!(hides(GapCode::Truncated), Some(Hides::Entries));
+    }
+}

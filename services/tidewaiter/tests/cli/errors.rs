@@ -190,6 +190,12 @@ fn what_is_no_image_says_so() {
     ];
     let docker = World::new().with("DOCKER_HOST", "unix:///none");
     check(&docker, &["scan", "docker:app:1"], 4, &expected);
+    let remote = World::new().with("DOCKER_HOST", "tcp://192.0.2.1:2375");
+    let expected = [
+        "only sockets of this machine are asked",
+        "hint: registry:NAME",
+    ];
+    check(&remote, &["scan", "docker:app:1"], 4, &expected);
     check(&world, &["scan", "./gone"], 1, &["`./gone` does not exist"]);
     let expected = [
         "is not an image reference",

@@ -2,7 +2,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 
 use analyzers::PreparedLayer;
 use futures::{FutureExt as _, future::BoxFuture};
-use model::AnalyzerId;
+use model::{AnalyzerId, ScannedPackages};
 
 use super::*;
 use crate::{Claim, Config, LayerSections, sections};
@@ -84,6 +84,7 @@ fn job(image: Digest) -> ImageScan {
         cause: "event".to_owned(),
         priority: Priority::Norm,
         force: false,
+        manifest: None,
     }
 }
 

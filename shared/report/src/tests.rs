@@ -194,6 +194,14 @@ fn without_advisories_packages_are_listed_and_nothing_is_said_to_be_well() {
 }
 
 #[test]
+fn a_wide_terminal_has_room_for_titles() {
+    let wide = check(&full(), Format::Table, &terminal(140));
+    assert!(wide.contains("TITLE") && wide.contains("a title"), "{wide}");
+    let narrow = check(&full(), Format::Table, &terminal(100));
+    assert!(!narrow.contains("a title"), "{narrow}");
+}
+
+#[test]
 fn only_what_has_a_fix_is_listed_on_request() {
     let options = Options {
         ignore_unfixed: true,

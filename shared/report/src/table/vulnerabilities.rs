@@ -11,7 +11,10 @@ use crate::{
     suppressed::{is_suppressed, vex_status},
 };
 
-const COLUMNS: [Column; 7] = [
+/// Columns of a terminal from which on titles have room beside what decides.
+const TITLES_FROM: usize = 120;
+
+const COLUMNS: [Column; 8] = [
     Column {
         title: "PACKAGE",
         cut: Cut::End,
@@ -40,6 +43,10 @@ const COLUMNS: [Column; 7] = [
         title: "NOTE",
         cut: Cut::End,
     },
+    Column {
+        title: "TITLE",
+        cut: Cut::End,
+    },
 ];
 
 pub(super) fn write(report: &Report, page: &mut Page<'_>) -> io::Result<()> {
@@ -51,7 +58,8 @@ pub(super) fn write(report: &Report, page: &mut Page<'_>) -> io::Result<()> {
     let rows = sorted(shown.collect());
     if !rows.is_empty() {
         page.blank()?;
-        page.grid(&grid(&rows))?;
+        let has_room = options.width.is_some_and(|width| width >= TITLES_FROM);
+        page.grid(&grid(&rows, has_room))?;
     }
     page.blank()?;
     page.line(&totals(report))?;
@@ -92,7 +100,7 @@ fn by_risk(a: &Vulnerability, b: &Vulnerability) -> Ordering {
     better(b, a).then_with(|| name(a).cmp(&name(b)))
 }
 
-fn grid(rows: &[&Vulnerability]) -> Grid {
+fn grid(rows: &[&Vulnerability], with_titles: bool) -> Grid {
     let mut grid = Grid::new(&COLUMNS);
     let mut before = None;
     for found in rows {
@@ -108,6 +116,7 @@ fn grid(rows: &[&Vulnerability]) -> Grid {
             Cell::new(&found.id),
             Cell::styled(found.severity.as_str(), style),
             note(found),
+            Cell::new(if with_titles { &found.title } else { "" }),
         ]);
         before = Some(group(found));
     }

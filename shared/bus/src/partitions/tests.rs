@@ -248,6 +248,7 @@ async fn ended_after(take_away: impl AsyncFnOnce(&World)) -> Option<u32> {
         cause: "event".to_owned(),
         priority: Priority::Norm,
         force: false,
+        manifest: None,
     };
     let tenant = Slug::default_tenant();
     world.bus.publish(&tenant, &job).await.unwrap();

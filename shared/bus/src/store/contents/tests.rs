@@ -30,7 +30,8 @@ fn rest(name: &str) -> Rest {
 async fn put(store: &Store, image: u32, name: &str) -> (Digest, Digest) {
     let common = store.common(&rest(name)).unwrap();
     let tenant = Slug::default_tenant();
-    let object = store.put_object_with(&tenant, REPORT_OBJECTS, &Own { image }, &common);
+    let own = Own { image };
+    let object = store.put_object_with(&tenant, REPORT_OBJECTS, &own, &common);
     (object.await.unwrap(), common.content())
 }
 

@@ -99,6 +99,21 @@ pub(crate) fn peak_rss_bytes(id: u32) -> anyhow::Result<u64> {
     memory_bytes(id, "VmHWM:")
 }
 
+/// A process and those that it started, as far as they run now.
+pub(crate) fn family(id: u32) -> Vec<u32> {
+    let (mut found, mut at) = (vec![id], 0);
+    while let Some(parent) = found.get(at).copied() {
+        let children = read(parent, &format!("task/{parent}/children")).unwrap_or_default();
+        found.extend(
+            children
+                .split_whitespace()
+                .filter_map(|id| id.parse::<u32>().ok()),
+        );
+        at += 1;
+    }
+    found
+}
+
 fn memory_bytes(id: u32, name: &str) -> anyhow::Result<u64> {
     let status = read(id, "status")?;
     let line = status.lines().find_map(|line| line.strip_prefix(name));

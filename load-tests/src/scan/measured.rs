@@ -21,7 +21,7 @@ pub(super) struct Once {
     pub(super) wall: Duration,
     /// User and system, of the process and of all that it waited for.
     pub(super) cpu_s: f64,
-    /// Of the process itself; of a shell it says nothing.
+    /// Of the largest process, for some are started by a script.
     pub(super) peak_rss_bytes: u64,
     pub(super) status: ExitStatus,
 }
@@ -51,7 +51,9 @@ fn watch(child: &mut Child) -> anyhow::Result<(ExitStatus, u64)> {
             let mut peak = 0;
             while !has_ended.load(Ordering::Acquire) {
                 // Before the program is loaded and after it has ended there is nothing to see.
-                peak = peak.max(usage::peak_rss_bytes(id).unwrap_or_default());
+                let family = usage::family(id).into_iter();
+                let peaks = family.filter_map(|id| usage::peak_rss_bytes(id).ok());
+                peak = peaks.fold(peak, u64::max);
                 thread::sleep(LOOK);
             }
             peak

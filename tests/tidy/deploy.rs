@@ -3,6 +3,7 @@
 
 use std::collections::BTreeSet;
 
+use bus::permissions::Role;
 use serde_json::{Map, Value};
 
 use crate::repo::{at, files, members, text, verdict};
@@ -20,13 +21,11 @@ const PROGRAM: &str = "/usr/bin/tidewaiter";
 #[test]
 fn the_composition_has_a_service_for_every_role_and_none_has_rights() {
     let compose = yaml(COMPOSE);
-    let roles = text("services/tidewaiter/src/roles.rs").unwrap_or_default();
-    let roles = roles.lines().filter_map(|line| {
-        let (_, name) = line.trim().strip_prefix("Role::")?.split_once(" => \"")?;
-        name.strip_suffix("\",").map(str::to_owned)
-    });
+    // The others are people's, and one program's that runs once.
+    let people = [Role::Provisioner, Role::Operator, Role::Subscriber];
+    let roles = Role::ALL.iter().filter(|role| !people.contains(role));
+    let roles = roles.map(|role| role.as_str().to_owned());
     let (mut wrong, roles): (Vec<String>, Vec<String>) = (Vec::new(), roles.collect());
-    assert!(!roles.is_empty(), "the names of roles are found");
     let services = object(&compose["services"]);
     for role in &roles {
         let command = services.get(role).map(|service| words(&service["command"]));
@@ -170,7 +169,7 @@ fn the_ingress_knows_routes_that_exist() {
         let sources = files().iter().filter(|file| file.starts_with(&folder));
         let is_served = sources
             .filter_map(|file| text(file))
-            .any(|text| text.contains(&format!("route(\"{path}")));
+            .any(|text| text.contains(&format!("\"{path}")));
         if !is_served {
             wrong.push(format!("{INGRESS}: `{service}` has no route at `{path}`"));
         }

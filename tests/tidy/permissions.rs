@@ -42,6 +42,15 @@ const UNSAID: &[(&str, &str, &str)] = &[
         "the binary looks its callers' tokens up",
     ),
     (
+        "inventory",
+        "CONFIG",
+        "the binary mounts the tokens' routes",
+    ),
+    ("inventory", "EVENTS", "it is one of `NEWS_STREAMS`"),
+    ("inventory", "RESULTS", "it is one of `NEWS_STREAMS`"),
+    ("inventory", "ALERTS", "it is one of `NEWS_STREAMS`"),
+    ("inventory", "JOBS", "the bus surveys every queue"),
+    (
         "gateway",
         "REPORT_OBJECTS",
         "the bus keeps large records there",

@@ -578,7 +578,16 @@ fn note_causes(report: &watch::Sender<Link>, servers: &[async_nats::Server]) {
         .iter()
         .filter_map(|server| server.last_error.clone());
     if let Some(cause) = causes.next_back() {
-        report.send_modify(|link| link.cause = Some(cause));
+        report.send_modify(|link| link.cause = Some(plain(cause)));
+    }
+}
+
+/// What the server's words mean.
+fn plain(text: String) -> String {
+    if text.contains("authorization violation") {
+        "it does not know this key, user or password".to_owned()
+    } else {
+        text
     }
 }
 
@@ -598,12 +607,7 @@ fn note(report: &watch::Sender<Link>, event: &Event) {
         }
         Event::SlowConsumer(_) => tracing::warn!("a subscription is too slow and lost messages"),
         Event::ServerError(_) | Event::ClientError(_) => {
-            let text = event.to_string();
-            let problem = if text.contains("authorization violation") {
-                "it does not know this key, user or password".to_owned()
-            } else {
-                text
-            };
+            let problem = plain(event.to_string());
             report.send_modify(|link| link.problem = Some(problem));
             tracing::debug!("nats: {event}");
         }

@@ -35,6 +35,8 @@ impl NatsServer {
             monitor: 0,
             dir: temp_dir(),
         };
+        // Streams reserve more than the disk of a test machine may have.
+        let config = format!("jetstream {{ max_file_store: 100GB }}\n{config}");
         std::fs::write(server.config(), config).expect("a configuration file");
         for _ in 0..5 {
             server.port = process::free_port();

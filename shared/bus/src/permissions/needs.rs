@@ -3,8 +3,8 @@
 use model::{
     Partition,
     event::{
-        ADVISORIES, ALERT_STATES, ALERTS, CLAIM_OBJECTS, CONFIG, DLQ, FEED_OBJECTS, JSON,
-        LAYER_OBJECTS, LEASES, NEWS_STREAMS, REFS, REPORT_OBJECTS, images_bucket,
+        ADVISORIES, ALERT_STATES, ALERTS, CLAIM_OBJECTS, CONFIG, DLQ, EVENTS, FEED_OBJECTS, JSON,
+        LAYER_OBJECTS, LEASES, NEWS_STREAMS, REFS, REPORT_OBJECTS, RESULTS, images_bucket,
     },
 };
 
@@ -176,9 +176,13 @@ impl Grants {
         }
     }
 
+    /// Not `ALERTS`: whoever reads a stream may take from consumers of others and delete them, and
+    /// those of sinks are not in the topology, so they could not be denied. Alerts are in `JSON`.
     fn subscriber(&mut self) {
-        self.reads_news();
-        self.reads_in_order(JSON);
+        for stream in [EVENTS, RESULTS, JSON] {
+            self.reads_in_order(stream);
+        }
+        self.reads_objects(CLAIM_OBJECTS);
     }
 
     fn reads_news(&mut self) {

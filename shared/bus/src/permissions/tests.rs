@@ -149,7 +149,7 @@ fn each_event_is_published_by_those_who_make_it() {
     insta::assert_snapshot!(who("$KV.tw_images_0.acme.00ff.assessed"), @"matcher operator");
     insta::assert_snapshot!(who("$KV.tw_images_0.acme.00ff.judged.default"), @"policy");
     insta::assert_snapshot!(who("tw.obj.tw_layers.00ff.0"), @"scanner");
-    insta::assert_snapshot!(who("$KV.tw_config.tokens.00ff"), @"provisioner");
+    insta::assert_snapshot!(who("$KV.tw_config.tokens.00ff"), @"inventory provisioner");
     insta::assert_snapshot!(who("$KV.tw_config.policies.web"), @"policy");
     insta::assert_snapshot!(who("tw.evt.acme.runtime.00.node-1"), @"");
 }

@@ -23,7 +23,7 @@ pub(super) fn of<'a>(report: &'a Report, refs: &Refs, options: &Options) -> Vec<
     let mut numbers: HashMap<Key<'a>, usize> = HashMap::new();
     let mut groups: Vec<Vec<&Found>> = Vec::new();
     let shown = report.vulnerabilities.iter();
-    for found in shown.filter(|found| options.shows(found.severity)) {
+    for found in shown.filter(|found| options.shows_vulnerability(found)) {
         let (id, source) = (&*found.id, &*found.source);
         let key = (id, source, found.severity, found.fix_state, analysis(found));
         let number = *numbers.entry(key).or_insert(groups.len());

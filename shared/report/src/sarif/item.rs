@@ -34,7 +34,9 @@ pub(super) struct Place<'a> {
 /// Everything of the report that is to be shown, worst first, and how many findings are left out
 /// because somebody accepted them.
 pub(super) fn items<'a>(report: &'a Report, options: &Options) -> (Vec<Item<'a>>, usize) {
-    let vulnerabilities = report.vulnerabilities.iter().map(Item::Vulnerability);
+    let vulnerabilities = report.vulnerabilities.iter();
+    let vulnerabilities = vulnerabilities.filter(|found| options.shows_vulnerability(found));
+    let vulnerabilities = vulnerabilities.map(Item::Vulnerability);
     let secrets = report.secrets.iter().map(Item::Secret);
     let misconfigurations = report.misconfigurations.iter().map(Item::Misconfiguration);
     let malware = report.malware.iter().map(Item::Malware);

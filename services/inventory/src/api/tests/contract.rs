@@ -89,6 +89,9 @@ async fn every_answer_that_is_described_is_given() {
         "/v1/verdicts?image=r.example/none:1",
         "/v1/scans/r1?wait=121",
         "/v1/scans/a.b",
+        "/v1/events?kind=nothing.known",
+        // There is no broker here.
+        "/v1/events",
     ] {
         world.ask(path, Some(&["read"]), "").await;
     }
@@ -108,5 +111,9 @@ async fn every_answer_that_is_described_is_given() {
         .await
         .unwrap();
     assert_eq!(world.get(REPORT).await.0, StatusCode::CONFLICT);
-    assert_eq!(world.contract.unseen(), [""; 0]);
+    for scopes in [None, Some(["scan"].as_slice())] {
+        world.ask("/v1/events", scopes, "").await;
+    }
+    // A stream needs a broker, so an end-to-end test reads one.
+    assert_eq!(world.contract.unseen(), ["GET /v1/events 200"]);
 }

@@ -43,7 +43,7 @@ pub(crate) fn run(cli: Cli) -> anyhow::Result<Exit> {
         .context("starting the runtime")?;
     let outcome = runtime.block_on(async move {
         match command {
-            Command::Scan(args) => scan::run(config?, &global, args).await,
+            Command::Scan(args) => Box::pin(scan::run(config?, &global, args)).await,
             Command::Serve(args) => serve::run(config?, args).await,
             Command::Db(command) => db::run(config?, &global, command).await,
             Command::Policy(command) => policy::run(command).await,
@@ -55,7 +55,7 @@ pub(crate) fn run(cli: Cli) -> anyhow::Result<Exit> {
             Command::Completions { shell } => manual::completions(shell),
             Command::Man { dir } => manual::man(dir.as_deref()),
             Command::Version { json } => manual::version(json),
-            Command::Events(command) => events::run(config?, &global, command).await,
+            Command::Events(command) => Box::pin(events::run(config?, &global, command)).await,
             Command::Nats(command) => nats::run(config?, command).await,
             Command::Status(args) => status::run(args).await,
             Command::Tokens(command) => tokens::run(command).await,

@@ -18,6 +18,7 @@ const BAD_REQUEST: StatusCode = StatusCode::BAD_REQUEST;
 pub(super) fn table() -> Vec<Route<Api>> {
     let mut table = images();
     table.extend(questions());
+    table.push(events());
     table
 }
 
@@ -132,25 +133,28 @@ fn questions() -> Vec<Route<Api>> {
         )
         .never_same()
         .answers::<health::Health>(OK, "the state of this moment"),
-        READ.get(
-            "/v1/events",
-            "streamEvents",
-            "What happens, as it happens",
-            events::get,
-        )
-        .detail(
-            "Server-sent events: `data` is a CloudEvent as JSON, `id` a position in all \
-                 streams. Whoever comes back with it as `Last-Event-ID` goes on behind it. \
-                 `gap`, `caught-up` and `end` tell of the stream itself.",
-        )
-        .never_same()
-        .query::<events::EventsQuery>()
-        .header::<String>("Last-Event-ID", "the `id` of the last event that was read")
-        .answers_with(OK, "text/event-stream", "events, until one side ends it")
-        .refuses(BAD_REQUEST, "a parameter means nothing")
-        .refuses(
-            StatusCode::SERVICE_UNAVAILABLE,
-            "there are as many streams as this server gives, or the broker is away",
-        ),
     ]
+}
+
+fn events() -> Route<Api> {
+    READ.get(
+        "/v1/events",
+        "streamEvents",
+        "What happens, as it happens",
+        events::get,
+    )
+    .detail(
+        "Server-sent events: `data` is a CloudEvent as JSON, `id` a position in all \
+             streams. Whoever comes back with it as `Last-Event-ID` goes on behind it. \
+             `gap`, `caught-up` and `end` tell of the stream itself.",
+    )
+    .never_same()
+    .query::<events::EventsQuery>()
+    .header::<String>("Last-Event-ID", "the `id` of the last event that was read")
+    .answers_with(OK, "text/event-stream", "events, until one side ends it")
+    .refuses(BAD_REQUEST, "a parameter means nothing")
+    .refuses(
+        StatusCode::SERVICE_UNAVAILABLE,
+        "there are as many streams as this server gives, or the broker is away",
+    )
 }

@@ -26,7 +26,7 @@ It asks a server, with a token that may read, and sees the token's tenant. With 
 --data-dir it reads NATS itself, with the credentials of the configuration file, and sees every
 tenant. After an interruption it goes on where it was: nothing is lost and nothing comes twice. What
 is not held any more is named on standard error. Ctrl-C ends it with 130, a closed pipe with 0.")]
-    Tail(TailArgs),
+    Tail(Box<TailArgs>),
     /// Print the AsyncAPI document of all events
     #[command(after_help = "Examples:
   tidewaiter events asyncapi > asyncapi.json")]

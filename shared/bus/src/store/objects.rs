@@ -96,9 +96,8 @@ pub(super) fn pack_with<T: Serialize>(own: &T, common: &Common) -> Result<Bytes,
 pub(super) fn unpack(bytes: &[u8], max: u64) -> Result<Plain, DecodeError> {
     let (mut plain, mut common) = (Vec::new(), None);
     for (number, frame) in frames(bytes)?.into_iter().enumerate() {
-        let size = match zstd_safe::get_frame_content_size(frame) {
-            Ok(Some(size)) => size,
-            _ => return Err(DecodeError("no zstd frame that says its size".to_owned())),
+        let Ok(Some(size)) = zstd_safe::get_frame_content_size(frame) else {
+            return Err(DecodeError("no zstd frame that says its size".to_owned()));
         };
         let all = size.saturating_add(plain.len() as u64);
         if all > max {

@@ -103,6 +103,7 @@ async fn a_broker_that_lost_everything_leaves_nothing_in_the_views() {
         fabric.kill(index);
     }
     fabric.nats().lose();
+    fabric.provision();
     for index in [0, 1] {
         fabric.restart(index).await;
     }

@@ -362,6 +362,14 @@ impl Fabric {
         &mut broker.server
     }
 
+    /// Makes streams, buckets, consumers and the admin token, where the fabric has a broker of its
+    /// own that lost them.
+    pub(crate) fn provision(&self) {
+        if let Some(broker) = &self.broker {
+            broker.provision(&self.config_file());
+        }
+    }
+
     /// What the broker holds: each stream and its consumers.
     pub(crate) async fn broker(&self) -> Option<Vec<Value>> {
         let url = self.broker.as_ref()?.server.monitor_url();

@@ -52,8 +52,11 @@ impl Broker {
         run(&arguments);
     }
 
-    /// The flags of a process with these roles.
+    /// The flags of a process with these roles; one without runs everything, and may do it.
     pub(crate) fn flags(&self, roles: &[&str]) -> Vec<String> {
+        if roles.is_empty() {
+            return vec!["--nats-url".to_owned(), self.url()];
+        }
         let role = |name: &&str| name.parse::<Role>().expect("a role");
         let holder = Holder::Roles(roles.iter().map(role).collect());
         let key = self.keys.join(format!("{holder}.nk"));

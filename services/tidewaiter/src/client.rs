@@ -240,7 +240,7 @@ fn advice(error: &str) -> Option<&'static str> {
         Some("it does not speak TLS; use `http://`")
     } else if has("CertificateRequired") || has("BadCertificate") || has("UnknownCA") {
         Some("it wants to see a certificate; give one with --client-certificate and --client-key")
-    } else if has("https://") && has("(SendRequest)") {
+    } else if has("https://") && (has("(SendRequest)") || has("(Canceled)")) {
         // Who refuses a certificate says so only when the first request is under way already.
         Some(
             "it closed the connection; if it wants to see a certificate, give one with \

@@ -117,8 +117,8 @@ impl Grants {
         self.waits_for_records();
         self.waits_for(REFS);
         self.reads(ADVISORIES);
-        // Tokens that are made and revoked.
-        self.reads(CONFIG);
+        // Tokens that are made, listed and revoked.
+        self.follows(CONFIG);
         self.writes(CONFIG, "tokens.*");
         self.reads_news();
         self.surveys();

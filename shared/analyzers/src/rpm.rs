@@ -56,8 +56,10 @@ struct Packages {
     paths: HashSet<String>,
     names: usize,
     is_over: bool,
-    /// What is wrong with headers, and with how many more.
-    wrong: Vec<String>,
+    /// What is wrong with the first header that could not be read.
+    first_wrong: Option<String>,
+    /// How many could not be read: a file may hold millions of them.
+    wrong: usize,
 }
 
 /// Whether a file at this path is read as a list of packages.
@@ -166,7 +168,8 @@ impl Packages {
         if self.packages.len() >= PACKAGES_MAX {
             self.is_over = true;
         } else if let Err(error) = self.read(path, bytes) {
-            self.wrong.push(error.to_string());
+            self.wrong = self.wrong.saturating_add(1);
+            self.first_wrong.get_or_insert_with(|| error.to_string());
         }
     }
 
@@ -233,9 +236,9 @@ impl Packages {
         self.owned
             .into_iter()
             .for_each(|owned| found.add_owned(owned));
-        if let Some(first) = self.wrong.first() {
-            let detail = match self.wrong.len() {
-                1 => first.clone(),
+        if let Some(first) = self.first_wrong {
+            let detail = match self.wrong {
+                1 => first,
                 count => format!("{count} headers could not be read, the first: {first}"),
             };
             found.malformed(path, detail);

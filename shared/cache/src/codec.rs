@@ -1,4 +1,5 @@
-//! Values as bytes: MessagePack with named fields, compressed with zstd, their size in front.
+//! Values as bytes: MessagePack with named fields, their size in front, compressed with zstd where
+//! they are large enough for that to be worth its time.
 //!
 //! Making a context of zstd costs more than packing a small value with it, so some are kept.
 
@@ -18,6 +19,10 @@ use crate::CacheError;
 const UNPACKED_BYTES_MAX: usize = 1 << 30;
 const LEVEL: i32 = 1;
 const SIZE_BYTES: usize = 4;
+/// Up to this many bytes a value is stored as it is.
+const PLAIN_BYTES_MAX: usize = 512;
+/// Set in the size of a value that is stored as it is.
+const PLAIN: u32 = 1 << 31;
 /// Contexts of each kind that are kept; each has up to a few MB.
 const KEPT_MAX: usize = 8;
 
@@ -62,6 +67,9 @@ pub fn encode<T: Serialize>(value: &T) -> Result<Vec<u8>, CacheError> {
             packed.len()
         ))
     })?;
+    if packed.len() <= PLAIN_BYTES_MAX {
+        return Ok([&(size | PLAIN).to_be_bytes()[..], &packed].concat());
+    }
     let compressed = COMPRESSORS
         .with(|| Compressor::new(LEVEL), |one| one.compress(&packed))
         .map_err(|error| CacheError::Encode(error.to_string()))?;
@@ -77,7 +85,14 @@ pub fn decode<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, CacheError> {
     let (size, compressed) = bytes
         .split_first_chunk::<SIZE_BYTES>()
         .ok_or_else(|| damaged("it is too short"))?;
-    let size = u32::from_be_bytes(*size) as usize;
+    let size = u32::from_be_bytes(*size);
+    let (size, is_plain) = ((size & !PLAIN) as usize, size & PLAIN != 0);
+    if is_plain {
+        if compressed.len() != size {
+            return Err(damaged("its size is not the one in front"));
+        }
+        return unpack(compressed);
+    }
     if size > UNPACKED_BYTES_MAX {
         return Err(CacheError::Damaged(format!("it claims {size} bytes")));
     }
@@ -90,7 +105,11 @@ pub fn decode<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, CacheError> {
             packed.len()
         )));
     }
-    rmp_serde::from_slice(&packed).map_err(|error| CacheError::Damaged(error.to_string()))
+    unpack(&packed)
+}
+
+fn unpack<T: DeserializeOwned>(packed: &[u8]) -> Result<T, CacheError> {
+    rmp_serde::from_slice(packed).map_err(|error| CacheError::Damaged(error.to_string()))
 }
 
 #[cfg(test)]

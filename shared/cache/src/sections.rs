@@ -6,6 +6,7 @@ mod pending;
 mod tests;
 
 use std::{
+    collections::BTreeMap,
     fmt,
     path::{Path, PathBuf},
     sync::{Mutex, PoisonError},
@@ -36,6 +37,10 @@ pub struct SectionCache {
     mode: Mode,
     metrics: Metrics,
 }
+
+/// Sections to be kept together, as they are stored.
+#[derive(Debug, Default)]
+pub struct SectionBatch(BTreeMap<Vec<u8>, Vec<u8>>);
 
 /// How a cache does; for health pages and people.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
@@ -71,6 +76,18 @@ enum Mode {
     },
     /// There is no place for it: nothing is found and nothing is kept.
     Without { why: String },
+}
+
+// === impl SectionBatch ===
+
+impl SectionBatch {
+    /// Adds a section.
+    pub fn add<T: Serialize>(&mut self, key: &SectionKey, section: &T) -> Result<(), CacheError> {
+        let key = key_bytes(key);
+        let value = sealed(&key, &codec::encode(section)?);
+        self.0.insert(key, value);
+        Ok(())
+    }
 }
 
 // === impl SectionCache ===
@@ -140,13 +157,17 @@ impl SectionCache {
 
     /// Keeps a section. One that is here already is replaced.
     pub fn put<T: Serialize>(&self, key: &SectionKey, section: &T) -> Result<(), CacheError> {
-        let key = key_bytes(key);
-        let payload = codec::encode(section)?;
-        let value = sealed(&key, &payload);
+        let mut sections = SectionBatch::default();
+        sections.add(key, section)?;
+        self.put_all(sections)
+    }
+
+    /// Keeps sections in one write. Those that are here already are replaced.
+    pub fn put_all(&self, sections: SectionBatch) -> Result<(), CacheError> {
         match &self.mode {
             Mode::Owned { database, ledger } => {
                 let mut ledger = ledger.lock().unwrap_or_else(PoisonError::into_inner);
-                let evicted = ledger.put(database, &key, &value)?;
+                let evicted = ledger.put(database, &sections.0)?;
                 self.metrics.evicted.add(evicted);
                 self.metrics.bytes.record(ledger.bytes(), &[]);
             }
@@ -154,7 +175,7 @@ impl SectionCache {
                 pending
                     .lock()
                     .unwrap_or_else(PoisonError::into_inner)
-                    .put(key, value);
+                    .put(sections.0);
             }
             Mode::Without { why } => return Err(CacheError::Without(why.clone())),
         }

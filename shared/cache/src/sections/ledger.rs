@@ -1,7 +1,7 @@
 //! Which section came when and how many bytes there are: what eviction needs, in two small keys
 //! per section, written in one batch with it, so that it is right after a crash as well.
 
-use std::num::TryFromIntError;
+use std::{collections::BTreeMap, num::TryFromIntError};
 
 use super::{ORDER, SECTIONS};
 use crate::{Batch, CacheError, Database};
@@ -51,41 +51,45 @@ impl Ledger {
         self.bytes_max
     }
 
-    /// Stores a sealed section, and makes room if there is none. Says how many sections went.
+    /// Stores sealed sections by their keys in one write, and makes room if there is none. Says how
+    /// many sections went.
     pub(super) fn put(
         &mut self,
         database: &Database,
-        key: &[u8],
-        value: &[u8],
+        sections: &BTreeMap<Vec<u8>, Vec<u8>>,
     ) -> Result<u64, CacheError> {
-        let size = size(key, value.len() + NUMBER_BYTES)?;
-        if size > self.bytes_max / 4 {
-            // One section must not drive out most others.
-            tracing::debug!(
-                bytes = size,
-                "a section of {size} bytes is too large for this cache"
-            );
-            return Ok(0);
-        }
-        let before = match database.get(SECTIONS, key) {
-            // What RocksDB cannot read is replaced; its place goes when eviction comes to it.
-            Err(CacheError::Damaged(_)) => None,
-            before => before?,
-        };
-        let (place, mut bytes) = (self.next, self.bytes.saturating_add(size));
+        let (mut place, mut bytes) = (self.next, self.bytes);
         database.batch(|batch| {
-            if let Some(row) = &before {
-                bytes = bytes.saturating_sub(forget(batch, key, row)?);
+            for (key, value) in sections {
+                let size = size(key, value.len() + NUMBER_BYTES)?;
+                if size > self.bytes_max / 4 {
+                    // One section must not drive out most others.
+                    tracing::debug!(
+                        bytes = size,
+                        "a section of {size} bytes is too large for this cache"
+                    );
+                    continue;
+                }
+                let before = match database.get(SECTIONS, key) {
+                    // What RocksDB cannot read is replaced; its place goes when eviction comes to it.
+                    Err(CacheError::Damaged(_)) => None,
+                    before => before?,
+                };
+                if let Some(row) = &before {
+                    bytes = bytes.saturating_sub(forget(batch, key, row)?);
+                }
+                bytes = bytes.saturating_add(size);
+                batch.put(SECTIONS, key, &[&place.to_be_bytes()[..], value].concat())?;
+                batch.put(
+                    ORDER,
+                    &place.to_be_bytes(),
+                    &[&size.to_be_bytes()[..], key].concat(),
+                )?;
+                place += 1;
             }
-            batch.put(SECTIONS, key, &[&place.to_be_bytes()[..], value].concat())?;
-            batch.put(
-                ORDER,
-                &place.to_be_bytes(),
-                &[&size.to_be_bytes()[..], key].concat(),
-            )?;
-            sum(batch, bytes, place + 1)
+            sum(batch, bytes, place)
         })?;
-        (self.bytes, self.next) = (bytes, place + 1);
+        (self.bytes, self.next) = (bytes, place);
         self.make_room(database)
     }
 

@@ -22,11 +22,13 @@ impl Pending {
         self.sections.get(key).map(Vec::as_slice)
     }
 
-    pub(super) fn put(&mut self, key: Vec<u8>, value: Vec<u8>) {
-        let bytes = self.bytes + key.len() + value.len();
-        if bytes <= BYTES_MAX {
-            self.bytes = bytes;
-            self.sections.insert(key, value);
+    pub(super) fn put(&mut self, sections: BTreeMap<Vec<u8>, Vec<u8>>) {
+        for (key, value) in sections {
+            let bytes = self.bytes + key.len() + value.len();
+            if bytes <= BYTES_MAX {
+                self.bytes = bytes;
+                self.sections.insert(key, value);
+            }
         }
     }
 
@@ -50,14 +52,10 @@ impl Pending {
                 ledger.delete(database, key)?;
             }
         }
-        let mut written = 0;
-        for (key, value) in &self.sections {
-            // Another process may have read the same layer at the same time.
-            if !matches!(super::stored(database, key), Ok(Some(_))) {
-                ledger.put(database, key, value)?;
-                written += 1;
-            }
-        }
-        Ok(written)
+        let mut missing = self.sections;
+        // Another process may have read the same layer at the same time.
+        missing.retain(|key, _| !matches!(super::stored(database, key), Ok(Some(_))));
+        ledger.put(database, &missing)?;
+        Ok(missing.len())
     }
 }

@@ -1,6 +1,6 @@
 //! Packages of the image: which of those that layers tell of are there, and since when.
 
-use std::collections::{BTreeMap, HashMap, HashSet};
+use std::collections::{HashMap, HashSet};
 
 use model::{Digest, FoundPackage, Os, Package, PackageId, PackageType};
 
@@ -25,7 +25,7 @@ pub(super) struct Installed<'a> {
 /// The packages that a container would see, sorted.
 pub(super) fn collect(view: &View<'_>, os: Option<&Os>) -> Vec<Package> {
     let listed = listed(view);
-    let mut installed: BTreeMap<_, Installed<'_>> = BTreeMap::new();
+    let mut installed: Vec<Installed<'_>> = Vec::new();
     for (number, layer) in view.layers.iter().enumerate() {
         if !view.shows(number) {
             continue;
@@ -44,22 +44,22 @@ pub(super) fn collect(view: &View<'_>, os: Option<&Os>) -> Vec<Package> {
                 continue;
             };
             let package = report(found, &path, layer.blob, os);
-            let key = (
-                found.kind,
-                found.name.clone(),
-                found.version.clone(),
-                found.arch.clone(),
-                package.id.clone(),
-            );
-            installed.entry(key).or_insert(Installed { found, package });
+            installed.push(Installed { found, package });
         }
     }
-    let mut installed: Vec<_> = installed.into_values().collect();
+    // The sort is stable: of two that are the same, the one of the lower layer stays.
+    installed.sort_by(|one, other| key(one).cmp(&key(other)));
+    installed.dedup_by(|one, before| key(one) == key(before));
     relations::resolve(view, &mut installed);
     installed
         .into_iter()
         .map(|installed| installed.package)
         .collect()
+}
+
+/// The order of packages, and what makes two of them one.
+fn key<'a>(installed: &'a Installed<'_>) -> (Identity<'a>, &'a PackageId) {
+    (identity(installed.found), &installed.package.id)
 }
 
 fn identity(found: &FoundPackage) -> Identity<'_> {

@@ -28,6 +28,9 @@ pub struct Config {
     pub cache_bytes_max: u64,
     /// Bytes of memory for layers that were used of late, so that they need not be decoded again.
     pub memory_bytes_max: u64,
+    /// From how many bytes on a layer, as it is stored in the registry, takes a lease and is shared
+    /// with the fleet. Of a smaller one, agreeing on who reads it costs more than reading it does.
+    pub shared_layer_bytes_min: u64,
     /// How long the broker may take to give or take a shared layer or a lease, milliseconds; what
     /// takes longer is done without it.
     pub shared_deadline_ms: u64,
@@ -71,6 +74,7 @@ impl Default for Config {
             layers_max: 512,
             cache_bytes_max: 10 << 30,
             memory_bytes_max: 256 << 20,
+            shared_layer_bytes_min: 64 << 10,
             shared_deadline_ms: 5_000,
             cache_domain: Slug::default_tenant(),
             analyzers: analyzers::Config::default(),

@@ -74,8 +74,8 @@ pub async fn run(
     let sections = Arc::new(LeasedSections::new(
         cx.clone(),
         bus.clone(),
-        cache,
-        config.memory_bytes_max,
+        CacheSections::new(cx.clone(), cache, config.memory_bytes_max),
+        config.shared_layer_bytes_min,
         Duration::from_millis(config.shared_deadline_ms),
     ));
     cx.spawn("layer caches", Arc::clone(&sections).watch());

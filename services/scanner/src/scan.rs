@@ -266,6 +266,7 @@ impl Job<'_> {
     /// A layer's report: from where it is kept, or by reading the layer once in the fleet.
     async fn layer(&self, layer: &Descriptor) -> Result<GotLayer, ScanError> {
         let wanted = &*self.reader.wanted;
+        let sections = self.sections.of_size(layer.size);
         loop {
             let asked = Instant::now();
             let known = match self.stored(layer).await? {
@@ -276,7 +277,7 @@ impl Job<'_> {
             // holder waits for a permit behind others.
             let (priority, source) = (self.reader.priority, &*self.reader.source);
             let permit = self.reader.permits.acquire(priority, source).await;
-            if let Some(claim) = self.sections.claim(layer.digest, wanted).await? {
+            if let Some(claim) = sections.claim(layer.digest, wanted).await? {
                 // Whoever held the claim before us may have read the layer.
                 let known = if claim.is_first_since(asked) {
                     known
@@ -294,7 +295,7 @@ impl Job<'_> {
             }
             drop(permit);
             metrics::waits();
-            self.sections.ended(layer.digest, wanted).await?;
+            sections.ended(layer.digest, wanted).await?;
         }
     }
 
@@ -303,7 +304,8 @@ impl Job<'_> {
         &self,
         layer: &Descriptor,
     ) -> Result<Result<GotLayer, LayerSections>, ScanError> {
-        let stored = self.sections.get(layer.digest, &self.reader.wanted).await?;
+        let sections = self.sections.of_size(layer.size);
+        let stored = sections.get(layer.digest, &self.reader.wanted).await?;
         Ok(match stored {
             Stored::Part(known) => Err(known),
             Stored::Whole(known, tier) => {
@@ -357,7 +359,7 @@ impl Job<'_> {
                 Some(lasting) => self.prepared(lasting).await?,
                 None => Arc::clone(&report),
             };
-            self.sections.put(wanted, kept).await;
+            self.sections.of_size(layer.size).put(wanted, kept).await;
         }
         Ok(GotLayer {
             layer: report,

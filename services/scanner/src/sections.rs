@@ -9,6 +9,7 @@
 //! None of them is the truth, and none can fail a scan: what is missing, damaged, late or gone is
 //! read from the image's source again. What is partial enters none of them.
 
+mod flights;
 mod health;
 mod leased;
 mod memory;
@@ -25,12 +26,16 @@ use std::{
 use analyzers::PreparedLayer;
 use anyhow::Context as _;
 use bus::Lease;
-use cache::SectionCache;
+use cache::{SectionBatch, SectionCache};
 use chassis::Cx;
 use futures::future::BoxFuture;
 use model::{AnalyzerId, Digest, Entries, Hasher, LayerReport, Section, SectionKey, Slug};
 
-use self::{health::Health, leased::Flight, memory::Memory};
+use self::{
+    flights::{Flight, Flights},
+    health::Health,
+    memory::Memory,
+};
 
 pub use self::leased::LeasedSections;
 
@@ -80,6 +85,9 @@ pub struct Claim {
 
 /// Where the sections of layers are kept, and who may read a layer that is missing.
 pub trait Sections: Send + Sync {
+    /// Where the sections of a layer with so many bytes are kept.
+    fn of_size(&self, bytes: u64) -> &dyn Sections;
+
     /// What is stored of a layer.
     fn get<'a>(&'a self, blob: Digest, wanted: &'a Wanted)
     -> BoxFuture<'a, anyhow::Result<Stored>>;
@@ -112,16 +120,22 @@ pub struct Wanted {
     set: Digest,
 }
 
-/// Sections in memory and in a local cache, without leases: for the command line.
+/// Sections in memory and in a local cache, without leases: for the command line, and for layers
+/// that are read sooner than a fleet agrees on who reads them.
 #[derive(Debug)]
 pub struct CacheSections {
     cx: Cx,
     cache: Arc<SectionCache>,
     memory: Memory,
+    flights: Flights,
     health: Arc<Health>,
 }
 
 impl<S: Sections + ?Sized> Sections for Arc<S> {
+    fn of_size(&self, bytes: u64) -> &dyn Sections {
+        (**self).of_size(bytes)
+    }
+
     fn get<'a>(
         &'a self,
         blob: Digest,
@@ -244,6 +258,7 @@ impl CacheSections {
             cx,
             cache,
             memory: Memory::new(memory_bytes_max),
+            flights: Flights::default(),
             health,
         }
     }
@@ -258,6 +273,19 @@ impl CacheSections {
         &self.cache
     }
 
+    /// Waits until this process has read the layer; whether it was reading it.
+    async fn flight_ended(&self, name: &Digest) -> bool {
+        let Some(mut ended) = self.flights.ended(name) else {
+            return false;
+        };
+        tokio::select! {
+            // An error: the sender is gone, which is what is waited for.
+            _ = ended.changed() => {}
+            () = self.cx.stopped() => {}
+        }
+        true
+    }
+
     /// Notes how full the disk's part is.
     fn check(&self) {
         let (bytes, bytes_max) = self.cache.fill();
@@ -266,6 +294,10 @@ impl CacheSections {
 }
 
 impl Sections for CacheSections {
+    fn of_size(&self, _bytes: u64) -> &dyn Sections {
+        self
+    }
+
     fn get<'a>(
         &'a self,
         blob: Digest,
@@ -305,23 +337,28 @@ impl Sections for CacheSections {
 
     fn claim<'a>(
         &'a self,
-        _blob: Digest,
-        _wanted: &'a Wanted,
+        blob: Digest,
+        wanted: &'a Wanted,
     ) -> BoxFuture<'a, anyhow::Result<Option<Claim>>> {
-        Box::pin(async { Ok(Some(Claim::default())) })
+        Box::pin(async move {
+            let flight = self.flights.enter(wanted.name(blob));
+            Ok(flight.map(|flight| Claim {
+                flight: Some(flight),
+                ..Claim::default()
+            }))
+        })
     }
 
-    fn ended<'a>(
-        &'a self,
-        _blob: Digest,
-        _wanted: &'a Wanted,
-    ) -> BoxFuture<'a, anyhow::Result<()>> {
-        Box::pin(async { Ok(()) })
+    fn ended<'a>(&'a self, blob: Digest, wanted: &'a Wanted) -> BoxFuture<'a, anyhow::Result<()>> {
+        Box::pin(async move {
+            self.flight_ended(&wanted.name(blob)).await;
+            Ok(())
+        })
     }
 }
 
 fn read(cache: &SectionCache, blob: Digest, wanted: &Wanted) -> Stored {
-    // They are written last: without them nothing else is used, so nothing else is looked for.
+    // Without them nothing else is used, so nothing else is looked for.
     let Some(entries) = cache.get(&wanted.key(blob, &wanted.entries)) else {
         return Stored::Part(LayerSections {
             entries: None,
@@ -344,8 +381,10 @@ fn write(
     wanted: &Wanted,
     layer: &LayerReport,
 ) -> Result<(), cache::CacheError> {
+    let mut kept = SectionBatch::default();
     for section in &layer.sections {
-        cache.put(&wanted.key(layer.blob, &section.analyzer), &**section)?;
+        kept.add(&wanted.key(layer.blob, &section.analyzer), &**section)?;
     }
-    cache.put(&wanted.key(layer.blob, &wanted.entries), &*layer.entries)
+    kept.add(&wanted.key(layer.blob, &wanted.entries), &*layer.entries)?;
+    cache.put_all(kept)
 }

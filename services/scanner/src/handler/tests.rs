@@ -37,6 +37,10 @@ impl SourceOf for Nowhere {
 struct Empty;
 
 impl Sections for Empty {
+    fn of_size(&self, _bytes: u64) -> &dyn Sections {
+        self
+    }
+
     fn get<'a>(
         &'a self,
         _blob: Digest,

@@ -1,16 +1,10 @@
 //! Sections of a fleet: each layer is read once, by who holds its lease.
 
-use std::{
-    collections::HashMap,
-    fmt,
-    sync::{Arc, Mutex, PoisonError},
-    time::Duration,
-};
+use std::{sync::Arc, time::Duration};
 
 use analyzers::PreparedLayer;
 use anyhow::ensure;
 use bus::{Bus, Lease};
-use cache::SectionCache;
 use chassis::Cx;
 use futures::future::BoxFuture;
 use model::{Digest, event::LEASES};
@@ -42,7 +36,7 @@ pub struct LeasedSections {
     shared: Shared,
     bus: Bus,
     deadline: Duration,
-    flights: Flights,
+    bytes_min: u64,
     /// How many layers are waited for here because another process reads them.
     pub(super) waiting: watch::Sender<u32>,
 }
@@ -50,38 +44,20 @@ pub struct LeasedSections {
 /// Counts one who waits, until it is dropped.
 struct Waits<'a>(&'a watch::Sender<u32>);
 
-/// What this process reads now.
-#[derive(Clone, Debug, Default)]
-struct Flights(Arc<Mutex<HashMap<Digest, watch::Receiver<()>>>>);
-
-/// A layer that this process reads, until this is dropped.
-pub(crate) struct Flight {
-    name: Digest,
-    flights: Flights,
-    /// Dropped after the name is free, which wakes who waits.
-    _ended: watch::Sender<()>,
-}
-
 // === impl LeasedSections ===
 
 impl LeasedSections {
-    /// Sections in `cache` and in the fleet's objects, with leases from `bus`. `deadline`: how long
-    /// the broker may take to answer.
-    pub fn new(
-        cx: Cx,
-        bus: Bus,
-        cache: Arc<SectionCache>,
-        memory_bytes_max: u64,
-        deadline: Duration,
-    ) -> Self {
+    /// Sections in `local` and, of layers with at least `bytes_min` bytes, in the fleet's objects,
+    /// with leases from `bus`. `deadline`: how long the broker may take to answer.
+    pub fn new(cx: Cx, bus: Bus, local: CacheSections, bytes_min: u64, deadline: Duration) -> Self {
         let shared_max = bus.config().layers_bytes_max;
         Self {
             shared: Shared::new(&cx, bus.store(), shared_max, deadline),
-            local: CacheSections::new(cx.clone(), cache, memory_bytes_max),
+            local,
             cx,
             bus,
             deadline,
-            flights: Flights::default(),
+            bytes_min,
             waiting: watch::Sender::new(0),
         }
     }
@@ -113,6 +89,14 @@ impl LeasedSections {
 }
 
 impl Sections for LeasedSections {
+    fn of_size(&self, bytes: u64) -> &dyn Sections {
+        if bytes < self.bytes_min {
+            &self.local
+        } else {
+            self
+        }
+    }
+
     fn get<'a>(
         &'a self,
         blob: Digest,
@@ -146,7 +130,7 @@ impl Sections for LeasedSections {
     ) -> BoxFuture<'a, anyhow::Result<Option<Claim>>> {
         Box::pin(async move {
             ensure!(!self.cx.is_stopping(), "this process is stopping");
-            let Some(flight) = self.flights.enter(wanted.name(blob)) else {
+            let Some(flight) = self.local.flights.enter(wanted.name(blob)) else {
                 return Ok(None);
             };
             let life = self.bus.config().lease();
@@ -173,12 +157,7 @@ impl Sections for LeasedSections {
 
     fn ended<'a>(&'a self, blob: Digest, wanted: &'a Wanted) -> BoxFuture<'a, anyhow::Result<()>> {
         Box::pin(async move {
-            if let Some(mut ended) = self.flights.ended(&wanted.name(blob)) {
-                tokio::select! {
-                    // An error: the sender is gone, which is what is waited for.
-                    _ = ended.changed() => {}
-                    () = self.cx.stopped() => {}
-                }
+            if self.local.flight_ended(&wanted.name(blob)).await {
                 return Ok(());
             }
             let _waits = Waits::begin(&self.waiting);
@@ -214,50 +193,5 @@ impl<'a> Waits<'a> {
 impl Drop for Waits<'_> {
     fn drop(&mut self) {
         self.0.send_modify(|waiting| *waiting -= 1);
-    }
-}
-
-// === impl Flights ===
-
-impl Flights {
-    /// `None`: this process reads it already.
-    fn enter(&self, name: Digest) -> Option<Flight> {
-        let mut all = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        if all.contains_key(&name) {
-            return None;
-        }
-        let (ended, receiver) = watch::channel(());
-        all.insert(name, receiver);
-        Some(Flight {
-            name,
-            flights: self.clone(),
-            _ended: ended,
-        })
-    }
-
-    fn ended(&self, name: &Digest) -> Option<watch::Receiver<()>> {
-        let all = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        all.get(name).cloned()
-    }
-}
-
-// === impl Flight ===
-
-impl Drop for Flight {
-    fn drop(&mut self) {
-        let mut all = self
-            .flights
-            .0
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner);
-        all.remove(&self.name);
-    }
-}
-
-impl fmt::Debug for Flight {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Flight")
-            .field("name", &self.name)
-            .finish_non_exhaustive()
     }
 }

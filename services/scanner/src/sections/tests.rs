@@ -78,6 +78,39 @@ async fn a_layer_is_read_once_however_many_images_and_workers_want_it_at_once() 
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_small_layer_is_read_once_by_each_worker_and_costs_the_broker_nothing() {
+    let Some(mut fleet) = Fleet::start().await else {
+        return;
+    };
+    let base = base();
+    fleet.shared_layer_bytes_min = base.size + 1;
+    let (one, two) = (fleet.worker().await, fleet.worker().await);
+    let (image, origin) = (image_of(&[&base]), Origin::of(&[&base]));
+    origin.hold(base.digest);
+    let scans = [&one, &one, &two, &two].map(|worker| worker.scan(&image, &origin));
+    let (scans, ()) = soon(async {
+        tokio::join!(futures::future::join_all(scans), async {
+            origin.until_opened(base.digest).await;
+            let lease = LeasedSections::lease_name(base.digest, &wanted());
+            let store = fleet.bus.store();
+            assert!(!store.exists(model::event::LEASES, &lease).await.unwrap());
+            origin.release();
+        })
+    })
+    .await;
+    let read: u32 = scans
+        .into_iter()
+        .map(|scan| scan.unwrap().layers_read)
+        .sum();
+    assert_eq!((read, origin.opened(base.digest)), (2, 2));
+    assert!(!is_shared(&fleet, &base).await);
+    fleet.shared_layer_bytes_min -= 1;
+    let three = fleet.worker().await;
+    soon(three.scan(&image, &origin)).await.unwrap();
+    assert!(is_shared(&fleet, &base).await);
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn where_a_layer_comes_from_makes_no_difference_to_the_report() {
     let Some(fleet) = Fleet::start().await else {
         return;

@@ -17,7 +17,7 @@ use oci::{BlobReader, Descriptor, Image, Manifest, OciError, Resolved, Source};
 use testkit::{NatsServer, TempDir};
 use tokio::sync::watch;
 
-use super::{LeasedSections, Sections, Stored, Wanted};
+use super::{CacheSections, LeasedSections, Sections, Stored, Wanted};
 use crate::scan::{Reader, Scan, ScanError, Settings, scan};
 
 const PATIENCE: Duration = Duration::from_secs(30);
@@ -31,6 +31,7 @@ pub(super) struct Fleet {
     pub(super) server: NatsServer,
     pub(super) bus: Bus,
     pub(super) cache_bytes_max: u64,
+    pub(super) shared_layer_bytes_min: u64,
     config: bus::Config,
 }
 
@@ -41,8 +42,11 @@ pub(super) struct Worker {
     bus: Bus,
     reader: Reader,
     dir: TempDir,
-    cache_bytes_max: u64,
+    bounds: Bounds,
 }
+
+/// Bytes that a worker's cache may take, and from how many on a layer is shared.
+type Bounds = (u64, u64);
 
 /// How a source behaves.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -103,6 +107,7 @@ impl Fleet {
             server,
             bus,
             cache_bytes_max: 1 << 30,
+            shared_layer_bytes_min: 0,
             config,
         })
     }
@@ -110,7 +115,8 @@ impl Fleet {
     pub(super) async fn worker(&self) -> Worker {
         let cx = Cx::for_tests();
         let bus = Bus::connect(&cx, &self.config, "worker").await.unwrap();
-        Worker::open(bus, testkit::temp_dir(), self.cache_bytes_max, cx).await
+        let bounds = (self.cache_bytes_max, self.shared_layer_bytes_min);
+        Worker::open(bus, testkit::temp_dir(), bounds, cx).await
     }
 
     /// Leaves a lease behind as a process does that was killed. Its name.
@@ -156,18 +162,20 @@ impl Fleet {
 // === impl Worker ===
 
 impl Worker {
-    async fn open(bus: Bus, dir: TempDir, cache_bytes_max: u64, cx: Cx) -> Self {
+    async fn open(bus: Bus, dir: TempDir, bounds: Bounds, cx: Cx) -> Self {
+        let (cache_bytes_max, shared_min) = bounds;
         let path = dir.path().to_owned();
         let cache = cx.blocking(move || SectionCache::open(&path, cache_bytes_max));
         let cache = Arc::new(cache.await.unwrap().unwrap());
-        let sections = LeasedSections::new(cx.clone(), bus.clone(), cache, 64 << 20, DEADLINE);
+        let local = CacheSections::new(cx.clone(), cache, 64 << 20);
+        let sections = LeasedSections::new(cx.clone(), bus.clone(), local, shared_min, DEADLINE);
         Self {
             sections: Arc::new(sections),
             reader: Reader::new(settings()),
             cx,
             bus,
             dir,
-            cache_bytes_max,
+            bounds,
         }
     }
 
@@ -178,11 +186,11 @@ impl Worker {
             sections,
             bus,
             dir,
-            cache_bytes_max,
+            bounds,
             ..
         } = self;
         drop(sections);
-        Self::open(bus, dir, cache_bytes_max, cx).await
+        Self::open(bus, dir, bounds, cx).await
     }
 
     pub(super) async fn scan(

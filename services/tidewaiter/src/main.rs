@@ -27,6 +27,10 @@ use clap::{Parser as _, error::ErrorKind};
 
 use crate::{cli::Cli, exit::Exit};
 
+/// A fifth of a churning fleet's processor time went into the C library's allocator.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 fn main() -> ExitCode {
     let cli = match Cli::try_parse() {
         Ok(cli) => cli,

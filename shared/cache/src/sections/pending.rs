@@ -47,10 +47,8 @@ impl Pending {
         ledger: &mut Ledger,
     ) -> Result<usize, CacheError> {
         for key in &self.damaged {
-            // It may have been replaced since.
-            if super::stored(database, key).is_err() {
-                ledger.delete(database, key)?;
-            }
+            // What is unharmed, but not of the shape that was asked for, goes as well.
+            ledger.delete(database, key)?;
         }
         let mut missing = self.sections;
         // Another process may have read the same layer at the same time.

@@ -191,6 +191,20 @@ fn a_scan_deletes_at_its_end_what_it_found_damaged() {
     assert_eq!(database.get(SECTIONS, &place).unwrap(), None);
 }
 
+#[test]
+fn a_scan_replaces_at_its_end_what_had_another_shape() {
+    let folder = tempfile::tempdir().unwrap();
+    let cache = SectionCache::open(folder.path(), ROOM).unwrap();
+    cache.put(&key(1), &"text").unwrap();
+    drop(cache);
+    let scan = SectionCache::open_shared(folder.path(), ROOM);
+    assert_eq!(scan.get::<Vec<u64>>(&key(1)), None);
+    scan.put(&key(1), &vec![1_u64]).unwrap();
+    assert_eq!(scan.finish().unwrap(), 1);
+    let scan = SectionCache::open_shared(folder.path(), ROOM);
+    assert_eq!(scan.get::<Vec<u64>>(&key(1)), Some(vec![1]));
+}
+
 /// What one scan of several does: finds a few sections or makes them, and writes at its end.
 fn scan(dir: &Path, who: u32) {
     for round in 0..5 {

@@ -96,7 +96,8 @@ struct Choice<'a> {
     /// Names of links of any layer.
     links: HashSet<Name>,
     todo: Vec<Todo>,
-    chosen: Vec<HashSet<u32>>,
+    /// Of each layer, whether each of its entries is chosen.
+    chosen: Vec<Vec<bool>>,
     /// Names of files that give way, with the name before; `None`: whatever stands before.
     yielding: HashSet<(Name, Option<Name>)>,
     /// Directories of which everything is looked at.
@@ -164,10 +165,16 @@ impl PreparedLayer {
 
 impl Outline {
     fn new(report: &LayerReport) -> Self {
-        let mut outline = Self::default();
+        let entries = &report.entries.entries;
+        let mut outline = Self {
+            by_name: Vec::with_capacity(entries.len()),
+            ..Self::default()
+        };
         let mut parents: HashMap<&str, u32> = HashMap::new();
-        let mut made: HashSet<Name> = HashSet::new();
-        for (number, entry) in (0..).zip(&report.entries.entries) {
+        // An archive goes through its directories one after the other.
+        let mut before = None;
+        let mut made: Vec<Name> = Vec::with_capacity(entries.len());
+        for (number, entry) in (0..).zip(entries) {
             let (parent, last) = split(&entry.path);
             outline.by_name.push((hash(last), number));
             let link_bytes = entry.link.as_ref().map_or(0, String::len);
@@ -179,15 +186,21 @@ impl Outline {
                 outline.opaque.push(number);
             }
             outline.add_link(number, entry);
-            let at = *parents
-                .entry(parent)
-                .or_insert_with(|| outline.add_parent(parent, &mut made));
+            let at = match before {
+                Some((same, at)) if same == parent => at,
+                _ => *parents
+                    .entry(parent)
+                    .or_insert_with(|| outline.add_parent(parent, &mut made)),
+            };
+            before = Some((parent, at));
             if let Some(below) = outline.parents.get_mut(at as usize) {
                 below.push(number);
             }
-            made.insert(hash(&entry.path));
+            made.push(hash(&entry.path));
         }
-        outline.size.names = made.len().max(report.entries.entries.len()) as u64;
+        made.sort_unstable();
+        made.dedup();
+        outline.size.names = made.len().max(entries.len()) as u64;
         outline.add_owned(report);
         outline.by_name.sort_unstable();
         outline.steps.sort_unstable();
@@ -202,7 +215,7 @@ impl Outline {
     }
 
     /// Takes up a directory that entries name, and says its number.
-    fn add_parent(&mut self, parent: &str, made: &mut HashSet<Name>) -> u32 {
+    fn add_parent(&mut self, parent: &str, made: &mut Vec<Name>) -> u32 {
         let at = u32::try_from(self.parents.len()).unwrap_or(u32::MAX);
         let mut before = hash("");
         let mut end = 0_usize;
@@ -218,7 +231,7 @@ impl Outline {
             }
             self.steps.push((hash(name), before, at));
             before = hash(name);
-            made.insert(hash(path));
+            made.push(hash(path));
         }
         self.parents.push(Vec::new());
         at
@@ -328,7 +341,10 @@ pub(super) fn choose(layers: &[&PreparedLayer], want: Want<'_>, budget: &Budget)
             .collect(),
         names: HashSet::new(),
         todo: vec![Todo::Deep(deep)],
-        chosen: vec![HashSet::new(); layers.len()],
+        chosen: layers
+            .iter()
+            .map(|layer| vec![false; layer.report.entries.entries.len()])
+            .collect(),
         yielding: HashSet::new(),
         deep: HashSet::from([deep]),
     };
@@ -338,12 +354,11 @@ pub(super) fn choose(layers: &[&PreparedLayer], want: Want<'_>, budget: &Budget)
     choice.add_name_ends(want.name_ends);
     choice.add_replacing();
     choice.run();
-    let sorted = choice.chosen.into_iter().map(|chosen| {
-        let mut entries: Vec<u32> = chosen.into_iter().collect();
-        entries.sort_unstable();
-        entries
+    let numbers = choice.chosen.iter().map(|chosen| {
+        let chosen = (0..).zip(chosen).filter(|(_, is_chosen)| **is_chosen);
+        chosen.map(|(number, _)| number).collect()
     });
-    sorted.collect()
+    numbers.collect()
 }
 
 // === impl Choice ===
@@ -522,13 +537,12 @@ impl Choice<'_> {
     }
 
     fn choose(&mut self, layer: usize, number: u32) {
-        let is_new = self
-            .chosen
-            .get_mut(layer)
-            .is_some_and(|chosen| chosen.insert(number));
         let entries = self.layers.get(layer).map(|(entries, _)| *entries);
         let entry = entries.and_then(|entries| entries.get(number as usize));
-        if let Some(entry) = entry.filter(|_| is_new) {
+        let chosen = self.chosen.get_mut(layer);
+        let is_chosen = chosen.and_then(|chosen| chosen.get_mut(number as usize));
+        if let (Some(entry), Some(is_chosen @ false)) = (entry, is_chosen) {
+            *is_chosen = true;
             self.add_way(split(&entry.path).0);
         }
     }

@@ -18,9 +18,8 @@
 //! | [`Spill`] | content too large for memory, in a file without a name, alone or in parts |
 //! | [`ArchiveError`] | one variant per way to lie, each with its gap |
 //!
-//! What it does not do: it writes no file of an archive anywhere, follows no link, and does not
-//! expand sparse files (they are listed, with a gap). What whiteouts *mean* is for
-//! `analyzers::coalesce`.
+//! What it does not do: it writes no file of an archive anywhere and follows no link. What
+//! whiteouts *mean* is for `analyzers::coalesce`.
 //!
 //! To add a compression: a variant of [`Format`] with its magic and media types, and a decoder in
 //! `inflate/`.

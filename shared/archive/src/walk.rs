@@ -2,16 +2,21 @@
 
 mod header;
 mod pax;
+mod sparse;
 #[cfg(test)]
 mod tests;
 
-use std::io::{self, BufRead};
+use std::{
+    collections::VecDeque,
+    io::{self, BufRead},
+};
 
 use model::{EntryKind, Gap, GapCode, Hides, LayerEntry, hex};
 
 use self::{
     header::{BLOCK_BYTES, Block, Header, Type},
     pax::Pax,
+    sparse::{Segment, Span, ZEROS},
 };
 use crate::{ArchiveError, Limits, path};
 
@@ -25,7 +30,8 @@ const AUFS: &str = ".wh..wh.";
 /// Walks a tar archive, entry by entry, without ever copying content.
 ///
 /// [`Walk::next_entry`] skips what is left of the entry before; [`Walk::chunk`] gives the current
-/// entry's content piece by piece, straight from the reader's buffer. Memory: one extended header
+/// entry's content piece by piece, straight from the reader's buffer; the holes of a sparse file as
+/// zeros, which cost nothing unless they are asked for. Memory: one extended header or map
 /// (`pax_bytes_max`) beside the reader's own buffer.
 #[derive(Debug)]
 pub struct Walk<R> {
@@ -33,8 +39,12 @@ pub struct Walk<R> {
     limits: Limits,
     /// Bytes of the reader's buffer that were handed out and are to be consumed.
     lent: usize,
-    /// Bytes of content that were not handed out yet.
+    /// Stored bytes of content that were not handed out yet.
     content: u64,
+    /// What is left of a sparse file.
+    spans: VecDeque<Span>,
+    /// Bytes of holes that were handed out.
+    holes: u64,
     /// Bytes behind the content up to the next block.
     padding: u64,
     entries: u64,
@@ -71,6 +81,8 @@ impl<R: BufRead> Walk<R> {
             limits: limits.clone(),
             lent: 0,
             content: 0,
+            spans: VecDeque::new(),
+            holes: 0,
             padding: 0,
             entries: 0,
             name_bytes: 0,
@@ -91,20 +103,42 @@ impl<R: BufRead> Walk<R> {
     /// The next piece of the current entry's content; `None` at its end.
     pub fn chunk(&mut self) -> Result<Option<&[u8]>, ArchiveError> {
         self.take_back();
-        if self.content == 0 {
+        let left = match self.spans.front_mut() {
+            Some(Span::Hole(left)) => {
+                let zeros = part(&ZEROS, *left);
+                let length = zeros.len() as u64;
+                *left = left.saturating_sub(length);
+                if *left == 0 {
+                    self.spans.pop_front();
+                }
+                self.holes = self.holes.saturating_add(length);
+                let max = self.limits.uncompressed_bytes_max;
+                if self.holes > max {
+                    self.ended = true;
+                    return Err(ArchiveError::UncompressedBytes(max));
+                }
+                return Ok(Some(zeros));
+            }
+            Some(Span::Data(left)) => *left,
+            None => self.content,
+        };
+        if left == 0 {
             return Ok(None);
         }
-        let buffer = fill(&mut self.reader)?;
-        let length = buffer
-            .len()
-            .min(usize::try_from(self.content).unwrap_or(usize::MAX));
+        let length = part(fill(&mut self.reader)?, left).len();
         if length == 0 {
             self.ended = true;
             return Err(ArchiveError::TruncatedArchive);
         }
         self.lent = length;
         self.content = self.content.saturating_sub(length as u64);
-        Ok(buffer.get(..length))
+        if let Some(Span::Data(left)) = self.spans.front_mut() {
+            *left = left.saturating_sub(length as u64);
+            if *left == 0 {
+                self.spans.pop_front();
+            }
+        }
+        Ok(fill(&mut self.reader)?.get(..length))
     }
 
     /// The reader, somewhere behind what was walked.
@@ -176,11 +210,17 @@ impl<R: BufRead> Walk<R> {
         };
         self.set_content(stored);
         let is_old_sparse = header.kind == Type::GnuSparse;
-        let size = if is_old_sparse {
-            self.skip_sparse_map(block)?;
-            header::real_size(block)?
+        let (size, map) = if is_old_sparse {
+            (header::real_size(block)?, self.old_map(block)?)
         } else {
-            pax.sparse_size().unwrap_or(stored)
+            let size = pax.sparse_size().unwrap_or(stored);
+            let has_map_inside = pax.is_sparse() && pax.has_map_in_content();
+            let map = if has_map_inside {
+                self.map_in_content()?
+            } else {
+                pax.map()
+            };
+            (size, map)
         };
         let kind = header.kind.entry_kind(is_directory);
         let (path, kind, link) = match self.label(&name, &link, kind) {
@@ -200,11 +240,15 @@ impl<R: BufRead> Walk<R> {
         };
         self.count_names(&entry)?;
         if kind == EntryKind::File && (is_old_sparse || pax.is_sparse()) {
-            self.skip_rest()?;
-            let detail = "the content of a sparse file is not read";
-            let gap = Gap::new(GapCode::UnsupportedMediaType, Hides::Entries, detail);
-            let gap = gap.at(&entry.path);
-            return Ok(Walked::Unread(entry, gap));
+            let spans = map.and_then(|map| sparse::spans(&map, size, self.content));
+            let Some(spans) = spans else {
+                self.skip_rest()?;
+                let detail = "the map of a sparse file cannot be read";
+                let gap = Gap::new(GapCode::BadArchive, Hides::Entries, detail);
+                let gap = gap.at(&entry.path);
+                return Ok(Walked::Unread(entry, gap));
+            };
+            self.spans = spans;
         }
         Ok(Walked::Entry(entry))
     }
@@ -256,6 +300,7 @@ impl<R: BufRead> Walk<R> {
 
     /// Skips content and padding of the entry before.
     fn skip_rest(&mut self) -> Result<(), ArchiveError> {
+        self.spans.clear();
         while self.chunk()?.is_some() {}
         self.content = std::mem::take(&mut self.padding);
         while self.chunk()?.is_some() {}
@@ -319,8 +364,11 @@ impl<R: BufRead> Walk<R> {
         Ok(name)
     }
 
-    /// The blocks that an old GNU sparse file has between its header and its content.
-    fn skip_sparse_map(&mut self, block: &Block) -> Result<(), ArchiveError> {
+    /// The map of an old GNU sparse file: in its header, and in blocks between that and its content.
+    /// `None` where it cannot be read.
+    fn old_map(&mut self, block: &Block) -> Result<Option<Vec<Segment>>, ArchiveError> {
+        let mut segments = Vec::new();
+        let mut is_fine = sparse::add_from_block(&mut segments, block, header::GNU_MAP).is_some();
         let mut more = header::has_sparse_map(block);
         let mut read = 0_u64;
         while more {
@@ -329,10 +377,40 @@ impl<R: BufRead> Walk<R> {
                 return Err(ArchiveError::Pax(self.limits.pax_bytes_max));
             }
             let map = self.read_block()?.ok_or(ArchiveError::TruncatedArchive)?;
+            is_fine &= sparse::add_from_block(&mut segments, &map, header::MORE_MAP).is_some();
             more = header::sparse_map_goes_on(&map);
         }
-        Ok(())
+        Ok(is_fine.then_some(segments))
     }
+
+    /// The map at the start of a sparse file's content, which whole blocks hold. `None` where it
+    /// cannot be read.
+    fn map_in_content(&mut self) -> Result<Option<Vec<Segment>>, ArchiveError> {
+        let (mut text, mut lines) = (Vec::new(), 0_usize);
+        loop {
+            let Some(rest) = self.content.checked_sub(BLOCK_BYTES as u64) else {
+                return Ok(None);
+            };
+            if text.len() as u64 >= self.limits.pax_bytes_max {
+                return Err(ArchiveError::Pax(self.limits.pax_bytes_max));
+            }
+            let block = self.read_block()?.ok_or(ArchiveError::TruncatedArchive)?;
+            self.content = rest;
+            text.extend_from_slice(&block);
+            let parts = block.split(|byte| *byte == b'\n').count();
+            lines = lines.saturating_add(parts.saturating_sub(1));
+            match sparse::lines(&text) {
+                Some(wanted) if lines < wanted => {}
+                _ => return Ok(sparse::of_lines(&text)),
+            }
+        }
+    }
+}
+
+/// As much of it as is left.
+fn part(bytes: &[u8], left: u64) -> &[u8] {
+    let length = usize::try_from(left).unwrap_or(usize::MAX);
+    bytes.get(..length).unwrap_or(bytes)
 }
 
 /// The path that an entry speaks of, and what it does there: whiteouts are recognized by name,

@@ -58,6 +58,10 @@ const STAR_PREFIX: Range<usize> = 345..476;
 const STAR_TRAILER: Range<usize> = 508..512;
 const GNU_ATIME: Range<usize> = 345..357;
 const GNU_CTIME: Range<usize> = 357..369;
+/// The first places of a sparse file's map, in its header.
+pub(super) const GNU_MAP: Range<usize> = 386..482;
+/// The places of a block with more of the map.
+pub(super) const MORE_MAP: Range<usize> = 0..504;
 const GNU_IS_EXTENDED: Range<usize> = 482..483;
 const GNU_REAL_SIZE: Range<usize> = 483..495;
 const MAP_IS_EXTENDED: Range<usize> = 504..505;
@@ -145,6 +149,11 @@ impl Header {
                 .map_err(|_| ArchiveError::BadHeader("the size of an entry is negative"))?,
         })
     }
+}
+
+/// A number of a sparse file's map.
+pub(super) fn unsigned(field: &[u8]) -> Option<u64> {
+    u64::try_from(number(field).ok()?).ok()
 }
 
 /// The size of a sparse file with its holes.

@@ -1,5 +1,6 @@
 //! PAX extended headers: `length key=value` lines that change the entry behind them.
 
+use super::sparse::{self, Segment};
 use crate::ArchiveError;
 
 /// What a PAX header says, as far as it matters here. An empty value takes a key back.
@@ -19,7 +20,10 @@ pub(super) struct Pax {
 struct Sparse {
     major: Vec<u8>,
     minor: Vec<u8>,
-    has_map: bool,
+    /// `GNU.sparse.map`.
+    list: Option<Vec<u8>>,
+    /// `GNU.sparse.offset` and `GNU.sparse.numbytes`, in turn.
+    numbers: Vec<u64>,
     name: Vec<u8>,
     size: Option<u64>,
     real_size: Option<u64>,
@@ -43,9 +47,27 @@ impl Pax {
     pub(super) fn is_sparse(&self) -> bool {
         match (&self.sparse.major[..], &self.sparse.minor[..]) {
             (b"0", b"0" | b"1") | (b"1", b"0") => true,
-            (b"", b"") => self.sparse.has_map,
+            (b"", b"") => self.sparse.list.is_some() || !self.sparse.numbers.is_empty(),
             _ => false,
         }
+    }
+
+    /// Whether a sparse file's map stands at the start of its content.
+    pub(super) fn has_map_in_content(&self) -> bool {
+        self.sparse.major == b"1"
+    }
+
+    /// The map of a sparse file, where it stands here; `None` where it cannot be read.
+    pub(super) fn map(&self) -> Option<Vec<Segment>> {
+        if let Some(list) = &self.sparse.list {
+            return sparse::of_list(list);
+        }
+        let pairs = self.sparse.numbers.chunks(2);
+        let pairs = pairs.map(|pair| match pair {
+            [offset, length] => Some((*offset, *length)),
+            _ => None,
+        });
+        pairs.collect()
     }
 
     /// The name of a sparse file.
@@ -70,8 +92,10 @@ impl Pax {
             b"SCHILY.xattr.security.capability" => self.capabilities = bytes(),
             b"GNU.sparse.major" => self.sparse.major = value.to_vec(),
             b"GNU.sparse.minor" => self.sparse.minor = value.to_vec(),
-            b"GNU.sparse.map" | b"GNU.sparse.offset" | b"GNU.sparse.numbytes" => {
-                self.sparse.has_map = true;
+            b"GNU.sparse.map" => self.sparse.list = Some(value.to_vec()),
+            b"GNU.sparse.offset" | b"GNU.sparse.numbytes" => {
+                let number = unsigned(value)?.unwrap_or_default();
+                self.sparse.numbers.push(number);
             }
             b"GNU.sparse.name" => self.sparse.name = value.to_vec(),
             b"GNU.sparse.size" => self.sparse.size = unsigned(value)?,

@@ -219,45 +219,175 @@ fn the_last_extended_header_wins_and_gnu_names_win_over_pax() {
     ");
 }
 
+/// An old GNU sparse header with places of its map, and the file's size; `more`: a block follows.
+fn old_sparse(name: &[u8], map: &[(u64, u64)], size: u64, stored: u64, more: bool) -> TarHeader {
+    let mut header = TarHeader::new_gnu();
+    header.as_mut_bytes()[..name.len()].copy_from_slice(name);
+    header.set_entry_type(EntryType::GNUSparse);
+    header.set_size(stored);
+    header.set_mode(0o755);
+    header.set_uid(0);
+    header.set_gid(0);
+    header.as_mut_bytes()[386..386 + 24 * map.len()].copy_from_slice(&places(map));
+    header.as_mut_bytes()[482] = u8::from(more);
+    header.as_mut_bytes()[483..495].copy_from_slice(format!("{size:011o}\0").as_bytes());
+    header.set_cksum();
+    header
+}
+
+fn places(map: &[(u64, u64)]) -> Vec<u8> {
+    let places = map
+        .iter()
+        .map(|(offset, length)| format!("{offset:011o}\0{length:011o}\0"));
+    places.collect::<String>().into_bytes()
+}
+
+/// Content with its padding.
+fn padded(content: &[u8]) -> Vec<u8> {
+    let mut content = content.to_vec();
+    content.resize(content.len().next_multiple_of(512), 0);
+    content
+}
+
 #[test]
-fn sparse_files_are_listed_with_a_gap_and_nothing_slips() {
-    let mut old = TarHeader::new_gnu();
-    old.as_mut_bytes()[..3].copy_from_slice(b"old");
-    old.set_entry_type(EntryType::GNUSparse);
-    old.set_size(600);
-    old.set_mode(0o755);
-    old.set_uid(0);
-    old.set_gid(0);
-    old.as_mut_bytes()[482] = 1;
-    old.as_mut_bytes()[483..495].copy_from_slice(b"00000010000\0");
-    old.set_cksum();
-    let mut map = vec![0; 512];
-    map[504] = 1;
+fn sparse_files_of_every_form_have_zeros_where_their_holes_are() {
+    let mut more = places(&[(2000, 2)]);
+    more.resize(512, 0);
+    let in_content = [padded(b"2\n3\n4\n1020\n1\n"), b"datad".to_vec()].concat();
     let archive = [
-        old.as_bytes().to_vec(),
-        map,
-        vec![0; 512],
-        vec![b'x'; 600],
-        vec![0; 424],
+        old_sparse(b"old", &[(0, 3), (1000, 3)], 4096, 8, true)
+            .as_bytes()
+            .to_vec(),
+        more,
+        padded(b"abcdefgh"),
+        pax(&[
+            ("GNU.sparse.size", b"10"),
+            ("GNU.sparse.numblocks", b"2"),
+            ("GNU.sparse.offset", b"1"),
+            ("GNU.sparse.numbytes", b"2"),
+            ("GNU.sparse.offset", b"8"),
+            ("GNU.sparse.numbytes", b"1"),
+        ]),
+        entry(b'0', b"zero", b"xyz"),
+        pax(&[
+            ("GNU.sparse.major", b"0"),
+            ("GNU.sparse.minor", b"1"),
+            ("GNU.sparse.name", b"one"),
+            ("GNU.sparse.size", b"9"),
+            ("GNU.sparse.map", b"2,3,9,0"),
+        ]),
+        entry(b'0', b"GNUSparseFile.1/one", b"xyz"),
         pax(&[
             ("GNU.sparse.major", b"1"),
             ("GNU.sparse.minor", b"0"),
             ("GNU.sparse.name", b"new"),
-            ("GNU.sparse.realsize", b"99999"),
+            ("GNU.sparse.realsize", b"1021"),
         ]),
-        entry(b'0', b"GNUSparseFile.1/new", b"1\n0\n4\ndata"),
+        entry(b'0', b"GNUSparseFile.1/new", &in_content),
         entry(b'0', b"after", b"y"),
     ]
     .concat();
     let (entries, gaps, error) = walk(&archive, &Limits::default());
-    assert!(error.is_none());
-    let sizes: Vec<_> = entries
-        .iter()
-        .map(|(entry, _)| (&entry.path[..], entry.size))
-        .collect();
-    assert_eq!(sizes, [("old", 4096), ("new", 99999), ("after", 1)]);
-    assert_eq!(gaps.len(), 2);
-    assert!(gaps.iter().all(|gap| gap.hides == Hides::Entries));
+    assert!(error.is_none(), "{error:?}");
+    assert!(gaps.is_empty(), "{gaps:?}");
+    let mut old = vec![0; 4096];
+    old[..3].copy_from_slice(b"abc");
+    old[1000..1003].copy_from_slice(b"def");
+    old[2000..2002].copy_from_slice(b"gh");
+    let mut new = vec![0; 1021];
+    new[3..7].copy_from_slice(b"data");
+    new[1020] = b'd';
+    let expected = [
+        ("old", old),
+        ("zero", b"\0xy\0\0\0\0\0z\0".to_vec()),
+        ("one", b"\0\0xyz\0\0\0\0".to_vec()),
+        ("new", new),
+        ("after", b"y".to_vec()),
+    ];
+    for ((entry, content), (path, wanted)) in entries.iter().zip(&expected) {
+        assert_eq!((&entry.path[..], entry.size), (*path, wanted.len() as u64));
+        assert_eq!(content, wanted, "{path}");
+    }
+    assert_eq!(entries.len(), expected.len());
+}
+
+#[test]
+fn a_sparse_map_that_lies_is_a_gap_and_nothing_slips() {
+    let maps: [&[(u64, u64)]; 5] = [
+        &[(0, 7)],
+        &[(0, 9)],
+        &[(4, 4), (0, 4)],
+        &[(0, 4), (2, 4)],
+        &[(4090, 8)],
+    ];
+    for map in maps {
+        let archive = [
+            old_sparse(b"old", map, 4096, 8, false).as_bytes().to_vec(),
+            padded(b"abcdefgh"),
+            entry(b'0', b"after", b"y"),
+        ]
+        .concat();
+        let (entries, gaps, error) = walk(&archive, &Limits::default());
+        assert!(error.is_none(), "{map:?}: {error:?}");
+        let paths: Vec<_> = entries.iter().map(|(entry, _)| &entry.path[..]).collect();
+        assert_eq!(paths, ["old", "after"], "{map:?}");
+        assert_eq!(gaps.len(), 1, "{map:?}");
+        assert_eq!(
+            (gaps[0].code, gaps[0].hides),
+            (GapCode::BadArchive, Hides::Entries)
+        );
+    }
+    for content in [
+        &b"x\n"[..],
+        b"1\n0\n",
+        b"9999999999999999999999\n",
+        b"1\n0\n5\n",
+    ] {
+        let archive = [
+            pax(&[
+                ("GNU.sparse.major", b"1"),
+                ("GNU.sparse.minor", b"0"),
+                ("GNU.sparse.realsize", b"5"),
+            ]),
+            entry(b'0', b"new", &padded(content)),
+            entry(b'0', b"after", b"y"),
+        ]
+        .concat();
+        let (entries, gaps, error) = walk(&archive, &Limits::default());
+        assert!(error.is_none(), "{error:?}");
+        assert_eq!(
+            (entries.len(), gaps.len()),
+            (2, 1),
+            "{}",
+            content.escape_ascii()
+        );
+    }
+}
+
+#[test]
+fn holes_cost_nothing_unless_they_are_read_and_then_they_have_a_limit() {
+    let size = 1_u64 << 32;
+    let archive = [
+        old_sparse(b"lastlog", &[], size, 0, false)
+            .as_bytes()
+            .to_vec(),
+        entry(b'0', b"after", b"y"),
+    ]
+    .concat();
+    let limits = Limits {
+        uncompressed_bytes_max: 1 << 20,
+        ..Limits::default()
+    };
+    let mut entries = Walk::new(&archive[..], &limits);
+    assert!(matches!(entries.next_entry(), Ok(Some(Walked::Entry(entry))) if entry.size == size));
+    assert!(
+        matches!(entries.next_entry(), Ok(Some(Walked::Entry(entry))) if entry.path == "after")
+    );
+    let (_, _, error) = walk(&archive, &limits);
+    assert!(
+        matches!(error, Some(ArchiveError::UncompressedBytes(_))),
+        "{error:?}"
+    );
 }
 
 #[test]

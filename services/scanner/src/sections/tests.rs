@@ -88,7 +88,7 @@ async fn a_small_layer_is_read_once_by_each_worker_and_costs_the_broker_nothing(
     let (image, origin) = (image_of(&[&base]), Origin::of(&[&base]));
     origin.hold(base.digest);
     let scans = [&one, &one, &two, &two].map(|worker| worker.scan(&image, &origin));
-    let (scans, ()) = soon(async {
+    let (scans, ()) = soon(Box::pin(async {
         tokio::join!(futures::future::join_all(scans), async {
             origin.until_opened(base.digest).await;
             let lease = LeasedSections::lease_name(base.digest, &wanted());
@@ -96,7 +96,7 @@ async fn a_small_layer_is_read_once_by_each_worker_and_costs_the_broker_nothing(
             assert!(!store.exists(model::event::LEASES, &lease).await.unwrap());
             origin.release();
         })
-    })
+    }))
     .await;
     let read: u32 = scans
         .into_iter()
@@ -307,8 +307,10 @@ async fn who_waits_for_another_worker_holds_no_permit() {
         assert_eq!((beside.layers_read, origin.opened(base.digest)), (1, 0));
         held.release().await;
     };
-    let (waited, ()) =
-        soon(async { tokio::join!(Box::pin(worker.scan(&waiting, &origin)), release) }).await;
+    let (waited, ()) = soon(Box::pin(async {
+        tokio::join!(worker.scan(&waiting, &origin), release)
+    }))
+    .await;
     assert_eq!(waited.unwrap().layers_read, 1);
 }
 

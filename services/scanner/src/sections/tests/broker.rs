@@ -71,8 +71,10 @@ async fn a_lease_that_is_lost_while_the_layer_is_read_does_no_harm() {
         slow.release();
         scan
     };
-    let (first, second) =
-        soon(async { tokio::join!(Box::pin(one.scan(&image, &slow)), away) }).await;
+    let (first, second) = soon(Box::pin(async {
+        tokio::join!(one.scan(&image, &slow), away)
+    }))
+    .await;
     assert_eq!(first.unwrap().report, second.report);
     // Whoever came while the connection was being made again may not have shared it. Who comes
     // next does.

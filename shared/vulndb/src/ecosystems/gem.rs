@@ -9,7 +9,7 @@ use model::{Os, Package, PackageType};
 use super::{Ecosystem, Query, query};
 use crate::version::{Key, Version, digits, run};
 
-/// RubyGems.
+/// `RubyGems`.
 pub(super) struct Gem;
 
 /// Where a gem was built for, as its version in a lock file goes on.

@@ -151,7 +151,7 @@ fn put(lists: &[Vec<Item<'_>>], key: &mut Key) {
     for (depth, list) in lists.iter().enumerate() {
         if depth > 0 {
             let inner = lists.get(depth..).unwrap_or_default();
-            key.byte(if is_before_nothing(inner) {
+            key.byte(if is_before_nothing(inner.iter().flatten()) {
                 LIST_BEFORE
             } else {
                 LIST_AFTER
@@ -161,24 +161,25 @@ fn put(lists: &[Vec<Item<'_>>], key: &mut Key) {
         while let Some((item, rest)) = items.split_first() {
             let zeros = items.iter().take_while(|item| item.is_zero()).count();
             let behind = items.get(zeros..).unwrap_or_default();
-            if zeros > 0 && behind.first().is_some_and(|item| item.is_before_nothing()) {
+            if zeros > 0 && is_before_nothing(behind) {
                 // Nearer to nothing the more zeros there are.
                 key.byte(ZEROS_BEFORE);
                 key.integer(zeros as u64);
                 items = behind;
                 continue;
             }
-            item.put(key);
+            item.put(is_before_nothing(items), key);
             items = rest;
         }
     }
     key.byte(END);
 }
 
-/// Whether a list is less than nothing: its first entry that is not the same as nothing is.
-fn is_before_nothing(lists: &[Vec<Item<'_>>]) -> bool {
-    let first = lists.iter().flatten().find(|item| !item.is_nothing());
-    first.is_some_and(|item| item.is_before_nothing())
+/// Whether entries are less than nothing: the first one that is not the same as nothing is.
+fn is_before_nothing<'a>(items: impl IntoIterator<Item = &'a Item<'a>>) -> bool {
+    let mut items = items.into_iter();
+    let first = items.find(|item| !item.is_nothing());
+    first.is_some_and(|item| matches!(item, Item::Qualifier(rank, _) if *rank < NOTHING))
 }
 
 // === impl Item ===
@@ -192,18 +193,14 @@ impl Item<'_> {
         self.is_zero() || matches!(self, Self::Qualifier(NOTHING, _))
     }
 
-    fn is_before_nothing(&self) -> bool {
-        matches!(self, Self::Qualifier(rank, _) if *rank < NOTHING)
-    }
-
-    fn put(&self, key: &mut Key) {
+    fn put(&self, is_before_nothing: bool, key: &mut Key) {
         match self {
             Self::Number(digits) => {
                 key.byte(NUMBER);
                 key.number(digits);
             }
             Self::Qualifier(rank, text) => {
-                key.byte(if self.is_before_nothing() {
+                key.byte(if is_before_nothing {
                     QUALIFIER_BEFORE
                 } else {
                     QUALIFIER_AFTER

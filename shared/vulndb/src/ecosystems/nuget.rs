@@ -1,4 +1,4 @@
-//! .NET: NuGet's order (`NuGet.Versioning`).
+//! .NET: the order of `NuGet.Versioning`.
 //!
 //! One to four numbers, of which trailing zeros do not count; a pre-release by `SemVer`'s rules, but
 //! without regard to case, and with numbers that do not fit 32 bits as words; no metadata.
@@ -8,7 +8,7 @@ use model::{Os, Package, PackageType};
 use super::{Ecosystem, Query, query, semver};
 use crate::version::{Key, Version, is_number};
 
-/// The NuGet gallery.
+/// The gallery of .NET packages.
 pub(super) struct Nuget;
 
 // === impl Nuget ===

@@ -109,11 +109,9 @@ impl Ecosystem for Rpm {
         let is_of_module = fixes.iter().any(|fix| fix.contains(MODULE));
         let label = package.modularity.as_deref();
         match (is_of_module, label) {
-            (false, None) if package.version.contains(MODULE) => None,
-            (false, None) => Some(true),
+            (_, None) if package.version.contains(MODULE) => None,
+            (is_of_module, None) => Some(!is_of_module),
             (false, Some(_)) => Some(false),
-            (true, None) if package.version.contains(MODULE) => None,
-            (true, None) => Some(false),
             (true, Some(label)) => {
                 // The same sources are built once for each minor release, and all builds are listed.
                 let installed = ecosystems::version(self, &package.version);
@@ -217,7 +215,7 @@ fn is_of_stream(title: &str, label: &str) -> Option<bool> {
     names_any.then_some(false)
 }
 
-/// CentOS Stream is ahead of Red Hat's releases and has other versions.
+/// `CentOS` Stream is ahead of Red Hat's releases and has other versions.
 fn is_stream(os: &Os) -> bool {
     let name = os.pretty_name.as_deref().unwrap_or_default();
     name.contains("Stream") || !matches!(os.version_id.as_str(), "6" | "7" | "8")

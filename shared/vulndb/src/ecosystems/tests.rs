@@ -6,7 +6,7 @@ mod names;
 mod oracles;
 mod real;
 
-use std::{cmp::Ordering, path::Path};
+use std::cmp::Ordering;
 
 use proptest::{
     prelude::*,
@@ -20,65 +20,109 @@ use super::{
     newest, npm::Npm, nuget::Nuget, pypi::Pypi, rpm::Rpm, schemes, swift::Swift, version,
 };
 
-/// What versions of each family look like, for random ones.
-const SHAPES: &[(&dyn Ecosystem, &str)] = &[
+/// Every family, what its versions look like, for random ones, and its upstream's vectors.
+const SAMPLES: &[(&dyn Ecosystem, &str, &str)] = &[
     (
         &Deb,
         r"([0-2]:)?[0-9]{1,2}([.+~a-zA-Z-]{0,2}[0-9]{0,3}){0,4}(-[0-9]{1,2}([+~.a-z]{1,3}[0-9]{0,2})?)?",
+        include_str!("../../testdata/versions/deb.txt"),
     ),
     // Components with leading zeros are left out: apk 3 changed their order.
     (
         &Apk,
         r"[0-9]{1,2}(\.([1-9][0-9]{0,2}|0)){0,3}[a-c]?(_(alpha|beta|pre|rc|cvs|svn|git|hg|p)[0-9]{0,2}){0,2}-r[0-9]{1,2}",
+        include_str!("../../testdata/versions/apk.txt"),
     ),
     (
         &Rpm,
         r"([0-2]:)?[0-9a-c]{1,2}([.+_]{0,2}[~^]?[0-9]{0,3}[a-c]{0,2}){0,4}(-[0-9]{1,2}([.~^]?(el8|el9_2|rc|1)){0,3})?",
+        include_str!("../../testdata/versions/rpm.txt"),
     ),
     (
         &Pypi,
         r"(1!)?[0-9]{1,2}(\.[0-9]{1,2}){0,3}((a|b|rc)[0-9]{1,2})?(\.post[0-9])?(\.dev[0-9])?(\+[a-z0-9]{1,3}(\.[0-9]{1,2})?)?",
+        include_str!("../../testdata/versions/pypi.txt"),
     ),
-    (&Npm, SEMVER),
+    (
+        &Npm,
+        SEMVER,
+        include_str!("../../testdata/versions/npm.txt"),
+    ),
     (
         &Maven,
         r"[0-9]{1,2}([.-]([0-9]{1,2}|a|b|m|rc|cr|ga|sp|x|beta|alpha|final|snapshot|jre|release)){0,3}[0-9]{0,2}(-(rc|sp|m)?[0-9]{0,2})?",
+        include_str!("../../testdata/versions/maven.txt"),
     ),
     (
         &Golang,
         r"(v?(0|[1-9])\.(0|[1-9][0-9]?)\.(0|[1-9])(-(rc\.[0-9]|pre|0\.[1-9][0-9]{2}|alpha)(-[a-f]{2})?)?(\+incompatible)?|go1\.[0-9]{1,2}(rc[1-9]|beta[1-9]|\.[0-9]{1,2})?)",
+        include_str!("../../testdata/versions/golang.txt"),
     ),
-    (&Cargo, SEMVER),
+    (
+        &Cargo,
+        SEMVER,
+        include_str!("../../testdata/versions/cargo.txt"),
+    ),
     (
         &Gem,
         r"[0-9]{1,2}(\.(0|[0-9]{1,2}|a|b|rc|pre|rc[0-9]|0a)){0,5}(-[0-9a-c]{1,2}(\.[0-9a-c]{1,2})?)?",
+        include_str!("../../testdata/versions/gem.txt"),
     ),
     (
         &Composer,
         r"v?[0-9]{1,3}(\.(0|[0-9]{1,2})){0,3}([._-]?(stable|beta|b|RC|alpha|a|patch|pl|p)([.-]?[0-9]{1,2}){0,2})?([.-]?dev)?(\+b1)?",
+        include_str!("../../testdata/versions/composer.txt"),
     ),
     (
         &Nuget,
         r"[0-9]{1,2}(\.[0-9]{1,2}){0,3}(-(alpha|Beta|rc|[1-9][0-9]?|x-1)(\.([1-9][0-9]?|a|B)){0,2})?(\+b1)?",
+        include_str!("../../testdata/versions/nuget.txt"),
     ),
-    (&Cran, r"[0-9]{1,2}([.-][0-9]{1,3}){1,4}"),
-    (&Hex, SEMVER),
+    (
+        &Cran,
+        r"[0-9]{1,2}([.-][0-9]{1,3}){1,4}",
+        include_str!("../../testdata/versions/cran.txt"),
+    ),
+    (
+        &Hex,
+        SEMVER,
+        include_str!("../../testdata/versions/hex.txt"),
+    ),
     (
         &Dart,
         r"[0-9]\.[0-9]\.[0-9](-(alpha|beta|[1-9])(\.([1-9]|a)){0,2})?(\+(b|[0-9]{1,2})(\.[0-9])?)?",
+        include_str!("../../testdata/versions/pub.txt"),
     ),
-    (&Hackage, r"[0-9]{1,2}(\.[0-9]{1,3}){0,4}"),
+    (
+        &Hackage,
+        r"[0-9]{1,2}(\.[0-9]{1,3}){0,4}",
+        include_str!("../../testdata/versions/hackage.txt"),
+    ),
     (
         &Julia,
         r"v?[0-9](\.[0-9](\.[0-9])?)?(-|-?rc[1-9]|-alpha(\.[1-9])?|-[1-9])?(\+|\+[0-9]|\+b(\.[0-9])?)?",
+        include_str!("../../testdata/versions/julia.txt"),
     ),
-    (&Swift, SEMVER),
-    (&Actions, SEMVER),
+    (
+        &Swift,
+        SEMVER,
+        include_str!("../../testdata/versions/swift.txt"),
+    ),
+    (
+        &Actions,
+        SEMVER,
+        include_str!("../../testdata/versions/github.txt"),
+    ),
     (
         &Conan,
         r"[0-9]{1,2}(\.([0-9]{1,2}|[a-c]|[0-9][a-c]|cci)){0,3}(-(pre|rc)(\.[0-9])?)?(\+[0-9])?",
+        include_str!("../../testdata/versions/conan.txt"),
     ),
-    (&Bitnami, SEMVER),
+    (
+        &Bitnami,
+        SEMVER,
+        include_str!("../../testdata/versions/bitnami.txt"),
+    ),
 ];
 const SEMVER: &str = r"(0|[1-9][0-9]?)\.(0|[1-9][0-9]?)\.(0|[1-9][0-9]?)(-(alpha|beta|rc|[1-9][0-9]?|x-1)(\.([1-9][0-9]?|a)){0,2})?(\+b1)?";
 
@@ -90,9 +134,12 @@ fn of_type(purl_type: &str) -> &'static dyn Ecosystem {
 }
 
 fn shape(family: &dyn Ecosystem) -> &'static str {
-    let mut shapes = SHAPES.iter();
-    let found = shapes.find(|(other, _)| other.purl_type() == family.purl_type());
-    found.expect("every family has a shape").1
+    let same = |sample: &&(&dyn Ecosystem, &str, &str)| sample.0.purl_type() == family.purl_type();
+    SAMPLES
+        .iter()
+        .find(same)
+        .expect("every family has a shape")
+        .1
 }
 
 fn ordering(family: &dyn Ecosystem, a: &str, b: &str) -> Ordering {
@@ -126,18 +173,15 @@ fn check(family: &dyn Ecosystem, line: &str) {
 
 #[test]
 fn every_ecosystem_orders_as_its_upstream_says() {
-    let dir = Path::new(env!("CARGO_MANIFEST_DIR")).join("testdata/versions");
-    for family in ECOSYSTEMS {
-        let path = dir.join(format!("{}.txt", family.purl_type()));
-        let text = std::fs::read_to_string(&path)
-            .unwrap_or_else(|error| panic!("vectors `{}`: {error}", path.display()));
+    for (family, _, vectors) in SAMPLES {
         let is_vector = |line: &&str| !line.is_empty() && !line.starts_with('#');
-        let lines: Vec<&str> = text.lines().filter(is_vector).collect();
-        assert!(lines.len() > 2, "{}", path.display());
-        for line in lines {
+        for line in vectors.lines().filter(is_vector) {
             check(*family, line);
         }
     }
+    let families: Vec<&str> = ECOSYSTEMS.iter().map(|family| family.purl_type()).collect();
+    let sampled: Vec<&str> = SAMPLES.iter().map(|sample| sample.0.purl_type()).collect();
+    assert_eq!(families, sampled, "every family has vectors");
 }
 
 #[test]
@@ -189,7 +233,8 @@ fn every_order_is_total() {
         outcome.unwrap_or_else(|error| panic!("{name}: {error}"));
         assert!(
             read.get() > 1_000,
-            "{name}: only {} of its shapes are versions", read.get()
+            "{name}: only {} of its shapes are versions",
+            read.get()
         );
     }
 }

@@ -81,22 +81,22 @@ fn explanation(
     let Some(key) = read(version) else {
         return Some("not a version of the ecosystem");
     };
-    let ends = listing.ranges.windows.iter().map(|window| &window.end);
     if is_listed {
-        let starts = listing
+        // Maven's older comparison, by which OSV.dev makes its lists, puts `9.0.0.M1` after
+        // `9.0.0-M11`.
+        let bounds = listing
             .ranges
             .windows
             .iter()
-            .map(|w| w.introduced.as_deref());
-        let is_outside = starts.flatten().filter_map(read).all(|start| start > key)
-            || ends.clone().all(|end| match end {
-                WindowEnd::Fixed(end) | WindowEnd::Limit(end) => {
-                    read(end).is_some_and(|end| end <= key)
+            .flat_map(|window| match &window.end {
+                WindowEnd::Fixed(end) | WindowEnd::Last(end) | WindowEnd::Limit(end) => {
+                    [window.introduced.as_deref(), Some(end.as_str())]
                 }
-                WindowEnd::Last(end) => read(end).is_some_and(|end| end < key),
-                WindowEnd::Open => false,
+                WindowEnd::Open => [window.introduced.as_deref(), None],
             });
-        return is_outside.then_some("listed, and outside of all its ranges");
+        let mut texts = bounds.flatten().chain([version]);
+        let is_mixed = listing.ecosystem == "Maven" && texts.any(has_qualifier_behind_dot);
+        return is_mixed.then_some("listed by Maven's older order: `.X` later than `-X`");
     }
     let listed: Vec<_> = listing
         .listed
@@ -106,6 +106,24 @@ fn explanation(
     if listed.contains(&key) {
         return Some("listed in another spelling");
     }
+    let is_between = listing.ranges.windows.iter().any(|window| {
+        let alone = ShardAdvisory {
+            windows: vec![window.clone()],
+            ..ShardAdvisory::default()
+        };
+        let is_in =
+            |text: &&String| matches!(evaluate(family, &alone, text), Evaluation::Affected(_));
+        let inside: Vec<_> = listing
+            .listed
+            .iter()
+            .filter(is_in)
+            .filter_map(|text| read(text))
+            .collect();
+        inside.iter().any(|other| *other < key) && inside.iter().any(|other| *other > key)
+    });
+    if is_between {
+        return Some("between two that are listed in the same window: the list leaves it out");
+    }
     let has_newer = listed.iter().any(|other| *other > key);
     let has_older = listed.iter().any(|other| *other < key);
     match (has_older, has_newer) {
@@ -113,6 +131,11 @@ fn explanation(
         (false, true) => Some("older than all that are listed: the list begins later"),
         _ => None,
     }
+}
+
+fn has_qualifier_behind_dot(text: &str) -> bool {
+    let mut parts = text.split('.').skip(1);
+    parts.any(|part| part.starts_with(|c: char| c.is_ascii_alphabetic()))
 }
 
 #[test]

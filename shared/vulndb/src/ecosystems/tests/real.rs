@@ -4,13 +4,17 @@ use std::{
     collections::{BTreeMap, BTreeSet},
     fs::File,
     io::Read as _,
-    path::PathBuf,
+    path::{Path, PathBuf},
+    sync::OnceLock,
 };
 
 use serde_json::Value;
 use zip::ZipArchive;
 
 use crate::RECORD_BYTES_MAX;
+
+/// A base ecosystem and a name in it.
+type Package = (String, String);
 
 /// The advisories in the test data; `None` where there is none, with a word about it.
 pub(super) fn advisories() -> Option<PathBuf> {
@@ -24,7 +28,7 @@ pub(super) fn advisories() -> Option<PathBuf> {
 }
 
 /// Calls for every record of the test data; `names` are of files in OSV.dev's layout.
-pub(super) fn each_record(dir: &std::path::Path, mut take: impl FnMut(Value)) {
+pub(super) fn each_record(dir: &Path, mut take: impl FnMut(Value)) {
     let entries = std::fs::read_dir(dir).expect("the test data can be read");
     let mut zips: Vec<PathBuf> = entries
         .map(|entry| entry.expect("an entry").path().join("all.zip"))
@@ -75,26 +79,35 @@ fn events(affected: &Value) -> impl Iterator<Item = &str> {
 }
 
 /// Versions by package, of ecosystems with these names; packages with two or more.
-pub(super) fn versions(dir: &std::path::Path, names: &[&str]) -> Vec<Vec<String>> {
-    let mut packages: BTreeMap<String, BTreeSet<String>> = BTreeMap::new();
-    each_record(dir, |record| {
+pub(super) fn versions(names: &[&str]) -> Vec<&'static [String]> {
+    static KNOWN: OnceLock<BTreeMap<Package, Vec<String>>> = OnceLock::new();
+    let known = KNOWN.get_or_init(all_versions).iter();
+    let wanted = known.filter(|((ecosystem, _), versions)| {
+        names.contains(&ecosystem.as_str()) && versions.len() > 1
+    });
+    wanted.map(|(_, versions)| versions.as_slice()).collect()
+}
+
+fn all_versions() -> BTreeMap<Package, Vec<String>> {
+    let mut packages: BTreeMap<Package, BTreeSet<String>> = BTreeMap::new();
+    let Some(dir) = advisories() else {
+        return BTreeMap::new();
+    };
+    each_record(&dir, |record| {
         for affected in affected(&record) {
             let Some((ecosystem, name)) = package(affected) else {
                 continue;
             };
-            if names.contains(&ecosystem) {
-                let known = packages.entry(format!("{ecosystem} {name}")).or_default();
-                known.extend(
-                    listed(affected)
-                        .chain(events(affected))
-                        .map(ToOwned::to_owned),
-                );
-            }
+            let key = (ecosystem.to_owned(), name.to_owned());
+            let versions = listed(affected).chain(events(affected));
+            packages
+                .entry(key)
+                .or_default()
+                .extend(versions.map(ToOwned::to_owned));
         }
     });
+    let packages = packages.into_iter();
     packages
-        .into_values()
-        .filter(|versions| versions.len() > 1)
-        .map(|versions| versions.into_iter().collect())
+        .map(|(key, versions)| (key, versions.into_iter().collect()))
         .collect()
 }

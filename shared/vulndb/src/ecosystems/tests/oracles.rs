@@ -100,11 +100,7 @@ fn agree(name: &str, family: &dyn Ecosystem, pairs: &Pairs, answers: Option<Vec<
     let (mut right, mut lenient, mut wrong) = (0_usize, 0_usize, Vec::new());
     for ((a, b), answer) in pairs.iter().zip(answers) {
         let ours = match (version(family, a), version(family, b)) {
-            (Some(a), Some(b)) => match a.cmp(&b) {
-                Ordering::Less => "<",
-                Ordering::Equal => "=",
-                Ordering::Greater => ">",
-            },
+            (Some(a), Some(b)) => sign(a.cmp(&b)),
             _ => "?",
         };
         match answer.as_str() {
@@ -122,6 +118,14 @@ fn agree(name: &str, family: &dyn Ecosystem, pairs: &Pairs, answers: Option<Vec<
         &wrong[..wrong.len().min(40)]
     );
     assert!(right * 2 > pairs.len(), "too few of the pairs are versions");
+}
+
+fn sign(ordering: Ordering) -> &'static str {
+    match ordering {
+        Ordering::Less => "<",
+        Ordering::Equal => "=",
+        Ordering::Greater => ">",
+    }
 }
 
 /// A shell's loop around a program that is started for each pair.
@@ -303,68 +307,85 @@ fn maven(texts: &[&str]) -> Option<Vec<String>> {
     Some(signs.map(|sign| sign.replace("==", "=")).collect())
 }
 
+/// What it says of many texts, in runs that fit a command line.
+fn maven_on(texts: &[&str]) -> Option<Vec<String>> {
+    let mut signs = Vec::new();
+    // Runs share their ends, so that none of the comparisons is lost.
+    for start in (0..texts.len().saturating_sub(1)).step_by(4_000) {
+        let run = &texts[start..texts.len().min(start + 4_001)];
+        signs.extend(maven(run).filter(|signs| signs.len() + 1 == run.len())?);
+    }
+    Some(signs)
+}
+
 #[test]
 fn maven_agrees_where_it_agrees_with_itself() {
     let family = of_type("maven");
     let mut pairs = pairs(family, PAIRS);
-    pairs.retain(|(a, b)| !a.contains(['<', '>', '=']) && !b.contains(['<', '>', '=']));
-    let mut answers = Vec::new();
-    for part in pairs.chunks(2_000) {
-        let texts: Vec<&str> = part.iter().flat_map(|(a, b)| [a.as_str(), b]).collect();
-        let Some(signs) = maven(&texts).filter(|signs| signs.len() + 1 == texts.len()) else {
-            println!("skipped: no java with Maven's library");
-            return;
-        };
-        answers.extend(signs.into_iter().step_by(2));
-    }
-    let (mut kept, mut kept_answers, mut contradictions) = (Pairs::new(), Vec::new(), 0_usize);
-    for ((a, b), answer) in pairs.into_iter().zip(answers) {
-        let ours = version(family, &a).zip(version(family, &b));
-        let is_same = ours.is_some_and(|(a, b)| "<=>".get(sign_index(a.cmp(&b))) == Some(&answer));
-        if !is_same && is_contradicted(&a, &b, &answer) {
-            contradictions += 1;
-            continue;
-        }
-        kept.push((a, b));
-        kept_answers.push(answer);
-    }
-    println!("Maven contradicts itself about {contradictions} pairs");
-    agree("maven", family, &kept, Some(kept_answers));
-}
-
-fn sign_index(ordering: Ordering) -> std::ops::Range<usize> {
-    let at = usize::try_from(ordering as i8 + 1).expect("from 0 to 2");
-    at..at + 1
-}
-
-/// Whether Maven puts a version between the two, on the way that is opposite to its answer.
-fn is_contradicted(a: &str, b: &str, answer: &str) -> bool {
-    let ends = |text: &str| -> Vec<String> {
-        let cut = |(at, _): (usize, char)| text[..at].to_owned();
-        text.char_indices()
-            .filter(|(_, c)| matches!(c, '.' | '-'))
-            .map(cut)
-            .collect()
+    let is_readable = |text: &str| !text.contains(['<', '>', '=']);
+    pairs.retain(|(a, b)| is_readable(a) && is_readable(b));
+    let texts: Vec<&str> = pairs.iter().flat_map(|(a, b)| [a.as_str(), b]).collect();
+    let Some(signs) = maven_on(&texts) else {
+        println!("skipped: no java with Maven's library");
+        return;
     };
-    let mut between = ends(a);
-    between.extend(ends(b));
-    between.extend(["-", "-alpha", "-sp", ".1"].iter().flat_map(|end| {
-        let roots = ends(a).into_iter().chain(ends(b));
-        roots
-            .map(move |root| format!("{root}{end}"))
-            .collect::<Vec<_>>()
-    }));
-    between.retain(|text| !text.is_empty());
-    between.iter().any(|middle| {
-        let signs = maven(&[a, middle, b]).unwrap_or_default();
-        // `a` < `b`, but `b` <= `middle` <= `a`, and so on.
-        match (answer, signs.as_slice()) {
-            ("<", [first, second]) => first != "<" && second != "<",
-            (">", [first, second]) => first != ">" && second != ">",
-            (_, [first, second]) => first == second && first != "=",
-            _ => false,
+    let answers: Vec<String> = signs.into_iter().step_by(2).collect();
+    let is_other = |((a, b), answer): &(&(String, String), &String)| {
+        let ours = version(family, a).zip(version(family, b));
+        ours.is_none_or(|(a, b)| sign(a.cmp(&b)) != answer.as_str())
+    };
+    let others: Vec<_> = pairs.iter().zip(&answers).filter(is_other).collect();
+    let contradicted = contradicted(&others);
+    println!(
+        "Maven contradicts itself about {} pairs",
+        contradicted.len()
+    );
+    let kept = pairs.iter().cloned().zip(answers.iter().cloned());
+    let kept = kept.filter(|(pair, _)| !contradicted.contains(pair));
+    let (kept, answers): (Pairs, Vec<String>) = kept.unzip();
+    agree("maven", family, &kept, Some(answers));
+}
+
+/// The pairs between which Maven puts a version on the way that is opposite to its answer.
+fn contradicted(answered: &[(&(String, String), &String)]) -> BTreeSet<(String, String)> {
+    let mut tried = Vec::new();
+    for ((a, b), answer) in answered {
+        for middle in between(a, b) {
+            tried.push((a, middle, b, answer));
         }
-    })
+    }
+    let texts: Vec<&str> = tried
+        .iter()
+        .flat_map(|(a, middle, b, _)| [a.as_str(), middle, b])
+        .collect();
+    let signs = maven_on(&texts).unwrap_or_default();
+    let is_opposite = |signs: &[String], answer: &str| match (answer, signs) {
+        // `a` < `b`, but `b` <= `middle` <= `a`, and so on.
+        ("<", [first, second, ..]) => first != "<" && second != "<",
+        (">", [first, second, ..]) => first != ">" && second != ">",
+        (_, [first, second, ..]) => first == second && first != "=",
+        _ => false,
+    };
+    let found = tried.iter().zip(signs.chunks(3));
+    let found = found.filter(|((_, _, _, answer), signs)| is_opposite(signs, answer));
+    found
+        .map(|((a, _, b, _), _)| ((*a).clone(), (*b).clone()))
+        .collect()
+}
+
+/// Versions that two begin with, and little more.
+fn between(a: &str, b: &str) -> Vec<String> {
+    let mut found = Vec::new();
+    for text in [a, b] {
+        for (at, _) in text
+            .char_indices()
+            .filter(|(at, c)| *at > 0 && matches!(c, '.' | '-'))
+        {
+            let ends = ["", "-", "-alpha", "-sp", ".1"];
+            found.extend(ends.map(|end| format!("{}{end}", &text[..at])));
+        }
+    }
+    found
 }
 
 #[test]

@@ -10,7 +10,8 @@ fn compare(arguments: &[&str]) -> Ended {
 
 /// With these lines on standard input.
 fn answered(lines: &str) -> Ended {
-    let mut command = World::new().command(&["versions", "compare", "-"]);
+    let world = World::new();
+    let mut command = world.command(&["versions", "compare", "-"]);
     let mut child = command
         .stdin(Stdio::piped())
         .spawn()

@@ -33,7 +33,7 @@
 //! | `gem` | `Gem::Version`, without the platform | by name |
 //! | `composer` | Composer's normal form, PHP's `version_compare` | by lower-case name |
 //! | `nuget` | `NuGetVersion` | by lower-case name |
-//! | `cran` | `package_version` | by name |
+//! | `cran` | `compareVersion` | by name |
 //! | `hex` | `SemVer` precedence | by name |
 //! | `dart` | `SemVer` with build metadata (`pub_semver`) | by name |
 //! | `hackage` | `Data.Version` | by name |

@@ -1,4 +1,6 @@
-//! R: the order of `package_version` (R, `?numeric_version`); `-` separates as `.` does.
+//! R: the order of `compareVersion`; `-` separates as `.` does.
+//!
+//! R's operators of `numeric_version` differ in that they take `1.0` and `1.0.0` for equal.
 
 use model::{Os, Package, PackageType};
 

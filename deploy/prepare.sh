@@ -11,7 +11,7 @@ set -euo pipefail
 # Of crates: cc (AWS-LC), g++ and libclang (RocksDB). Everything else is Rust.
 build_packages=(ca-certificates curl g++ libclang-dev)
 test_packages=(ca-certificates curl debootstrap debian-archive-keyring docker-registry nats-server
-  python3 skopeo)
+  python3 rpm ruby skopeo)
 demo_packages=(ca-certificates curl debootstrap debian-archive-keyring docker-registry gzip
   nats-server skopeo tar)
 # Packages that start a server as soon as they are installed.
@@ -40,7 +40,8 @@ is_installed() {
 # A package counts as there when its command is: people install from elsewhere, too.
 is_there() {
   case "$1" in
-    g++ | curl | skopeo | debootstrap | docker-registry | nats-server | python3 | gzip | tar | npm)
+    g++ | curl | skopeo | debootstrap | docker-registry | nats-server | python3 | gzip | tar | npm \
+      | rpm | ruby)
       PATH="$PATH:/usr/sbin:/sbin" command -v "$1" >/dev/null
       ;;
     libclang-dev) compgen -G '/usr/lib/llvm-*/lib/libclang.so*' >/dev/null || is_installed "$1" ;;

@@ -5,6 +5,7 @@ pub(crate) mod hints;
 mod nats;
 mod scan;
 mod tokens;
+mod versions;
 
 use std::{path::PathBuf, time::Duration};
 
@@ -15,6 +16,7 @@ use self::events::EventsCommand;
 pub(crate) use self::nats::{AccountsArgs, AgentName, NatsCommand, ProvisionArgs};
 pub(crate) use self::scan::{OutputTo, ScanArgs};
 pub(crate) use self::tokens::{TokenWanted, TokensCommand};
+pub(crate) use self::versions::VersionsCommand;
 
 /// Secures containers through their whole life: images before and after they enter a registry.
 #[derive(Debug, Parser)]
@@ -79,6 +81,9 @@ A process with named roles makes no streams: `tidewaiter nats provision` does, a
     /// Events: follow what happens, and what subscribers need to know of it
     #[command(subcommand)]
     Events(EventsCommand),
+    /// Versions: compare them as each ecosystem does
+    #[command(subcommand)]
+    Versions(VersionsCommand),
     /// The NATS server of a fleet: keys and rights, streams and buckets
     #[command(subcommand)]
     Nats(NatsCommand),

@@ -15,6 +15,7 @@ mod scan;
 mod serve;
 mod status;
 mod tokens;
+mod versions;
 
 use std::{
     io::{self, Write as _},
@@ -48,6 +49,7 @@ pub(crate) fn run(cli: Cli) -> anyhow::Result<Exit> {
             Command::Db(command) => db::run(config?, &global, command).await,
             Command::Policy(command) => policy::run(command).await,
             Command::Dlq(command) => dlq::run(config?, command).await,
+            Command::Versions(command) => versions::run(&global, &command),
             Command::Images(args) => images::run(args).await,
             Command::Check(args) => check::run(args).await,
             Command::Config(command) => config::run(&global, command),

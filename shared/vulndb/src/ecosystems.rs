@@ -1,21 +1,50 @@
 //! Ecosystems: how versions are compared, and under which names packages are looked up.
 
+mod actions;
 mod apk;
+mod bitnami;
+mod cargo;
+mod composer;
+mod conan;
+mod cran;
+mod dart;
 mod deb;
+mod dotted;
+mod gem;
+mod golang;
+mod hackage;
+mod hex;
+mod julia;
+mod maven;
 mod npm;
+mod nuget;
 mod pypi;
+mod rpm;
+mod semver;
+mod swift;
 #[cfg(test)]
 mod tests;
 
+use std::{cmp::Ordering, str::FromStr as _};
+
 use model::{Os, Package, PackageType};
+use packageurl::PackageUrl;
 use serde::{Deserialize, Serialize};
 
-use crate::version::{VERSION_BYTES_MAX, Version};
+use crate::{
+    shard::ShardAdvisory,
+    version::{VERSION_BYTES_MAX, Version},
+};
 
 /// A family of ecosystems that share a version order.
 pub trait Ecosystem: Sync {
     /// The packages that belong to it.
     fn package_type(&self) -> PackageType;
+
+    /// The type of their purls: what tells packages apart that have no [`PackageType`] of their own.
+    fn purl_type(&self) -> &'static str {
+        self.package_type().as_str()
+    }
 
     /// Names of OSV ecosystems, without the suffix after a colon.
     fn names(&self) -> &'static [&'static str];
@@ -38,12 +67,57 @@ pub trait Ecosystem: Sync {
         false
     }
 
+    /// Whether an advisory about this name speaks of this very package; `None` where that cannot be
+    /// told.
+    fn speaks_of(&self, _advisory: &ShardAdvisory, _package: &Package) -> Option<bool> {
+        Some(true)
+    }
+
+    /// The OSV ecosystems of an operating system's release, if it is of this family.
+    fn releases(&self, _os: &Os) -> Vec<String> {
+        Vec::new()
+    }
+
     /// Under which names a package is looked up; none if its release is not known.
     fn queries(&self, package: &Package, os: Option<&Os>) -> Vec<Query>;
 }
 
 /// Every family: the visible list. What is not in it does not exist.
-pub static ECOSYSTEMS: &[&dyn Ecosystem] = &[&deb::Deb, &apk::Apk, &pypi::Pypi, &npm::Npm];
+pub static ECOSYSTEMS: &[&dyn Ecosystem] = &[
+    &deb::Deb,
+    &apk::Apk,
+    &rpm::Rpm,
+    &pypi::Pypi,
+    &npm::Npm,
+    &maven::Maven,
+    &golang::Golang,
+    &cargo::Cargo,
+    &gem::Gem,
+    &composer::Composer,
+    &nuget::Nuget,
+    &cran::Cran,
+    &hex::Hex,
+    &dart::Dart,
+    &hackage::Hackage,
+    &julia::Julia,
+    &swift::Swift,
+    &actions::Actions,
+    &conan::Conan,
+    &bitnami::Bitnami,
+];
+
+/// Names of version schemes beside those of purl types and of OSV ecosystems.
+const SCHEMES: &[(&str, &str)] = &[
+    ("dpkg", "deb"),
+    ("generic", "conan"),
+    ("githubactions", "github"),
+    ("go", "golang"),
+    ("pep440", "pypi"),
+    ("semver", "cargo"),
+];
+
+/// Vendors that patch packages of other ecosystems: `TuxCare:Alpine:v3.16` has Alpine's versions.
+const PATCHERS: &[&str] = &["Docker Hardened Images:", "Root:", "TuxCare:"];
 
 /// A name that advisories about a package are found by; what the reverse index stores.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
@@ -65,9 +139,48 @@ pub struct Query {
     pub method: &'static str,
 }
 
+/// Two versions cannot be compared.
+#[derive(Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Incomparable {
+    /// No such scheme.
+    #[error("no version scheme `{0}`")]
+    Scheme(String),
+    /// Not a version there.
+    #[error("`{1}` is no version of `{0}`")]
+    Version(String, String),
+}
+
+/// Compares two versions of a scheme: a purl's type, as `deb`, or the name of an OSV ecosystem, as
+/// `AlmaLinux:9`, or another name that is usual, as `pep440`.
+pub fn compare(scheme: &str, a: &str, b: &str) -> Result<Ordering, Incomparable> {
+    let usual = SCHEMES.iter().find(|(name, _)| *name == scheme);
+    let purl_type = usual.map_or(scheme, |(_, purl_type)| *purl_type);
+    let mut families = ECOSYSTEMS.iter().copied();
+    let family = families
+        .find(|family| family.purl_type() == purl_type)
+        .or_else(|| family(scheme))
+        .ok_or_else(|| Incomparable::Scheme(scheme.to_owned()))?;
+    let read = |text: &str| {
+        let unreadable = || Incomparable::Version(scheme.to_owned(), text.to_owned());
+        version(family, text).ok_or_else(unreadable)
+    };
+    Ok(read(a)?.cmp(&read(b)?))
+}
+
+/// The names of version schemes that [`compare`] knows, beside those of OSV ecosystems.
+pub fn schemes() -> Vec<&'static str> {
+    let types = ECOSYSTEMS.iter().map(|family| family.purl_type());
+    let mut names: Vec<&str> = types.chain(SCHEMES.iter().map(|(name, _)| *name)).collect();
+    names.sort_unstable();
+    names
+}
+
 /// The family of an OSV ecosystem; `None` for one that we cannot compare.
 pub fn family(ecosystem: &str) -> Option<&'static dyn Ecosystem> {
-    let base = base(ecosystem);
+    let patched = PATCHERS
+        .iter()
+        .find_map(|name| ecosystem.strip_prefix(name));
+    let base = base(patched.unwrap_or(ecosystem));
     ECOSYSTEMS
         .iter()
         .copied()
@@ -76,16 +189,27 @@ pub fn family(ecosystem: &str) -> Option<&'static dyn Ecosystem> {
 
 /// The family of a package.
 pub(crate) fn family_of(package: &Package) -> Option<&'static dyn Ecosystem> {
+    let mut families = ECOSYSTEMS.iter().copied();
+    if package.kind == PackageType::Generic {
+        let purl = package.purl.0.strip_prefix("pkg:")?;
+        let (purl_type, _) = purl.split_once('/')?;
+        return families.find(|family| family.purl_type() == purl_type);
+    }
+    families.find(|family| family.package_type() == package.kind)
+}
+
+/// Whether there are rules for the packages of an operating system's release.
+pub(crate) fn has_releases(os: &Os) -> bool {
     ECOSYSTEMS
         .iter()
-        .copied()
-        .find(|family| family.package_type() == package.kind)
+        .any(|family| !family.releases(os).is_empty())
 }
 
 /// The newest of some versions of a package; `None` where one of them cannot be read.
 pub fn newest<'a>(kind: PackageType, versions: &[&'a str]) -> Option<&'a str> {
     let mut families = ECOSYSTEMS.iter().copied();
-    let family = families.find(|family| family.package_type() == kind)?;
+    // By its purl type: a kind that is none of its own is of many families.
+    let family = families.find(|family| family.purl_type() == kind.as_str())?;
     let keys = versions
         .iter()
         .map(|text| Some((version(family, text)?, *text)));
@@ -111,7 +235,7 @@ pub(crate) fn base(ecosystem: &str) -> &str {
 /// Reads a version within the length limit.
 pub(crate) fn version(family: &dyn Ecosystem, text: &str) -> Option<Version> {
     let text = text.trim();
-    if text.is_empty() || text.len() > VERSION_BYTES_MAX {
+    if text.is_empty() || text.len() > VERSION_BYTES_MAX || text.contains(char::is_control) {
         return None;
     }
     family.parse(text)
@@ -126,5 +250,16 @@ fn query(ecosystem: &str, name: String, version: &str, method: &'static str) -> 
         lookup,
         version: version.to_owned(),
         method,
+    }
+}
+
+/// `namespace/name` of a package's purl; its name where there is none.
+fn purl_name(package: &Package) -> String {
+    match PackageUrl::from_str(&package.purl.0) {
+        Ok(purl) => match purl.namespace() {
+            Some(namespace) => format!("{namespace}/{}", purl.name()),
+            None => purl.name().to_owned(),
+        },
+        Err(_) => package.name.clone(),
     }
 }

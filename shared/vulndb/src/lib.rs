@@ -23,9 +23,25 @@
 //! | ecosystem | versions | packages |
 //! |---|---|---|
 //! | `deb` | dpkg's order | by source package; `Debian:12`, `Ubuntu:22.04:LTS` |
-//! | `apk` | apk 3's order | by origin; `Alpine:v3.15` |
+//! | `apk` | apk 3's order | by origin; `Alpine:v3.15`, `Wolfi`, `Alpaquita:23` |
+//! | `rpm` | rpm's order | by name and source package; `AlmaLinux:9`, `Red Hat:enterprise_linux:9::appstream`, `SUSE:…` |
 //! | `pypi` | PEP 440 | by PEP 503 name |
 //! | `npm` | `SemVer` precedence, read leniently | by name |
+//! | `maven` | `ComparableVersion`, without its contradictions | by `group:artifact` |
+//! | `golang` | `SemVer` precedence, and `go1.21rc2` | by module path; `stdlib` |
+//! | `cargo` | `SemVer` precedence | by name |
+//! | `gem` | `Gem::Version`, without the platform | by name |
+//! | `composer` | Composer's normal form, PHP's `version_compare` | by lower-case name |
+//! | `nuget` | `NuGetVersion` | by lower-case name |
+//! | `cran` | `compareVersion` | by name |
+//! | `hex` | `SemVer` precedence | by name |
+//! | `dart` | `SemVer` with build metadata (`pub_semver`) | by name |
+//! | `hackage` | `Data.Version` | by name |
+//! | `julia` | `VersionNumber` | by name |
+//! | `swift` | `SemVer` precedence | by repository |
+//! | `actions` | `SemVer` precedence | by `owner/repository` |
+//! | `conan` | item by item, numbers before words | by name |
+//! | `bitnami` | `SemVer` precedence, without the revision | by name |
 //!
 //! To add an ecosystem: a file in `ecosystems/` that implements [`Ecosystem`], a line in
 //! [`ECOSYSTEMS`], and its upstream's version vectors in the tests.
@@ -52,7 +68,10 @@ mod shard;
 mod version;
 
 pub use self::{
-    ecosystems::{ECOSYSTEMS, Ecosystem, Lookup, Query, family, lookups, newest},
+    ecosystems::{
+        ECOSYSTEMS, Ecosystem, Incomparable, Lookup, Query, compare, family, lookups, newest,
+        schemes,
+    },
     matching::{Limits, match_packages},
     memo::Memo,
     os::end_of_life,

@@ -36,6 +36,33 @@ impl Key {
         self.0.extend_from_slice(digits.as_bytes());
     }
 
+    /// Numbers of which trailing zeros do not count: `1.0` is `1`, and `1` sorts before `1.0.1`.
+    pub(crate) fn release<'a>(&mut self, parts: impl IntoIterator<Item = &'a str>) {
+        let mut zeros = 0_usize;
+        for part in parts {
+            if part.bytes().all(|digit| digit == b'0') {
+                zeros = zeros.saturating_add(1);
+                continue;
+            }
+            for _zero in 0..std::mem::take(&mut zeros) {
+                self.byte(1);
+                self.number("");
+            }
+            self.byte(1);
+            self.number(part);
+        }
+        self.byte(0);
+    }
+
+    /// Numbers of which all count: `1` sorts before `1.0`.
+    pub(crate) fn numbers<'a>(&mut self, parts: impl IntoIterator<Item = &'a str>) {
+        for part in parts {
+            self.byte(1);
+            self.number(part);
+        }
+        self.byte(0);
+    }
+
     /// A number.
     pub(crate) fn integer(&mut self, number: u64) {
         self.0.extend_from_slice(&number.to_be_bytes());
@@ -45,6 +72,11 @@ impl Key {
     pub(crate) fn finish(self) -> Version {
         Version(self.0.into_boxed_slice())
     }
+}
+
+/// Whether a text is digits, at least one.
+pub(crate) fn is_number(text: &str) -> bool {
+    !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit())
 }
 
 /// Splits off the longest start whose characters all fit.

@@ -6,4 +6,5 @@ mod errors;
 mod exits;
 mod outputs;
 mod targets;
+mod versions;
 mod world;

@@ -1,4 +1,4 @@
-//! Alpine: apk 3's order, packages by origin.
+//! Alpine and its kind: apk 3's order, packages by origin.
 //!
 //! A version is `digits(.digits)*[letter](_suffix[digits])*[~hash][-r digits]`. apk 2 differs in
 //! two corners that no package version of Alpine reaches: components of several digits that start
@@ -35,7 +35,14 @@ impl Ecosystem for Apk {
     }
 
     fn names(&self) -> &'static [&'static str] {
-        &["Alpine", "Alpaquita", "Chainguard", "Wolfi"]
+        &[
+            "Alpaquita",
+            "Alpine",
+            "BellSoft Hardened Containers",
+            "Chainguard",
+            "MinimOS",
+            "Wolfi",
+        ]
     }
 
     fn parse(&self, text: &str) -> Option<Version> {
@@ -64,15 +71,39 @@ impl Ecosystem for Apk {
         rest.is_empty().then(|| key.finish())
     }
 
+    fn releases(&self, os: &Os) -> Vec<String> {
+        let release = match os.id.as_str() {
+            "alpine" => os::alpine_release(os),
+            "alpaquita" => bellsoft("Alpaquita", os),
+            "bellsoft-hardened-containers" => bellsoft("BellSoft Hardened Containers", os),
+            "chainguard" => Some("Chainguard".to_owned()),
+            "minimos" => Some("MinimOS".to_owned()),
+            "wolfi" => Some("Wolfi".to_owned()),
+            _ => None,
+        };
+        release.into_iter().collect()
+    }
+
+    /// By origin; where there are no releases also by name, which their records have.
     fn queries(&self, package: &Package, os: Option<&Os>) -> Vec<Query> {
         let origin = package.source_name.as_ref().unwrap_or(&package.name);
         let version = package.source_version.as_ref().unwrap_or(&package.version);
-        let release = os.and_then(os::alpine_release);
-        release
-            .iter()
-            .map(|release| query(release, origin.clone(), version, "origin"))
-            .collect()
+        let mut queries = Vec::new();
+        for release in os.map(|os| self.releases(os)).unwrap_or_default() {
+            queries.push(query(&release, origin.clone(), version, "origin"));
+            if !release.contains(':') && *origin != package.name {
+                let name = package.name.clone();
+                queries.push(query(&release, name, &package.version, "package"));
+            }
+        }
+        queries
     }
+}
+
+/// `Alpaquita:23`, `Alpaquita:stream`.
+fn bellsoft(name: &str, os: &Os) -> Option<String> {
+    let release = os.version_id.split('.').next()?;
+    (!release.is_empty()).then(|| format!("{name}:{}", release.to_lowercase()))
 }
 
 /// `digits(.digits)*[letter[digits]]`.

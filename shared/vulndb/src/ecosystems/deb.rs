@@ -22,7 +22,7 @@ impl Ecosystem for Deb {
     }
 
     fn names(&self) -> &'static [&'static str] {
-        &["Debian", "Ubuntu"]
+        &["Debian", "Echo", "Ubuntu"]
     }
 
     fn parse(&self, text: &str) -> Option<Version> {
@@ -49,10 +49,18 @@ impl Ecosystem for Deb {
         package.name == "linux-libc-dev"
     }
 
+    fn releases(&self, os: &Os) -> Vec<String> {
+        match os.id.as_str() {
+            // It has no releases.
+            "echo" => vec!["Echo".to_owned()],
+            _ => os::deb_releases(os),
+        }
+    }
+
     fn queries(&self, package: &Package, os: Option<&Os>) -> Vec<Query> {
         let name = package.source_name.as_ref().unwrap_or(&package.name);
         let version = package.source_version.as_ref().unwrap_or(&package.version);
-        let mut releases = os.map(os::deb_releases).unwrap_or_default();
+        let mut releases = os.map(|os| self.releases(os)).unwrap_or_default();
         if ["+esm", "~esm", "+fips"]
             .iter()
             .any(|mark| version.contains(mark))

@@ -1,12 +1,9 @@
-//! JavaScript: `SemVer` precedence, read leniently.
-//!
-//! Blanks, a leading `v` or `=`, missing parts, numbers of any length and a pre-release without its
-//! hyphen are accepted, as node-semver's loose mode does; build metadata does not count.
+//! JavaScript: `SemVer` precedence, read as leniently as node-semver does.
 
 use model::{Os, Package, PackageType};
 
-use super::{Ecosystem, Query, query};
-use crate::version::{Key, Version, digits, run};
+use super::{Ecosystem, Query, query, semver};
+use crate::version::Version;
 
 /// The npm registry.
 pub(super) struct Npm;
@@ -22,29 +19,9 @@ impl Ecosystem for Npm {
         &["npm"]
     }
 
+    /// More than three numbers are no version of npm's.
     fn parse(&self, text: &str) -> Option<Version> {
-        let text = text.trim_start_matches(|c: char| c == 'v' || c == '=' || c.is_whitespace());
-        let (text, _build) = text.split_once('+').unwrap_or((text, ""));
-        let (release, rest) = run(text, |c| c.is_ascii_digit() || c == '.');
-        let mut key = Key::default();
-        let mut parts = 0_usize;
-        for part in release.split('.') {
-            // More than three parts are no version of npm's.
-            if part.is_empty() || parts >= 3 {
-                return None;
-            }
-            key.number(part);
-            parts = parts.saturating_add(1);
-        }
-        for _missing in parts..3 {
-            key.number("");
-        }
-        if rest.is_empty() {
-            key.byte(3);
-            return Some(key.finish());
-        }
-        prerelease(rest.strip_prefix('-').unwrap_or(rest), &mut key)?;
-        Some(key.finish())
+        semver::precedence(text, 3)
     }
 
     fn queries(&self, package: &Package, _os: Option<&Os>) -> Vec<Query> {
@@ -55,23 +32,4 @@ impl Ecosystem for Npm {
             "package",
         )]
     }
-}
-
-/// Numbers sort before words, and fewer identifiers before more.
-fn prerelease(text: &str, key: &mut Key) -> Option<()> {
-    for identifier in text.split('.') {
-        let fits = |c: char| c.is_ascii_alphanumeric() || c == '-';
-        if identifier.is_empty() || !identifier.chars().all(fits) {
-            return None;
-        }
-        if digits(identifier).1.is_empty() {
-            key.byte(1);
-            key.number(identifier);
-        } else {
-            key.byte(2);
-            key.text(identifier);
-        }
-    }
-    key.byte(0);
-    Some(())
 }

@@ -333,19 +333,19 @@ fn what_nobody_covers_is_a_gap() {
         vec![
             package(PackageType::Deb, "bin", "1"),
             package(PackageType::Pypi, "x", "1"),
-            package(PackageType::Golang, "x", "1"),
+            package(PackageType::Conda, "x", "1"),
         ]
     };
     insta::assert_snapshot!(check(&shards, None, packages()), @r#"
     gap UnknownOs: no os-release: 1 operating system packages are not matched
     gap NoAdvisories: no advisory feed covers `PyPI` (1 package)
-    gap NoAdvisories: no advisory feed covers `golang` (1 package)
+    gap NoAdvisories: no advisory feed covers `conda` (1 package)
     "#);
     insta::assert_snapshot!(check(&shards, Some(os("debian", "11")), packages()), @r#"
     gap EndOfLifeOs: debian 11 gets no security updates since 2026-08-31
     gap NoAdvisories: no advisory feed covers `Debian:11` (1 package)
     gap NoAdvisories: no advisory feed covers `PyPI` (1 package)
-    gap NoAdvisories: no advisory feed covers `golang` (1 package)
+    gap NoAdvisories: no advisory feed covers `conda` (1 package)
     "#);
     insta::assert_snapshot!(check(&shards, Some(os("fedora", "42")), Vec::new()), @r#"
     gap UnknownOs: no rules for operating system `fedora`, version `42`: 0 operating system packages are not matched
@@ -428,7 +428,7 @@ fn lookups_name_what_matching_asks_for() {
         .map(|l| format!("{}/{}", l.ecosystem, l.name))
         .collect();
     assert_eq!(found, ["Ubuntu:22.04:LTS/src", "Ubuntu:22.04/src"]);
-    assert!(lookups(&package(PackageType::Golang, "x", "1"), None).is_empty());
+    assert!(lookups(&package(PackageType::Conda, "x", "1"), None).is_empty());
 }
 
 #[test]

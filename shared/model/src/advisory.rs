@@ -8,6 +8,11 @@ use serde::{Deserialize, Serialize};
 
 use crate::Digest;
 
+/// In place of an ecosystem, and a feed's name: CISA's catalog of known exploited vulnerabilities.
+pub const KEV: &str = "KEV";
+/// In place of an ecosystem, and a feed's name: FIRST's exploit prediction.
+pub const EPSS: &str = "EPSS";
+
 /// Which shard an advisory stands in: its ecosystem and the first byte of sha256(package name).
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
@@ -185,9 +190,11 @@ impl AdvisoryManifest {
 // === impl AdvisoryStamp ===
 
 impl AdvisoryStamp {
-    /// When the oldest of the feeds that were given whole was fetched.
+    /// When the oldest of the feeds that were given whole was fetched. What is known of exploitation
+    /// decides about nobody being affected, so its age is not counted.
     pub fn data_at(&self) -> Option<Timestamp> {
-        let whole = self.feeds.iter().filter(|feed| !feed.partial);
+        let counts = |feed: &&Feed| !feed.partial && feed.name != KEV && feed.name != EPSS;
+        let whole = self.feeds.iter().filter(counts);
         whole.map(|feed| feed.fetched_at).min()
     }
 }

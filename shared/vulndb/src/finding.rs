@@ -1,8 +1,10 @@
 //! One finding of what several advisories say about one vulnerability of one package.
 
-use std::{cmp::Reverse, collections::BTreeSet};
+use std::collections::BTreeSet;
 
-use model::{Cvss, Fingerprint, FixState, Match, Package, PackageType, Severity, Vulnerability};
+use model::{
+    Confidence, Cvss, Fingerprint, FixState, Match, Package, PackageType, Severity, Vulnerability,
+};
 
 use crate::{evaluate::Hit, names, shard::ShardAdvisory};
 
@@ -74,24 +76,13 @@ pub(crate) fn finding(
         layer: package.layer,
         matched: Match {
             method: first.method.to_owned(),
-            confidence: package.confidence,
+            confidence: confidence(package, first),
             evidence: affecting.iter().map(evidence).collect(),
         },
         vex: None,
         waived: None,
         id,
     })
-}
-
-/// Orders findings by risk: worst first, those with a fix first, then by name.
-pub(crate) fn sort_by_risk(found: &mut [Vulnerability]) {
-    found.sort_by(|a, b| {
-        let key = |v: &Vulnerability| (Reverse(v.severity), Reverse(v.is_fixable()));
-        key(a).cmp(&key(b)).then_with(|| {
-            let names = (&a.id, &a.package, &a.package_id);
-            names.cmp(&(&b.id, &b.package, &b.package_id))
-        })
-    });
 }
 
 /// Which advisory speaks for the finding: a record of the vulnerability before a bulletin, one that
@@ -112,6 +103,14 @@ fn rank(one: &Affecting<'_>) -> (bool, bool, u8, String) {
     )
 }
 
+/// As sure as the package is there; less where only texts were compared.
+fn confidence(package: &Package, first: &Affecting<'_>) -> Confidence {
+    if first.hit.range.starts_with("lists ") {
+        return package.confidence.min(Confidence::Medium);
+    }
+    package.confidence
+}
+
 /// The distribution's own rating, else the first record that has one: by its newest CVSS version,
 /// else by its word. Never the maximum over sources.
 fn severity(records: &[&ShardAdvisory]) -> (Severity, Vec<Cvss>) {
@@ -127,6 +126,14 @@ fn severity(records: &[&ShardAdvisory]) -> (Severity, Vec<Cvss>) {
             .map(|rated| Severity::from_score(rated.score))
             .or(record.word)
     };
+    // What is a remark to one source is a vulnerability where another one rates it.
+    let records: Vec<_> = records
+        .iter()
+        .filter(|record| record.notice.is_none())
+        .collect();
+    if records.is_empty() {
+        return (Severity::Negligible, cvss);
+    }
     let own = records.iter().find_map(|record| record.rating);
     let rated = own.or_else(|| records.iter().find_map(|record| newest(record)));
     (rated.unwrap_or_default(), cvss)
@@ -144,6 +151,15 @@ fn evidence(one: &Affecting<'_>) -> String {
         "{} ({}): {ecosystem} `{}` {version} is in {}",
         advisory.id, advisory.feed, advisory.package, hit.range
     );
+    if let Some(word) = &advisory.notice {
+        line.push_str("; by its source a remark (");
+        line.push_str(word);
+        line.push(')');
+    }
+    if !advisory.modules.is_empty() {
+        line.push_str("; module ");
+        line.push_str(&advisory.modules.join(", "));
+    }
     for note in &advisory.notes {
         line.push_str("; ");
         line.push_str(note);

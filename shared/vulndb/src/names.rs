@@ -11,22 +11,13 @@ pub(crate) struct Names {
 }
 
 /// The CVE inside a vendor's record id (`DEBIAN-CVE-2024-1` is `CVE-2024-1`); any other id as it is.
-pub(crate) fn canonical(id: &str) -> &str {
-    let Some((_, cve)) = id.rsplit_once("CVE-") else {
+pub fn canonical(id: &str) -> &str {
+    let Some(start) = id.rfind("CVE-") else {
         return id;
     };
-    let start = id
-        .len()
-        .saturating_sub(cve.len())
-        .saturating_sub("CVE-".len());
-    let known = cve.split_once('-').is_some_and(|(year, number)| {
-        let digits = |text: &str| !text.is_empty() && text.bytes().all(|b| b.is_ascii_digit());
-        year.len() == 4 && digits(year) && digits(number)
-    });
-    let whole = id.get(start..).unwrap_or(id);
-    let prefix = id.get(..start).unwrap_or_default();
-    if known && (prefix.is_empty() || prefix.ends_with('-')) {
-        whole
+    let (prefix, cve) = id.split_at_checked(start).unwrap_or(("", id));
+    if is_whole_cve(cve) && (prefix.is_empty() || prefix.ends_with('-')) {
+        cve
     } else {
         id
     }
@@ -35,6 +26,16 @@ pub(crate) fn canonical(id: &str) -> &str {
 /// Whether a name is a CVE's.
 pub(crate) fn is_cve(name: &str) -> bool {
     name.starts_with("CVE-")
+}
+
+/// Whether a text is the id of a CVE and nothing else.
+pub(crate) fn is_whole_cve(text: &str) -> bool {
+    let digits = |text: &str| !text.is_empty() && text.bytes().all(|b| b.is_ascii_digit());
+    let parts = text
+        .strip_prefix("CVE-")
+        .and_then(|rest| rest.split_once('-'));
+    text.len() <= 32
+        && parts.is_some_and(|(year, number)| year.len() == 4 && digits(year) && digits(number))
 }
 
 /// The vulnerabilities that an advisory is about: itself where it is or has a CVE, else those that

@@ -44,6 +44,7 @@ pub(crate) fn run(cli: Cli) -> anyhow::Result<Exit> {
     let outcome = runtime.block_on(async move {
         match command {
             Command::Scan(args) => Box::pin(scan::run(config?, &global, args)).await,
+            Command::Explain(args) => Box::pin(scan::explain(config?, &global, args)).await,
             Command::Serve(args) => serve::run(config?, args).await,
             Command::Db(command) => db::run(config?, &global, command).await,
             Command::Policy(command) => policy::run(command).await,

@@ -59,6 +59,7 @@ impl Bench {
             feed: feed.to_owned(),
             mode: Mode::Merge,
             fetched_at: Timestamp::UNIX_EPOCH,
+            revision: None,
         };
         let key = upload::hand_in(&self.store, &import, records(rows));
         let key = key.await.unwrap();
@@ -81,7 +82,7 @@ impl Bench {
     }
 
     async fn take(&self, head: &Head) {
-        take_all(&self.cx, &self.store, head, &FeedLimits::default())
+        take_all(&self.cx, &self.store, head, (&FeedLimits::default(), &[]))
             .await
             .unwrap();
     }
@@ -161,6 +162,8 @@ async fn entries_that_share_an_object_are_all_taken_up() {
             feed: feed.to_owned(),
             replace: true,
             fetched_at: Timestamp::from_second(second).unwrap(),
+            revision: None,
+            increment: false,
         };
         bench
             .store
@@ -182,6 +185,7 @@ async fn what_is_handed_in_has_an_object_of_its_own() {
         feed: feed.to_owned(),
         mode: Mode::Replace,
         fetched_at: Timestamp::from_second(second).unwrap(),
+        revision: None,
     };
     let zip = records(&[("A", "PyPI", "x", "1")]);
     let mut keys = std::collections::BTreeSet::new();
@@ -250,9 +254,10 @@ async fn a_revision_that_only_has_the_number_of_the_one_in_force_is_published() 
         feed: "mine".to_owned(),
         mode: Mode::Replace,
         fetched_at: Timestamp::UNIX_EPOCH,
+        revision: None,
     };
     let source = crate::Source::Bytes(records(&[("A", "PyPI", "x", "1")]));
-    let parts = stage::read(&import, &source, &FeedLimits::default()).unwrap();
+    let parts = stage::read(&import, &source, &FeedLimits::default(), None).unwrap();
     let staged = stage::stage(leader.advisories(), &import, parts).unwrap();
     bench.hand_in("one", &[("B", "npm", "y", "1")]).await;
     bench.take(&other).await;
@@ -318,6 +323,7 @@ async fn an_entry_that_cannot_be_read_is_passed_over() {
         feed: "bad".to_owned(),
         mode: Mode::Merge,
         fetched_at: Timestamp::UNIX_EPOCH,
+        revision: None,
     };
     upload::hand_in(&bench.store, &import, Bytes::from_static(b"no zip"))
         .await

@@ -275,6 +275,7 @@ async fn a_mark_is_not_replaced_by_a_smaller_one_unless_the_advisories_are_new()
     let ahead = SweptMark {
         revision: 7,
         data_at: None,
+        ..SweptMark::default()
     };
     bench
         .store

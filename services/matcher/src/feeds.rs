@@ -5,6 +5,8 @@ mod checksum;
 mod export;
 mod http;
 mod increment;
+#[cfg(test)]
+pub(crate) mod tests;
 
 use std::{
     fmt, fs,

@@ -22,7 +22,7 @@ pub(crate) fn records(records: &[(&str, &str, &str, &str)]) -> Bytes {
     zipped(&texts.collect::<Vec<_>>())
 }
 
-fn zipped(files: &[(String, String)]) -> Bytes {
+pub(crate) fn zipped(files: &[(String, String)]) -> Bytes {
     let mut zip = ZipWriter::new(std::io::Cursor::new(Vec::new()));
     for (name, text) in files {
         zip.start_file(name.as_str(), SimpleFileOptions::default())

@@ -82,14 +82,16 @@ impl Deadline {
     /// Runs a command until it ends, its time is up, or the user interrupts it.
     async fn limit(self, work: impl Future<Output = anyhow::Result<Exit>>) -> anyhow::Result<Exit> {
         tokio::select! {
+            // First whoever listens for signals: what is said of the work can be answered by one.
+            biased;
+            signal = chassis::shutdown_signal() => {
+                let name = signal.context("waiting for signals")?;
+                Err(Ended { exit: Exit::Interrupted, message: format!("interrupted by {name}") }.into())
+            }
             outcome = work => outcome,
             () = tokio::time::sleep(self.0) => {
                 let message = format!("gave up after {} s (--timeout)", self.0.as_secs_f32());
                 Err(Ended { exit: Exit::Timeout, message }.into())
-            }
-            signal = chassis::shutdown_signal() => {
-                let name = signal.context("waiting for signals")?;
-                Err(Ended { exit: Exit::Interrupted, message: format!("interrupted by {name}") }.into())
             }
         }
     }

@@ -147,7 +147,7 @@ pub fn explain(
 /// The candidates that are about the vulnerability, by any name.
 fn about<'a>(
     candidates: &'a [Candidate<'a>],
-    wanted: &str,
+    wanted: &'a str,
     known: &mut BTreeSet<String>,
 ) -> Vec<&'a Candidate<'a>> {
     let mut joined = Names::default();
@@ -171,7 +171,7 @@ fn about<'a>(
     if !about.is_empty()
         && let Some(class) = joined.classes().remove(&root)
     {
-        known.extend(class);
+        known.extend(class.into_iter().map(ToOwned::to_owned));
     }
     about
 }

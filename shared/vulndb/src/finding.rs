@@ -12,7 +12,7 @@ use crate::{evaluate::Hit, names, shard::ShardAdvisory};
 #[derive(Debug)]
 pub(crate) struct Affecting<'a> {
     pub(crate) advisory: &'a ShardAdvisory,
-    pub(crate) hit: Hit,
+    pub(crate) hit: &'a Hit,
     /// The OSV ecosystem in which it was found.
     pub(crate) ecosystem: &'a str,
     /// The version that was compared.
@@ -25,23 +25,23 @@ pub(crate) struct Affecting<'a> {
 /// they may still know its severity. `None` where nothing affects the package.
 pub(crate) fn finding(
     package: &Package,
-    class: &BTreeSet<String>,
+    class: &BTreeSet<&str>,
     mut affecting: Vec<Affecting<'_>>,
     others: &[&ShardAdvisory],
 ) -> Option<Vulnerability> {
-    affecting.sort_by_key(|one| rank(one));
+    affecting.sort_by(|a, b| rank(a).cmp(&rank(b)));
     let first = affecting.first()?;
     let records: Vec<&ShardAdvisory> = affecting
         .iter()
         .map(|one| one.advisory)
         .chain(others.iter().copied())
         .collect();
-    let id = class.iter().find(|name| names::is_cve(name)).cloned();
-    let id = id.unwrap_or_else(|| first.advisory.id.clone());
-    let mut aliases: BTreeSet<String> = class.clone();
+    let id = class.iter().copied().find(|name| names::is_cve(name));
+    let id = id.unwrap_or(&first.advisory.id).to_owned();
+    let mut aliases: BTreeSet<&str> = class.clone();
     let own = records.iter().filter(|record| !names::is_bulletin(record));
-    aliases.extend(own.map(|record| record.id.clone()));
-    aliases.remove(&id);
+    aliases.extend(own.map(|record| record.id.as_str()));
+    aliases.remove(id.as_str());
     let (severity, cvss) = severity(&records);
     let mut fixed_versions = Vec::new();
     for version in affecting.iter().flat_map(|one| &one.hit.fixed) {
@@ -56,7 +56,7 @@ pub(crate) fn finding(
     Some(Vulnerability {
         url: url(&first.advisory.id, &id, package.kind),
         fingerprint: fingerprint(&id, package),
-        aliases: aliases.into_iter().collect(),
+        aliases: aliases.into_iter().map(ToOwned::to_owned).collect(),
         package_id: package.id.clone(),
         package: package.name.clone(),
         kind: package.kind,
@@ -87,20 +87,15 @@ pub(crate) fn finding(
 
 /// Which advisory speaks for the finding: a record of the vulnerability before a bulletin, one that
 /// knows a fix, reviewed databases first.
-fn rank(one: &Affecting<'_>) -> (bool, bool, u8, String) {
-    let id = &one.advisory.id;
+fn rank<'a>(one: &Affecting<'a>) -> (bool, bool, u8, &'a str) {
+    let id = one.advisory.id.as_str();
     let database = match id.split('-').next() {
         Some("GHSA") => 0,
         Some("PYSEC") => 1,
         _ => 2,
     };
     let is_fixed = one.hit.fix_state == FixState::Fixed;
-    (
-        names::is_bulletin(one.advisory),
-        !is_fixed,
-        database,
-        id.clone(),
-    )
+    (names::is_bulletin(one.advisory), !is_fixed, database, id)
 }
 
 /// As sure as the package is there; less where only texts were compared.

@@ -192,9 +192,14 @@ pub(crate) fn exploitation(
     shards: &dyn Shards,
     cve: &str,
 ) -> Result<Vec<Exploitation>, ShardError> {
+    let kev = ShardKey::of(KEV, cve);
+    let epss = ShardKey {
+        ecosystem: EPSS.to_owned(),
+        byte: kev.byte,
+    };
     let mut found = Vec::new();
-    for catalog in [KEV, EPSS] {
-        if let Some(shard) = shards.shard(&ShardKey::of(catalog, cve))? {
+    for key in [kev, epss] {
+        if let Some(shard) = shards.shard(&key)? {
             found.extend_from_slice(shard.exploitation_of(cve));
         }
     }
@@ -300,90 +305,95 @@ pub(crate) fn judge(
     for candidate in candidates {
         names.join(candidate.advisory);
     }
-    let mut by_name: BTreeMap<String, Vec<Judged<'_>>> = BTreeMap::new();
-    for candidate in candidates
+    let judged: Vec<Judged<'_>> = candidates
         .iter()
         .filter(|candidate| !candidate.advisory.withdrawn)
-    {
-        let Candidate { advisory, query } = candidate;
-        let evaluation = evaluate(family, advisory, package, &query.version);
-        for subject in names::subjects(advisory) {
+        .map(|candidate| {
+            let Candidate { advisory, query } = candidate;
+            let says = evaluate(family, advisory, package, &query.version);
+            Judged { candidate, says }
+        })
+        .collect();
+    let mut by_name: BTreeMap<usize, Vec<&Judged<'_>>> = BTreeMap::new();
+    for one in &judged {
+        for subject in names::subjects(one.candidate.advisory) {
             let about = by_name.entry(names.root(subject)).or_default();
-            about.push((candidate, evaluation.clone()));
+            about.push(one);
         }
     }
     let classes = names.classes();
-    let mut undecided: BTreeMap<String, Vec<String>> = BTreeMap::new();
-    for (root, about) in by_name {
-        let class = classes
-            .get(&root)
-            .cloned()
-            .unwrap_or_else(|| BTreeSet::from([root]));
-        let vulnerability = decide(package, family, &class, &about);
+    let mut undecided: BTreeMap<&str, Vec<&str>> = BTreeMap::new();
+    for (root, about) in &by_name {
+        let Some(class) = classes.get(root) else {
+            continue;
+        };
+        let vulnerability = decide(package, family, class, about);
         if let Some(vulnerability) = vulnerability {
             found.vulnerabilities.push(vulnerability);
             continue;
         }
-        for (candidate, evaluation) in about {
-            if let Evaluation::Undecided(why) = evaluation {
-                undecided
-                    .entry(why)
-                    .or_default()
-                    .push(candidate.advisory.id.clone());
+        for one in about {
+            if let Evaluation::Undecided(why) = &one.says {
+                let ids = undecided.entry(why).or_default();
+                ids.push(&one.candidate.advisory.id);
             }
         }
     }
     for (why, ids) in undecided {
-        found.undecided.push(undecided_gap(package, &why, ids));
+        found.undecided.push(undecided_gap(package, why, ids));
     }
     found
 }
 
 /// An advisory, and what it says.
-type Judged<'a> = (&'a Candidate<'a>, Evaluation);
+struct Judged<'a> {
+    candidate: &'a Candidate<'a>,
+    says: Evaluation,
+}
 
 /// Weighs what several advisories say of one vulnerability. In a distribution a vendor's "never
 /// affected" ends it, and the vulnerability's own record outranks a bulletin that contains it.
 fn decide(
     package: &Package,
     family: &dyn Ecosystem,
-    class: &BTreeSet<String>,
-    about: &[Judged<'_>],
+    class: &BTreeSet<&str>,
+    about: &[&Judged<'_>],
 ) -> Option<Vulnerability> {
-    let is_own = |candidate: &Candidate<'_>| !names::is_bulletin(candidate.advisory);
+    let is_affected = |one: &&&Judged<'_>| matches!(one.says, Evaluation::Affected(_));
+    if !about.iter().any(|one| is_affected(&one)) {
+        return None;
+    }
+    let is_own = |one: &Judged<'_>| !names::is_bulletin(one.candidate.advisory);
     let says_no = Evaluation::Unaffected(Why::Outside);
-    let own_says_no = about
-        .iter()
-        .any(|(candidate, evaluation)| is_own(candidate) && *evaluation == says_no);
-    let never = about
-        .iter()
-        .any(|(_, evaluation)| *evaluation == Evaluation::Never);
+    let own_says_no = about.iter().any(|one| one.says == says_no && is_own(one));
+    let never = about.iter().any(|one| one.says == Evaluation::Never);
     if family.is_distribution() && never {
         return None;
     }
     let mut affecting = Vec::new();
     let mut others = Vec::new();
-    for (candidate, evaluation) in about {
-        match evaluation {
+    for one in about {
+        let Candidate { advisory, query } = one.candidate;
+        match &one.says {
             Evaluation::Affected(hit)
-                if is_own(candidate) || !(family.is_distribution() && own_says_no) =>
+                if !(family.is_distribution() && own_says_no) || is_own(one) =>
             {
                 affecting.push(Affecting {
-                    advisory: candidate.advisory,
-                    hit: hit.clone(),
-                    ecosystem: &candidate.query.lookup.ecosystem,
-                    version: &candidate.query.version,
-                    method: candidate.query.method,
+                    advisory,
+                    hit,
+                    ecosystem: &query.lookup.ecosystem,
+                    version: &query.version,
+                    method: query.method,
                 });
             }
-            _ => others.push(candidate.advisory),
+            _ => others.push(*advisory),
         }
     }
     finding::finding(package, class, affecting, &others)
 }
 
-fn undecided_gap(package: &Package, why: &str, ids: Vec<String>) -> Gap {
-    let ids: BTreeSet<String> = ids.into_iter().collect();
+fn undecided_gap(package: &Package, why: &str, ids: Vec<&str>) -> Gap {
+    let ids: BTreeSet<&str> = ids.into_iter().collect();
     let more = ids.len().saturating_sub(NAMED_MAX);
     let mut named = ids
         .into_iter()

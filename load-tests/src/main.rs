@@ -19,6 +19,7 @@
 //! | `scale` | 1, 2, 4 scanner processes against a slow registry |
 //! | `fairness` | fresh pushes while low-priority rescans wait |
 //! | `outage` | webhooks while the broker is away: answers, losses, time to drain |
+//! | `match` | packages matched with advisories: an image of 1,000 packages, new and known, on one core |
 //! | `memory` | memory of every process over minutes, and its slope |
 //!
 //! To add a measurement: a module, a variant of `Command`, and a row here.
@@ -29,6 +30,7 @@ mod figures;
 mod fleet;
 mod images;
 mod layout;
+mod matching;
 mod memory;
 mod outage;
 mod push;
@@ -69,6 +71,7 @@ use serde::Serialize;
   cargo load fairness
   cargo load outage --down-s 60 --rate 50
   cargo load memory --seconds 600
+  cargo load match OSV                               a directory in the layout of OSV.dev's exports
 `push` needs deploy/quickstart.sh running; server, token and registry are what it prints. `scan`
 and the others, from `churn` on, start what they measure: cargo build --release -p tidewaiter
 comes first."
@@ -97,6 +100,8 @@ enum Command {
     Fairness(fairness::Options),
     /// Take the broker away while webhooks come
     Outage(outage::Options),
+    /// Match an image's packages with real advisories, on one core
+    Match(matching::Options),
     /// Watch the memory of every process for minutes
     Memory(memory::Options),
     /// Read layers once and print what was found
@@ -127,6 +132,7 @@ fn run(cli: &Cli) -> anyhow::Result<()> {
         Command::Scale(options) => print(json, &scale::run(options)?),
         Command::Fairness(options) => print(json, &fairness::run(options)?),
         Command::Outage(options) => print(json, &outage::run(options)?),
+        Command::Match(options) => print(json, &matching::run(options)?),
         Command::Memory(options) => print(json, &memory::run(options)?),
         Command::Images(options) => print(json, &images::run(options)?),
         Command::ReadOnce { files } => {

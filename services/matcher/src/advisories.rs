@@ -10,12 +10,16 @@ use anyhow::Context as _;
 use bytes::Bytes;
 use cache::{Database, Schema};
 use model::{AdvisoryManifest, Digest, ShardKey};
-use vulndb::{Memo, Shard, ShardError, Shards};
+use vulndb::{Lookup, Memo, Shard, ShardAdvisory, ShardError, Shards};
+
+use crate::{Latest, stage};
 
 /// Raised when what is stored changes its meaning: the database is then made anew.
-const VERSION: u32 = 2;
+const VERSION: u32 = 3;
 pub(crate) const META: &str = "meta";
 const SHARDS: &str = "shards";
+/// In place of a feed, which always has a name: shards by the CVEs that their advisories name.
+const NAMES: &str = "";
 const IDS: &str = "ids";
 pub(crate) const LOOKUPS: &str = "lookups";
 pub(crate) const LISTS: &str = "lists";
@@ -35,6 +39,8 @@ const DECODED_BYTES_MAX: usize = 32 << 20;
 pub struct Advisories {
     /// Absent where a one-off scan found none.
     database: Option<Arc<Database>>,
+    /// Shards that were read for one scan and are in no database.
+    memory: HashMap<Digest, Arc<Shard>>,
     current: RwLock<Current>,
     decoded: Mutex<Decoded>,
     memo: Memo,
@@ -77,18 +83,33 @@ impl Advisories {
         Self::of(Database::open_read_only(dir, &SCHEMA).map(Arc::new))
     }
 
+    /// Advisories that are in memory and nowhere else.
+    pub(crate) fn in_memory(
+        manifest: AdvisoryManifest,
+        memory: HashMap<Digest, Arc<Shard>>,
+    ) -> Self {
+        Self {
+            memory,
+            ..Self::with(None, manifest)
+        }
+    }
+
     fn of(database: Option<Arc<Database>>) -> anyhow::Result<Self> {
         let manifest = match &database {
             Some(database) => database.get_as(META, b"manifest")?,
             None => None,
         };
-        let current: AdvisoryManifest = manifest.unwrap_or_default();
-        Ok(Self {
+        Ok(Self::with(database, manifest.unwrap_or_default()))
+    }
+
+    fn with(database: Option<Arc<Database>>, manifest: AdvisoryManifest) -> Self {
+        Self {
             database,
-            current: RwLock::new(Current::of(current)),
+            memory: HashMap::new(),
+            current: RwLock::new(Current::of(manifest)),
             decoded: Mutex::new(Decoded::default()),
             memo: Memo::default(),
-        })
+        }
     }
 
     /// The revision in force here.
@@ -130,6 +151,12 @@ impl Advisories {
             }
         }
         Ok(missing)
+    }
+
+    /// The bytes of a shard.
+    pub(crate) fn shard_bytes(&self, digest: &Digest) -> anyhow::Result<Vec<u8>> {
+        let bytes = self.database()?.get(SHARDS, digest.as_bytes())?;
+        bytes.with_context(|| format!("shard `{digest}` is missing"))
     }
 
     /// Keeps a shard. It is named by its content, so it is harmless when no revision with it is put
@@ -178,14 +205,61 @@ impl Advisories {
         id: Option<&str>,
     ) -> anyhow::Result<BTreeSet<ShardKey>> {
         let prefix = id.map_or_else(|| id_key(feed, &[]), |id| id_key(feed, &[id, ""]));
-        let mut found = BTreeSet::new();
-        for (key, _) in self
+        let keys = self
             .database()?
-            .scan_prefix(IDS, &prefix, None, usize::MAX)?
-        {
+            .scan_prefix(IDS, &prefix, None, usize::MAX)?;
+        let mut found = BTreeSet::new();
+        for (key, _) in keys {
             let last = key.rsplit(|byte| *byte == 0).next().unwrap_or_default();
             if let Ok(key) = String::from_utf8_lossy(last).parse() {
                 found.insert(key);
+            }
+        }
+        Ok(found)
+    }
+
+    /// What is here of a feed, for whoever fetches what is new of it.
+    pub fn latest(&self, feed: &str) -> anyhow::Result<Latest> {
+        let revision = self.manifest().feed_revisions.get(feed).cloned();
+        let ids = if revision.is_some() && !stage::is_catalog(feed) {
+            self.ids(feed)?
+        } else {
+            BTreeSet::new()
+        };
+        Ok(Latest { revision, ids })
+    }
+
+    /// The ids of a feed's advisories.
+    pub(crate) fn ids(&self, feed: &str) -> anyhow::Result<BTreeSet<String>> {
+        let prefix = id_key(feed, &[]);
+        let keys = self
+            .database()?
+            .scan_prefix(IDS, &prefix, None, usize::MAX)?;
+        let id_of = |key: &[u8]| {
+            let id = key.get(prefix.len()..)?.split(|byte| *byte == 0).next()?;
+            Some(String::from_utf8_lossy(id).into_owned())
+        };
+        Ok(keys.iter().filter_map(|(key, _)| id_of(key)).collect())
+    }
+
+    /// The packages that some advisory about a vulnerability speaks of, by the CVE that it is or
+    /// has.
+    pub(crate) fn named(&self, name: &str) -> anyhow::Result<BTreeSet<Lookup>> {
+        let manifest = self.manifest();
+        let mut found = BTreeSet::new();
+        let keys = if self.database.is_some() {
+            self.standing(NAMES, Some(name))?
+        } else {
+            manifest.shards.keys().cloned().collect()
+        };
+        for key in keys {
+            let shard = self.shard_of(&manifest, &key)?;
+            let about = shard.advisories().iter();
+            for advisory in about.filter(|advisory| cves(advisory).contains(name)) {
+                found.insert(Lookup {
+                    ecosystem: key.ecosystem.clone(),
+                    name: advisory.package.clone(),
+                });
             }
         }
         Ok(found)
@@ -229,6 +303,9 @@ impl Advisories {
     }
 
     fn decoded(&self, digest: &Digest) -> anyhow::Result<Arc<Shard>> {
+        if let Some(shard) = self.memory.get(digest) {
+            return Ok(Arc::clone(shard));
+        }
         let lock = || self.decoded.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(shard) = lock().get(digest) {
             return Ok(shard);
@@ -246,10 +323,20 @@ impl Advisories {
         for key in new.changed_since(old) {
             let name = key.to_string();
             let ids = |shard: &Shard| -> BTreeSet<Vec<u8>> {
-                let advisories = shard.advisories().iter();
-                advisories
-                    .map(|one| id_key(&one.feed, &[&one.id, &name]))
-                    .collect()
+                let mut ids = BTreeSet::new();
+                for one in shard.advisories() {
+                    ids.insert(id_key(&one.feed, &[&one.id, &name]));
+                    let cves = cves(one);
+                    ids.extend(cves.iter().map(|cve| id_key(NAMES, &[cve, &name])));
+                }
+                // Of these what matters is which shards a feed has.
+                let feeds: BTreeSet<&str> = shard
+                    .exploitation()
+                    .iter()
+                    .map(|one| one.feed.as_str())
+                    .collect();
+                ids.extend(feeds.into_iter().map(|feed| id_key(feed, &["", &name])));
+                ids
             };
             let before = ids(&*self.shard_of(old, key)?);
             let after = ids(&*self.shard_of(new, key)?);
@@ -385,6 +472,16 @@ impl Decoded {
 
 fn history_key(revision: u64) -> Vec<u8> {
     format!("manifest/{revision:020}").into_bytes()
+}
+
+/// The CVEs that an advisory is, has as aliases, or contains.
+fn cves(advisory: &ShardAdvisory) -> BTreeSet<&str> {
+    let names = advisory.aliases.iter().chain(&advisory.upstream);
+    names
+        .chain([&advisory.id])
+        .map(|name| vulndb::canonical(name))
+        .filter(|name| name.starts_with("CVE-"))
+        .collect()
 }
 
 /// `feed 0 id 0 shard`; none of them holds a zero byte.

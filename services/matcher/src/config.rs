@@ -4,6 +4,8 @@ use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 
+use crate::VerifyingKey;
+
 /// Settings of the matcher role.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
@@ -15,6 +17,8 @@ pub struct Config {
     pub images_at_once: usize,
     /// Fetches advisories regularly; without it they come by `db update` and `db import` alone.
     pub update: Option<Update>,
+    /// Public keys of those whose exports (`db export`) are taken: what `db key` prints.
+    pub trusted_keys: Vec<VerifyingKey>,
     /// How much a feed may be.
     pub limits: FeedLimits,
 }
@@ -23,11 +27,17 @@ pub struct Config {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Update {
-    /// Below it lies `<ecosystem>/all.zip`, as in OSV.dev's exports.
+    /// Below it lie `<ecosystem>/all.zip` and `<ecosystem>/modified_id.csv`, as in OSV.dev's exports.
     pub url: String,
-    /// The ecosystems, as OSV.dev names them.
+    /// Where the same lies, asked in this order where `url` fails.
+    pub mirrors: Vec<String>,
+    /// The ecosystems, as OSV.dev names them; without any those of the packages that images hold.
     pub ecosystems: Vec<String>,
-    /// Seconds from one fetch to the next.
+    /// CISA's catalog of known exploited vulnerabilities; `null`: not fetched.
+    pub kev_url: Option<String>,
+    /// FIRST's exploit prediction; `null`: not fetched.
+    pub epss_url: Option<String>,
+    /// Seconds from one fetch of a feed to the next.
     pub interval_s: u64,
 }
 
@@ -44,7 +54,9 @@ pub struct FeedLimits {
     pub records_max: usize,
     /// How deep directories may be nested.
     pub depth_max: usize,
-    /// Seconds that fetching a feed may take.
+    /// Up to so many changed records are fetched one by one; of more the whole feed is.
+    pub increment_records_max: usize,
+    /// Seconds that fetching a file may take.
     pub fetch_timeout_s: u64,
 }
 
@@ -56,6 +68,7 @@ impl Default for Config {
             data_dir: PathBuf::new(),
             images_at_once: 4,
             update: None,
+            trusted_keys: Vec::new(),
             limits: FeedLimits::default(),
         }
     }
@@ -65,9 +78,15 @@ impl Default for Update {
     fn default() -> Self {
         Self {
             url: "https://osv-vulnerabilities.storage.googleapis.com".to_owned(),
-            ecosystems: ["Alpine", "Debian", "PyPI", "Ubuntu", "npm"]
-                .map(ToOwned::to_owned)
-                .to_vec(),
+            mirrors: Vec::new(),
+            ecosystems: Vec::new(),
+            kev_url: Some(
+                "https://www.cisa.gov/sites/default/files/feeds/known_exploited_vulnerabilities.json"
+                    .to_owned(),
+            ),
+            epss_url: Some(
+                "https://epss.empiricalsecurity.com/epss_scores-current.csv.gz".to_owned(),
+            ),
             interval_s: 6 * 60 * 60,
         }
     }
@@ -81,6 +100,7 @@ impl Default for FeedLimits {
             total_bytes_max: 8 << 30,
             records_max: 1_000_000,
             depth_max: 8,
+            increment_records_max: 500,
             fetch_timeout_s: 15 * 60,
         }
     }

@@ -1,26 +1,32 @@
-//! Where OSV records come from: directories, zips in the layout of OSV.dev's `all.zip`, and base
-//! URLs in the layout of its exports. Everything is bounded.
+//! Where records come from: directories, zips in the layout of OSV.dev's `all.zip`, single files, and
+//! servers ([`Feeds`]). Everything is bounded.
+
+mod checksum;
+mod export;
+mod http;
+mod increment;
+#[cfg(test)]
+pub(crate) mod tests;
 
 use std::{
     fmt, fs,
-    io::{self, Cursor, Read, Seek, Write as _},
+    io::{self, Cursor, Read, Seek},
     path::{Path, PathBuf},
-    time::Duration,
 };
 
 use anyhow::Context as _;
 use bytes::Bytes;
-use futures::StreamExt as _;
-use reqwest::Url;
-use tempfile::NamedTempFile;
+use model::{EPSS, KEV};
 use vulndb::RECORD_BYTES_MAX;
 use zip::ZipArchive;
 
+pub(crate) use self::export::{Export, stage_export};
+pub use self::{
+    export::{Exported, SigningKey, VerifyingKey, export, import_export, is_export},
+    http::Feeds,
+    increment::{Fetched, Latest},
+};
 use crate::FeedLimits;
-
-const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
-/// How long a server may be silent.
-const READ_TIMEOUT: Duration = Duration::from_mins(1);
 
 /// Where the records of a feed are.
 #[derive(Clone, Debug)]
@@ -31,16 +37,8 @@ pub enum Source {
     Zip(PathBuf),
     /// Every `*.json` in a zip that is in memory.
     Bytes(Bytes),
-    /// One record.
+    /// One record, or one table, which may be compressed.
     Record(PathBuf),
-}
-
-/// Exports that can be fetched.
-#[derive(Clone, Debug)]
-pub struct Feeds {
-    client: reqwest::Client,
-    base: Url,
-    limits: FeedLimits,
 }
 
 /// Takes a record's name and bytes.
@@ -52,13 +50,24 @@ struct Budget {
     records: usize,
 }
 
-/// Fetches the export of one ecosystem: `<url>/<ecosystem>/all.zip`.
-pub async fn fetch(
-    url: &str,
-    ecosystem: &str,
-    limits: &FeedLimits,
-) -> anyhow::Result<NamedTempFile> {
-    Feeds::new(url, limits)?.fetch(ecosystem).await
+/// What a feed can tell and what not, in one sentence.
+pub fn tells(feed: &str) -> &'static str {
+    match feed {
+        "AlmaLinux" | "Rocky Linux" | "Red Hat" | "SUSE" | "openSUSE" | "openEuler" | "Mageia"
+        | "Wolfi" | "Chainguard" | "MinimOS" => {
+            "vulnerabilities with a fix only: what has none yet is not in it"
+        }
+        "Alpine" => {
+            "vulnerabilities with a fix only, of the repository `main` only: what has none yet, and \
+             packages of `community`, are not in it"
+        }
+        "Debian" | "Ubuntu" => {
+            "vulnerabilities with and without a fix; what will not be fixed is not told apart"
+        }
+        KEV => "what is known to be exploited; it finds nothing by itself",
+        EPSS => "how likely exploitation is; it finds nothing by itself",
+        _ => "what the ecosystem's own databases list",
+    }
 }
 
 // === impl Source ===
@@ -67,12 +76,13 @@ impl Source {
     /// A directory, a zip or a single record, by what is there.
     pub fn open(path: &Path) -> anyhow::Result<Self> {
         let kind = fs::metadata(path).with_context(|| format!("opening `{}`", path.display()))?;
-        let is_json = path
-            .extension()
-            .is_some_and(|ext| ext.eq_ignore_ascii_case("json"));
+        let name = path.to_string_lossy().to_ascii_lowercase();
+        let is_single = [".json", ".csv", ".gz"]
+            .iter()
+            .any(|end| name.ends_with(end));
         Ok(match kind.is_dir() {
             true => Self::Directory(path.to_owned()),
-            false if is_json => Self::Record(path.to_owned()),
+            false if is_single => Self::Record(path.to_owned()),
             false => Self::Zip(path.to_owned()),
         })
     }
@@ -90,9 +100,9 @@ impl Source {
                 let size = file.metadata()?.len();
                 let most = limits.archive_bytes_max;
                 anyhow::ensure!(size <= most, "its {size} bytes are more than {most}");
-                archive(io::BufReader::new(file), &mut budget, visit)
+                zip_records(io::BufReader::new(file), &mut budget, visit)
             }
-            Self::Bytes(bytes) => archive(Cursor::new(bytes), &mut budget, visit),
+            Self::Bytes(bytes) => zip_records(Cursor::new(bytes), &mut budget, visit),
             Self::Record(path) => record(path, &mut budget, visit),
         }
     }
@@ -106,66 +116,6 @@ impl fmt::Display for Source {
             }
             Self::Bytes(bytes) => write!(f, "a zip of {} bytes", bytes.len()),
         }
-    }
-}
-
-// === impl Feeds ===
-
-impl Feeds {
-    /// Exports below a base URL.
-    pub fn new(base: &str, limits: &FeedLimits) -> anyhow::Result<Self> {
-        let base: Url = base
-            .parse()
-            .with_context(|| format!("reading URL `{base}`"))?;
-        anyhow::ensure!(
-            matches!(base.scheme(), "http" | "https"),
-            "`{base}` is not an http or https URL"
-        );
-        let client = reqwest::Client::builder()
-            .connect_timeout(CONNECT_TIMEOUT)
-            .read_timeout(READ_TIMEOUT)
-            .timeout(Duration::from_secs(limits.fetch_timeout_s))
-            .user_agent(concat!("tidewaiter/", env!("CARGO_PKG_VERSION")))
-            .build()?;
-        Ok(Self {
-            client,
-            base,
-            limits: limits.clone(),
-        })
-    }
-
-    /// Fetches `<base>/<ecosystem>/all.zip` into a file that goes when it is dropped.
-    pub async fn fetch(&self, ecosystem: &str) -> anyhow::Result<NamedTempFile> {
-        let mut url = self.base.clone();
-        url.path_segments_mut()
-            .map_err(|()| anyhow::anyhow!("`{}` cannot have a path", self.base))?
-            .pop_if_empty()
-            .extend([ecosystem, "all.zip"]);
-        self.fetch_url(&url)
-            .await
-            .with_context(|| format!("fetching `{url}`"))
-    }
-
-    async fn fetch_url(&self, url: &Url) -> anyhow::Result<NamedTempFile> {
-        let response = self
-            .client
-            .get(url.clone())
-            .send()
-            .await?
-            .error_for_status()?;
-        let most = self.limits.archive_bytes_max;
-        let mut file = NamedTempFile::new()?;
-        let mut size = 0_u64;
-        let mut body = response.bytes_stream();
-        while let Some(chunk) = body.next().await {
-            let chunk = chunk?;
-            size += chunk.len() as u64;
-            anyhow::ensure!(size <= most, "it has more than {most} bytes");
-            // A page-cached write of a network chunk; too short to move to another thread.
-            file.write_all(&chunk)?;
-        }
-        file.flush()?;
-        Ok(file)
     }
 }
 
@@ -214,12 +164,35 @@ fn directory(
 fn record(path: &Path, budget: &mut Budget, visit: Visit<'_>) -> anyhow::Result<()> {
     let bytes = chassis::files::read_bounded(path, RECORD_BYTES_MAX as u64)
         .with_context(|| format!("reading `{}`", path.display()))?;
+    let name = path.to_string_lossy();
+    let (name, bytes) = match name.strip_suffix(".gz") {
+        Some(name) => {
+            let bytes = inflate(&bytes).with_context(|| format!("reading `{}`", path.display()))?;
+            (name, bytes)
+        }
+        None => (&*name, bytes),
+    };
     budget.spend(bytes.len())?;
-    visit(&path.to_string_lossy(), &bytes);
+    visit(name, &bytes);
     Ok(())
 }
 
-fn archive(reader: impl Read + Seek, budget: &mut Budget, visit: Visit<'_>) -> anyhow::Result<()> {
+/// Inflates a small file, within what a record may have.
+pub(crate) fn inflate(bytes: &[u8]) -> anyhow::Result<Vec<u8>> {
+    let limits = archive::Limits {
+        uncompressed_bytes_max: RECORD_BYTES_MAX as u64,
+        ..archive::Limits::default()
+    };
+    let mut plain = Vec::new();
+    archive::Inflate::open(bytes, &limits)?.read_to_end(&mut plain)?;
+    Ok(plain)
+}
+
+fn zip_records(
+    reader: impl Read + Seek,
+    budget: &mut Budget,
+    visit: Visit<'_>,
+) -> anyhow::Result<()> {
     let mut archive = ZipArchive::new(reader).context("it is not a zip")?;
     let mut bytes = Vec::new();
     for index in 0..archive.len() {
@@ -241,5 +214,8 @@ fn archive(reader: impl Read + Seek, budget: &mut Budget, visit: Visit<'_>) -> a
 }
 
 fn is_record(name: &str) -> bool {
-    name.to_ascii_lowercase().ends_with(".json")
+    let name = name.to_ascii_lowercase();
+    [".json", ".csv", ".csv.gz"]
+        .iter()
+        .any(|end| name.ends_with(end))
 }

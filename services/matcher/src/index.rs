@@ -223,6 +223,30 @@ impl Index {
         self.having(partition, format!("{partition}\0{ecosystem}\0").as_bytes())
     }
 
+    /// The ecosystems, without their suffixes, of the packages that a partition's images hold.
+    pub(crate) fn ecosystems(&self, partition: Partition) -> Result<BTreeSet<String>, CacheError> {
+        let prefix = format!("{partition}\0").into_bytes();
+        let mut found = BTreeSet::new();
+        let mut from = prefix.clone();
+        // One step per ecosystem with its suffix: the rest of its keys is jumped over.
+        while let Some((key, _)) = self
+            .database
+            .scan_prefix(LOOKUPS, &prefix, Some(&from), 1)?
+            .into_iter()
+            .next()
+        {
+            let ecosystem = key.get(prefix.len()..).unwrap_or_default();
+            let ecosystem = ecosystem
+                .split(|byte| *byte == 0)
+                .next()
+                .unwrap_or_default();
+            let name = String::from_utf8_lossy(ecosystem);
+            found.extend(name.split(':').next().map(ToOwned::to_owned));
+            from = [prefix.as_slice(), ecosystem, &[1]].concat();
+        }
+        Ok(found)
+    }
+
     /// Images with a list to which postings lead.
     fn having(
         &self,

@@ -6,8 +6,9 @@
 //! it; what only older ones lead to is deleted after it moved, which the next move does again.
 
 mod past;
+pub(crate) mod update;
 
-use std::{sync::Arc, time::Duration};
+use std::{io::Cursor, sync::Arc, time::Duration};
 
 use anyhow::Context as _;
 use bus::{Bus, PutError, Store};
@@ -19,12 +20,13 @@ use model::{
     event::{ADVISORIES, FEED_OBJECTS},
 };
 
+use self::update::Updater;
 use crate::{
-    Config, FeedLimits, Feeds, Import, Mode, Source, Update,
+    Config, FeedLimits, Import, Mode, Source, Update, VerifyingKey,
+    feeds::{self, Export},
     head::{HEAD, Head},
     metrics,
-    stage::{self, Staged},
-    upload,
+    stage::{self, Parts, Staged},
 };
 
 /// KV `tw_advisories`: what was handed in.
@@ -40,7 +42,15 @@ pub(crate) struct Leader {
     store: Store,
     head: Head,
     limits: FeedLimits,
+    trusted_keys: Vec<VerifyingKey>,
     update: Option<Update>,
+}
+
+/// What stands in the inbox, read.
+#[derive(Clone)]
+enum Read {
+    Records(Box<Import>, Parts),
+    Export(Export),
 }
 
 // === impl Leader ===
@@ -53,6 +63,7 @@ impl Leader {
             bus,
             head,
             limits,
+            trusted_keys: config.trusted_keys.clone(),
             update,
         }
     }
@@ -64,10 +75,12 @@ impl Leader {
             match leader.bus.lease_wait(cx, "feeds").await {
                 Ok(Some(lease)) => {
                     let term = cx.child();
-                    let (updater, update_cx) = (Arc::clone(&leader), term.clone());
-                    term.spawn("feed-updates", async move {
-                        updater.keep_updated(&update_cx).await;
-                    });
+                    if let Some(updater) = leader.updater() {
+                        let update_cx = term.clone();
+                        term.spawn("feed-updates", async move {
+                            updater.run(&update_cx).await;
+                        });
+                    }
                     tokio::select! {
                         () = lease.lost() => {}
                         () = leader.lead(&term) => {}
@@ -82,11 +95,23 @@ impl Leader {
         }
     }
 
+    /// Who fetches feeds, where the operator wants it.
+    fn updater(&self) -> Option<Updater> {
+        let update = self.update.clone()?;
+        Some(Updater {
+            store: self.store.clone(),
+            head: self.head.clone(),
+            limits: self.limits.clone(),
+            update,
+        })
+    }
+
     /// Takes up what is in the inbox and what comes.
     async fn lead(&self, cx: &Cx) {
         let mut changes = self.bus.follow(cx, ADVISORIES, 0);
         while !cx.is_stopping() {
-            while let Err(error) = take_all(cx, &self.store, &self.head, &self.limits).await {
+            let bounds = (&self.limits, self.trusted_keys.as_slice());
+            while let Err(error) = take_all(cx, &self.store, &self.head, bounds).await {
                 tracing::warn!(
                     error = format!("{error:#}"),
                     "taking up advisories: {error:#}"
@@ -108,45 +133,6 @@ impl Leader {
             }
         }
     }
-
-    /// Fetches feeds regularly and hands them in, where the operator wants it.
-    async fn keep_updated(&self, cx: &Cx) {
-        let Some(update) = &self.update else { return };
-        loop {
-            for ecosystem in &update.ecosystems {
-                if let Err(error) = self.update(cx, &update.url, ecosystem).await {
-                    metrics::imported("unavailable");
-                    tracing::warn!(
-                        error = format!("{error:#}"),
-                        "updating `{ecosystem}`: {error:#}"
-                    );
-                }
-                if cx.is_stopping() {
-                    return;
-                }
-            }
-            if !cx
-                .sleep(Duration::from_secs(update.interval_s.max(60)))
-                .await
-            {
-                return;
-            }
-        }
-    }
-
-    async fn update(&self, cx: &Cx, url: &str, ecosystem: &str) -> anyhow::Result<()> {
-        let file = Feeds::new(url, &self.limits)?.fetch(ecosystem).await?;
-        let most = self.limits.archive_bytes_max;
-        let read = move || chassis::files::read_bounded(file.path(), most);
-        let bytes = Bytes::from(cx.blocking(read).await??);
-        let import = Import {
-            feed: ecosystem.to_owned(),
-            mode: Mode::Replace,
-            fetched_at: cx.now(),
-        };
-        upload::hand_in(&self.store, &import, bytes).await?;
-        Ok(())
-    }
 }
 
 /// Takes up everything in the inbox, oldest data first.
@@ -154,12 +140,12 @@ pub(crate) async fn take_all(
     cx: &Cx,
     store: &Store,
     head: &Head,
-    limits: &FeedLimits,
+    bounds: (&FeedLimits, &[VerifyingKey]),
 ) -> anyhow::Result<()> {
     let mut inbox = store.list::<AdvisoryInbox>(ADVISORIES, INBOX).await?;
     inbox.sort_by(|a, b| (a.1.body.fetched_at, &a.0).cmp(&(b.1.body.fetched_at, &b.0)));
     for (index, (key, entry)) in inbox.iter().enumerate() {
-        take(cx, store, head, &entry.body, limits)
+        take(cx, store, head, &entry.body, bounds)
             .await
             .with_context(|| format!("feed `{}`", entry.body.feed.escape_debug()))?;
         // First the entry, and only as it was taken up; what was handed in again stays. Whoever
@@ -187,9 +173,10 @@ async fn take(
     store: &Store,
     head: &Head,
     entry: &AdvisoryInbox,
-    limits: &FeedLimits,
+    bounds: (&FeedLimits, &[VerifyingKey]),
 ) -> anyhow::Result<()> {
     let feed = entry.feed.escape_debug().to_string();
+    let (limits, keys) = (bounds.0.clone(), bounds.1.to_vec());
     let most = limits.archive_bytes_max.saturating_add(entry.offset);
     let bytes = store
         .object_bytes(FEED_OBJECTS, &entry.object, most)
@@ -200,22 +187,12 @@ async fn take(
         return Ok(());
     };
     let front = usize::try_from(entry.offset).unwrap_or(usize::MAX);
-    let source = Source::Bytes(bytes.split_off(front.min(bytes.len())));
-    let mode = if entry.replace {
-        Mode::Replace
-    } else {
-        Mode::Merge
-    };
-    let import = Import {
-        feed: entry.feed.clone(),
-        mode,
-        fetched_at: entry.fetched_at,
-    };
-    let (reading, limits) = (import.clone(), limits.clone());
-    let read = cx.blocking(move || stage::read(&reading, &source, &limits));
+    let bytes = bytes.split_off(front.min(bytes.len()));
+    let import = import_of(entry);
+    let read = cx.blocking(move || read(import, bytes, &limits, &keys));
     // Only what the records themselves are to blame for is refused.
-    let parts = match read.await {
-        Ok(Ok(parts)) => parts,
+    let read = match read.await {
+        Ok(Ok(read)) => read,
         Ok(Err(error)) => {
             refused(&feed, &error);
             return Ok(());
@@ -228,9 +205,11 @@ async fn take(
     };
     for _ in 0..MOVES_MAX {
         let (expected, standing) = head.sync_head(cx).await?;
-        let (advisories, import) = (Arc::clone(head.advisories()), import.clone());
-        let parts = parts.clone();
-        let staging = move || stage::stage(&advisories, &import, parts);
+        let (advisories, read) = (Arc::clone(head.advisories()), read.clone());
+        let staging = move || match read {
+            Read::Records(import, parts) => stage::stage(&advisories, &import, parts),
+            Read::Export(export) => feeds::stage_export(&advisories, export),
+        };
         let staged = cx.blocking(staging).await??;
         if publish(cx, store, head, &staged, (expected, standing)).await? {
             metrics::imported("taken");
@@ -239,6 +218,34 @@ async fn take(
         }
     }
     anyhow::bail!("others keep moving `head`")
+}
+
+fn import_of(entry: &AdvisoryInbox) -> Import {
+    Import {
+        feed: entry.feed.clone(),
+        mode: match (entry.replace, entry.increment) {
+            (true, _) => Mode::Replace,
+            (false, true) => Mode::Increment,
+            (false, false) => Mode::Merge,
+        },
+        fetched_at: entry.fetched_at,
+        revision: entry.revision.clone(),
+    }
+}
+
+/// Reads what was handed in: records, or an export that somebody signed whom we trust.
+fn read(
+    import: Import,
+    bytes: Bytes,
+    limits: &FeedLimits,
+    keys: &[VerifyingKey],
+) -> anyhow::Result<Read> {
+    if feeds::is_export(Cursor::new(&bytes)) {
+        let export = Export::read(Cursor::new(&bytes), (keys, false), limits)?;
+        return Ok(Read::Export(export));
+    }
+    let parts = stage::read(&import, &Source::Bytes(bytes), limits, None)?;
+    Ok(Read::Records(Box::new(import), parts))
 }
 
 fn refused(feed: &str, error: &anyhow::Error) {

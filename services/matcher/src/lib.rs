@@ -16,6 +16,9 @@
 //!   assessed gets an assessment with a gap.
 //! - Only a feed that was given whole covers anything and has an age; records that were merged add
 //!   findings and nothing else.
+//! - What a feed's server has of it is fetched whole once and then by what changed; a catalog of
+//!   exploited vulnerabilities is a feed as well, looked up by CVE ([`Update`]). A revision travels
+//!   to sites without a network as one signed file ([`export`]).
 //! - Images share packages: lists of packages are fetched once, and results of lists and of single
 //!   packages are remembered while a revision holds ([`matches`]).
 //! - The first assessment of an image is no news; every later difference is.
@@ -30,6 +33,7 @@ mod handler;
 mod head;
 mod index;
 mod leader;
+mod loose;
 mod matches;
 mod metrics;
 mod partition;
@@ -37,7 +41,7 @@ mod stage;
 mod sweep;
 mod upload;
 
-use std::sync::Arc;
+use std::{collections::BTreeSet, sync::Arc};
 
 use anyhow::Context as _;
 use bus::Bus;
@@ -45,11 +49,16 @@ use chassis::Cx;
 use futures::FutureExt as _;
 use jiff::{Timestamp, civil::Date, tz::TimeZone};
 use model::{Assessment, ScannedPackages};
+use vulndb::{Explanation, Lookup};
 
 pub use self::{
     advisories::Advisories,
     config::{Config, FeedLimits, Update},
-    feeds::{Feeds, Source, fetch},
+    feeds::{
+        Exported, Feeds, Fetched, Latest, SigningKey, Source, VerifyingKey, export, import_export,
+        is_export, tells,
+    },
+    loose::{Loose, read_for},
     stage::{Import, Imported, Mode, import},
     upload::{hand_in, operations, routes},
 };
@@ -65,6 +74,23 @@ pub fn assess(
     let (stamp, limits) = (snapshot.manifest().stamp(), vulndb::Limits::default());
     vulndb::match_packages(packages, &snapshot, &stamp, today, &limits)
         .with_context(|| format!("matching packages of `{}`", packages.image))
+}
+
+/// Why an image has a vulnerability, or why not; with the packages that its advisories are about,
+/// wherever, where the image has none of them.
+pub fn explain(
+    advisories: &Advisories,
+    packages: &ScannedPackages,
+    id: &str,
+) -> anyhow::Result<(Explanation, BTreeSet<Lookup>)> {
+    let explanation = vulndb::explain(packages, &advisories.snapshot(), id)
+        .with_context(|| format!("explaining `{id}` in `{}`", packages.image))?;
+    let elsewhere = if explanation.packages.is_empty() {
+        advisories.named(vulndb::canonical(id.trim()))?
+    } else {
+        BTreeSet::new()
+    };
+    Ok((explanation, elsewhere))
 }
 
 /// The day that decides about the end of life.

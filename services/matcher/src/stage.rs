@@ -9,8 +9,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use anyhow::Context as _;
 use bytes::Bytes;
 use jiff::Timestamp;
-use model::{AdvisoryManifest, Digest, Feed, ShardKey};
-use vulndb::{Advisory, Shard, ShardAdvisory};
+use model::{AdvisoryManifest, Digest, EPSS, Feed, KEV, ShardKey};
+use vulndb::{Advisory, Exploitation, Lookup, Shard, ShardAdvisory};
 
 use crate::{Advisories, FeedLimits, Source};
 
@@ -28,6 +28,8 @@ pub struct Import {
     pub mode: Mode,
     /// When they were fetched.
     pub fetched_at: Timestamp,
+    /// The feed's own revision after them, where its server names one.
+    pub revision: Option<String>,
 }
 
 /// Whether imported records are the whole feed.
@@ -36,7 +38,11 @@ pub enum Mode {
     /// Records are added, and replace those of the same id. What a feed covers and how old it is
     /// stays as it was given whole: a few records say nothing about the rest.
     Merge,
-    /// The feed is these records and no others. Without any record the feed is removed.
+    /// The same, and they are all that changed: the feed is as new as they are. Where it was never
+    /// given whole they are merged.
+    Increment,
+    /// The feed is these records and no others. Without any record the feed is removed. What stands
+    /// under the name of a record that cannot be read stays.
     Replace,
 }
 
@@ -69,12 +75,18 @@ pub(crate) struct Staged {
 #[derive(Clone, Default)]
 pub(crate) struct Parts {
     by_shard: BTreeMap<ShardKey, Vec<ShardAdvisory>>,
+    exploitation: BTreeMap<ShardKey, Vec<Exploitation>>,
     ids: BTreeSet<String>,
+    /// Names of files that cannot be read: the ids that they should have.
+    unreadable: BTreeSet<String>,
     ecosystems: BTreeSet<String>,
     records: usize,
     malformed: usize,
     problems: Vec<String>,
 }
+
+/// What records are wanted: all, or those about some packages.
+pub(crate) type Wanted<'a> = Option<&'a BTreeSet<Lookup>>;
 
 /// Imports the records of a source into the local copy.
 pub fn import(
@@ -83,7 +95,7 @@ pub fn import(
     source: &Source,
     limits: &FeedLimits,
 ) -> anyhow::Result<Imported> {
-    let parts = read(import, source, limits)?;
+    let parts = read(import, source, limits, None)?;
     let staged = stage(advisories, import, parts)?;
     if staged.is_new {
         advisories.install(&staged.imported.manifest, &staged.shards)?;
@@ -99,61 +111,64 @@ pub(crate) fn stage(
 ) -> anyhow::Result<Staged> {
     let old = advisories.manifest();
     let mut manifest = AdvisoryManifest::clone(&old);
-    let mut touched: BTreeSet<ShardKey> = parts.by_shard.keys().cloned().collect();
-    let mut added = parts.ids.len();
-    match import.mode {
-        Mode::Replace => touched.extend(advisories.standing(&import.feed, None)?),
-        Mode::Merge => {
-            for id in &parts.ids {
-                let standing = advisories.standing(&import.feed, Some(id))?;
-                added -= usize::from(!standing.is_empty());
-                touched.extend(standing);
-            }
-        }
-    }
+    let (mut touched, added) = touched(advisories, import, &mut parts)?;
+    touched.extend(parts.by_shard.keys().cloned());
+    touched.extend(parts.exploitation.keys().cloned());
     let mut shards = BTreeMap::new();
     for key in touched {
         let before = advisories.shard_of(&old, &key)?;
-        let stays = |one: &&ShardAdvisory| {
-            one.feed != import.feed || (import.mode == Mode::Merge && !parts.ids.contains(&one.id))
-        };
-        let mut after: Vec<ShardAdvisory> =
-            before.advisories().iter().filter(stays).cloned().collect();
-        let new = parts.by_shard.remove(&key);
-        after.extend(new.into_iter().flatten());
-        if after.is_empty() {
-            manifest.shards.remove(&key);
-            continue;
-        }
-        let bytes = Bytes::from(Shard::new(after).encode());
-        let digest = Digest::of(&bytes);
-        if manifest.shards.insert(key, digest) != Some(digest) {
-            shards.insert(digest, bytes);
-        }
+        let after = parts.put_into(&before, &key, import);
+        put(&mut manifest, &mut shards, key, &after);
     }
-    set_feed(
-        &mut manifest,
-        import,
-        covered(&import.feed, parts.ecosystems),
-        added,
-    );
-    let is_new = manifest != *old;
-    if is_new {
-        manifest.revision += 1;
+    let coverage = covered(&import.feed, std::mem::take(&mut parts.ecosystems));
+    set_feed(&mut manifest, import, coverage, added);
+    Ok(parts.staged(&old, manifest, shards))
+}
+
+/// The shards that records of the feed may leave, and how many of its records are new.
+fn touched(
+    advisories: &Advisories,
+    import: &Import,
+    parts: &mut Parts,
+) -> anyhow::Result<(BTreeSet<ShardKey>, usize)> {
+    let mut added = parts.ids.len();
+    if import.is_whole() {
+        let unreadable = parts.unreadable.difference(&parts.ids).cloned();
+        let mut kept = BTreeSet::new();
+        for id in unreadable {
+            if !advisories.standing(&import.feed, Some(&id))?.is_empty() {
+                kept.insert(id);
+            }
+        }
+        added += kept.len();
+        parts.unreadable = kept;
+        return Ok((advisories.standing(&import.feed, None)?, added));
     }
-    let changed = manifest.changed_since(&old).into_iter().cloned().collect();
-    let (records, malformed, problems) = (parts.records, parts.malformed, parts.problems);
-    Ok(Staged {
-        imported: Imported {
-            manifest,
-            changed,
-            records,
-            malformed,
-            problems,
-        },
-        is_new,
-        shards,
-    })
+    let mut touched = BTreeSet::new();
+    for id in &parts.ids {
+        let standing = advisories.standing(&import.feed, Some(id))?;
+        added -= usize::from(!standing.is_empty());
+        touched.extend(standing);
+    }
+    Ok((touched, added))
+}
+
+/// Puts a shard into a manifest, and its bytes among those that are new.
+pub(crate) fn put(
+    manifest: &mut AdvisoryManifest,
+    shards: &mut BTreeMap<Digest, Bytes>,
+    key: ShardKey,
+    shard: &Shard,
+) {
+    if shard.is_empty() {
+        manifest.shards.remove(&key);
+        return;
+    }
+    let bytes = Bytes::from(shard.encode());
+    let digest = Digest::of(&bytes);
+    if manifest.shards.insert(key, digest) != Some(digest) {
+        shards.insert(digest, bytes);
+    }
 }
 
 /// Refuses what cannot be a feed's name.
@@ -170,16 +185,23 @@ pub(crate) fn check_feed(feed: &str) -> anyhow::Result<()> {
 }
 
 /// Reads the records of a source. An error is the source's, and reading it again gives the same.
-pub(crate) fn read(import: &Import, source: &Source, limits: &FeedLimits) -> anyhow::Result<Parts> {
+pub(crate) fn read(
+    import: &Import,
+    source: &Source,
+    limits: &FeedLimits,
+    wanted: Wanted<'_>,
+) -> anyhow::Result<Parts> {
     let feed = import.feed.as_str();
     check_feed(feed)?;
     let mut parts = Parts::default();
     source
-        .each_record(limits, &mut |name, bytes| parts.add(feed, name, bytes))
+        .each_record(limits, &mut |name, bytes| {
+            parts.add(feed, name, bytes, wanted);
+        })
         .with_context(|| format!("reading feed `{feed}` from {source}"))?;
     anyhow::ensure!(
         parts.malformed < parts.records || parts.records == 0,
-        "none of the {} records of {source} is an OSV record: {}",
+        "none of the {} records of {source} can be used: {}",
         parts.records,
         parts.problems.join("; ")
     );
@@ -188,7 +210,7 @@ pub(crate) fn read(import: &Import, source: &Source, limits: &FeedLimits) -> any
 
 /// What a feed covers of the ecosystems that its records name. Records of one ecosystem's export
 /// name others in passing.
-fn covered(feed: &str, mut ecosystems: BTreeSet<String>) -> BTreeSet<String> {
+pub(crate) fn covered(feed: &str, mut ecosystems: BTreeSet<String>) -> BTreeSet<String> {
     let is_own = |ecosystem: &String| ecosystem.split(':').next() == Some(feed);
     if ecosystems.iter().any(is_own) {
         ecosystems.retain(is_own);
@@ -202,33 +224,50 @@ fn set_feed(
     coverage: BTreeSet<String>,
     added: usize,
 ) {
-    let known = manifest
-        .feeds
-        .iter()
-        .position(|feed| feed.name == import.feed);
+    let name = &import.feed;
+    let known = manifest.feeds.iter().position(|feed| feed.name == *name);
     let before = known.map(|at| manifest.feeds.remove(at));
     let added = added as u64;
+    let is_partial = before.as_ref().is_none_or(|before| before.partial);
+    if import.is_whole() || (import.mode == Mode::Increment && !is_partial) {
+        manifest.feed_revisions.remove(name);
+        let is_gone = import.is_whole() && added == 0;
+        let revision = import.revision.clone().filter(|_| !is_gone);
+        manifest
+            .feed_revisions
+            .extend(revision.map(|revision| (name.clone(), revision)));
+    }
+    // An older import that comes late does not make the data look older.
+    let newer = |before: &Feed| before.fetched_at.max(import.fetched_at);
     let feed = match (import.mode, before) {
-        (Mode::Replace, _) if added == 0 => return,
-        (Mode::Replace, _) => Feed {
-            name: import.feed.clone(),
+        _ if import.is_whole() && added == 0 => return,
+        _ if import.is_whole() => Feed {
+            name: name.clone(),
             fetched_at: import.fetched_at,
             coverage: coverage.into_iter().collect(),
             advisories: added,
             partial: false,
         },
-        (Mode::Merge, Some(before)) => Feed {
-            // An older import that comes late does not make the data look older.
+        (Mode::Increment, Some(before)) if !before.partial => {
+            let known: BTreeSet<String> = before.coverage.iter().cloned().collect();
+            Feed {
+                fetched_at: newer(&before),
+                advisories: before.advisories + added,
+                coverage: known.union(&coverage).cloned().collect(),
+                ..before
+            }
+        }
+        (_, Some(before)) => Feed {
             fetched_at: if before.partial {
-                before.fetched_at.max(import.fetched_at)
+                newer(&before)
             } else {
                 before.fetched_at
             },
             advisories: before.advisories + added,
             ..before
         },
-        (Mode::Merge, None) => Feed {
-            name: import.feed.clone(),
+        (_, None) => Feed {
+            name: name.clone(),
             fetched_at: import.fetched_at,
             coverage: Vec::new(),
             advisories: added,
@@ -239,28 +278,155 @@ fn set_feed(
     manifest.feeds.sort_by(|a, b| a.name.cmp(&b.name));
 }
 
+/// Whether a feed is a catalog of CVEs, and no OSV records.
+pub(crate) fn is_catalog(feed: &str) -> bool {
+    feed == KEV || feed == EPSS
+}
+
+// === impl Import ===
+
+impl Import {
+    /// Whether what is imported is the whole feed; a catalog always is.
+    fn is_whole(&self) -> bool {
+        self.mode == Mode::Replace || is_catalog(&self.feed)
+    }
+}
+
 // === impl Parts ===
 
 impl Parts {
-    fn add(&mut self, feed: &str, name: &str, bytes: &[u8]) {
-        const PROBLEMS_MAX: usize = 5;
+    fn add(&mut self, feed: &str, name: &str, bytes: &[u8], wanted: Wanted<'_>) {
+        let extension = if feed == EPSS { "csv" } else { "json" };
+        // A mirror has lists beside its records.
+        if !name.to_ascii_lowercase().ends_with(extension) {
+            return;
+        }
         self.records += 1;
-        let advisory = match Advisory::parse(bytes) {
-            Ok(advisory) => advisory,
-            Err(error) => {
-                self.malformed += 1;
-                if self.problems.len() < PROBLEMS_MAX {
-                    self.problems
-                        .push(format!("`{}`: {error}", name.escape_debug()));
-                }
-                return;
-            }
+        let added = match feed {
+            KEV => vulndb::read_kev(feed, bytes)
+                .map(|found| self.add_exploitation(feed, found))
+                .map_err(anyhow::Error::from),
+            EPSS => vulndb::read_epss(feed, bytes)
+                .map(|found| self.add_exploitation(feed, found))
+                .map_err(anyhow::Error::from),
+            _ => self.add_record(feed, bytes, wanted),
         };
+        if let Err(error) = added {
+            self.refuse(name, &error);
+        }
+    }
+
+    fn add_record(&mut self, feed: &str, bytes: &[u8], wanted: Wanted<'_>) -> anyhow::Result<()> {
+        let advisory = Advisory::parse(bytes)?;
         for (key, part) in advisory.split(feed) {
-            self.ecosystems.insert(key.ecosystem.clone());
-            self.by_shard.entry(key).or_default().push(part);
+            let is_wanted = wanted.is_none_or(|wanted| {
+                wanted.contains(&Lookup {
+                    ecosystem: key.ecosystem.clone(),
+                    name: part.package.clone(),
+                })
+            });
+            if !self.ecosystems.contains(&key.ecosystem) {
+                self.ecosystems.insert(key.ecosystem.clone());
+            }
+            if is_wanted {
+                self.by_shard.entry(key).or_default().push(part);
+            }
         }
         self.ids.insert(advisory.id().to_owned());
+        Ok(())
+    }
+
+    fn add_exploitation(&mut self, catalog: &str, found: Vec<Exploitation>) {
+        for one in found {
+            self.ids.insert(one.cve.clone());
+            let key = ShardKey::of(catalog, &one.cve);
+            self.exploitation.entry(key).or_default().push(one);
+        }
+    }
+
+    fn refuse(&mut self, name: &str, error: &anyhow::Error) {
+        const PROBLEMS_MAX: usize = 5;
+        self.malformed += 1;
+        let file = name.rsplit('/').next().unwrap_or(name);
+        let stem = file.rsplit_once('.').map_or(file, |(stem, _)| stem);
+        self.unreadable.insert(stem.to_owned());
+        if self.problems.len() < PROBLEMS_MAX {
+            self.problems
+                .push(format!("`{}`: {error:#}", name.escape_debug()));
+        }
+    }
+
+    /// What is to stand in a shard after these parts: others' as it was, and of the feed's own what
+    /// stays and what comes.
+    fn put_into(&mut self, before: &Shard, key: &ShardKey, import: &Import) -> Shard {
+        let stays = |one: &&ShardAdvisory| {
+            one.feed != import.feed
+                || if import.is_whole() {
+                    self.unreadable.contains(&one.id)
+                } else {
+                    !self.ids.contains(&one.id)
+                }
+        };
+        let mut after: Vec<ShardAdvisory> =
+            before.advisories().iter().filter(stays).cloned().collect();
+        after.extend(self.by_shard.remove(key).into_iter().flatten());
+        let others = before.exploitation().iter();
+        let mut exploitation: Vec<Exploitation> = others
+            .filter(|one| one.feed != import.feed)
+            .cloned()
+            .collect();
+        exploitation.extend(self.exploitation.remove(key).into_iter().flatten());
+        Shard::of(after, exploitation)
+    }
+
+    /// The shards of these parts alone, and what a feed of them would cover.
+    pub(crate) fn into_shards(self) -> (BTreeMap<ShardKey, Shard>, BTreeSet<String>) {
+        let mut shards: BTreeMap<ShardKey, Shard> = BTreeMap::new();
+        for (key, advisories) in self.by_shard {
+            shards.insert(key, Shard::new(advisories));
+        }
+        for (key, exploitation) in self.exploitation {
+            shards.insert(key, Shard::of(Vec::new(), exploitation));
+        }
+        (shards, self.ecosystems)
+    }
+
+    /// What an export brings is not parsed again: only its size is told.
+    pub(crate) fn of_export(records: u64) -> Self {
+        Self {
+            records: usize::try_from(records).unwrap_or(usize::MAX),
+            ..Self::default()
+        }
+    }
+
+    /// How many records were read, and what was wrong with the first of those that are unusable.
+    pub(crate) fn tally(&self) -> (usize, usize, &[String]) {
+        (self.records, self.malformed, &self.problems)
+    }
+
+    /// The result: a new revision where something differs.
+    pub(crate) fn staged(
+        self,
+        old: &AdvisoryManifest,
+        mut manifest: AdvisoryManifest,
+        shards: BTreeMap<Digest, Bytes>,
+    ) -> Staged {
+        let is_new = manifest != *old;
+        if is_new {
+            manifest.revision += 1;
+        }
+        let changed = manifest.changed_since(old).into_iter().cloned().collect();
+        Staged {
+            imported: Imported {
+                manifest,
+                changed,
+                records: self.records,
+                malformed: self.malformed,
+                problems: self.problems,
+            },
+            is_new,
+            shards,
+        }
     }
 }
 

@@ -22,7 +22,7 @@ use bus::{BusError, Failure, PutError, Store};
 use chassis::Cx;
 use futures::{StreamExt as _, future::BoxFuture};
 use model::{
-    AdvisoryHead, AdvisoryManifest, Partition, RecordKey, Scanned, Slug, SweptMark,
+    AdvisoryHead, AdvisoryManifest, EPSS, Partition, RecordKey, Scanned, Slug, SweptMark,
     event::{ADVISORIES, VulnerabilityChanged},
 };
 use vulndb::Lookup;
@@ -202,6 +202,7 @@ impl Sweeper {
         let mark = SweptMark {
             revision: to.revision,
             data_at: to.stamp().data_at(),
+            ecosystems: self.assessor.index.ecosystems(self.partition)?,
         };
         let written = self.store.put(ADVISORIES, &key, &mark, Some(expected));
         written.await.context("writing the mark")?;
@@ -295,10 +296,20 @@ fn changed(
 ) -> anyhow::Result<BTreeSet<RecordKey>> {
     let mut images = BTreeSet::new();
     for key in to.changed_since(from) {
+        // Predictions change every day, and no finding comes or goes by them: they are looked up
+        // when an image is assessed next.
+        if key.ecosystem == EPSS {
+            continue;
+        }
         let (before, after) = (
             advisories.shard_of(from, key)?,
             advisories.shard_of(to, key)?,
         );
+        for cve in after.exploited_changed_since(&before) {
+            for lookup in advisories.named(&cve)? {
+                images.extend(index.holding(partition, &lookup)?);
+            }
+        }
         for name in after.packages_changed_since(&before) {
             let lookup = Lookup {
                 ecosystem: key.ecosystem.clone(),

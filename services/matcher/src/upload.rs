@@ -105,8 +105,12 @@ fn table() -> Vec<Route<Uploads>> {
 /// with another entry of the same records does not delete it.
 pub async fn hand_in(store: &Store, import: &Import, zip: Bytes) -> anyhow::Result<String> {
     stage::check_feed(&import.feed)?;
-    let replace = import.mode == Mode::Replace;
-    let mode = if replace { "replace" } else { "merge" };
+    let (replace, increment) = (import.mode == Mode::Replace, import.mode == Mode::Increment);
+    let mode = match import.mode {
+        Mode::Replace => "replace",
+        Mode::Increment => "increment",
+        Mode::Merge => "merge",
+    };
     let (feed, fetched_at) = (&import.feed, import.fetched_at);
     let front = format!("{feed}\n{mode}\n{fetched_at}\n");
     let object = [front.as_bytes(), &zip].concat();
@@ -115,7 +119,9 @@ pub async fn hand_in(store: &Store, import: &Import, zip: Bytes) -> anyhow::Resu
         offset: front.len() as u64,
         feed: import.feed.clone(),
         replace,
+        increment,
         fetched_at,
+        revision: import.revision.clone(),
     };
     let key = format!("{INBOX}{}", Fingerprint::of(&[&entry.object.hex()]));
     store.put(ADVISORIES, &key, &entry, None).await?;
@@ -140,6 +146,7 @@ async fn upload(
             WantedMode::Replace => Mode::Replace,
         },
         fetched_at: wanted.fetched_at.unwrap_or_else(|| uploads.clock.now()),
+        revision: None,
     };
     let bytes = body.len();
     let inbox = hand_in(&uploads.store, &import, body).await?;

@@ -12,7 +12,7 @@ use serde::Deserialize;
 use crate::{
     document::{Policy, PolicyError},
     judge::judge,
-    values::{Age, KnownGap, KnownType, Level, Text},
+    values::{Age, KnownGap, KnownType, Level, Share, Text},
 };
 
 /// A made-up image, and what the policy must say of it.
@@ -86,6 +86,9 @@ pub struct GivenVulnerability {
     /// Whether it is known to be exploited.
     #[serde(default)]
     pub kev: bool,
+    /// How likely it is to be exploited.
+    #[serde(default)]
+    pub epss: Option<Share>,
 }
 
 /// A made-up gap.
@@ -271,6 +274,7 @@ fn vulnerability(given: &GivenVulnerability) -> Vulnerability {
         severity,
         fixed,
         kev,
+        epss,
     } = given;
     Vulnerability {
         id: id.0.clone(),
@@ -288,7 +292,7 @@ fn vulnerability(given: &GivenVulnerability) -> Vulnerability {
         severity: severity.0,
         severity_level: severity.0.level(),
         cvss: Vec::new(),
-        epss: None,
+        epss: epss.map(|Share(epss)| epss),
         kev: *kev,
         title: String::new(),
         url: String::new(),

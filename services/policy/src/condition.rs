@@ -2,7 +2,7 @@
 //!
 //! | condition | holds where |
 //! |---|---|
-//! | `vulnerability: {severity, fixable, cves, packages, types, kev}` | a vulnerability that no waiver accepts fits everything that is given |
+//! | `vulnerability: {severity, fixable, cves, packages, types, kev, epss}` | a vulnerability that no waiver accepts fits everything that is given |
 //! | `secret: {severity}` | a secret is at least that bad |
 //! | `misconfiguration: {severity}` | a failed check is at least that bad |
 //! | `malware: {severity}` | a piece of malware is at least that bad |
@@ -16,7 +16,7 @@ use serde::Deserialize;
 
 use crate::{
     evidence::{Evidence, Standing},
-    values::{Age, KnownGap, KnownType, Level, NameGlobs, Text},
+    values::{Age, KnownGap, KnownType, Level, NameGlobs, Share, Text},
 };
 
 /// What a rule looks for. What is not given in a filter does not matter.
@@ -53,6 +53,8 @@ pub struct VulnerabilityFilter {
     pub types: Vec<KnownType>,
     /// In the catalog of known exploited vulnerabilities, or not.
     pub kev: Option<bool>,
+    /// At least this likely to be exploited (FIRST EPSS); what has no prediction does not fit.
+    pub epss: Option<Share>,
 }
 
 /// Which secrets, failed checks or malware.
@@ -141,6 +143,7 @@ impl VulnerabilityFilter {
             packages,
             types,
             kev,
+            epss,
         } = self;
         severity.is_none_or(|Level(least)| found.severity >= least)
             && fixable.is_none_or(|wanted| found.is_fixable() == wanted)
@@ -148,6 +151,7 @@ impl VulnerabilityFilter {
             && (packages.is_empty() || packages.fits(&found.package))
             && (types.is_empty() || types.contains(&KnownType(found.kind)))
             && kev.is_none_or(|wanted| found.kev == wanted)
+            && epss.is_none_or(|Share(least)| found.epss.is_some_and(|epss| epss >= least))
     }
 }
 
@@ -167,6 +171,7 @@ impl fmt::Display for VulnerabilityFilter {
             packages,
             types,
             kev,
+            epss,
         } = self;
         if let Some(Level(least)) = severity {
             match least {
@@ -181,6 +186,9 @@ impl fmt::Display for VulnerabilityFilter {
         }
         if *kev == Some(true) {
             f.write_str(" known to be exploited")?;
+        }
+        if let Some(Share(least)) = epss {
+            write!(f, " likely to be exploited by {least} or more")?;
         }
         if !packages.is_empty() {
             write!(f, " in `{packages}`")?;

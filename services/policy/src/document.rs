@@ -264,7 +264,7 @@ mod tests {
         };
         insta::assert_snapshot!(rule("{ vulnerability: { severity: grave } }", "deny"), @"`grave` is not a severity: critical, high, medium, low, negligible, unknown, or a level 5 to 0 at line 4, column 40");
         insta::assert_snapshot!(rule("{ vulnerability: { severity: 9 } }", "deny"), @"`9` is not a severity: critical, high, medium, low, negligible, unknown, or a level 5 to 0 at line 4, column 40");
-        insta::assert_snapshot!(rule("{ vulnerability: { fixed: true } }", "deny"), @"unknown field `fixed`, expected one of severity, fixable, cves, packages, types, kev at line 4, column 30");
+        insta::assert_snapshot!(rule("{ vulnerability: { fixed: true } }", "deny"), @"unknown field `fixed`, expected one of severity, fixable, cves, packages, types, kev, epss at line 4, column 30");
         insta::assert_snapshot!(rule("{ vulnerability: { packages: ['a[b'] } }", "deny"), @"error parsing glob 'a[b': unclosed character class; missing ']' at line 4, column 41");
         insta::assert_snapshot!(rule("{ gap: { codes: [truncted] } }", "deny"), @"`truncted` is not the code of a gap at line 4, column 28");
         insta::assert_snapshot!(rule("{ advisories_older_than: 7 days }", "deny"), @"`7 days` is not a length of time like `90m`, `12h` or `7d` at line 4, column 36");

@@ -70,7 +70,7 @@ pub use self::{
     library::{PutPolicyError, delete_policy, put_policy},
     set::{PolicySet, Selected},
     values::{
-        Age, AgeLimit, KnownGap, KnownType, LastDay, Level, NameGlobs, RepositoryGlobs, Text,
+        Age, AgeLimit, KnownGap, KnownType, LastDay, Level, NameGlobs, RepositoryGlobs, Share, Text,
     },
     waivers::Waiver,
 };

@@ -24,6 +24,10 @@ pub struct RepositoryGlobs(Globs);
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Age(pub SignedDuration);
 
+/// A share of all, from 0 to 1.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Share(pub f64);
+
 /// A limit of age; `never` where there is none.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct AgeLimit(pub Option<Age>);
@@ -240,6 +244,20 @@ impl<'de> Deserialize<'de> for LastDay {
     }
 }
 
+// === impl Share ===
+
+impl<'de> Deserialize<'de> for Share {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let share = f64::deserialize(deserializer)?;
+        if (0.0..=1.0).contains(&share) {
+            return Ok(Self(share));
+        }
+        Err(de::Error::custom(format!(
+            "`{share}` is not a share from 0 to 1"
+        )))
+    }
+}
+
 // === impl KnownGap, KnownType, Text ===
 
 impl<'de> Deserialize<'de> for KnownGap {
@@ -348,6 +366,15 @@ mod tests {
         assert!(!globs.fits("evil.example/r.example/team/app"));
         let names: NameGlobs = read("['@scope/*']").unwrap();
         assert!(names.fits("@scope/a/b"));
+    }
+
+    #[test]
+    fn shares_are_from_0_to_1() {
+        assert_eq!(read::<Share>("0.1"), Ok(Share(0.1)));
+        assert_eq!(read::<Share>("1"), Ok(Share(1.0)));
+        for wrong in ["1.5", "-0.1", "10 %", ".nan"] {
+            assert!(read::<Share>(wrong).is_err(), "{wrong}");
+        }
     }
 
     #[test]

@@ -1,5 +1,6 @@
 //! What can be typed: commands, flags, help.
 
+mod db;
 pub(crate) mod events;
 pub(crate) mod hints;
 mod nats;
@@ -12,9 +13,10 @@ use std::{path::PathBuf, time::Duration};
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use model::Platform;
 
+pub(crate) use self::db::{DbCommand, DbPlace};
 use self::events::EventsCommand;
 pub(crate) use self::nats::{AccountsArgs, AgentName, NatsCommand, ProvisionArgs};
-pub(crate) use self::scan::{OutputTo, ScanArgs};
+pub(crate) use self::scan::{ExplainArgs, OutputTo, ScanArgs};
 pub(crate) use self::tokens::{TokenWanted, TokensCommand};
 pub(crate) use self::versions::VersionsCommand;
 
@@ -61,6 +63,13 @@ pub(crate) enum Command {
     /// Scan images and judge them, without a server
     #[command(after_help = scan::HELP)]
     Scan(ScanArgs),
+    /// Say why an image has a vulnerability, or why not: the advisories, the ranges, the versions
+    /// compared
+    #[command(after_help = "Examples:
+  tidewaiter explain debian:12 CVE-2024-3094
+  tidewaiter explain ./image.tar GHSA-jfh8-c2jp-5v3q --advisories ./osv
+  tidewaiter explain app:1.0 CVE-2021-44228 --format json")]
+    Explain(ExplainArgs),
     /// Run the control plane: all roles in one process, or those that are named
     #[command(after_help = "Examples:
   tidewaiter serve --data-dir /var/lib/tidewaiter              all roles, with a private nats-server
@@ -168,61 +177,6 @@ pub(crate) struct ServeArgs {
     /// Address of the HTTP listener
     #[arg(long, value_name = "HOST:PORT")]
     pub(crate) listen: Option<String>,
-}
-
-/// Commands of `db`.
-#[derive(Debug, Subcommand)]
-pub(crate) enum DbCommand {
-    /// Fetch advisories from OSV.dev or a mirror
-    #[command(after_help = "Examples:
-  tidewaiter db update                               what `scan` uses, all ecosystems
-  tidewaiter db update --ecosystem Debian --ecosystem PyPI
-  tidewaiter db update --server http://127.0.0.1:8080    a running server's")]
-    Update {
-        /// Where the exports are, in OSV.dev's layout
-        #[arg(long, value_name = "URL")]
-        url: Option<String>,
-        /// Only these ecosystems
-        #[arg(long = "ecosystem", value_name = "NAME")]
-        ecosystems: Vec<String>,
-        #[command(flatten)]
-        place: DbPlace,
-    },
-    /// Import OSV records from a directory or a zip
-    #[command(after_help = "Examples:
-  tidewaiter db import ./advisories --replace        every *.json below it, as a whole feed
-  tidewaiter db import ./more                        adds to it; covers no more than before
-  tidewaiter db import Debian/all.zip --replace --feed Debian
-  tidewaiter db import new.json.d --server http://127.0.0.1:8080")]
-    Import {
-        /// A directory of OSV records, or a zip in the layout of OSV.dev's all.zip
-        #[arg(required = true, value_name = "PATH")]
-        paths: Vec<PathBuf>,
-        /// The feed that the records belong to; otherwise the directory's or zip's name
-        #[arg(long, value_name = "NAME")]
-        feed: Option<String>,
-        /// The records are the whole feed: what is missing is withdrawn, and only such a feed covers
-        /// ecosystems and has an age
-        #[arg(long)]
-        replace: bool,
-        #[command(flatten)]
-        place: DbPlace,
-    },
-    /// Show revision, feeds and their age
-    Status {
-        #[command(flatten)]
-        place: DbPlace,
-    },
-}
-
-/// Which advisories a `db` command means.
-#[derive(Clone, Debug, Args)]
-pub(crate) struct DbPlace {
-    #[command(flatten)]
-    pub(crate) server: OptionalServer,
-    /// Where layers and advisories are cached, instead of the user's cache directory
-    #[arg(long, value_name = "DIR", env = "TIDEWAITER_CACHE_DIR")]
-    pub(crate) cache_dir: Option<PathBuf>,
 }
 
 /// Commands of `policy`.

@@ -45,6 +45,7 @@ pub(crate) fn run(cli: Cli) -> anyhow::Result<Exit> {
     let outcome = runtime.block_on(async move {
         match command {
             Command::Scan(args) => Box::pin(scan::run(config?, &global, args)).await,
+            Command::Explain(args) => Box::pin(scan::explain(config?, &global, args)).await,
             Command::Serve(args) => serve::run(config?, args).await,
             Command::Db(command) => db::run(config?, &global, command).await,
             Command::Policy(command) => policy::run(command).await,
@@ -83,14 +84,16 @@ impl Deadline {
     /// Runs a command until it ends, its time is up, or the user interrupts it.
     async fn limit(self, work: impl Future<Output = anyhow::Result<Exit>>) -> anyhow::Result<Exit> {
         tokio::select! {
+            // First whoever listens for signals: what is said of the work can be answered by one.
+            biased;
+            signal = chassis::shutdown_signal() => {
+                let name = signal.context("waiting for signals")?;
+                Err(Ended { exit: Exit::Interrupted, message: format!("interrupted by {name}") }.into())
+            }
             outcome = work => outcome,
             () = tokio::time::sleep(self.0) => {
                 let message = format!("gave up after {} s (--timeout)", self.0.as_secs_f32());
                 Err(Ended { exit: Exit::Timeout, message }.into())
-            }
-            signal = chassis::shutdown_signal() => {
-                let name = signal.context("waiting for signals")?;
-                Err(Ended { exit: Exit::Interrupted, message: format!("interrupted by {name}") }.into())
             }
         }
     }

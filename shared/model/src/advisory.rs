@@ -1,12 +1,21 @@
 //! Advisory revisions: a manifest of shards, each named by its content (architecture, section 8).
 
-use std::{collections::BTreeMap, fmt, str::FromStr};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fmt,
+    str::FromStr,
+};
 
 use jiff::Timestamp;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::Digest;
+
+/// In place of an ecosystem, and a feed's name: CISA's catalog of known exploited vulnerabilities.
+pub const KEV: &str = "KEV";
+/// In place of an ecosystem, and a feed's name: FIRST's exploit prediction.
+pub const EPSS: &str = "EPSS";
 
 /// Which shard an advisory stands in: its ecosystem and the first byte of sha256(package name).
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
@@ -32,6 +41,10 @@ pub struct AdvisoryManifest {
     pub feeds: Vec<Feed>,
     /// Each shard's content, by the digest of its object.
     pub shards: BTreeMap<ShardKey, Digest>,
+    /// The revisions of feeds themselves, as far as their servers name one: when its newest record
+    /// changed, and the tag of its list. With it only what changed is fetched.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub feed_revisions: BTreeMap<String, String>,
 }
 
 /// A source of advisories.
@@ -97,8 +110,14 @@ pub struct AdvisoryInbox {
     pub feed: String,
     /// Whether they are the whole feed, so that what is missing is withdrawn from it.
     pub replace: bool,
+    /// Whether they are all that changed in the feed, so that it is as new as they are.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub increment: bool,
     /// When they were fetched.
     pub fetched_at: Timestamp,
+    /// The feed's own revision after them.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub revision: Option<String>,
 }
 
 /// KV `tw_advisories`, key `swept.<part>`: everything in a partition holds for this revision.
@@ -108,6 +127,9 @@ pub struct SweptMark {
     pub revision: u64,
     /// When the data behind it were fetched, the oldest feed counted; `None` without feeds.
     pub data_at: Option<Timestamp>,
+    /// The ecosystems, without their suffixes, of the packages that the partition's images hold.
+    #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
+    pub ecosystems: BTreeSet<String>,
 }
 
 // === impl ShardKey ===
@@ -185,9 +207,11 @@ impl AdvisoryManifest {
 // === impl AdvisoryStamp ===
 
 impl AdvisoryStamp {
-    /// When the oldest of the feeds that were given whole was fetched.
+    /// When the oldest of the feeds that were given whole was fetched. What is known of exploitation
+    /// decides about nobody being affected, so its age is not counted.
     pub fn data_at(&self) -> Option<Timestamp> {
-        let whole = self.feeds.iter().filter(|feed| !feed.partial);
+        let counts = |feed: &&Feed| !feed.partial && feed.name != KEV && feed.name != EPSS;
+        let whole = self.feeds.iter().filter(counts);
         whole.map(|feed| feed.fetched_at).min()
     }
 }

@@ -97,6 +97,8 @@ pub enum GapCode {
     UnknownOs,
     /// The operating system no longer gets security updates.
     EndOfLifeOs,
+    /// A runtime that no operating system looks after no longer gets security updates.
+    EndOfLifeRuntime,
     /// No advisory feed covers these packages.
     NoAdvisories,
     /// The advisory data are older than the policy allows.

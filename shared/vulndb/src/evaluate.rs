@@ -1,7 +1,13 @@
 //! Whether an installed version is affected: OSV's evaluation, as real records need it.
 
-use model::FixState;
+mod module;
+mod pseudo;
 
+use std::fmt;
+
+use model::{FixState, Package, PackageType};
+
+use self::module::{Fit, Module};
 use crate::{
     ecosystems::{self, Ecosystem},
     shard::{ShardAdvisory, Window, WindowEnd},
@@ -12,13 +18,24 @@ use crate::{
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Evaluation {
     /// Not affected.
-    Unaffected,
+    Unaffected(Why),
     /// Not affected, and the vendor says so for every version (`fixed: "0"`).
     Never,
     /// Affected.
     Affected(Hit),
     /// We cannot say, and why.
     Undecided(String),
+}
+
+/// Why a version is not affected.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Why {
+    /// No window and no list holds it.
+    Outside,
+    /// The windows are of another module stream, or of a modular build where this is none.
+    Module,
+    /// It is about other operating systems.
+    Platform,
 }
 
 /// How an installed version is affected.
@@ -41,13 +58,25 @@ enum Place {
     Unknown(String),
 }
 
+/// A window, and what it says of a version: for whoever asks why.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Shown {
+    pub(crate) window: String,
+    pub(crate) verdict: String,
+}
+
 /// Evaluates the windows one by one and unites them; `versions` are compared by the ecosystem's
 /// equality, and as texts only where the installed version is none of the ecosystem's.
 pub(crate) fn evaluate(
     family: &dyn Ecosystem,
     advisory: &ShardAdvisory,
+    package: &Package,
     installed: &str,
 ) -> Evaluation {
+    // Containers are Linux's.
+    if !advisory.platforms.is_empty() && !advisory.platforms.iter().any(|os| os == "linux") {
+        return Evaluation::Unaffected(Why::Platform);
+    }
     let installed = installed.trim();
     if installed.is_empty() {
         return Evaluation::Undecided("the package has no version".to_owned());
@@ -63,10 +92,23 @@ pub(crate) fn evaluate(
             Evaluation::Undecided(format!("version `{}` cannot be compared", clip(installed)))
         };
     };
+    let module = Module::of(package);
     let mut unknown = None;
     let mut never = false;
     let mut inside = Vec::new();
+    let mut fitting = Vec::with_capacity(advisory.windows.len());
     for window in &advisory.windows {
+        match module.fit(window, &advisory.modules) {
+            Fit::Fits => fitting.push(window),
+            Fit::Other => continue,
+            Fit::Unknown => {
+                // What is newer than the fix of every stream is fixed.
+                if place(family, window, &version) != Place::Out {
+                    unknown = Some("the module stream of its fix is not known".to_owned());
+                }
+                continue;
+            }
+        }
         match place(family, window, &version) {
             Place::In => inside.push(window),
             Place::Out => {}
@@ -77,13 +119,93 @@ pub(crate) fn evaluate(
     let same = |listed: &&String| ecosystems::version(family, listed).as_ref() == Some(&version);
     let listed = advisory.versions.iter().find(same);
     if !inside.is_empty() || listed.is_some() {
-        return Evaluation::Affected(hit(family, advisory, &version, &inside));
+        let doubt = doubt(advisory, package, installed, &inside, listed.is_some());
+        return doubt.map_or_else(
+            || Evaluation::Affected(hit(family, advisory, &version, (&inside, &fitting))),
+            Evaluation::Undecided,
+        );
     }
     match unknown {
         Some(why) => Evaluation::Undecided(why),
         None if never && advisory.windows.len() == 1 => Evaluation::Never,
-        None => Evaluation::Unaffected,
+        None if fitting.is_empty() && !advisory.windows.is_empty() => {
+            Evaluation::Unaffected(Why::Module)
+        }
+        None => Evaluation::Unaffected(Why::Outside),
     }
+}
+
+/// Why a version that a window or list holds may yet not be affected.
+fn doubt(
+    advisory: &ShardAdvisory,
+    package: &Package,
+    installed: &str,
+    inside: &[&Window],
+    is_listed: bool,
+) -> Option<String> {
+    let binaries = &advisory.binaries;
+    if package.kind == PackageType::Deb
+        && !binaries.is_empty()
+        && binaries.binary_search(&package.name).is_err()
+    {
+        let name = clip(&package.name);
+        return Some(format!("its list of binary packages lacks `{name}`"));
+    }
+    let is_ahead = package.kind == PackageType::Golang
+        && !is_listed
+        && pseudo::may_hold_the_fix(installed, advisory.published, inside);
+    is_ahead.then(|| {
+        let installed = clip(installed);
+        format!("`{installed}` is a commit after the advisory, on another line than its fix")
+    })
+}
+
+/// What each window says of a version, and the list.
+pub(crate) fn explain(
+    family: &dyn Ecosystem,
+    advisory: &ShardAdvisory,
+    package: &Package,
+    installed: &str,
+) -> Vec<Shown> {
+    let version = ecosystems::version(family, installed.trim());
+    let module = Module::of(package);
+    let of_window = |window: &Window| {
+        let verdict = match (module.fit(window, &advisory.modules), &version) {
+            (Fit::Other, _) => "is of another module stream".to_owned(),
+            (Fit::Unknown, _) => "is of a module stream that is not known".to_owned(),
+            (_, None) => "cannot be compared".to_owned(),
+            (Fit::Fits, Some(version)) => match place(family, window, version) {
+                Place::In => "holds it".to_owned(),
+                Place::Out => "does not hold it".to_owned(),
+                Place::Never => "says that no version is affected".to_owned(),
+                Place::Unknown(why) => format!("is undecided: {why}"),
+            },
+        };
+        let window = match shown(window) {
+            all if all == "all versions" => all,
+            range => format!("range {range}"),
+        };
+        Shown { window, verdict }
+    };
+    let mut found: Vec<Shown> = advisory.windows.iter().map(of_window).collect();
+    let listed = advisory.versions.len();
+    if listed > 0 {
+        let same = |listed: &String| match &version {
+            Some(version) => ecosystems::version(family, listed).as_ref() == Some(version),
+            None => listed == installed.trim(),
+        };
+        let holds = advisory.versions.iter().any(same);
+        found.push(Shown {
+            window: format!("list of {listed} more versions"),
+            verdict: if holds {
+                "holds it"
+            } else {
+                "does not hold it"
+            }
+            .to_owned(),
+        });
+    }
+    found
 }
 
 /// Drops listed versions that a window holds anyway: nothing is lost, and records of distributions
@@ -149,19 +271,19 @@ fn hit(
     family: &dyn Ecosystem,
     advisory: &ShardAdvisory,
     version: &Version,
-    inside: &[&Window],
+    (inside, fitting): (&[&Window], &[&Window]),
 ) -> Hit {
     let mut fixes: Vec<(bool, Version, &str)> = Vec::new();
-    for window in &advisory.windows {
+    for window in fitting {
         let WindowEnd::Fixed(text) = &window.end else {
             continue;
         };
         let Some(fix) = ecosystems::version(family, text).filter(|fix| fix > version) else {
             continue;
         };
-        let holds = |window: &Window| place(family, window, &fix) == Place::In;
-        if !advisory.windows.iter().any(holds) {
-            fixes.push((!inside.contains(&window), fix, text));
+        let holds = |window: &&Window| place(family, window, &fix) == Place::In;
+        if !fitting.iter().any(holds) {
+            fixes.push((!inside.contains(window), fix, text));
         }
     }
     fixes.sort();
@@ -170,8 +292,11 @@ fn hit(
     let fix_state = match () {
         () if advisory.end_of_life => FixState::EndOfLife,
         () if !fixes.is_empty() => FixState::Fixed,
-        () if is_open => FixState::NotFixed,
-        () => FixState::Unknown,
+        () => match advisory.unfixed {
+            Some(state) => state,
+            None if is_open => FixState::NotFixed,
+            None => FixState::Unknown,
+        },
     };
     let range = inside
         .first()
@@ -207,6 +332,16 @@ fn shown(window: &Window) -> String {
 
 fn clip(text: &str) -> String {
     text.chars().take(100).collect()
+}
+
+impl fmt::Display for Why {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Outside => "no range and no list holds the version",
+            Self::Module => "it is about builds of another module stream",
+            Self::Platform => "it is about other operating systems",
+        })
+    }
 }
 
 #[cfg(test)]

@@ -1,8 +1,10 @@
 //! One finding of what several advisories say about one vulnerability of one package.
 
-use std::{cmp::Reverse, collections::BTreeSet};
+use std::collections::BTreeSet;
 
-use model::{Cvss, Fingerprint, FixState, Match, Package, PackageType, Severity, Vulnerability};
+use model::{
+    Confidence, Cvss, Fingerprint, FixState, Match, Package, PackageType, Severity, Vulnerability,
+};
 
 use crate::{evaluate::Hit, names, shard::ShardAdvisory};
 
@@ -10,7 +12,7 @@ use crate::{evaluate::Hit, names, shard::ShardAdvisory};
 #[derive(Debug)]
 pub(crate) struct Affecting<'a> {
     pub(crate) advisory: &'a ShardAdvisory,
-    pub(crate) hit: Hit,
+    pub(crate) hit: &'a Hit,
     /// The OSV ecosystem in which it was found.
     pub(crate) ecosystem: &'a str,
     /// The version that was compared.
@@ -23,23 +25,23 @@ pub(crate) struct Affecting<'a> {
 /// they may still know its severity. `None` where nothing affects the package.
 pub(crate) fn finding(
     package: &Package,
-    class: &BTreeSet<String>,
+    class: &BTreeSet<&str>,
     mut affecting: Vec<Affecting<'_>>,
     others: &[&ShardAdvisory],
 ) -> Option<Vulnerability> {
-    affecting.sort_by_key(|one| rank(one));
+    affecting.sort_by(|a, b| rank(a).cmp(&rank(b)));
     let first = affecting.first()?;
     let records: Vec<&ShardAdvisory> = affecting
         .iter()
         .map(|one| one.advisory)
         .chain(others.iter().copied())
         .collect();
-    let id = class.iter().find(|name| names::is_cve(name)).cloned();
-    let id = id.unwrap_or_else(|| first.advisory.id.clone());
-    let mut aliases: BTreeSet<String> = class.clone();
+    let id = class.iter().copied().find(|name| names::is_cve(name));
+    let id = id.unwrap_or(&first.advisory.id).to_owned();
+    let mut aliases: BTreeSet<&str> = class.clone();
     let own = records.iter().filter(|record| !names::is_bulletin(record));
-    aliases.extend(own.map(|record| record.id.clone()));
-    aliases.remove(&id);
+    aliases.extend(own.map(|record| record.id.as_str()));
+    aliases.remove(id.as_str());
     let (severity, cvss) = severity(&records);
     let mut fixed_versions = Vec::new();
     for version in affecting.iter().flat_map(|one| &one.hit.fixed) {
@@ -54,7 +56,7 @@ pub(crate) fn finding(
     Some(Vulnerability {
         url: url(&first.advisory.id, &id, package.kind),
         fingerprint: fingerprint(&id, package),
-        aliases: aliases.into_iter().collect(),
+        aliases: aliases.into_iter().map(ToOwned::to_owned).collect(),
         package_id: package.id.clone(),
         package: package.name.clone(),
         kind: package.kind,
@@ -74,7 +76,7 @@ pub(crate) fn finding(
         layer: package.layer,
         matched: Match {
             method: first.method.to_owned(),
-            confidence: package.confidence,
+            confidence: confidence(package, first),
             evidence: affecting.iter().map(evidence).collect(),
         },
         vex: None,
@@ -83,33 +85,25 @@ pub(crate) fn finding(
     })
 }
 
-/// Orders findings by risk: worst first, those with a fix first, then by name.
-pub(crate) fn sort_by_risk(found: &mut [Vulnerability]) {
-    found.sort_by(|a, b| {
-        let key = |v: &Vulnerability| (Reverse(v.severity), Reverse(v.is_fixable()));
-        key(a).cmp(&key(b)).then_with(|| {
-            let names = (&a.id, &a.package, &a.package_id);
-            names.cmp(&(&b.id, &b.package, &b.package_id))
-        })
-    });
-}
-
 /// Which advisory speaks for the finding: a record of the vulnerability before a bulletin, one that
 /// knows a fix, reviewed databases first.
-fn rank(one: &Affecting<'_>) -> (bool, bool, u8, String) {
-    let id = &one.advisory.id;
+fn rank<'a>(one: &Affecting<'a>) -> (bool, bool, u8, &'a str) {
+    let id = one.advisory.id.as_str();
     let database = match id.split('-').next() {
         Some("GHSA") => 0,
         Some("PYSEC") => 1,
         _ => 2,
     };
     let is_fixed = one.hit.fix_state == FixState::Fixed;
-    (
-        names::is_bulletin(one.advisory),
-        !is_fixed,
-        database,
-        id.clone(),
-    )
+    (names::is_bulletin(one.advisory), !is_fixed, database, id)
+}
+
+/// As sure as the package is there; less where only texts were compared.
+fn confidence(package: &Package, first: &Affecting<'_>) -> Confidence {
+    if first.hit.range.starts_with("lists ") {
+        return package.confidence.min(Confidence::Medium);
+    }
+    package.confidence
 }
 
 /// The distribution's own rating, else the first record that has one: by its newest CVSS version,
@@ -127,6 +121,14 @@ fn severity(records: &[&ShardAdvisory]) -> (Severity, Vec<Cvss>) {
             .map(|rated| Severity::from_score(rated.score))
             .or(record.word)
     };
+    // What is a remark to one source is a vulnerability where another one rates it.
+    let records: Vec<_> = records
+        .iter()
+        .filter(|record| record.notice.is_none())
+        .collect();
+    if records.is_empty() {
+        return (Severity::Negligible, cvss);
+    }
     let own = records.iter().find_map(|record| record.rating);
     let rated = own.or_else(|| records.iter().find_map(|record| newest(record)));
     (rated.unwrap_or_default(), cvss)
@@ -144,6 +146,15 @@ fn evidence(one: &Affecting<'_>) -> String {
         "{} ({}): {ecosystem} `{}` {version} is in {}",
         advisory.id, advisory.feed, advisory.package, hit.range
     );
+    if let Some(word) = &advisory.notice {
+        line.push_str("; by its source a remark (");
+        line.push_str(word);
+        line.push(')');
+    }
+    if !advisory.modules.is_empty() {
+        line.push_str("; module ");
+        line.push_str(&advisory.modules.join(", "));
+    }
     for note in &advisory.notes {
         line.push_str("; ");
         line.push_str(note);

@@ -17,8 +17,13 @@
 //!
 //! Results of single packages are remembered where whoever calls keeps a [`Memo`] beside the shards.
 //!
+//! What a record says beyond ranges is kept where it changes a result: ratings of distributions,
+//! module streams of RPM, platforms, Ubuntu's lists of binary packages, Go's own ranges, remarks
+//! that are no vulnerabilities ([`ShardAdvisory`]). [`explain`] tells why a finding is there, or why
+//! not; [`risk`] is the order in which findings come.
+//!
 //! It does no I/O and reads no clock; whoever calls brings the shards ([`Shards`]) and the date.
-//! Ubuntu's lists of fixed binary packages are not looked at; nor are EPSS, KEV and VEX.
+//! It reads no VEX documents.
 //!
 //! | ecosystem | versions | packages |
 //! |---|---|---|
@@ -58,13 +63,17 @@
 
 mod ecosystems;
 mod evaluate;
+mod explain;
+mod exploitation;
 mod finding;
 mod matching;
 mod memo;
 mod names;
 mod os;
 mod osv;
+mod risk;
 mod shard;
+mod support;
 mod version;
 
 pub use self::{
@@ -72,10 +81,18 @@ pub use self::{
         ECOSYSTEMS, Ecosystem, Incomparable, Lookup, Query, compare, family, lookups, newest,
         schemes,
     },
+    explain::{
+        ExplainedAdvisory, ExplainedFinding, ExplainedPackage, ExplainedRange, Explanation, explain,
+    },
+    exploitation::{MalformedExploitation, read_epss, read_kev},
     matching::{Limits, match_packages},
     memo::Memo,
-    os::end_of_life,
+    names::canonical,
     osv::{Advisory, MalformedAdvisory, RECORD_BYTES_MAX},
-    shard::{MalformedShard, Shard, ShardAdvisory, ShardError, Shards, Window, WindowEnd},
+    risk::risk,
+    shard::{
+        Exploitation, MalformedShard, Shard, ShardAdvisory, ShardError, Shards, Window, WindowEnd,
+    },
+    support::end_of_life,
     version::{VERSION_BYTES_MAX, Version},
 };

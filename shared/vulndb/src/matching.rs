@@ -1,24 +1,25 @@
 //! Packages × advisories → vulnerabilities and gaps.
 
 use std::{
-    collections::{BTreeMap, BTreeSet},
+    collections::{BTreeMap, BTreeSet, HashMap},
     sync::Arc,
 };
 
 use jiff::civil::Date;
 use model::{
-    AdvisoryStamp, Assessment, Gap, GapCode, Hides, Os, Package, PackageId, ScannedPackages,
-    ShardKey, Vulnerability,
+    AdvisoryStamp, Assessment, EPSS, Gap, GapCode, Hides, KEV, Os, Package, PackageId,
+    ScannedPackages, ShardKey, Vulnerability,
 };
 
 use crate::{
     ecosystems::{self, Ecosystem, Query},
-    evaluate::{Evaluation, evaluate},
+    evaluate::{Evaluation, Why, evaluate},
     finding::{self, Affecting},
     memo::Matched,
     names::{self, Names},
-    os,
-    shard::{Shard, ShardAdvisory, ShardError, Shards},
+    os, risk,
+    shard::{Exploitation, Shard, ShardAdvisory, ShardError, Shards},
+    support,
 };
 
 /// How many advisories a gap names.
@@ -65,13 +66,18 @@ struct Found {
     undecided: Vec<Gap>,
     /// How many more there were.
     undecided_more: u64,
+    /// What is known of CVEs that were met.
+    exploitation: HashMap<String, Arc<[Exploitation]>>,
 }
 
 /// An advisory about a package, and the question that led to it.
-struct Candidate<'a> {
-    advisory: &'a ShardAdvisory,
-    query: &'a Query,
+pub(crate) struct Candidate<'a> {
+    pub(crate) advisory: &'a ShardAdvisory,
+    pub(crate) query: &'a Query,
 }
+
+/// A question about a package, and the shard that answers it.
+pub(crate) type Asked<'a> = (&'a Query, Arc<Shard>);
 
 /// Matches an image's packages with advisories. `today` decides about the end of life.
 ///
@@ -83,25 +89,12 @@ pub fn match_packages(
     today: Date,
     limits: &Limits,
 ) -> Result<Assessment, ShardError> {
-    let mut matching = Matching {
+    let matching = Matching {
         os: scanned.os.as_ref(),
         shards,
         limits,
-        covered: BTreeSet::new(),
+        covered: covered(scanned, shards),
     };
-    for package in scanned
-        .packages
-        .iter()
-        .filter(|package| package.kind.is_os())
-    {
-        if matching
-            .queries(package)
-            .iter()
-            .any(|q| shards.covers(&q.lookup.ecosystem))
-        {
-            matching.covered.insert(&package.id);
-        }
-    }
     let mut found = Found {
         gaps: scanned.gaps.clone(),
         ..Found::default()
@@ -109,13 +102,16 @@ pub fn match_packages(
     for package in &scanned.packages {
         matching.package(package, &mut found)?;
     }
-    let os_ends = scanned.os.as_ref().and_then(os::ends_at);
+    let os_ends = scanned.os.as_ref().and_then(support::ends_at);
     let os = scanned
         .os
         .clone()
         .map(|os| with_end_of_life(os, today, &mut found));
     found.note_unknown_os(os.as_ref());
     found.note_uncovered();
+    found
+        .gaps
+        .extend(support::runtime_gaps(&scanned.packages, today));
     found.keep_worst(limits.findings_max);
     found.note_limits(limits);
     Ok(Assessment {
@@ -129,8 +125,89 @@ pub fn match_packages(
     })
 }
 
+/// Operating system packages whose distribution's advisories are there.
+pub(crate) fn covered<'a>(
+    scanned: &'a ScannedPackages,
+    shards: &dyn Shards,
+) -> BTreeSet<&'a PackageId> {
+    let os = scanned.os.as_ref();
+    let packages = scanned.packages.iter();
+    let is_covered = |package: &&Package| {
+        let queries = queries(package, os);
+        let mut ecosystems = queries.iter().map(|query| &query.lookup.ecosystem);
+        package.kind.is_os() && ecosystems.any(|ecosystem| shards.covers(ecosystem))
+    };
+    packages
+        .filter(is_covered)
+        .map(|package| &package.id)
+        .collect()
+}
+
+/// A language package that an operating system package owns is the distribution's: it patches
+/// without changing the version, and its advisories decide, where there are any.
+pub(crate) fn is_spoken_for(package: &Package, covered: &BTreeSet<&PackageId>) -> bool {
+    let owner = package.owned_by.as_ref();
+    !package.kind.is_os() && owner.is_some_and(|owner| covered.contains(owner))
+}
+
+/// Under which names a package is looked up.
+pub(crate) fn queries(package: &Package, os: Option<&Os>) -> Vec<Query> {
+    let family = ecosystems::family_of(package);
+    family
+        .map(|family| family.queries(package, os))
+        .unwrap_or_default()
+}
+
+/// The shards that answer some questions.
+pub(crate) fn asked<'a>(
+    queries: &'a [Query],
+    shards: &dyn Shards,
+) -> Result<Vec<Asked<'a>>, ShardError> {
+    let mut asked: Vec<Asked<'_>> = Vec::new();
+    for query in queries {
+        let key = ShardKey::of(query.lookup.ecosystem.as_str(), &query.lookup.name);
+        if let Some(shard) = shards.shard(&key)? {
+            asked.push((query, shard));
+        }
+    }
+    Ok(asked)
+}
+
+/// The advisories about a package. A record that two feeds have, or two names lead to, comes once.
+pub(crate) fn candidates<'a>(asked: &'a [Asked<'a>]) -> Vec<Candidate<'a>> {
+    let mut known = BTreeSet::new();
+    let mut candidates = Vec::new();
+    for (query, shard) in asked {
+        for advisory in shard.of_package(&query.lookup.name) {
+            if known.insert((advisory.id.as_str(), query.lookup.ecosystem.as_str())) {
+                candidates.push(Candidate { advisory, query });
+            }
+        }
+    }
+    candidates
+}
+
+/// What is known of the exploitation of a CVE.
+pub(crate) fn exploitation(
+    shards: &dyn Shards,
+    cve: &str,
+) -> Result<Vec<Exploitation>, ShardError> {
+    let kev = ShardKey::of(KEV, cve);
+    let epss = ShardKey {
+        ecosystem: EPSS.to_owned(),
+        byte: kev.byte,
+    };
+    let mut found = Vec::new();
+    for key in [kev, epss] {
+        if let Some(shard) = shards.shard(&key)? {
+            found.extend_from_slice(shard.exploitation_of(cve));
+        }
+    }
+    Ok(found)
+}
+
 fn with_end_of_life(mut os: Os, today: Date, found: &mut Found) -> Os {
-    let last_day = os::end_of_life(&os);
+    let last_day = support::end_of_life(&os);
     os.eol = last_day.map(|last_day| today > last_day).or(os.eol);
     if os.eol == Some(true) {
         let since = match last_day {
@@ -151,13 +228,6 @@ fn with_end_of_life(mut os: Os, today: Date, found: &mut Found) -> Os {
 // === impl Matching ===
 
 impl Matching<'_> {
-    fn queries(&self, package: &Package) -> Vec<Query> {
-        let family = ecosystems::family_of(package);
-        family
-            .map(|family| family.queries(package, self.os))
-            .unwrap_or_default()
-    }
-
     fn package(&self, package: &Package, found: &mut Found) -> Result<(), ShardError> {
         let Some(family) = ecosystems::family_of(package) else {
             if package.kind.is_os() {
@@ -167,7 +237,7 @@ impl Matching<'_> {
             }
             return Ok(());
         };
-        if family.is_exempt(package) || self.is_spoken_for(package) {
+        if family.is_exempt(package) || is_spoken_for(package, &self.covered) {
             return Ok(());
         }
         let queries = family.queries(package, self.os);
@@ -181,23 +251,16 @@ impl Matching<'_> {
         if let Some(query) = queries.first().filter(|_| !covered) {
             found.count_uncovered(&query.lookup.ecosystem);
         }
-        let mut shards: Vec<(&Query, Arc<Shard>)> = Vec::new();
-        for query in &queries {
-            let key = ShardKey::of(query.lookup.ecosystem.as_str(), &query.lookup.name);
-            if let Some(shard) = self.shards.shard(&key)? {
-                shards.push((query, shard));
-            }
-        }
-        let about =
-            |(query, shard): &(&Query, Arc<Shard>)| shard.of_package(&query.lookup.name).len();
-        let comparisons = shards.iter().map(about).sum();
+        let asked = asked(&queries, self.shards)?;
+        let about = |(query, shard): &Asked<'_>| shard.of_package(&query.lookup.name).len();
+        let comparisons = asked.iter().map(about).sum();
         let comparisons = found.comparisons.saturating_add(comparisons);
         if comparisons > self.limits.comparisons_max {
             found.unmatched = found.unmatched.saturating_add(1);
             return Ok(());
         }
         found.comparisons = comparisons;
-        found.take(&self.matched(package, family, &shards));
+        found.take(&self.matched(package, family, &asked), self.shards)?;
         // Between the two the worst are kept, so memory is bounded and sorting is rare.
         if found.vulnerabilities.len() >= self.limits.findings_max.saturating_mul(2) {
             found.keep_worst(self.limits.findings_max);
@@ -211,81 +274,85 @@ impl Matching<'_> {
         &self,
         package: &Package,
         family: &dyn Ecosystem,
-        shards: &[(&Query, Arc<Shard>)],
+        asked: &[Asked<'_>],
     ) -> Arc<Matched> {
+        if !asked.iter().any(|(query, shard)| {
+            // Most packages have no advisories at all.
+            !shard.of_package(&query.lookup.name).is_empty()
+        }) {
+            return Arc::default();
+        }
         let memo = self.shards.memo();
-        if let Some(known) = memo.and_then(|memo| memo.get(package, shards)) {
+        if let Some(known) = memo.and_then(|memo| memo.get(package, asked)) {
             return known;
         }
-        let candidates: Vec<Candidate<'_>> = shards
-            .iter()
-            .flat_map(|(query, shard)| {
-                let about = shard.of_package(&query.lookup.name);
-                about.iter().map(|advisory| Candidate { advisory, query })
-            })
-            .collect();
-        let matched = Arc::new(judge(package, family, &candidates));
+        let matched = Arc::new(judge(package, family, &candidates(asked)));
         if let Some(memo) = memo {
-            memo.put(package, shards, Arc::clone(&matched));
+            memo.put(package, asked, Arc::clone(&matched));
         }
         matched
-    }
-
-    /// A language package that an operating system package owns is the distribution's: it patches
-    /// without changing the version, and its advisories decide, where there are any.
-    fn is_spoken_for(&self, package: &Package) -> bool {
-        let owner = package.owned_by.as_ref();
-        !package.kind.is_os() && owner.is_some_and(|owner| self.covered.contains(owner))
     }
 }
 
 /// Judges one package: its candidates by vulnerability, and per vulnerability one finding.
-fn judge(package: &Package, family: &dyn Ecosystem, candidates: &[Candidate<'_>]) -> Matched {
+pub(crate) fn judge(
+    package: &Package,
+    family: &dyn Ecosystem,
+    candidates: &[Candidate<'_>],
+) -> Matched {
     let mut found = Matched::default();
     let mut names = Names::default();
     for candidate in candidates {
         names.join(candidate.advisory);
     }
-    let mut by_name: BTreeMap<String, Vec<(&Candidate<'_>, Evaluation)>> = BTreeMap::new();
-    for candidate in candidates
+    let judged: Vec<Judged<'_>> = candidates
         .iter()
         .filter(|candidate| !candidate.advisory.withdrawn)
-    {
-        let evaluation = match family.speaks_of(candidate.advisory, package) {
-            Some(true) => evaluate(family, candidate.advisory, &candidate.query.version),
-            Some(false) => continue,
-            None => Evaluation::Undecided("its module stream is not known".to_owned()),
-        };
-        for subject in names::subjects(candidate.advisory) {
+        .filter_map(|candidate| {
+            let Candidate { advisory, query } = candidate;
+            let says = match family.speaks_of(advisory, package) {
+                Some(true) => evaluate(family, advisory, package, &query.version),
+                Some(false) => return None,
+                None => Evaluation::Undecided("its module stream is not known".to_owned()),
+            };
+            Some(Judged { candidate, says })
+        })
+        .collect();
+    let mut by_name: BTreeMap<usize, Vec<&Judged<'_>>> = BTreeMap::new();
+    for one in &judged {
+        for subject in names::subjects(one.candidate.advisory) {
             let about = by_name.entry(names.root(subject)).or_default();
-            about.push((candidate, evaluation.clone()));
+            about.push(one);
         }
     }
     let classes = names.classes();
-    let mut undecided: BTreeMap<String, Vec<String>> = BTreeMap::new();
-    for (root, about) in by_name {
-        let class = classes
-            .get(&root)
-            .cloned()
-            .unwrap_or_else(|| BTreeSet::from([root]));
-        let vulnerability = decide(package, family, &class, &about);
+    let mut undecided: BTreeMap<&str, Vec<&str>> = BTreeMap::new();
+    for (root, about) in &by_name {
+        let Some(class) = classes.get(root) else {
+            continue;
+        };
+        let vulnerability = decide(package, family, class, about);
         if let Some(vulnerability) = vulnerability {
             found.vulnerabilities.push(vulnerability);
             continue;
         }
-        for (candidate, evaluation) in about {
-            if let Evaluation::Undecided(why) = evaluation {
-                undecided
-                    .entry(why)
-                    .or_default()
-                    .push(candidate.advisory.id.clone());
+        for one in about {
+            if let Evaluation::Undecided(why) = &one.says {
+                let ids = undecided.entry(why).or_default();
+                ids.push(&one.candidate.advisory.id);
             }
         }
     }
     for (why, ids) in undecided {
-        found.undecided.push(undecided_gap(package, &why, ids));
+        found.undecided.push(undecided_gap(package, why, ids));
     }
     found
+}
+
+/// An advisory, and what it says.
+struct Judged<'a> {
+    candidate: &'a Candidate<'a>,
+    says: Evaluation,
 }
 
 /// Weighs what several advisories say of one vulnerability. In a distribution a vendor's "never
@@ -293,42 +360,44 @@ fn judge(package: &Package, family: &dyn Ecosystem, candidates: &[Candidate<'_>]
 fn decide(
     package: &Package,
     family: &dyn Ecosystem,
-    class: &BTreeSet<String>,
-    about: &[(&Candidate<'_>, Evaluation)],
+    class: &BTreeSet<&str>,
+    about: &[&Judged<'_>],
 ) -> Option<Vulnerability> {
-    let is_own = |candidate: &Candidate<'_>| !names::is_bulletin(candidate.advisory);
-    let own_says_no = about
-        .iter()
-        .any(|(candidate, evaluation)| is_own(candidate) && *evaluation == Evaluation::Unaffected);
-    let never = about
-        .iter()
-        .any(|(_, evaluation)| *evaluation == Evaluation::Never);
+    let is_affected = |one: &&&Judged<'_>| matches!(one.says, Evaluation::Affected(_));
+    if !about.iter().any(|one| is_affected(&one)) {
+        return None;
+    }
+    let is_own = |one: &Judged<'_>| !names::is_bulletin(one.candidate.advisory);
+    let says_no = Evaluation::Unaffected(Why::Outside);
+    let own_says_no = about.iter().any(|one| one.says == says_no && is_own(one));
+    let never = about.iter().any(|one| one.says == Evaluation::Never);
     if family.is_distribution() && never {
         return None;
     }
     let mut affecting = Vec::new();
     let mut others = Vec::new();
-    for (candidate, evaluation) in about {
-        match evaluation {
+    for one in about {
+        let Candidate { advisory, query } = one.candidate;
+        match &one.says {
             Evaluation::Affected(hit)
-                if is_own(candidate) || !(family.is_distribution() && own_says_no) =>
+                if !(family.is_distribution() && own_says_no) || is_own(one) =>
             {
                 affecting.push(Affecting {
-                    advisory: candidate.advisory,
-                    hit: hit.clone(),
-                    ecosystem: &candidate.query.lookup.ecosystem,
-                    version: &candidate.query.version,
-                    method: candidate.query.method,
+                    advisory,
+                    hit,
+                    ecosystem: &query.lookup.ecosystem,
+                    version: &query.version,
+                    method: query.method,
                 });
             }
-            _ => others.push(candidate.advisory),
+            _ => others.push(*advisory),
         }
     }
     finding::finding(package, class, affecting, &others)
 }
 
-fn undecided_gap(package: &Package, why: &str, ids: Vec<String>) -> Gap {
-    let ids: BTreeSet<String> = ids.into_iter().collect();
+fn undecided_gap(package: &Package, why: &str, ids: Vec<&str>) -> Gap {
+    let ids: BTreeSet<&str> = ids.into_iter().collect();
     let more = ids.len().saturating_sub(NAMED_MAX);
     let mut named = ids
         .into_iter()
@@ -364,15 +433,46 @@ impl Default for Limits {
 // === impl Found ===
 
 impl Found {
-    fn take(&mut self, matched: &Matched) {
-        self.vulnerabilities
-            .extend_from_slice(&matched.vulnerabilities);
+    fn take(&mut self, matched: &Matched, shards: &dyn Shards) -> Result<(), ShardError> {
+        for vulnerability in &matched.vulnerabilities {
+            let mut vulnerability = vulnerability.clone();
+            self.add_exploitation(&mut vulnerability, shards)?;
+            self.vulnerabilities.push(vulnerability);
+        }
         self.undecided.extend_from_slice(&matched.undecided);
+        Ok(())
+    }
+
+    /// Adds what is known of exploitation: it is by CVE and not by package, and changes every day,
+    /// so it is not part of what is remembered.
+    fn add_exploitation(
+        &mut self,
+        vulnerability: &mut Vulnerability,
+        shards: &dyn Shards,
+    ) -> Result<(), ShardError> {
+        let names = vulnerability.aliases.iter().chain([&vulnerability.id]);
+        for cve in names.filter(|name| names::is_whole_cve(name)) {
+            let known = if let Some(known) = self.exploitation.get(cve) {
+                Arc::clone(known)
+            } else {
+                let known: Arc<[Exploitation]> = exploitation(shards, cve)?.into();
+                self.exploitation.insert(cve.clone(), Arc::clone(&known));
+                known
+            };
+            for one in known.iter() {
+                vulnerability.kev |= one.known_since.is_some();
+                vulnerability.epss = match (vulnerability.epss, one.epss) {
+                    (Some(a), Some(b)) => Some(a.max(b)),
+                    (a, b) => a.or(b),
+                };
+            }
+        }
+        Ok(())
     }
 
     /// Sorts by risk and drops what is beyond the limit.
     fn keep_worst(&mut self, most: usize) {
-        finding::sort_by_risk(&mut self.vulnerabilities);
+        risk::sort(&mut self.vulnerabilities);
         let beyond = self.vulnerabilities.len().saturating_sub(most);
         self.vulnerabilities.truncate(most);
         self.dropped = self.dropped.saturating_add(beyond as u64);
@@ -452,4 +552,4 @@ impl Found {
 }
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;

@@ -6,27 +6,25 @@ use crate::shard::ShardAdvisory;
 
 /// Which names mean the same vulnerability: a union-find over aliases.
 #[derive(Debug, Default)]
-pub(crate) struct Names {
-    parents: BTreeMap<String, String>,
+pub(crate) struct Names<'a> {
+    /// Each name's place in `parents`.
+    places: BTreeMap<&'a str, usize>,
+    /// Whose parent is itself stands for all that lead to it.
+    parents: Vec<usize>,
 }
 
 /// The CVE inside a vendor's record id (`DEBIAN-CVE-2024-1` is `CVE-2024-1`); any other id as it is.
-pub(crate) fn canonical(id: &str) -> &str {
-    let Some((_, cve)) = id.rsplit_once("CVE-") else {
+pub fn canonical(id: &str) -> &str {
+    // Most ids are one, or have no V in them.
+    if id.starts_with("CVE-") || !id.as_bytes().contains(&b'V') {
+        return id;
+    }
+    let Some(start) = id.rfind("CVE-") else {
         return id;
     };
-    let start = id
-        .len()
-        .saturating_sub(cve.len())
-        .saturating_sub("CVE-".len());
-    let known = cve.split_once('-').is_some_and(|(year, number)| {
-        let digits = |text: &str| !text.is_empty() && text.bytes().all(|b| b.is_ascii_digit());
-        year.len() == 4 && digits(year) && digits(number)
-    });
-    let whole = id.get(start..).unwrap_or(id);
-    let prefix = id.get(..start).unwrap_or_default();
-    if known && (prefix.is_empty() || prefix.ends_with('-')) {
-        whole
+    let (prefix, cve) = id.split_at_checked(start).unwrap_or(("", id));
+    if is_whole_cve(cve) && (prefix.is_empty() || prefix.ends_with('-')) {
+        cve
     } else {
         id
     }
@@ -35,6 +33,16 @@ pub(crate) fn canonical(id: &str) -> &str {
 /// Whether a name is a CVE's.
 pub(crate) fn is_cve(name: &str) -> bool {
     name.starts_with("CVE-")
+}
+
+/// Whether a text is the id of a CVE and nothing else.
+pub(crate) fn is_whole_cve(text: &str) -> bool {
+    let digits = |text: &str| !text.is_empty() && text.bytes().all(|b| b.is_ascii_digit());
+    let parts = text
+        .strip_prefix("CVE-")
+        .and_then(|rest| rest.split_once('-'));
+    text.len() <= 32
+        && parts.is_some_and(|(year, number)| year.len() == 4 && digits(year) && digits(number))
 }
 
 /// The vulnerabilities that an advisory is about: itself where it is or has a CVE, else those that
@@ -59,39 +67,45 @@ pub(crate) fn is_bulletin(advisory: &ShardAdvisory) -> bool {
 
 // === impl Names ===
 
-impl Names {
+impl<'a> Names<'a> {
     /// Joins an advisory's id with its aliases. `upstream` joins nothing.
-    pub(crate) fn join(&mut self, advisory: &ShardAdvisory) {
+    pub(crate) fn join(&mut self, advisory: &'a ShardAdvisory) {
         let own = self.root(canonical(&advisory.id));
         for alias in &advisory.aliases {
             let other = self.root(canonical(alias));
-            if own != other {
-                let root = self.root(&own);
-                self.parents.insert(other, root);
+            if let Some(parent) = self.parents.get_mut(other) {
+                *parent = own;
             }
         }
     }
 
-    /// The name that stands for all that mean the same.
-    pub(crate) fn root(&mut self, name: &str) -> String {
-        let mut at = name.to_owned();
+    /// What stands for all names that mean the same.
+    pub(crate) fn root(&mut self, name: &'a str) -> usize {
+        let next = self.parents.len();
+        let place = *self.places.entry(name).or_insert(next);
+        if place == next {
+            self.parents.push(next);
+        }
+        let mut at = place;
         // Joining makes no circles; the bound is for the reader.
-        for _ in 0..=self.parents.len() {
-            match self.parents.get(&at) {
-                Some(parent) if *parent != at => at.clone_from(parent),
+        for _ in 0..self.parents.len() {
+            match self.parents.get(at) {
+                Some(parent) if *parent != at => at = *parent,
                 _ => break,
             }
         }
-        self.parents.insert(name.to_owned(), at.clone());
+        if let Some(parent) = self.parents.get_mut(place) {
+            *parent = at;
+        }
         at
     }
 
-    /// All names, by the one that stands for them.
-    pub(crate) fn classes(&mut self) -> BTreeMap<String, BTreeSet<String>> {
-        let names: Vec<String> = self.parents.keys().cloned().collect();
-        let mut classes: BTreeMap<String, BTreeSet<String>> = BTreeMap::new();
+    /// All names, by what stands for them.
+    pub(crate) fn classes(&mut self) -> BTreeMap<usize, BTreeSet<&'a str>> {
+        let names: Vec<&'a str> = self.places.keys().copied().collect();
+        let mut classes: BTreeMap<usize, BTreeSet<&'a str>> = BTreeMap::new();
         for name in names {
-            classes.entry(self.root(&name)).or_default().insert(name);
+            classes.entry(self.root(name)).or_default().insert(name);
         }
         classes
     }
@@ -142,10 +156,15 @@ mod tests {
 
     #[test]
     fn aliases_join_transitively_and_upstream_never() {
+        let advisories = [
+            advisory("GHSA-a", &["CVE-2024-1"], &[]),
+            advisory("PYSEC-1", &["CVE-2024-1", "SNYK-1"], &[]),
+            advisory("DSA-1-1", &[], &["CVE-2024-1", "CVE-2024-2"]),
+        ];
         let mut names = Names::default();
-        names.join(&advisory("GHSA-a", &["CVE-2024-1"], &[]));
-        names.join(&advisory("PYSEC-1", &["CVE-2024-1", "SNYK-1"], &[]));
-        names.join(&advisory("DSA-1-1", &[], &["CVE-2024-1", "CVE-2024-2"]));
+        for advisory in &advisories {
+            names.join(advisory);
+        }
         let root = names.root("GHSA-a");
         assert_eq!(names.root("SNYK-1"), root);
         assert_ne!(names.root("CVE-2024-2"), root);

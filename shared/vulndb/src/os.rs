@@ -1,10 +1,5 @@
-//! Operating systems: which OSV ecosystems a release has, and when its security updates end.
+//! Operating systems: which OSV ecosystems a release has.
 
-use jiff::{
-    Timestamp,
-    civil::{Date, date},
-    tz::TimeZone,
-};
 use model::Os;
 
 use crate::ecosystems;
@@ -21,70 +16,8 @@ const DEBIAN_CODENAMES: [(&str, &str); 8] = [
     ("forky", "14"),
 ];
 
-/// The last day of security updates for everybody. Debian: end of LTS; Ubuntu: end of standard
-/// support (both: distro-info-data; debian.org/releases, ubuntu.com/about/release-cycle); Alpine:
-/// end of support of the branch (alpinelinux.org/releases).
-const LAST_DAYS: &[(&str, &str, Date)] = &[
-    ("debian", "7", date(2018, 5, 31)),
-    ("debian", "8", date(2020, 6, 30)),
-    ("debian", "9", date(2022, 6, 30)),
-    ("debian", "10", date(2024, 6, 30)),
-    ("debian", "11", date(2026, 8, 31)),
-    ("debian", "12", date(2028, 6, 30)),
-    ("debian", "13", date(2030, 6, 30)),
-    ("ubuntu", "12.04", date(2017, 4, 28)),
-    ("ubuntu", "14.04", date(2019, 4, 25)),
-    ("ubuntu", "16.04", date(2021, 4, 30)),
-    ("ubuntu", "18.04", date(2023, 5, 31)),
-    ("ubuntu", "20.04", date(2025, 5, 31)),
-    ("ubuntu", "22.04", date(2027, 6, 1)),
-    ("ubuntu", "23.10", date(2024, 7, 11)),
-    ("ubuntu", "24.04", date(2029, 5, 31)),
-    ("ubuntu", "24.10", date(2025, 7, 10)),
-    ("ubuntu", "25.04", date(2026, 1, 15)),
-    ("ubuntu", "25.10", date(2026, 7, 9)),
-    ("ubuntu", "26.04", date(2031, 5, 29)),
-    ("alpine", "3.8", date(2020, 5, 1)),
-    ("alpine", "3.9", date(2020, 11, 1)),
-    ("alpine", "3.10", date(2021, 5, 1)),
-    ("alpine", "3.11", date(2021, 11, 1)),
-    ("alpine", "3.12", date(2022, 5, 1)),
-    ("alpine", "3.13", date(2022, 11, 1)),
-    ("alpine", "3.14", date(2023, 5, 1)),
-    ("alpine", "3.15", date(2023, 11, 1)),
-    ("alpine", "3.16", date(2024, 5, 23)),
-    ("alpine", "3.17", date(2024, 11, 22)),
-    ("alpine", "3.18", date(2025, 5, 9)),
-    ("alpine", "3.19", date(2025, 11, 1)),
-    ("alpine", "3.20", date(2026, 4, 1)),
-    ("alpine", "3.21", date(2026, 11, 1)),
-    ("alpine", "3.22", date(2027, 5, 1)),
-    ("alpine", "3.23", date(2027, 11, 1)),
-];
-
-/// The last day on which a release gets security updates; `None` where we do not know.
-pub fn end_of_life(os: &Os) -> Option<Date> {
-    let release = match os.id.as_str() {
-        "debian" => debian_major(os)?,
-        "ubuntu" => ubuntu_version(os)?.to_owned(),
-        "alpine" => alpine_branch(os)?,
-        _ => return None,
-    };
-    let same = |entry: &&(&str, &str, Date)| entry.0 == os.id && entry.1 == release;
-    let known = LAST_DAYS.iter().find(same).map(|entry| entry.2);
-    known.or_else(|| is_older_than_listed(&os.id, &release).then_some(Date::ZERO))
-}
-
-/// The moment from which a release gets no security updates; `None` where we do not know it.
-pub(crate) fn ends_at(os: &Os) -> Option<Timestamp> {
-    let after = end_of_life(os)
-        .filter(|last_day| *last_day > Date::ZERO)?
-        .tomorrow()
-        .ok()?;
-    Some(after.to_zoned(TimeZone::UTC).ok()?.timestamp())
-}
-
-/// Whether there are rules for this operating system and its release is known.
+/// Whether there are rules for this operating system and its release is known: a package of it
+/// would be looked up somewhere.
 pub(crate) fn is_known(os: &Os) -> bool {
     ecosystems::has_releases(os)
 }
@@ -119,7 +52,7 @@ pub(crate) fn alpine_release(os: &Os) -> Option<String> {
     Some(format!("Alpine:v{branch}"))
 }
 
-fn debian_major(os: &Os) -> Option<String> {
+pub(crate) fn debian_major(os: &Os) -> Option<String> {
     let major = os.version_id.split('.').next().unwrap_or_default();
     if is_number(major) {
         return Some(major.to_owned());
@@ -129,7 +62,7 @@ fn debian_major(os: &Os) -> Option<String> {
     known.map(|(_, major)| (*major).to_owned())
 }
 
-fn ubuntu_version(os: &Os) -> Option<&str> {
+pub(crate) fn ubuntu_version(os: &Os) -> Option<&str> {
     let (year, month) = os.version_id.split_once('.')?;
     (is_number(year) && is_number(month)).then_some(os.version_id.as_str())
 }
@@ -145,27 +78,14 @@ fn is_lts(version: &str) -> bool {
     })
 }
 
-fn alpine_branch(os: &Os) -> Option<String> {
+pub(crate) fn alpine_branch(os: &Os) -> Option<String> {
     // An edge image has a version like `3.24_alpha20260101`.
     let mut parts = os.version_id.split('.');
     let (major, minor) = (parts.next()?, parts.next()?);
     (is_number(major) && is_number(minor)).then(|| format!("{major}.{minor}"))
 }
 
-fn is_older_than_listed(id: &str, release: &str) -> bool {
-    let numbers = |text: &str| -> Vec<u32> {
-        text.split('.')
-            .map(|part| part.parse().unwrap_or(u32::MAX))
-            .collect()
-    };
-    let listed = LAST_DAYS
-        .iter()
-        .filter(|entry| entry.0 == id)
-        .map(|entry| numbers(entry.1));
-    listed.min().is_some_and(|oldest| numbers(release) < oldest)
-}
-
-fn is_number(text: &str) -> bool {
+pub(crate) fn is_number(text: &str) -> bool {
     !text.is_empty() && text.len() <= 4 && text.bytes().all(|b| b.is_ascii_digit())
 }
 
@@ -204,19 +124,5 @@ mod tests {
             None
         );
         assert!(is_known(&jammy) && !is_known(&os("fedora", "42", None)));
-    }
-
-    #[test]
-    fn the_end_of_life_is_the_end_of_updates_for_everybody() {
-        assert_eq!(
-            end_of_life(&os("debian", "11", None)),
-            Some(date(2026, 8, 31))
-        );
-        assert_eq!(
-            end_of_life(&os("alpine", "3.15.11", None)),
-            Some(date(2023, 11, 1))
-        );
-        assert_eq!(end_of_life(&os("alpine", "3.4.6", None)), Some(Date::ZERO));
-        assert_eq!(end_of_life(&os("debian", "14", None)), None);
     }
 }

@@ -1,6 +1,9 @@
 //! OSV records (ossf.github.io/osv-schema), read leniently: what we do not know is passed over,
 //! what is missing is empty, and everything is bounded.
 
+mod vendor;
+mod windows;
+
 use std::collections::BTreeMap;
 
 use jiff::Timestamp;
@@ -8,10 +11,11 @@ use model::{Cvss, Severity, ShardKey};
 use serde::{Deserialize, Deserializer};
 use serde_json::value::RawValue;
 
+use self::vendor::Specific;
 use crate::{
     ecosystems::{self, Ecosystem},
     evaluate,
-    shard::{ShardAdvisory, Window, WindowEnd},
+    shard::ShardAdvisory,
 };
 
 /// The largest record that is read; the largest known has less than 10 MB.
@@ -95,6 +99,8 @@ struct Affected {
     severity: Vec<Rating>,
     #[serde(default)]
     ecosystem_specific: Option<Box<RawValue>>,
+    #[serde(default)]
+    database_specific: Option<Box<RawValue>>,
 }
 
 #[derive(Debug, Deserialize)]
@@ -123,15 +129,6 @@ struct Event {
     last_affected: Option<String>,
     #[serde(default)]
     limit: Option<String>,
-}
-
-/// The words that databases use beside CVSS.
-#[derive(Debug, Default, Deserialize)]
-struct Words {
-    #[serde(default)]
-    urgency: Option<String>,
-    #[serde(default)]
-    severity: Option<String>,
 }
 
 // === impl Advisory ===
@@ -183,10 +180,14 @@ impl Advisory {
     }
 
     /// Cuts it into one part per package and ecosystem. Parts that say nothing are left out: GIT
-    /// ranges alone, neither ranges nor versions, or a package without a name.
+    /// ranges alone, neither ranges nor versions, or a package without a name. So is a whole bulletin
+    /// that is about bugs and names no vulnerability.
     pub fn split(&self, feed: &str) -> Vec<(ShardKey, ShardAdvisory)> {
         let mut parts: BTreeMap<(String, String), ShardAdvisory> = BTreeMap::new();
         let common = self.common(feed);
+        if vendor::is_about_bugs(&common) {
+            return Vec::new();
+        }
         for affected in &self.record.affected {
             let Some(package) = &affected.package else {
                 continue;
@@ -201,13 +202,13 @@ impl Advisory {
                 || package.name.clone(),
                 |family| family.normalize(&package.name),
             );
-            let part = parts
-                .entry((package.ecosystem.clone(), name.clone()))
-                .or_insert_with(|| ShardAdvisory {
-                    package: name,
-                    ..common.clone()
-                });
-            self.fill(part, affected, family);
+            let key = (package.ecosystem.clone(), name.clone());
+            let is_first = !parts.contains_key(&key);
+            let part = parts.entry(key).or_insert_with(|| ShardAdvisory {
+                package: name,
+                ..common.clone()
+            });
+            self.fill(part, affected, family, is_first);
         }
         let keyed = parts
             .into_iter()
@@ -221,31 +222,20 @@ impl Advisory {
     fn common(&self, feed: &str) -> ShardAdvisory {
         let record = &self.record;
         let mut upstream = record.upstream.clone();
-        // These vendors put the CVEs of a bulletin into `related`; others mean "similar" by it.
-        let is_bulletin = ["ALSA-", "RLSA-", "RXSA-"]
-            .iter()
-            .any(|p| record.id.starts_with(p));
-        if is_bulletin || (record.id.starts_with("USN-") && upstream.is_empty()) {
-            upstream.extend(
-                record
-                    .related
-                    .iter()
-                    .filter(|id| id.starts_with("CVE-"))
-                    .cloned(),
-            );
+        if vendor::relates_to_its_own(&record.id, !upstream.is_empty()) {
+            let cves = record.related.iter().filter(|id| id.starts_with("CVE-"));
+            upstream.extend(cves.cloned());
         }
-        let words = record
-            .database_specific
-            .as_deref()
-            .map(words)
-            .unwrap_or_default();
+        let specific = Specific::of(record.database_specific.as_deref());
         ShardAdvisory {
             id: record.id.clone(),
             feed: feed.to_owned(),
             withdrawn: record.withdrawn.is_some(),
             aliases: usable(&record.aliases),
             upstream: usable(&upstream),
-            word: words.severity.and_then(|word| word.parse().ok()),
+            rating: vendor::rating_of_summary(&record.id, &record.summary),
+            modules: vendor::modules_of_summary(&record.id, &record.summary),
+            word: specific.text("severity").and_then(|word| word.parse().ok()),
             title: clip(&record.summary),
             published: timestamp(record.published.as_deref()),
             modified: timestamp(record.modified.as_deref()),
@@ -258,6 +248,7 @@ impl Advisory {
         part: &mut ShardAdvisory,
         affected: &Affected,
         family: Option<&'static dyn Ecosystem>,
+        is_first: bool,
     ) {
         let own = if affected.severity.is_empty() {
             &self.record.severity
@@ -267,12 +258,8 @@ impl Advisory {
         for rating in own.iter().take(RATINGS_MAX) {
             rate(rating, &self.record.id, part);
         }
-        let words = affected
-            .ecosystem_specific
-            .as_deref()
-            .map(words)
-            .unwrap_or_default();
-        match words.urgency.as_deref() {
+        let specific = Specific::of(affected.ecosystem_specific.as_deref());
+        match specific.text("urgency") {
             // By Debian's policy not a security problem of what it ships.
             Some("unimportant") => part.rating = Some(Severity::Negligible),
             Some("end-of-life") => part.end_of_life = true,
@@ -282,10 +269,25 @@ impl Advisory {
         if part.withdrawn {
             return;
         }
-        for range in affected.ranges.iter().filter(|range| range.kind != "GIT") {
-            part.windows
-                .extend(windows(&range.events, family, &mut part.notes));
+        let database = Specific::of(affected.database_specific.as_deref());
+        if let Some(range) = database.text("last_known_affected_version_range") {
+            let range = clip(range);
+            part.notes
+                .push(format!("last known to be affected: {range}"));
         }
+        vendor::narrow(part, &specific, &database, is_first);
+        // Go's ranges are SemVer's; what does not fit into them is in ranges of its own, and the
+        // SemVer range then says "all versions".
+        let custom = specific.custom_ranges();
+        if custom.is_some() {
+            part.notes.push("by its custom ranges".to_owned());
+        }
+        let ranges = custom.as_ref().unwrap_or(&affected.ranges);
+        for range in ranges.iter().filter(|range| range.kind != "GIT") {
+            part.windows
+                .extend(windows::windows(&range.events, family, &mut part.notes));
+        }
+        part.notes.dedup();
         part.windows.dedup();
         let listed = affected.versions.iter().map(|version| version.trim());
         part.versions
@@ -296,93 +298,6 @@ impl Advisory {
         part.versions.sort();
         part.versions.dedup();
     }
-}
-
-/// Windows of a range: events in file order, paired; the sorted walk only where they do not
-/// alternate.
-fn windows(
-    events: &[Event],
-    family: Option<&'static dyn Ecosystem>,
-    notes: &mut Vec<String>,
-) -> Vec<Window> {
-    let starts = events.iter().map(|event| event.introduced.is_some());
-    let alternates = starts
-        .enumerate()
-        .all(|(index, is_start)| is_start == (index % 2 == 0));
-    if alternates {
-        return pair(events.iter());
-    }
-    notes.push("its events do not alternate: sorted".to_owned());
-    let mut sorted: Vec<&Event> = events.iter().collect();
-    sorted.sort_by_cached_key(|event| {
-        let (text, is_start) = match event {
-            Event {
-                introduced: Some(text),
-                ..
-            } => (text, true),
-            Event {
-                fixed: Some(text), ..
-            }
-            | Event {
-                last_affected: Some(text),
-                ..
-            }
-            | Event {
-                limit: Some(text), ..
-            } => (text, false),
-            _ => return (None, false),
-        };
-        let version = family
-            .filter(|_| text != "0")
-            .and_then(|f| ecosystems::version(f, text));
-        (version, is_start)
-    });
-    pair(sorted.into_iter())
-}
-
-fn pair<'a>(events: impl Iterator<Item = &'a Event>) -> Vec<Window> {
-    let mut found = Vec::new();
-    let mut open: Option<Option<String>> = None;
-    for event in events {
-        let end = match event {
-            Event {
-                introduced: Some(from),
-                ..
-            } => {
-                // Two starts without an end between them: the first one holds.
-                let from = (from != "0").then(|| from.clone());
-                open = Some(open.unwrap_or(from));
-                continue;
-            }
-            Event {
-                fixed: Some(version),
-                ..
-            } => WindowEnd::Fixed(version.clone()),
-            Event {
-                last_affected: Some(version),
-                ..
-            } => WindowEnd::Last(version.clone()),
-            Event {
-                limit: Some(version),
-                ..
-            } if version == "*" => WindowEnd::Open,
-            Event {
-                limit: Some(version),
-                ..
-            } => WindowEnd::Limit(version.clone()),
-            _ => continue,
-        };
-        if let Some(introduced) = open.take() {
-            found.push(Window { introduced, end });
-        }
-    }
-    if let Some(introduced) = open {
-        found.push(Window {
-            introduced,
-            end: WindowEnd::Open,
-        });
-    }
-    found
 }
 
 fn rate(rating: &Rating, id: &str, part: &mut ShardAdvisory) {
@@ -426,10 +341,6 @@ fn database(id: &str) -> &str {
         "ALPINE" => "Alpine",
         prefix => prefix,
     }
-}
-
-fn words(raw: &RawValue) -> Words {
-    serde_json::from_str(raw.get()).unwrap_or_default()
 }
 
 fn usable(ids: &[String]) -> Vec<String> {

@@ -2,8 +2,8 @@
 
 use std::{collections::BTreeSet, sync::Arc};
 
-use jiff::Timestamp;
-use model::{Cvss, Severity, ShardKey};
+use jiff::{Timestamp, civil::Date};
+use model::{Cvss, FixState, Severity, ShardKey};
 use serde::{Deserialize, Serialize};
 
 use crate::Memo;
@@ -44,6 +44,22 @@ pub struct ShardAdvisory {
     /// The distribution no longer supports the package.
     #[serde(default, skip_serializing_if = "is_default")]
     pub end_of_life: bool,
+    /// What its source says of versions without a fix: that there will be none, or that somebody
+    /// looks at it.
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub unfixed: Option<FixState>,
+    /// By its source no vulnerability but a remark: `unmaintained`, `unsound`, `notice`.
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub notice: Option<String>,
+    /// The RPM modules, as `name:stream`, that its modular builds belong to.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub modules: Vec<String>,
+    /// The only operating systems that are affected, where it names some: `linux`, `windows`, ….
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub platforms: Vec<String>,
+    /// The only binary packages of the source that are affected, where it lists them.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub binaries: Vec<String>,
     /// One line.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub title: String,
@@ -82,11 +98,33 @@ pub enum WindowEnd {
     Open,
 }
 
-/// The advisories of one [`ShardKey`], sorted by package, id and feed.
+/// What is known of the exploitation of a CVE: it changes no verdict on who is affected.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct Exploitation {
+    /// The CVE.
+    pub cve: String,
+    /// The feed that says so.
+    pub feed: String,
+    /// When it came into CISA's catalog of known exploited vulnerabilities.
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub known_since: Option<Date>,
+    /// Whether the catalog knows of ransomware that uses it.
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub ransomware: bool,
+    /// Exploit prediction, 0 to 1 (FIRST EPSS).
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub epss: Option<f64>,
+}
+
+/// What stands under one [`ShardKey`]: advisories, sorted by package, id and feed; and under the
+/// keys of [`model::KEV`] and [`model::EPSS`] what is known of exploitation, sorted by CVE and feed.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Shard {
     /// The advisories.
     advisories: Vec<ShardAdvisory>,
+    /// Exploitation.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    exploitation: Vec<Exploitation>,
 }
 
 /// The bytes are not a shard.
@@ -120,11 +158,43 @@ pub trait Shards {
 
 impl Shard {
     /// A shard of these advisories; of equal (package, id, feed) the last one stays.
-    pub fn new(mut advisories: Vec<ShardAdvisory>) -> Self {
+    pub fn new(advisories: Vec<ShardAdvisory>) -> Self {
+        Self::of(advisories, Vec::new())
+    }
+
+    /// A shard of advisories and of what is known of exploitation; of equals the last one stays.
+    pub fn of(mut advisories: Vec<ShardAdvisory>, mut exploitation: Vec<Exploitation>) -> Self {
         advisories.reverse();
         advisories.sort_by(|a, b| a.name().cmp(&b.name()));
         advisories.dedup_by(|a, b| a.name() == b.name());
-        Self { advisories }
+        exploitation.reverse();
+        exploitation.sort_by(|a, b| a.name().cmp(&b.name()));
+        exploitation.dedup_by(|a, b| a.name() == b.name());
+        Self {
+            advisories,
+            exploitation,
+        }
+    }
+
+    /// Whether nothing stands here.
+    pub fn is_empty(&self) -> bool {
+        self.advisories.is_empty() && self.exploitation.is_empty()
+    }
+
+    /// What is known of exploitation.
+    pub fn exploitation(&self) -> &[Exploitation] {
+        &self.exploitation
+    }
+
+    /// What is known of the exploitation of one CVE.
+    pub fn exploitation_of(&self, cve: &str) -> &[Exploitation] {
+        let start = self
+            .exploitation
+            .partition_point(|one| one.cve.as_str() < cve);
+        let end = self
+            .exploitation
+            .partition_point(|one| one.cve.as_str() <= cve);
+        self.exploitation.get(start..end).unwrap_or_default()
     }
 
     /// All advisories.
@@ -158,13 +228,30 @@ impl Shard {
     pub fn decode(bytes: &[u8]) -> Result<Self, MalformedShard> {
         let shard: Self = rmp_serde::from_slice(bytes)?;
         // Look-ups rely on the order, and the bytes may come from elsewhere.
-        if shard.advisories.is_sorted_by(|a, b| a.name() < b.name()) {
+        let is_sorted = shard.advisories.is_sorted_by(|a, b| a.name() < b.name())
+            && shard.exploitation.is_sorted_by(|a, b| a.name() < b.name());
+        if is_sorted {
             return Ok(shard);
         }
-        Ok(Self::new(shard.advisories))
+        Ok(Self::of(shard.advisories, shard.exploitation))
     }
 
-    /// Packages about which this shard says something else than an older one.
+    /// CVEs that came into the catalog of known exploited vulnerabilities since an older shard, or
+    /// left it.
+    pub fn exploited_changed_since(&self, older: &Self) -> BTreeSet<String> {
+        let known = |shard: &Self| -> BTreeSet<String> {
+            let known = shard.exploitation.iter();
+            known
+                .filter(|one| one.known_since.is_some())
+                .map(|one| one.cve.clone())
+                .collect()
+        };
+        let (now, before) = (known(self), known(older));
+        now.symmetric_difference(&before).cloned().collect()
+    }
+
+    /// Packages about which this shard says something else than an older one. Texts and dates
+    /// change no result, so they do not count.
     pub fn packages_changed_since(&self, older: &Self) -> BTreeSet<String> {
         let differs = |shard: &Self, other: &Self| -> BTreeSet<String> {
             let packages: BTreeSet<&str> = shard
@@ -172,7 +259,10 @@ impl Shard {
                 .iter()
                 .map(|advisory| advisory.package.as_str())
                 .collect();
-            let changed = |name: &&str| shard.of_package(name) != other.of_package(name);
+            let changed = |name: &&str| {
+                let (one, other) = (shard.of_package(name), other.of_package(name));
+                one.len() != other.len() || !one.iter().zip(other).all(|(a, b)| a.finds_as(b))
+            };
             packages
                 .into_iter()
                 .filter(changed)
@@ -195,6 +285,23 @@ impl ShardAdvisory {
 
     fn name(&self) -> (&str, &str, &str) {
         (&self.package, &self.id, &self.feed)
+    }
+
+    /// Whether it finds the same as another one: all but texts and dates is equal.
+    fn finds_as(&self, other: &Self) -> bool {
+        let bare = |one: &Self| Self {
+            title: String::new(),
+            published: None,
+            modified: None,
+            ..one.clone()
+        };
+        self == other || bare(self) == bare(other)
+    }
+}
+
+impl Exploitation {
+    fn name(&self) -> (&str, &str) {
+        (&self.cve, &self.feed)
     }
 }
 
@@ -231,6 +338,41 @@ mod tests {
         assert_eq!(shard.of_package("a").len(), 1);
         assert_eq!(shard.of_package("a")[0].title, "new");
         assert!(shard.of_package("b").is_empty());
+    }
+
+    #[test]
+    fn edits_of_texts_and_dates_change_no_package() {
+        let old = Shard::new(vec![advisory("a", "1", "old"), advisory("b", "1", "")]);
+        let withdrawn = ShardAdvisory {
+            withdrawn: true,
+            ..advisory("b", "1", "")
+        };
+        let edited = ShardAdvisory {
+            modified: Some(Timestamp::UNIX_EPOCH),
+            ..advisory("a", "1", "new")
+        };
+        let changed = Shard::new(vec![edited, withdrawn]).packages_changed_since(&old);
+        assert_eq!(changed.into_iter().collect::<Vec<_>>(), ["b"]);
+    }
+
+    #[test]
+    fn exploitation_is_found_by_cve_and_its_changes_by_what_is_known() {
+        let one = |cve: &str, is_known: bool, epss: f64| Exploitation {
+            cve: cve.to_owned(),
+            feed: "f".to_owned(),
+            known_since: is_known.then_some(Date::ZERO),
+            ransomware: false,
+            epss: Some(epss),
+        };
+        let old = vec![one("CVE-2", true, 0.1), one("CVE-1", false, 0.1)];
+        let old = Shard::of(Vec::new(), old);
+        let new = vec![one("CVE-1", true, 0.1), one("CVE-2", true, 0.9)];
+        let new = Shard::of(Vec::new(), new);
+        assert_eq!(Shard::decode(&new.encode()).unwrap(), new);
+        assert_eq!(new.exploitation_of("CVE-2")[0].epss, Some(0.9));
+        assert!(new.exploitation_of("CVE-3").is_empty());
+        let changed = new.exploited_changed_since(&old);
+        assert_eq!(changed.into_iter().collect::<Vec<_>>(), ["CVE-1"]);
     }
 
     #[test]

@@ -248,6 +248,7 @@ impl World {
         let mark = SweptMark {
             revision: 7,
             data_at: Some(time(data_at)),
+            ..SweptMark::default()
         };
         let key = format!("swept.{}", digest(image).partition());
         self.api
@@ -405,6 +406,7 @@ async fn advisories_are_those_of_the_head() {
             partial: false,
         }],
         shards: std::collections::BTreeMap::new(),
+        ..model::AdvisoryManifest::default()
     };
     let store = &world.api.store;
     let object = store

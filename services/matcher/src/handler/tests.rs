@@ -59,6 +59,7 @@ impl Bench {
             feed: "test".to_owned(),
             mode: Mode::Replace,
             fetched_at: Timestamp::UNIX_EPOCH,
+            revision: None,
         };
         let source = Source::Bytes(records(rows));
         import(

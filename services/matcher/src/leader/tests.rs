@@ -1,6 +1,6 @@
 //! The inbox, with crashes between any two steps; no broker.
 
-use std::sync::Arc;
+use std::{collections::BTreeSet, sync::Arc};
 
 use axum::{
     body::{Body, to_bytes},
@@ -17,18 +17,24 @@ use chassis::{
 };
 use jiff::Timestamp;
 use model::{
-    AdvisoryHead, AdvisoryInbox, Digest,
+    AdvisoryHead, AdvisoryInbox, Digest, SweptMark,
     event::{ADVISORIES, FEED_OBJECTS},
 };
 use testkit::{Answered, Contract};
 use tower::ServiceExt as _;
 
-use super::{INBOX, past::PAST_MAX, take_all};
+use super::{
+    INBOX,
+    past::PAST_MAX,
+    take_all,
+    update::{Tried, Updater},
+};
 use crate::{
-    Advisories, FeedLimits, Import, Mode,
+    Advisories, FeedLimits, Import, Mode, SigningKey, Source, Update,
+    feeds::tests::Site,
     head::{HEAD, Head},
     stage,
-    stage::tests::{is_whole, records},
+    stage::tests::{is_whole, records, shown},
     upload,
 };
 
@@ -59,6 +65,7 @@ impl Bench {
             feed: feed.to_owned(),
             mode: Mode::Merge,
             fetched_at: Timestamp::UNIX_EPOCH,
+            revision: None,
         };
         let key = upload::hand_in(&self.store, &import, records(rows));
         let key = key.await.unwrap();
@@ -81,7 +88,7 @@ impl Bench {
     }
 
     async fn take(&self, head: &Head) {
-        take_all(&self.cx, &self.store, head, &FeedLimits::default())
+        take_all(&self.cx, &self.store, head, (&FeedLimits::default(), &[]))
             .await
             .unwrap();
     }
@@ -161,6 +168,8 @@ async fn entries_that_share_an_object_are_all_taken_up() {
             feed: feed.to_owned(),
             replace: true,
             fetched_at: Timestamp::from_second(second).unwrap(),
+            revision: None,
+            increment: false,
         };
         bench
             .store
@@ -182,9 +191,10 @@ async fn what_is_handed_in_has_an_object_of_its_own() {
         feed: feed.to_owned(),
         mode: Mode::Replace,
         fetched_at: Timestamp::from_second(second).unwrap(),
+        revision: None,
     };
     let zip = records(&[("A", "PyPI", "x", "1")]);
-    let mut keys = std::collections::BTreeSet::new();
+    let mut keys = BTreeSet::new();
     for what in [
         import("one", 1),
         import("two", 1),
@@ -195,7 +205,7 @@ async fn what_is_handed_in_has_an_object_of_its_own() {
         keys.insert(key.unwrap());
     }
     let inbox = bench.store.list::<AdvisoryInbox>(ADVISORIES, INBOX);
-    let objects: std::collections::BTreeSet<_> = inbox
+    let objects: BTreeSet<_> = inbox
         .await
         .unwrap()
         .into_iter()
@@ -250,9 +260,10 @@ async fn a_revision_that_only_has_the_number_of_the_one_in_force_is_published() 
         feed: "mine".to_owned(),
         mode: Mode::Replace,
         fetched_at: Timestamp::UNIX_EPOCH,
+        revision: None,
     };
-    let source = crate::Source::Bytes(records(&[("A", "PyPI", "x", "1")]));
-    let parts = stage::read(&import, &source, &FeedLimits::default()).unwrap();
+    let source = Source::Bytes(records(&[("A", "PyPI", "x", "1")]));
+    let parts = stage::read(&import, &source, &FeedLimits::default(), None).unwrap();
     let staged = stage::stage(leader.advisories(), &import, parts).unwrap();
     bench.hand_in("one", &[("B", "npm", "y", "1")]).await;
     bench.take(&other).await;
@@ -272,7 +283,7 @@ async fn a_shard_that_was_fetched_before_the_process_died_is_not_fetched_again()
     bench.take(&leader).await;
     let manifest = leader.advisories().manifest();
     // They are fetched in the order of their digests.
-    let shards: std::collections::BTreeSet<Digest> = manifest.shards.values().copied().collect();
+    let shards: BTreeSet<Digest> = manifest.shards.values().copied().collect();
     let [first, second] = [shards.first(), shards.last()].map(|digest| *digest.unwrap());
     let bytes = bench.store.object_bytes(FEED_OBJECTS, &second, 1 << 20);
     let bytes = bytes.await.unwrap().unwrap();
@@ -318,6 +329,7 @@ async fn an_entry_that_cannot_be_read_is_passed_over() {
         feed: "bad".to_owned(),
         mode: Mode::Merge,
         fetched_at: Timestamp::UNIX_EPOCH,
+        revision: None,
     };
     upload::hand_in(&bench.store, &import, Bytes::from_static(b"no zip"))
         .await
@@ -325,6 +337,116 @@ async fn an_entry_that_cannot_be_read_is_passed_over() {
     bench.hand_in("one", &[("A", "PyPI", "x", "1")]).await;
     bench.take(&leader).await;
     assert_eq!((bench.head().await.revision, bench.inbox().await), (1, 0));
+}
+
+#[tokio::test]
+async fn an_export_is_taken_up_where_its_signer_is_trusted() {
+    let bench = Bench::new();
+    let elsewhere = bench.process("elsewhere");
+    let import = Import {
+        feed: "npm".to_owned(),
+        mode: Mode::Replace,
+        fetched_at: Timestamp::UNIX_EPOCH,
+        revision: None,
+    };
+    let source = Source::Bytes(records(&[("A", "npm", "x", "1")]));
+    let limits = FeedLimits::default();
+    crate::import(elsewhere.advisories(), &import, &source, &limits).unwrap();
+    let (file, key) = (
+        bench.dir.path().join("export"),
+        SigningKey::generate().unwrap(),
+    );
+    let signer = Some(&key);
+    crate::export(elsewhere.advisories(), &file, signer, Timestamp::UNIX_EPOCH).unwrap();
+    let bytes = Bytes::from(chassis::files::read_bounded(&file, 1 << 20).unwrap());
+    let leader = bench.process("leader");
+    let export = Import {
+        feed: "export".to_owned(),
+        mode: Mode::Merge,
+        ..import
+    };
+    for (keys, revision) in [(&[][..], 0), (&[key.verifying()][..], 1)] {
+        upload::hand_in(&bench.store, &export, bytes.clone())
+            .await
+            .unwrap();
+        take_all(&bench.cx, &bench.store, &leader, (&limits, keys))
+            .await
+            .unwrap();
+        assert_eq!(leader.advisories().manifest().revision, revision);
+        assert_eq!(bench.inbox().await, 0);
+    }
+    let manifest = leader.advisories().manifest();
+    assert_eq!(
+        (manifest.feeds[0].name.as_str(), manifest.shards.len()),
+        ("npm", 1)
+    );
+}
+
+#[tokio::test]
+async fn feeds_of_what_images_hold_are_kept_up_to_date() {
+    let (bench, site) = (Bench::new(), Site::default());
+    let (url, leader) = (site.start().await, bench.process("leader"));
+    site.export("npm", &[(1, "A", "x", "1.0.0")]);
+    site.export("PyPI", &[(1, "P", "x", "1.0")]);
+    site.put("/kev.json", r#"{"vulnerabilities": []}"#);
+    let updater = |interval_s| Updater {
+        store: bench.store.clone(),
+        head: leader.clone(),
+        limits: FeedLimits::default(),
+        update: Update {
+            url: url.clone(),
+            kev_url: Some(format!("{url}/kev.json")),
+            epss_url: None,
+            interval_s,
+            ..Update::default()
+        },
+    };
+    let mut tried = Tried::new();
+    // Nobody holds anything yet; the catalog is fetched all the same, and refused: it is empty.
+    updater(3600)
+        .update_due(&bench.cx, &mut tried)
+        .await
+        .unwrap();
+    bench.take(&leader).await;
+    assert_eq!(site.asked(), ["/kev.json"]);
+    assert_eq!(leader.advisories().manifest().revision, 0);
+    // One matcher's partitions hold npm packages, and say so.
+    let mark = SweptMark {
+        ecosystems: BTreeSet::from(["npm".to_owned()]),
+        ..SweptMark::default()
+    };
+    bench
+        .store
+        .put(ADVISORIES, "swept.3", &mark, None)
+        .await
+        .unwrap();
+    updater(3600)
+        .update_due(&bench.cx, &mut tried)
+        .await
+        .unwrap();
+    bench.take(&leader).await;
+    assert_eq!(site.asked(), ["/npm/modified_id.csv", "/npm/all.zip"]);
+    assert_eq!(shown(leader.advisories()).len(), 1);
+    // A record that cannot be read changes nothing, and what stands stays.
+    site.export("npm", &[(2, "A", "x", "2.0.0")]);
+    site.put("/npm/A.json", "{");
+    tried.clear();
+    updater(3600)
+        .update_due(&bench.cx, &mut tried)
+        .await
+        .unwrap();
+    bench.take(&leader).await;
+    let before = leader.advisories().manifest();
+    assert!(shown(leader.advisories())[0].contains("1.0.0"));
+    site.export("npm", &[(3, "A", "x", "2.0.0")]);
+    tried.clear();
+    updater(3600)
+        .update_due(&bench.cx, &mut tried)
+        .await
+        .unwrap();
+    bench.take(&leader).await;
+    assert!(shown(leader.advisories())[0].contains("2.0.0"));
+    assert_eq!(leader.advisories().manifest().revision, before.revision + 1);
 }
 
 #[tokio::test]

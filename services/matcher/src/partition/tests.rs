@@ -61,11 +61,12 @@ impl World {
             feed: "test".to_owned(),
             mode: Mode::Replace,
             fetched_at: Timestamp::UNIX_EPOCH,
+            revision: None,
         };
         let zip = records(&[(id, "PyPI", "x", fixed)]);
         upload::hand_in(&self.store, &import, zip).await.unwrap();
         let limits = FeedLimits::default();
-        leader::take_all(&self.cx, &self.store, &self.head, &limits)
+        leader::take_all(&self.cx, &self.store, &self.head, (&limits, &[]))
             .await
             .unwrap();
     }

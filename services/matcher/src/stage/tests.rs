@@ -22,7 +22,7 @@ pub(crate) fn records(records: &[(&str, &str, &str, &str)]) -> Bytes {
     zipped(&texts.collect::<Vec<_>>())
 }
 
-fn zipped(files: &[(String, String)]) -> Bytes {
+pub(crate) fn zipped(files: &[(String, String)]) -> Bytes {
     let mut zip = ZipWriter::new(std::io::Cursor::new(Vec::new()));
     for (name, text) in files {
         zip.start_file(name.as_str(), SimpleFileOptions::default())
@@ -47,6 +47,7 @@ fn take(
         feed: feed.to_owned(),
         mode,
         fetched_at: at(second),
+        revision: None,
     };
     import(
         advisories,
@@ -81,6 +82,19 @@ fn listed(advisories: &Advisories) -> Vec<String> {
         })
         .collect();
     lines.sort();
+    lines
+}
+
+/// The same, with the ranges.
+pub(crate) fn shown(advisories: &Advisories) -> Vec<String> {
+    let manifest = advisories.manifest();
+    let mut lines = Vec::new();
+    for key in manifest.shards.keys() {
+        let shard = advisories.shard_of(&manifest, key).unwrap();
+        for one in shard.advisories() {
+            lines.push(format!("{} {:?}", one.id, one.windows));
+        }
+    }
     lines
 }
 
@@ -233,6 +247,7 @@ fn malformed_records_are_counted_and_a_feed_of_nothing_else_is_refused() {
         feed: "f".to_owned(),
         mode: Mode::Merge,
         fetched_at: at(1),
+        revision: None,
     };
     let limits = FeedLimits::default();
     let run = |path: &Path| import(&advisories, &what, &Source::open(path).unwrap(), &limits);
@@ -259,6 +274,55 @@ fn malformed_records_are_counted_and_a_feed_of_nothing_else_is_refused() {
         )
         .is_err()
     );
+}
+
+#[test]
+fn what_stands_under_the_name_of_an_unreadable_record_stays() {
+    let dir = tempfile::tempdir().unwrap();
+    let advisories = Advisories::open(dir.path()).unwrap();
+    let rows = [("A", "npm", "x", "1.0.0"), ("B", "npm", "y", "1.0.0")];
+    take(&advisories, "npm", Mode::Replace, 1, &rows);
+    let good = r#"{"id": "B", "affected": [{"package": {"ecosystem": "npm", "name": "y"},
+        "ranges": [{"type": "SEMVER", "events": [{"introduced": "0"}, {"fixed": "2.0.0"}]}]}]}"#;
+    let files = [("npm/A.json", "{"), ("npm/B.json", good)];
+    let files = files.map(|(name, text)| (name.to_owned(), text.to_owned()));
+    let what = Import {
+        feed: "npm".to_owned(),
+        mode: Mode::Replace,
+        fetched_at: at(2),
+        revision: None,
+    };
+    let source = Source::Bytes(zipped(&files));
+    let imported = import(&advisories, &what, &source, &FeedLimits::default()).unwrap();
+    assert!(
+        imported.problems[0].contains("npm/A.json"),
+        "{:?}",
+        imported.problems
+    );
+    let shown = shown(&advisories);
+    assert!(shown.iter().any(|line| line.starts_with("A ")), "{shown:?}");
+    assert!(shown.iter().any(|line| line.contains("2.0.0")), "{shown:?}");
+    assert_eq!(imported.manifest.feeds[0].advisories, 2);
+}
+
+#[test]
+fn advisories_are_found_by_the_cves_that_they_name() {
+    let dir = tempfile::tempdir().unwrap();
+    let advisories = Advisories::open(dir.path()).unwrap();
+    let rows = [
+        ("DEBIAN-CVE-2024-1", "Debian:12", "src", "1"),
+        ("CVE-2024-1", "npm", "x", "1.0.0"),
+        ("CVE-2024-2", "npm", "z", "1.0.0"),
+    ];
+    take(&advisories, "all", Mode::Replace, 1, &rows);
+    let names = |cve: &str| -> Vec<String> {
+        let named = advisories.named(cve).unwrap();
+        named.into_iter().map(|one| one.name).collect()
+    };
+    assert_eq!(names("CVE-2024-1"), ["src", "x"]);
+    take(&advisories, "all", Mode::Replace, 2, &rows[1..]);
+    assert_eq!(names("CVE-2024-1"), ["x"]);
+    assert!(names("CVE-2024-3").is_empty());
 }
 
 #[test]
@@ -291,6 +355,7 @@ fn the_real_feeds_are_imported() {
             feed: feed.to_owned(),
             mode: Mode::Replace,
             fetched_at: at(1),
+            revision: None,
         };
         let limits = FeedLimits::default();
         let imported = import(&advisories, &what, &Source::Zip(path), &limits).unwrap();
@@ -316,6 +381,7 @@ fn the_records_of_the_demonstration_are_usable_and_free_of_prose() {
         feed: "demo".to_owned(),
         mode: Mode::Replace,
         fetched_at: at(1),
+        revision: None,
     };
     let source = Source::open(&records).unwrap();
     let imported = import(&advisories, &what, &source, &FeedLimits::default()).unwrap();

@@ -6,15 +6,17 @@ use bus::BusError;
 use futures::FutureExt as _;
 use jiff::Timestamp;
 use model::{
-    AdvisoryHead, Assessed, Digest, Scanned, Slug, SweptMark, What,
+    AdvisoryHead, Assessed, Assessment, Digest, EPSS, KEV, Scanned, Slug, SweptMark, What,
     event::{ADVISORIES, REPORT_OBJECTS},
 };
 
 use super::{Progress, Sweeper, touched};
 use crate::{
+    FeedLimits, Import, Mode, Source,
     handler::{Cause, tests::Bench},
     head::{HEAD, Head},
     index::Open,
+    stage::tests::zipped,
 };
 
 /// What is told, and whether telling works.
@@ -129,6 +131,57 @@ async fn a_revision_touches_images_that_hold_what_changed() {
     assert_eq!(find(None), 2, "without the old revision, all");
     index.remove(&bench.key).unwrap();
     assert_eq!(find(Some(1)), 0, "it is forgotten");
+}
+
+#[tokio::test]
+async fn what_becomes_known_to_be_exploited_touches_images_that_have_it() {
+    let bench = Bench::new();
+    let (advisories, index) = (
+        bench.assessor.advisories.clone(),
+        bench.assessor.index.clone(),
+    );
+    bench.advise(&[
+        ("CVE-2024-1", "PyPI", "x", "2.0"),
+        ("CVE-2024-2", "PyPI", "other", "2.0"),
+    ]);
+    let scan = bench.scan(&[("x", "1.0")]).await;
+    assess(&bench, &scan).await;
+    let catalog = |feed: &str, name: &str, text: String| {
+        let what = Import {
+            feed: feed.to_owned(),
+            mode: Mode::Replace,
+            fetched_at: Timestamp::UNIX_EPOCH,
+            revision: None,
+        };
+        let source = Source::Bytes(zipped(&[(name.to_owned(), text)]));
+        let before = advisories.manifest().revision;
+        crate::import(&advisories, &what, &source, &FeedLimits::default()).unwrap();
+        let from = advisories.at_revision(before).unwrap().unwrap();
+        let to = advisories.manifest();
+        let partition = bench.key.image.partition();
+        touched(&advisories, &index, partition, Some(&from), &to)
+            .unwrap()
+            .len()
+    };
+    let known = |cve: &str| {
+        format!(r#"{{"vulnerabilities": [{{"cveID": "{cve}", "dateAdded": "2024-01-02"}}]}}"#)
+    };
+    assert_eq!(catalog(KEV, "kev.json", known("CVE-2024-2")), 0);
+    assert_eq!(catalog(KEV, "kev.json", known("CVE-2024-1")), 1);
+    let scores = "cve,epss,percentile\nCVE-2024-1,0.5,0.9\n".to_owned();
+    assert_eq!(
+        catalog(EPSS, "epss.csv", scores),
+        0,
+        "nothing comes or goes"
+    );
+    let (scan, scanned) = &scan;
+    let cause = Cause::Advisories { swept: 1 };
+    let outcome = bench.assessor.assess(&bench.key, *scan, scanned, cause);
+    bench.store.apply(&outcome.await.unwrap()).await.unwrap();
+    let object = assessed(&bench).await.assessment;
+    let assessment = bench.store.object::<Assessment>(REPORT_OBJECTS, &object);
+    let found = assessment.await.unwrap().unwrap().vulnerabilities;
+    assert_eq!((found[0].kev, found[0].epss), (true, Some(0.5)));
 }
 
 #[tokio::test]
@@ -275,6 +328,7 @@ async fn a_mark_is_not_replaced_by_a_smaller_one_unless_the_advisories_are_new()
     let ahead = SweptMark {
         revision: 7,
         data_at: None,
+        ..SweptMark::default()
     };
     bench
         .store

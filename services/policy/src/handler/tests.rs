@@ -503,6 +503,7 @@ async fn newer_data_free_a_verdict_that_waited_for_them() {
     let mark = SweptMark {
         revision: 5,
         data_at: Some(world.judges.cx.now()),
+        ..SweptMark::default()
     };
     let name = format!("swept.{}", world.key.image.partition());
     world

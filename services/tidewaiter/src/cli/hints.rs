@@ -143,7 +143,6 @@ const COMMANDS: &[(&[&str], &str)] = &[
         &["clean", "cache"],
         "tidewaiter doctor, which says where the cache is; deleting it loses nothing",
     ),
-    (&["explain"], "tidewaiter scan --format json IMAGE"),
 ];
 
 /// The hint for what could not be parsed, if there is one.

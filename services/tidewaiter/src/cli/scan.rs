@@ -29,6 +29,7 @@ Examples:
   tidewaiter scan -o table -o json=report.json registry.example/app:1.0
   tidewaiter scan --fail-on high --platform linux/arm64 registry.example/app:1.0
   tidewaiter scan --policy policy.yaml oci:./build/image
+  tidewaiter scan --advisories ./osv debian:12       without a database
 
 Exit codes: 0 allow or warn, 1 error, 2 deny, 3 incomplete, 4 could not pull or authenticate,
 5 timeout, 130 interrupted. Of several targets the worst counts.";
@@ -74,12 +75,48 @@ pub(crate) struct ScanArgs {
     /// Policy file, instead of the built-in policy
     #[arg(long, value_name = "FILE")]
     pub(crate) policy: Option<PathBuf>,
+    /// Advisories of these files alone, without the database: directories of OSV records, or zips as
+    /// OSV.dev's all.zip; may be repeated
+    #[arg(long, value_name = "PATH")]
+    pub(crate) advisories: Vec<PathBuf>,
     /// Directories not to look into, as `usr/share/doc` or `**/node_modules`; may be repeated
     #[arg(long, value_delimiter = ',', value_name = "GLOB")]
     pub(crate) skip_dirs: Vec<PathGlob>,
     /// Files not to look into; may be repeated
     #[arg(long, value_delimiter = ',', value_name = "GLOB")]
     pub(crate) skip_files: Vec<PathGlob>,
+    /// Give up after this long, as `5m` or `90s`
+    #[arg(long, value_name = "DURATION", default_value = "10m", value_parser = duration)]
+    pub(crate) timeout: Duration,
+    /// Show no progress
+    #[arg(long)]
+    pub(crate) no_progress: bool,
+    /// Speak plain HTTP with this registry, as `registry.example:5000`; may be repeated
+    #[arg(long, value_name = "HOST")]
+    pub(crate) plain_http: Vec<String>,
+    /// Where layers and advisories are cached, instead of the user's cache directory
+    #[arg(long, value_name = "DIR", env = "TIDEWAITER_CACHE_DIR")]
+    pub(crate) cache_dir: Option<PathBuf>,
+}
+
+/// Flags of `explain`.
+#[derive(Debug, Args)]
+pub(crate) struct ExplainArgs {
+    /// The image, as `scan` takes it
+    #[arg(value_name = "IMAGE")]
+    pub(crate) image: String,
+    /// The vulnerability, by any of its names
+    #[arg(value_name = "ID")]
+    pub(crate) id: String,
+    /// Advisories of these files alone, without the database; may be repeated
+    #[arg(long, value_name = "PATH")]
+    pub(crate) advisories: Vec<PathBuf>,
+    /// The platform of a multi-platform image
+    #[arg(long, value_name = "OS/ARCH", value_parser = platform)]
+    pub(crate) platform: Option<PlatformChoice>,
+    /// Output format
+    #[arg(long, short, value_enum, default_value = "table")]
+    pub(crate) format: super::Format,
     /// Give up after this long, as `5m` or `90s`
     #[arg(long, value_name = "DURATION", default_value = "10m", value_parser = duration)]
     pub(crate) timeout: Duration,
@@ -106,6 +143,34 @@ pub(crate) struct OutputTo {
 fn format_parser() -> impl clap::builder::TypedValueParser<Value = Format> {
     let names = Format::ALL.iter().map(|format| format.as_str());
     PossibleValuesParser::new(names).try_map(|name| name.parse::<Format>())
+}
+
+// === impl ExplainArgs ===
+
+impl ExplainArgs {
+    /// The scan that answers it; what it prints is not a report.
+    pub(crate) fn scan(&self) -> ScanArgs {
+        ScanArgs {
+            targets: vec![self.image.clone()],
+            format: Format::Json,
+            output: Vec::new(),
+            severity: Vec::new(),
+            fail_on: None,
+            ignore_unfixed: false,
+            show_suppressed: false,
+            exit_code: crate::exit::Exit::DENY,
+            allow_incomplete: false,
+            platform: self.platform.clone(),
+            policy: None,
+            advisories: self.advisories.clone(),
+            skip_dirs: Vec::new(),
+            skip_files: Vec::new(),
+            timeout: self.timeout,
+            no_progress: self.no_progress,
+            plain_http: self.plain_http.clone(),
+            cache_dir: self.cache_dir.clone(),
+        }
+    }
 }
 
 // === impl OutputTo ===

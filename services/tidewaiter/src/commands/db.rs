@@ -1,5 +1,7 @@
 //! `db`: advisories, here or on a server.
 
+mod transfer;
+
 use std::{
     fmt::Write as _,
     io::{Cursor, Write as _},
@@ -8,7 +10,11 @@ use std::{
 
 use anyhow::{Context as _, ensure};
 use chassis::Cx;
-use matcher::{Advisories, Feeds, Import, Imported, Mode, Source};
+use matcher::{
+    Advisories, Fetched, Import, Imported, Latest, Loose as Feed, Mode, Source, Update,
+    VerifyingKey,
+};
+use model::{EPSS, KEV};
 use serde_json::Value;
 use zip::{ZipWriter, write::SimpleFileOptions};
 
@@ -20,6 +26,26 @@ use crate::{
     exit::Exit,
     paths::CacheDirs,
 };
+
+/// What `db update` fetches where nothing is here yet: the ecosystems of most images.
+const USUAL: [&str; 16] = [
+    "AlmaLinux",
+    "Alpine",
+    "Debian",
+    "Go",
+    "Maven",
+    "NuGet",
+    "Packagist",
+    "PyPI",
+    "Red Hat",
+    "Rocky Linux",
+    "RubyGems",
+    "Ubuntu",
+    "crates.io",
+    "npm",
+    KEV,
+    EPSS,
+];
 
 pub(crate) async fn run(
     config: Config,
@@ -41,11 +67,23 @@ pub(crate) async fn run(
             paths,
             feed,
             replace,
+            trust,
+            unsigned,
             place,
         } => {
             let mode = if replace { Mode::Replace } else { Mode::Merge };
-            db.import(&paths, feed, mode, &place).await?;
+            let mut keys = db.config.trusted_keys.clone();
+            keys.extend(trust);
+            let trust = Trust { keys, unsigned };
+            db.import(&paths, feed, mode, &trust, &place).await?;
         }
+        DbCommand::Export {
+            file,
+            key,
+            unsigned: _,
+            cache_dir,
+        } => db.export(file, key, cache_dir.as_deref()).await?,
+        DbCommand::Key { file } => transfer::make_key(&file)?,
         DbCommand::Status { place } => db.status(&place).await?,
     }
     Ok(Exit::Ok)
@@ -58,10 +96,10 @@ struct Db {
     quiet: bool,
 }
 
-/// Records on their way in.
-struct Feed {
-    name: String,
-    source: Source,
+/// Whose exports are taken.
+struct Trust {
+    keys: Vec<VerifyingKey>,
+    unsigned: bool,
 }
 
 // === impl Db ===
@@ -73,22 +111,72 @@ impl Db {
         ecosystems: Vec<String>,
         place: &DbPlace,
     ) -> anyhow::Result<()> {
-        let update = self.config.update.clone().unwrap_or_default();
-        let url = url.unwrap_or(update.url);
-        let ecosystems = if ecosystems.is_empty() {
-            update.ecosystems
-        } else {
-            ecosystems
-        };
-        let feeds = Feeds::new(&url, &self.config.limits)?;
-        for name in ecosystems {
-            self.tell(&format!("fetching {name} from {url}"));
-            let file = feeds.fetch(&name).await?;
-            let source = Source::Zip(file.path().to_owned());
-            self.take(Feed { name, source }, Mode::Replace, place)
-                .await?;
+        let mut update = self.config.update.clone().unwrap_or_default();
+        let is_mirror = url.is_some();
+        if let Some(url) = url {
+            update.url = url;
+            update.mirrors.clear();
         }
+        if !ecosystems.is_empty() {
+            update.ecosystems = ecosystems;
+        } else if update.ecosystems.is_empty() {
+            update.ecosystems = usual(place, is_mirror)?;
+        }
+        let count = update.ecosystems.len();
+        let mut failed = Vec::new();
+        for name in &update.ecosystems {
+            self.tell(&format!("fetching {name}"));
+            // One that cannot be had does not keep the others away.
+            if let Err(error) = self.update_one(&update, name, place).await {
+                crate::advice::complain(&error);
+                failed.push(name.as_str());
+            }
+        }
+        ensure!(
+            failed.is_empty(),
+            "{} of {count} feeds were not updated: {}",
+            failed.len(),
+            failed.join(", ")
+        );
         Ok(())
+    }
+
+    async fn update_one(&self, update: &Update, name: &str, place: &DbPlace) -> anyhow::Result<()> {
+        let limits = &self.config.limits;
+        let Some(server) = place.server.server() else {
+            let dir = CacheDirs::find(place.cache_dir.as_deref())?.advisories();
+            let latest = Advisories::open_read_only(&dir)?.latest(name);
+            // Without a local copy there is nothing that could be added to.
+            let fetched = update
+                .fetch(name, &latest.unwrap_or_default(), limits)
+                .await?;
+            return self.keep_fetched(name, fetched, place).await;
+        };
+        let fetched = update.fetch(name, &Latest::default(), limits).await?;
+        let feed = Feed {
+            feed: name.to_owned(),
+            source: Source::Bytes(fetched.zip),
+        };
+        self.hand_in(feed, fetched.mode, &server).await
+    }
+
+    async fn keep_fetched(
+        &self,
+        name: &str,
+        fetched: Fetched,
+        place: &DbPlace,
+    ) -> anyhow::Result<()> {
+        let import = Import {
+            feed: name.to_owned(),
+            mode: fetched.mode,
+            fetched_at: self.cx.now(),
+            revision: fetched.revision,
+        };
+        if fetched.changes == Some(0) {
+            self.tell(&format!("{name} is as it was"));
+        }
+        let source = Source::Bytes(fetched.zip);
+        self.import_one(import, source, place).await
     }
 
     async fn import(
@@ -96,9 +184,14 @@ impl Db {
         paths: &[PathBuf],
         feed: Option<String>,
         mode: Mode,
+        trust: &Trust,
         place: &DbPlace,
     ) -> anyhow::Result<()> {
         for path in paths {
+            if transfer::is_export(path) {
+                self.import_export(path, trust, place).await?;
+                continue;
+            }
             let feeds = feeds_at(path)?;
             ensure!(
                 feed.is_none() || feeds.len() == 1,
@@ -106,16 +199,11 @@ impl Db {
                 path.display()
             );
             for found in feeds {
-                let name = feed.clone().unwrap_or(found.name);
-                self.take(
-                    Feed {
-                        name,
-                        source: found.source,
-                    },
-                    mode,
-                    place,
-                )
-                .await?;
+                let feed = Feed {
+                    feed: feed.clone().unwrap_or(found.feed),
+                    source: found.source,
+                };
+                self.take(feed, mode, place).await?;
             }
         }
         Ok(())
@@ -140,34 +228,43 @@ impl Db {
     }
 
     async fn keep(&self, feed: Feed, mode: Mode, place: &DbPlace) -> anyhow::Result<()> {
-        let dir = CacheDirs::find(place.cache_dir.as_deref())?.advisories();
         let import = Import {
-            feed: feed.name.clone(),
+            feed: feed.feed,
             mode,
             fetched_at: self.cx.now(),
+            revision: None,
         };
+        self.import_one(import, feed.source, place).await
+    }
+
+    async fn import_one(
+        &self,
+        import: Import,
+        source: Source,
+        place: &DbPlace,
+    ) -> anyhow::Result<()> {
+        let dir = CacheDirs::find(place.cache_dir.as_deref())?.advisories();
         let limits = self.config.limits.clone();
+        let name = import.feed.clone();
         let work = move || -> anyhow::Result<Imported> {
             let advisories = Advisories::open(&dir).context("opening the advisories")?;
-            matcher::import(&advisories, &import, &feed.source, &limits)
+            matcher::import(&advisories, &import, &source, &limits)
         };
         let imported = self.cx.blocking(work).await.context("importing")??;
         for problem in &imported.problems {
             self.tell(&format!("left out: {problem}"));
         }
         let feeds = &imported.manifest.feeds;
-        if let Some(feed) = feeds
+        if feeds
             .iter()
-            .find(|known| known.name == feed.name && known.partial)
+            .any(|known| known.name == name && known.partial)
         {
-            let name = &feed.name;
             self.tell(&format!(
                 "`{name}` was never given whole, so it covers nothing: --replace gives it whole"
             ));
         }
         print(&format!(
-            "{}: {} records, {} shards changed, {} left out; revision {}\n",
-            feed.name,
+            "{name}: {} records, {} shards changed, {} left out; revision {}\n",
             imported.records,
             imported.changed.len(),
             imported.malformed,
@@ -183,18 +280,19 @@ impl Db {
             .blocking(move || zip_of(&source, limit))
             .await
             .context("packing")??;
-        let mode = match mode {
-            Mode::Merge => "merge",
-            Mode::Replace => "replace",
+        let mode = if mode == Mode::Replace {
+            "replace"
+        } else {
+            "merge"
         };
         let bytes = zip.len();
-        let query = [("feed", feed.name.clone()), ("mode", mode.to_owned())];
+        let query = [("feed", feed.feed.clone()), ("mode", mode.to_owned())];
         let _: Value = Client::new(server)?
             .put("/v1/advisories", &query, zip)
             .await?;
         print(&format!(
             "{}: {bytes} bytes handed in; affected images are assessed again as soon as it is in force (`tidewaiter db status --server {}`)\n",
-            feed.name, server.url
+            feed.feed, server.url
         ))
     }
 
@@ -218,9 +316,15 @@ impl Db {
         for feed in &manifest.feeds {
             let age = self.cx.now().duration_since(feed.fetched_at).as_hours();
             let (name, advisories) = (&feed.name, feed.advisories);
+            let age = if feed.partial {
+                "parts of it".to_owned()
+            } else {
+                format!("fetched {age} h ago")
+            };
             writeln!(
                 text,
-                "{name:<24} {advisories:>8} advisories, fetched {age} h ago"
+                "{name:<24} {advisories:>8} records, {age}; {}",
+                matcher::tells(name)
             )?;
         }
         print(&text)
@@ -233,13 +337,30 @@ impl Db {
     }
 }
 
+/// The feeds that are here already; where there are none, the usual ones. A mirror of OSV.dev
+/// has no catalogs.
+fn usual(place: &DbPlace, is_mirror: bool) -> anyhow::Result<Vec<String>> {
+    let mut names: Vec<String> = Vec::new();
+    if place.server.url.is_none() {
+        let dir = CacheDirs::find(place.cache_dir.as_deref())?.advisories();
+        let manifest = Advisories::open_read_only(&dir)?.manifest();
+        let whole = manifest.feeds.iter().filter(|feed| !feed.partial);
+        names.extend(whole.map(|feed| feed.name.clone()));
+    }
+    if names.is_empty() {
+        names.extend(USUAL.map(ToOwned::to_owned));
+    }
+    names.retain(|name| !is_mirror || (name != KEV && name != EPSS));
+    Ok(names)
+}
+
 /// The feeds at a path: one of its own, or, for a mirror of OSV.dev's exports, one per ecosystem.
-fn feeds_at(path: &Path) -> anyhow::Result<Vec<Feed>> {
+pub(super) fn feeds_at(path: &Path) -> anyhow::Result<Vec<Feed>> {
     let mut feeds = Vec::new();
     let own = path.join("all.zip");
     if own.is_file() {
         return Ok(vec![Feed {
-            name: feed_name(&own),
+            feed: feed_name(&own),
             source: Source::open(&own)?,
         }]);
     }
@@ -251,16 +372,16 @@ fn feeds_at(path: &Path) -> anyhow::Result<Vec<Feed>> {
             let zip = ecosystem.join("all.zip");
             if zip.is_file() {
                 feeds.push(Feed {
-                    name: feed_name(&ecosystem),
+                    feed: feed_name(&ecosystem),
                     source: Source::open(&zip)?,
                 });
             }
         }
-        feeds.sort_by(|one, other| one.name.cmp(&other.name));
+        feeds.sort_by(|one, other| one.feed.cmp(&other.feed));
     }
     if feeds.is_empty() {
         feeds.push(Feed {
-            name: feed_name(path),
+            feed: feed_name(path),
             source: Source::open(path)?,
         });
     }
@@ -283,7 +404,13 @@ fn feed_name(path: &Path) -> String {
     } else {
         name
     };
-    name.unwrap_or_else(|| "import".to_owned())
+    match name {
+        // As CISA and FIRST call their files.
+        Some(name) if name == "known_exploited_vulnerabilities" => KEV.to_owned(),
+        Some(name) if name.starts_with("epss_scores") => EPSS.to_owned(),
+        Some(name) => name,
+        None => "import".to_owned(),
+    }
 }
 
 /// The records as the server takes them: a zip.

@@ -1,5 +1,6 @@
 //! `scan`: images, no server. The same functions as the workers', called directly.
 
+mod explaining;
 mod output;
 mod progress;
 
@@ -7,7 +8,7 @@ use std::{sync::Arc, time::Duration};
 
 use anyhow::Context as _;
 use chassis::Cx;
-use matcher::Advisories;
+use matcher::{Advisories, Loose};
 use model::{
     Assessment, Decision, Facts, GapCode, Hides, ImageReport, Platform, Report, Reports,
     ScannedPackages, Slug, Tool,
@@ -19,6 +20,7 @@ use oci::{
 use policy::{Condition, Policy, Rule, VulnerabilityFilter};
 use scanner::{CacheSections, Documents, Reader, Settings};
 
+pub(crate) use self::explaining::explain;
 use self::{
     output::{Document, Outputs},
     progress::Progress,
@@ -26,7 +28,7 @@ use self::{
 use crate::{
     advice,
     cli::{Global, PlatformChoice, ScanArgs},
-    commands::Deadline,
+    commands::{Deadline, db::feeds_at},
     config::Config,
     exit::Exit,
     paths::{self, CacheDirs},
@@ -51,6 +53,9 @@ struct Scanner<'a> {
     domain: Slug,
     sections: CacheSections,
     advisories: Advisories,
+    /// Advisories in files, which take the place of the database's.
+    loose: Vec<Loose>,
+    advisory_limits: matcher::FeedLimits,
     policy: Policy,
     progress: Progress,
     quiet: bool,
@@ -84,23 +89,7 @@ async fn scan_all(
 ) -> anyhow::Result<Exit> {
     let outputs = Outputs::of(args)?;
     let dirs = CacheDirs::find(args.cache_dir.as_deref())?;
-    let mut settings = config.scanner.settings();
-    let skip = &mut settings.analyzers.skip;
-    skip.dirs.extend(args.skip_dirs.iter().cloned());
-    skip.files.extend(args.skip_files.iter().cloned());
-    let scanner = Scanner {
-        cx: cx.clone(),
-        args,
-        reader: Reader::new(settings.clone()),
-        settings,
-        domain: config.scanner.cache_domain.clone(),
-        sections: CacheSections::open_shared(cx.clone(), &dirs.layers(), CACHE_BYTES_MAX),
-        advisories: Advisories::open_read_only(&dirs.advisories())
-            .context("opening the advisories")?,
-        policy: load_policy(args)?,
-        progress: progress.clone(),
-        quiet: global.quiet,
-    };
+    let scanner = Scanner::new(cx, config, global, args, progress)?;
     let mut worst = Exit::Ok;
     let mut documents = Vec::new();
     for target in &args.targets {
@@ -129,16 +118,55 @@ async fn scan_all(
         scanner.say_advisories(&dirs);
         outputs.write(args, &documents)?;
     }
-    // Whether others get to reuse the layers must not fail a result.
-    let cache = Arc::clone(scanner.sections.cache());
-    let kept = cx.blocking(move || cache.finish()).await;
-    if let Err(error) = kept.map_err(anyhow::Error::from).and_then(|kept| Ok(kept?)) {
-        tracing::warn!("the layers are not kept for the next scan: {error:#}");
-    }
+    scanner.keep_layers().await;
     Ok(worst)
 }
 
 // === impl Scanner ===
+
+impl<'a> Scanner<'a> {
+    fn new(
+        cx: &Cx,
+        config: &Config,
+        global: &Global,
+        args: &'a ScanArgs,
+        progress: &Progress,
+    ) -> anyhow::Result<Self> {
+        let dirs = CacheDirs::find(args.cache_dir.as_deref())?;
+        let mut settings = config.scanner.settings();
+        let skip = &mut settings.analyzers.skip;
+        skip.dirs.extend(args.skip_dirs.iter().cloned());
+        skip.files.extend(args.skip_files.iter().cloned());
+        let mut loose = Vec::new();
+        for path in &args.advisories {
+            loose.extend(feeds_at(path)?);
+        }
+        Ok(Scanner {
+            cx: cx.clone(),
+            args,
+            reader: Reader::new(settings.clone()),
+            settings,
+            domain: config.scanner.cache_domain.clone(),
+            sections: CacheSections::open_shared(cx.clone(), &dirs.layers(), CACHE_BYTES_MAX),
+            advisories: Advisories::open_read_only(&dirs.advisories())
+                .context("opening the advisories")?,
+            loose,
+            advisory_limits: config.matcher.limits.clone(),
+            policy: load_policy(args)?,
+            progress: progress.clone(),
+            quiet: global.quiet,
+        })
+    }
+
+    /// Keeps the layers that were read; whether others get to reuse them must not fail a result.
+    async fn keep_layers(&self) {
+        let cache = Arc::clone(self.sections.cache());
+        let kept = self.cx.blocking(move || cache.finish()).await;
+        if let Err(error) = kept.map_err(anyhow::Error::from).and_then(|kept| Ok(kept?)) {
+            tracing::warn!("the layers are not kept for the next scan: {error:#}");
+        }
+    }
+}
 
 impl Scanner<'_> {
     /// Manifests and configs, in the cache that the layers are in.
@@ -147,7 +175,8 @@ impl Scanner<'_> {
         Documents::new(self.cx.clone(), cache, self.domain.clone())
     }
 
-    async fn target(&self, target: &str) -> anyhow::Result<(Document, Decision)> {
+    /// Finds a target, and which of its images are to be scanned.
+    async fn resolve(&self, target: &str) -> anyhow::Result<(Location, Opened, Resolved)> {
         let location = Location::parse(target)?;
         // A directory is gone through whole before its layer is read.
         let doing = match location {
@@ -162,6 +191,11 @@ impl Scanner<'_> {
             return Err(unreadable.error.clone().into());
         }
         self.say_choices(target, &location, &opened, &resolved);
+        Ok((location, opened, resolved))
+    }
+
+    async fn target(&self, target: &str) -> anyhow::Result<(Document, Decision)> {
+        let (location, opened, resolved) = self.resolve(target).await?;
         let index = resolved.index;
         let mut reports = Vec::new();
         for mut image in resolved.images {
@@ -225,29 +259,12 @@ impl Scanner<'_> {
         source: &Arc<dyn Source>,
         image: &Image,
     ) -> anyhow::Result<Report> {
-        let watched = self.progress.watch(image, Arc::clone(source));
-        let is_directory = matches!(location, Location::Directory(_));
-        let reader = if is_directory {
-            self.reader_of_directories()
-        } else {
-            self.reader.clone()
-        };
-        let scan = scanner::scan(&self.cx, &reader, image, &watched, &self.sections);
-        let scan = scan.await?;
-        drop(watched);
-        self.progress.known(image, scan.layers_read);
-        let mut scanned = scan.report;
-        if is_directory {
-            allow_changes(&mut scanned);
-        }
+        let mut scanned = self.scanned(location, source, image).await?;
         let now = self.cx.now();
-        let packages = ScannedPackages {
-            image: scanned.image,
-            os: scanned.target.os.clone(),
-            packages: scanned.packages.clone(),
-            gaps: scanned.gaps.clone(),
-        };
-        let mut assessment: Assessment = matcher::assess(&self.advisories, &packages, now)?;
+        let packages = packages_of(&scanned);
+        let loose = self.loose_for(&packages).await?;
+        let advisories = loose.as_ref().unwrap_or(&self.advisories);
+        let mut assessment: Assessment = matcher::assess(advisories, &packages, now)?;
         let facts = Facts {
             assessment: &assessment,
             findings: &scanned.findings,
@@ -264,6 +281,48 @@ impl Scanner<'_> {
             tool,
             now,
         ))
+    }
+
+    /// What an image's layers prove.
+    async fn scanned(
+        &self,
+        location: &Location,
+        source: &Arc<dyn Source>,
+        image: &Image,
+    ) -> anyhow::Result<ImageReport> {
+        let watched = self.progress.watch(image, Arc::clone(source));
+        let is_directory = matches!(location, Location::Directory(_));
+        let reader = if is_directory {
+            self.reader_of_directories()
+        } else {
+            self.reader.clone()
+        };
+        let scan = scanner::scan(&self.cx, &reader, image, &watched, &self.sections);
+        let scan = scan.await?;
+        drop(watched);
+        self.progress.known(image, scan.layers_read);
+        let mut scanned = scan.report;
+        if is_directory {
+            allow_changes(&mut scanned);
+        }
+        Ok(scanned)
+    }
+
+    /// The advisories about an image's packages from files, where the command line names some.
+    async fn loose_for(&self, packages: &ScannedPackages) -> anyhow::Result<Option<Advisories>> {
+        if self.loose.is_empty() {
+            return Ok(None);
+        }
+        let (feeds, limits) = (self.loose.clone(), self.advisory_limits.clone());
+        let (packages, now) = (packages.clone(), self.cx.now());
+        let step = self.progress.step("reading advisories".to_owned());
+        let read = move || matcher::read_for(&packages, &feeds, &limits, now);
+        let (advisories, problems) = self.cx.blocking(read).await.context("reading")??;
+        drop(step);
+        for problem in problems {
+            self.note(&format!("left out: {problem}"));
+        }
+        Ok(Some(advisories))
     }
 
     fn reader_of_directories(&self) -> Reader {
@@ -306,7 +365,7 @@ impl Scanner<'_> {
 
     /// Says what is missing for finding vulnerabilities, and how to get it.
     fn say_advisories(&self, dirs: &CacheDirs) {
-        if self.advisories.manifest().feeds.is_empty() {
+        if self.loose.is_empty() && self.advisories.manifest().feeds.is_empty() {
             self.note(&format!(
                 "there are no advisories in `{}`, so vulnerabilities were not looked for; `tidewaiter db update` gets them",
                 dirs.advisories().display()
@@ -322,6 +381,16 @@ impl Scanner<'_> {
         if !self.quiet {
             crate::complain(text);
         }
+    }
+}
+
+/// The packages as they are matched.
+fn packages_of(scanned: &ImageReport) -> ScannedPackages {
+    ScannedPackages {
+        image: scanned.image,
+        os: scanned.target.os.clone(),
+        packages: scanned.packages.clone(),
+        gaps: scanned.gaps.clone(),
     }
 }
 

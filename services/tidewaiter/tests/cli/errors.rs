@@ -252,7 +252,7 @@ fn a_directory_without_advisories_withdraws_nothing() {
         &["`empty` has no OSV records"],
     );
     let status = world.stdout(&["db", "status"]);
-    assert!(status.contains("2 advisories"), "{status}");
+    assert!(status.contains("2 records"), "{status}");
 }
 
 #[test]

@@ -2,6 +2,7 @@
 //! compared. Servers are those of `testkit`, on loopback.
 
 mod about;
+mod advisories;
 mod errors;
 mod exits;
 mod outputs;

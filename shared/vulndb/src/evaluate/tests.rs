@@ -1,7 +1,9 @@
 //! The rules of evaluation, one by one.
 
-use super::{Evaluation, evaluate};
-use crate::{Advisory, ShardAdvisory, family};
+use model::{Package, PackageType};
+
+use super::{Evaluation, Why, evaluate, explain, pseudo};
+use crate::{Advisory, ShardAdvisory, family, matching::tests::package};
 
 /// The part of a record with these `affected[]` fields for a package of the ecosystem.
 fn part(ecosystem: &str, fields: &str) -> Option<ShardAdvisory> {
@@ -15,11 +17,18 @@ fn part(ecosystem: &str, fields: &str) -> Option<ShardAdvisory> {
 }
 
 fn check(ecosystem: &str, fields: &str, installed: &str) -> String {
+    let kind = family(ecosystem).expect("a family").package_type();
+    check_package(ecosystem, fields, &package(kind, "p", installed))
+}
+
+fn check_package(ecosystem: &str, fields: &str, package: &Package) -> String {
     let Some(part) = part(ecosystem, fields) else {
         return "no verdict".to_owned();
     };
-    match evaluate(family(ecosystem).expect("a family"), &part, installed) {
-        Evaluation::Unaffected => "unaffected".to_owned(),
+    let family = family(ecosystem).expect("a family");
+    match evaluate(family, &part, package, &package.version) {
+        Evaluation::Unaffected(Why::Outside) => "unaffected".to_owned(),
+        Evaluation::Unaffected(why) => format!("unaffected: {why}"),
         Evaluation::Never => "never".to_owned(),
         Evaluation::Affected(hit) => format!(
             "affected: {}; {:?} {}",
@@ -186,4 +195,107 @@ fn listed_versions_that_a_window_holds_are_not_kept() {
         check("PyPI", &fields, "2.5.0"),
         "affected: its list of versions; Unknown"
     );
+}
+
+#[test]
+fn records_for_other_operating_systems_find_nothing() {
+    let fields = |specific: &str| {
+        let range = range(r#"{"introduced": "0"}"#);
+        format!(r#"{range}, "ecosystem_specific": {specific}"#)
+    };
+    let windows = fields(r#"{"affects": {"os": ["windows"], "arch": []}}"#);
+    assert_eq!(
+        check("npm", &windows, "1.0.0"),
+        "unaffected: it is about other operating systems"
+    );
+    let both = fields(r#"{"affects": {"os": ["windows", "linux"]}}"#);
+    assert!(check("npm", &both, "1.0.0").starts_with("affected"));
+    let one_import = fields(r#"{"imports": [{"path": "a", "goos": ["windows"]}]}"#);
+    assert!(check("npm", &one_import, "1.0.0").starts_with("unaffected"));
+    let other_import =
+        fields(r#"{"imports": [{"path": "a", "goos": ["windows"]}, {"path": "b"}]}"#);
+    assert!(check("npm", &other_import, "1.0.0").starts_with("affected"));
+}
+
+#[test]
+fn custom_ranges_take_the_place_of_a_range_that_says_all() {
+    let fields = r#""ranges": [{"type": "SEMVER", "events": [{"introduced": "0"}]}],
+        "ecosystem_specific": {"custom_ranges": [{"type": "ECOSYSTEM",
+            "events": [{"introduced": "0"}, {"fixed": "2.9.12"}, {"introduced": "2.10.0"}, {"fixed": "2.10.10"}]}]}"#;
+    assert_eq!(
+        check("npm", fields, "2.9.3"),
+        "affected: < 2.9.12; Fixed 2.9.12 2.10.10"
+    );
+    assert_eq!(check("npm", fields, "2.12.0"), "unaffected");
+    let malformed = fields.replace("[{\"type\": \"ECOSYSTEM\"", "[1, {\"type\": \"GIT\"");
+    assert!(check("npm", &malformed, "2.12.0").starts_with("affected: all versions"));
+}
+
+#[test]
+fn a_binary_package_that_is_not_listed_is_undecided() {
+    let fields = format!(
+        r#"{}, "ecosystem_specific": {{"binaries": [{{"binary_name": "libp1", "binary_version": "1"}}, {{"p-bin": "1"}}]}}"#,
+        range(r#"{"introduced": "0"}, {"fixed": "2"}"#)
+    );
+    let check = |name: &str| {
+        check_package(
+            "Ubuntu:22.04:LTS",
+            &fields,
+            &package(PackageType::Deb, name, "1"),
+        )
+    };
+    assert!(check("libp1").starts_with("affected") && check("p-bin").starts_with("affected"));
+    assert_eq!(
+        check("p-doc"),
+        "undecided: its list of binary packages lacks `p-doc`"
+    );
+}
+
+#[test]
+fn every_window_is_explained() {
+    let fields = format!(
+        r#"{}, "versions": ["3.5"]"#,
+        range(
+            r#"{"introduced": "0"}, {"fixed": "2.0"}, {"introduced": "3.0"}, {"last_affected": "3.1"}"#
+        )
+    );
+    let part = part("PyPI", &fields).expect("a part");
+    let package = package(PackageType::Pypi, "p", "3.0.5");
+    let family = family("PyPI").expect("a family");
+    let lines: Vec<String> = explain(family, &part, &package, "3.0.5")
+        .into_iter()
+        .map(|shown| format!("{} {}", shown.window, shown.verdict))
+        .collect();
+    assert_eq!(
+        lines,
+        [
+            "range < 2.0 does not hold it",
+            "range >= 3.0, <= 3.1 holds it",
+            "list of 1 more versions does not hold it"
+        ]
+    );
+}
+
+#[test]
+fn commits_after_an_advisory_are_undecided_on_another_line_than_the_fix() {
+    let check = |version: &str, fixed: &str| {
+        let window = crate::Window {
+            introduced: None,
+            end: crate::WindowEnd::Fixed(fixed.to_owned()),
+        };
+        let published = "2024-01-01T00:00:00Z".parse().ok();
+        pseudo::may_hold_the_fix(version, published, &[&window])
+    };
+    assert!(check("v0.0.0-20240601000000-daa7c04131f5", "0.5.0"));
+    assert!(check("v1.1.6-0.20240601000000-daa7c04131f5", "1.2.3"));
+    assert!(
+        !check("v0.0.0-20230601000000-daa7c04131f5", "0.5.0"),
+        "before"
+    );
+    assert!(
+        !check("v1.2.3-0.20240601000000-daa7c04131f5", "1.2.3"),
+        "on the line"
+    );
+    assert!(!check("v1.1.6", "1.2.3"), "a release");
+    assert!(!check("v1.1.6-rc.1", "1.2.3"), "a pre-release");
 }

@@ -10,15 +10,15 @@ use std::{
 
 use jiff::civil::date;
 use model::{
-    AdvisoryStamp, Assessment, Confidence, Digest, GapCode, Hides, Os, Package, PackageId,
-    PackageType, Purl, ScannedPackages, ShardKey,
+    AdvisoryStamp, Assessment, Confidence, Digest, EPSS, GapCode, Hides, KEV, Os, Package,
+    PackageId, PackageType, Purl, ScannedPackages, ShardKey, Vulnerability,
 };
 
 use super::{Limits, match_packages};
-use crate::{Advisory, Memo, Shard, ShardAdvisory, ShardError, Shards, lookups};
+use crate::{Advisory, Exploitation, Memo, Shard, ShardAdvisory, ShardError, Shards, lookups};
 
 #[derive(Default)]
-struct Fake {
+pub(crate) struct Fake {
     shards: BTreeMap<ShardKey, Arc<Shard>>,
     covered: BTreeSet<String>,
     memo: Option<Memo>,
@@ -39,7 +39,7 @@ impl Shards for Fake {
 }
 
 impl Fake {
-    fn of(records: &[&str]) -> Self {
+    pub(crate) fn of(records: &[&str]) -> Self {
         let mut parts: BTreeMap<ShardKey, Vec<ShardAdvisory>> = BTreeMap::new();
         for record in records {
             let advisory = Advisory::parse(record.as_bytes()).expect("a record");
@@ -59,7 +59,7 @@ impl Fake {
     }
 }
 
-fn package(kind: PackageType, name: &str, version: &str) -> Package {
+pub(crate) fn package(kind: PackageType, name: &str, version: &str) -> Package {
     Package {
         id: PackageId(format!("{kind}/{name}")),
         kind,
@@ -85,7 +85,21 @@ fn package(kind: PackageType, name: &str, version: &str) -> Package {
     }
 }
 
-fn os(id: &str, version_id: &str) -> Os {
+/// A finding of which only the name matters.
+pub(crate) fn vulnerability(id: &str) -> Vulnerability {
+    let record = format!(
+        r#"{{"id": "{id}", "affected": [{{"package": {{"ecosystem": "PyPI", "name": "x"}},
+            "ranges": [{{"type": "ECOSYSTEM", "events": [{{"introduced": "0"}}]}}]}}]}}"#
+    );
+    let found = assess(
+        &Fake::of(&[&record]),
+        None,
+        vec![package(PackageType::Pypi, "x", "1")],
+    );
+    found.vulnerabilities.into_iter().next().expect("one")
+}
+
+pub(crate) fn os(id: &str, version_id: &str) -> Os {
     Os {
         id: id.to_owned(),
         version_id: version_id.to_owned(),
@@ -366,6 +380,81 @@ fn an_undecided_version_is_a_gap_only_where_an_advisory_asks() {
 }
 
 #[test]
+fn bulletins_of_the_red_hat_family_rate_and_name_their_module() {
+    let alsa = r#"{"id": "ALSA-2021:1", "summary": "Important: ruby:2.7 security update", "related": ["CVE-2024-5"],
+        "affected": [{"package": {"ecosystem": "npm", "name": "ruby"},
+            "ranges": [{"type": "ECOSYSTEM", "events": [{"introduced": "0"}, {"fixed": "2.0.0"}]}]}]}"#;
+    let bugs = alsa
+        .replace("ALSA", "ALBA")
+        .replace(r#", "related": ["CVE-2024-5"]"#, "");
+    let shards = Fake::of(&[alsa, &bugs]);
+    insta::assert_snapshot!(check(&shards, None, vec![package(PackageType::Npm, "ruby", "1.0.0")]), @r#"
+    high CVE-2024-5 ruby Fixed fixed ["2.0.0"] also [] by package
+      ALSA-2021:1 (test): npm `ruby` 1.0.0 is in < 2.0.0; module ruby:2.7
+    "#);
+}
+
+#[test]
+fn a_remark_is_negligible_unless_another_source_rates_it() {
+    let remark = r#"{"id": "RUSTSEC-2024-1", "aliases": ["CVE-2024-6"],
+        "affected": [{"package": {"ecosystem": "npm", "name": "x"}, "database_specific": {"informational": "unsound"},
+            "ranges": [{"type": "SEMVER", "events": [{"introduced": "0"}]}]}]}"#;
+    let rated = r#"{"id": "GHSA-1", "aliases": ["CVE-2024-6"], "database_specific": {"severity": "HIGH"},
+        "affected": [{"package": {"ecosystem": "npm", "name": "x"},
+            "ranges": [{"type": "SEMVER", "events": [{"introduced": "0"}]}]}]}"#;
+    let x = || vec![package(PackageType::Npm, "x", "1.0.0")];
+    insta::assert_snapshot!(check(&Fake::of(&[remark]), None, x()), @r#"
+    negligible CVE-2024-6 x NotFixed fixed [] also ["RUSTSEC-2024-1"] by package
+      RUSTSEC-2024-1 (test): npm `x` 1.0.0 is in all versions; by its source a remark (unsound)
+    "#);
+    let both = assess(&Fake::of(&[remark, rated]), None, x());
+    assert_eq!(both.vulnerabilities[0].severity, model::Severity::High);
+}
+
+#[test]
+fn exploitation_is_joined_by_any_name_and_orders_the_findings() {
+    let record = |id: &str, alias: &str| {
+        format!(
+            r#"{{"id": "{id}", "aliases": ["{alias}"], "database_specific": {{"severity": "MODERATE"}},
+                "affected": [{{"package": {{"ecosystem": "PyPI", "name": "x"}},
+                "ranges": [{{"type": "ECOSYSTEM", "events": [{{"introduced": "0"}}]}}]}}]}}"#
+        )
+    };
+    let mut shards = Fake::of(&[
+        &record("GHSA-1", "CVE-2024-1"),
+        &record("GHSA-2", "CVE-2024-2"),
+    ]);
+    let one = |cve: &str, known_since, epss| Exploitation {
+        cve: cve.to_owned(),
+        feed: "test".to_owned(),
+        known_since,
+        ransomware: false,
+        epss,
+    };
+    for (catalog, found) in [
+        (KEV, one("CVE-2024-2", Some(date(2024, 5, 1)), None)),
+        (EPSS, one("CVE-2024-2", None, Some(0.25))),
+    ] {
+        let key = ShardKey::of(catalog, "CVE-2024-2");
+        shards
+            .shards
+            .insert(key, Arc::new(Shard::of(Vec::new(), vec![found])));
+    }
+    let found = assess(&shards, None, vec![package(PackageType::Pypi, "x", "1")]).vulnerabilities;
+    let lines: Vec<_> = found
+        .iter()
+        .map(|found| (found.id.as_str(), found.kev, found.epss))
+        .collect();
+    assert_eq!(
+        lines,
+        [
+            ("CVE-2024-2", true, Some(0.25)),
+            ("CVE-2024-1", false, None)
+        ]
+    );
+}
+
+#[test]
 fn withdrawn_advisories_find_nothing_and_still_join() {
     let withdrawn = GHSA.replace(
         r#""summary""#,
@@ -437,24 +526,17 @@ fn every_record_of_the_real_feeds_is_read() {
         println!("skipped: TIDEWAITER_TEST_DATA is not set");
         return;
     };
-    for feed in [
-        "Debian",
-        "Alpine",
-        "PyPI",
-        "npm",
-        "Ubuntu",
-        "Go",
-        "crates.io",
-        "Maven",
-    ] {
-        let path = Path::new(&data)
-            .join("advisories")
-            .join(feed)
-            .join("all.zip");
-        let Ok(file) = std::fs::File::open(&path) else {
-            println!("skipped: no `{}`", path.display());
-            continue;
-        };
+    let advisories = Path::new(&data).join("advisories");
+    let folders = std::fs::read_dir(&advisories).expect("a directory");
+    let mut zips: Vec<_> = folders
+        .map(|entry| entry.expect("an entry").path().join("all.zip"))
+        .filter(|zip| zip.is_file())
+        .collect();
+    zips.sort();
+    for path in zips {
+        let feed = path.parent().and_then(Path::file_name).expect("a folder");
+        let feed = feed.to_string_lossy();
+        let file = std::fs::File::open(&path).expect("a file");
         let mut archive = zip::ZipArchive::new(file).expect("a zip");
         let start = Instant::now();
         let (mut malformed, mut parts, mut noted, mut versions) = (0, 0, 0, 0);
@@ -469,7 +551,7 @@ fn every_record_of_the_real_feeds_is_read() {
                 malformed += 1;
                 continue;
             };
-            for (_, part) in advisory.split(feed) {
+            for (_, part) in advisory.split(&feed) {
                 parts += 1;
                 noted += usize::from(!part.notes.is_empty());
                 versions += part.versions.len();

@@ -27,6 +27,7 @@ impl World {
             let mark = SweptMark {
                 revision: 7,
                 data_at: Some(time("2026-03-01T11:00:00Z")),
+                ..SweptMark::default()
             };
             let key = format!("swept.{partition}");
             world

@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 
-use model::{Digest, FoundPackage, Os, Package, PackageId, PackageType};
+use model::{Confidence, Digest, FoundPackage, Os, Package, PackageId, PackageType, Tampered};
 
 use super::{
     purl::{distro, purl},
@@ -60,6 +60,18 @@ pub(super) fn collect(view: &View<'_>, os: Option<&Os>) -> Vec<Package> {
         .into_iter()
         .map(|installed| installed.package)
         .collect()
+}
+
+/// Leaves out what is only guessed of files that packages own: their package says it better. What
+/// is guessed of a file that is not as its package made it stays.
+pub(super) fn drop_guesses(packages: &mut Vec<Package>, tampered: &[Tampered]) {
+    let changed: HashSet<&str> = tampered.iter().map(|one| one.path.as_str()).collect();
+    let is_guess = |package: &Package| {
+        package.kind == PackageType::Generic && package.confidence == Confidence::Low
+    };
+    packages.retain(|package| {
+        !is_guess(package) || package.owned_by.is_none() || changed.contains(package.path.as_str())
+    });
 }
 
 fn identity(found: &FoundPackage) -> Identity<'_> {

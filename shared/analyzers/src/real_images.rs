@@ -27,6 +27,10 @@ const IMAGES: &[&str] = &[
     "scratch-rust",
 ];
 
+/// These have the names of their packages' files, and nothing in them: of one so many are changed
+/// that not all are listed.
+const EMPTIED: &[&str] = &["rpm-mariner2-sqlite", "rpm-sle15-ndb"];
+
 fn json(path: &Path) -> Value {
     let mut bytes = Vec::new();
     File::open(path)
@@ -133,9 +137,7 @@ fn real_images_have_exactly_the_packages_that_their_tools_list() {
             missing.is_empty() && extra.is_empty(),
             "{name}: {missing:?} {extra:?}"
         );
-        // This one has the names of its packages' files, and nothing in them: so many are changed
-        // that not all are listed.
-        let is_emptied = *name == "rpm-mariner2-sqlite";
+        let is_emptied = EMPTIED.contains(name);
         let tampered = &report.findings.tampered;
         assert_eq!(tampered.is_empty(), !is_emptied, "{name}: {tampered:?}");
         let hiding = report.gaps.iter().filter(|gap| gap.hides != Hides::Nothing);

@@ -74,7 +74,8 @@ pub(super) static SIGNATURES: &[Signature] = &[
     Signature::program(
         "python",
         &["python2.*", "python3.*", "libpython2.*", "libpython3.*"],
-        r"(?-u)\x00((?:2\.7|3\.[0-9]{1,2})\.[0-9]{1,2}(?:(?:a|b|rc)[0-9]{1,2})?\+?)\x00",
+        // A linker may let the version be the end of a path.
+        r"(?-u)[\x00/-]((?:2\.7|3\.[0-9]{1,2})\.[0-9]{1,2}(?:(?:a|b|rc)[0-9]{1,2})?\+?)\x00",
     )
     .by_name(),
     Signature::program(
@@ -108,7 +109,7 @@ pub(super) static SIGNATURES: &[Signature] = &[
     Signature::program(
         "ruby",
         &["ruby", "ruby2.*", "ruby3.*", "libruby*"],
-        r"(?-u)ruby ([0-9]+\.[0-9]+\.[0-9]+(?:(?:p|preview|rc)[0-9]+|dev)?) \(20",
+        r"(?-u)ruby ([0-9]+\.[0-9]+\.[0-9]+(?:(?:preview|rc)[0-9]+|dev)?)(?:p[0-9]+)? \(20",
     ),
     Signature::program(
         "perl",
@@ -156,7 +157,7 @@ pub(super) static SIGNATURES: &[Signature] = &[
     Signature::program(
         "haproxy",
         &["haproxy"],
-        r"(?-u)HA-?Proxy version ([0-9]\.[0-9]{1,2}(?:\.|-dev|-rc)[0-9]{1,3})|version ([0-9]\.[0-9]{1,2}(?:\.|-dev|-rc)[0-9]{1,3})(?:-[a-z0-9]{7})?, released 20|\x00([0-9]\.[0-9]{1,2}(?:\.|-dev|-rc)[0-9]{1,3})(?:-[a-z0-9]{7}|-[0-9.+~a-z]{1,30})?\x00[0-9]{4}/[0-9]{2}/[0-9]{2}\x00",
+        r"(?-u)(?:HA-Proxy |\x00 ?)version ([0-9]\.[0-9]{1,2}(?:\.|-dev|-rc)[0-9]{1,3})[^\x00, ]{0,40}(?:,? released| 20)",
     ),
     Signature::program(
         "envoy",
@@ -197,7 +198,7 @@ pub(super) static SIGNATURES: &[Signature] = &[
     Signature::program(
         "redis",
         &["redis-server"],
-        r"(?-u)Redis version ([0-9]+\.[0-9]+\.[0-9]+)|[\x00v]([2-9]\.[0-9]{1,2}\.[0-9]{1,2})[0-9A-Za-z._-]{1,64}-[0-9]{10,19}",
+        r"(?-u)Redis version ([0-9]+\.[0-9]+\.[0-9]+)|\x00([2-9]\.[0-9]{1,2}\.[0-9]{1,2})\x00+(?:c11|atomic|sync)-builtin|[\x00v]([2-9]\.[0-9]{1,2}\.[0-9]{1,2})[0-9A-Za-z._-]{1,64}-[0-9]{10,19}",
     ),
     Signature::program(
         "valkey",
@@ -242,7 +243,8 @@ pub(super) static SIGNATURES: &[Signature] = &[
     // Tools and libraries.
     Signature::program(
         "busybox",
-        &["busybox"],
+        // Where all its names are links to one file, that file has the first of them.
+        &["busybox", "["],
         r"(?-u)BusyBox v([0-9]+\.[0-9]+\.[0-9]+)",
     ),
     Signature::program(

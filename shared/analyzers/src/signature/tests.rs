@@ -66,6 +66,22 @@ fn every_expression_can_be_made_and_has_a_group() {
 
 /// A path, what stands in the program there, and what that is.
 const SAMPLES: &[(&str, &str, &str)] = &[
+    (
+        "opt/haproxy",
+        "\0 version 2.6.12-1+deb12u4, released 2026/10/17\0",
+        "haproxy 2.6.12",
+    ),
+    (
+        "opt/redis-server",
+        "\x007.0.15\0c11-builtin\0jemalloc-5.3.0\0",
+        "redis 7.0.15",
+    ),
+    (
+        "opt/lib/libpython3.8.so.1.0",
+        "/opt/versions/3.8.18\0",
+        "python 3.8.18",
+    ),
+    ("bin/[", "BusyBox v1.36.1 (2023", "busybox 1.36.1"),
     ("usr/local/bin/python3.11", "x\x003.11.7\0", "python 3.11.7"),
     (
         "usr/local/lib/libpython3.13.so.1.0",
@@ -92,7 +108,7 @@ const SAMPLES: &[(&str, &str, &str)] = &[
     (
         "usr/local/lib/libruby.so.2.7",
         "ruby 2.7.7p221 (2022-11-24",
-        "ruby 2.7.7p221",
+        "ruby 2.7.7",
     ),
     (
         "usr/local/bin/perl",
@@ -123,12 +139,12 @@ const SAMPLES: &[(&str, &str, &str)] = &[
     ),
     (
         "usr/local/sbin/haproxy",
-        "HA-Proxy version 1.8.30",
+        "HA-Proxy version 1.8.30 2021/04/12",
         "haproxy 1.8.30",
     ),
     (
         "usr/local/sbin/haproxy",
-        "version 2.6.12-1a2b3c4, released 2023",
+        "\0 version 2.6.12-1a2b3c4, released 2023",
         "haproxy 2.6.12",
     ),
     (

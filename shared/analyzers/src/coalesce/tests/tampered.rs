@@ -311,3 +311,31 @@ fn a_guess_at_a_file_that_a_package_owns_is_left_out() {
     // The package says nothing of what is there now.
     assert_eq!(guessed("9"), ["opt/bin/a", "usr/bin/a"]);
 }
+
+#[test]
+fn one_installation_is_one_guess() {
+    let paths = [
+        "opt/a/bin/x",
+        "opt/a/lib/libx.so.1",
+        "opt/a/lib64/engines/libx.so",
+        "opt/b/bin/x",
+        "opt/bin/libx.so",
+        "x",
+    ];
+    let lines: Vec<_> = paths.iter().map(|path| format!("f {path}")).collect();
+    let lines: Vec<&str> = lines.iter().map(String::as_str).collect();
+    let guesses = paths.iter().map(|path| FoundPackage {
+        confidence: Confidence::Low,
+        ..FoundPackage::new(PackageType::Generic, "x", "1", *path)
+    });
+    let report = image(&[layer("0", &lines, with(guesses.collect()))]);
+    let found: Vec<_> = report
+        .packages
+        .iter()
+        .map(|package| &package.path)
+        .collect();
+    assert_eq!(
+        found,
+        ["opt/a/bin/x", "opt/b/bin/x", "opt/bin/libx.so", "x"]
+    );
+}

@@ -82,10 +82,11 @@ impl Analyzer for Software {
     }
 
     fn wants(&self, entry: &Entry<'_>, head: &[u8]) -> Wanted {
-        let is_program = executable::is_program(head);
+        // Most files are neither a program nor one of the few texts.
+        let is_text = !executable::is_program(head);
         let is_one = SIGNATURES
             .iter()
-            .any(|signature| signature.is_named(entry.path) && signature.is_text != is_program);
+            .any(|signature| signature.is_text == is_text && signature.is_named(entry.path));
         if is_one { Wanted::Alone } else { Wanted::No }
     }
 

@@ -1,19 +1,22 @@
-//! Reads a layer from a file and says how long it took: `read_layer FILE [TIMES]`.
+//! Reads a layer from a file, says how long it took, and what an image of it alone has:
+//! `read_layer FILE [TIMES]`.
 #![expect(
     clippy::print_stdout,
     reason = "it is a program for a person at a terminal"
 )]
 
 use std::{
+    collections::BTreeMap,
     error::Error,
     fs::File,
     io::{BufRead as _, BufReader},
     time::Instant,
 };
 
-use analyzers::{Analyzers, Config, LayerBlob, read_layer};
+use analyzers::{Analyzers, Config, LayerBlob, Subject, coalesce, read_layer};
 use archive::Limits;
 use model::Hasher;
+use model::{ImageConfig, ImageReport, LayerReport, Platform};
 
 fn main() -> Result<(), Box<dyn Error>> {
     let mut arguments = std::env::args().skip(1);
@@ -35,6 +38,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     };
     let limits = Limits::default();
     let analyzers = Analyzers::all(&Config::default(), &limits);
+    let mut layer = None;
     for _ in 0..times {
         let start = Instant::now();
         let read = read_layer(File::open(&path)?, &expected, &analyzers, &limits, None);
@@ -54,6 +58,69 @@ fn main() -> Result<(), Box<dyn Error>> {
             entries.gaps.len(),
             read.complete,
         );
+        layer = Some(read.report);
+    }
+    if let Some(layer) = layer {
+        let start = Instant::now();
+        let report = image(layer, &limits);
+        println!(
+            "{:.3} s: an image of it alone",
+            start.elapsed().as_secs_f64()
+        );
+        show(&report);
     }
     Ok(())
+}
+
+fn image(layer: LayerReport, limits: &Limits) -> ImageReport {
+    let subject = Subject {
+        image: layer.blob,
+        reference: String::new(),
+        index_digest: None,
+        manifest_digest: None,
+        image_id: layer.blob,
+        platform: Platform::default(),
+        layer_sizes: Vec::new(),
+    };
+    let config = ImageConfig {
+        diff_ids: layer.entries.diff_id.into_iter().collect(),
+        ..ImageConfig::default()
+    };
+    coalesce(&[layer], &config, subject, limits)
+}
+
+/// Packages by kind and confidence, guesses by name, changed files and gaps.
+fn show(report: &ImageReport) {
+    let mut kinds: BTreeMap<String, (usize, usize)> = BTreeMap::new();
+    for package in &report.packages {
+        let kind = format!("{} ({:?})", package.kind, package.confidence);
+        let (all, owned) = kinds.entry(kind).or_default();
+        *all += 1;
+        *owned += usize::from(package.owned_by.is_some());
+    }
+    for (kind, (all, owned)) in kinds {
+        println!("{kind}: {all}, of which packages of the system own {owned}");
+    }
+    for package in report
+        .packages
+        .iter()
+        .filter(|one| one.kind == model::PackageType::Generic)
+    {
+        println!("  {} at {}", package.purl, package.path);
+    }
+    println!(
+        "{} files are not as their packages made them",
+        report.findings.tampered.len()
+    );
+    for found in &report.findings.tampered {
+        println!("  {} of {}", found.path, found.package_id);
+    }
+    for gap in &report.gaps {
+        println!(
+            "gap {:?}: {} {}",
+            gap.code,
+            gap.path.as_deref().unwrap_or_default(),
+            gap.detail
+        );
+    }
 }

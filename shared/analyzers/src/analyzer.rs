@@ -1,12 +1,14 @@
 //! The trait of an analyzer, what it is given and what it gives back.
 
-use std::{fmt, io};
+use std::{fmt, io, sync::OnceLock};
 
 use archive::{Entry, Limits};
-use model::{AnalyzerId, Digest, FoundFinding, FoundOs, FoundPackage, Gap, GapCode, Hides, Owned};
+use model::{
+    AnalyzerId, Digest, FileSums, FoundFinding, FoundOs, FoundPackage, Gap, GapCode, Hides, Owned,
+};
 use serde::{Deserialize, Serialize};
 
-use crate::{ANALYZERS, File, Skip};
+use crate::{ANALYZERS, File, Skip, checksums, filter::Filter};
 
 /// About what a result takes beside its texts.
 const FIXED_BYTES: usize = 250;
@@ -26,6 +28,13 @@ pub trait Analyzer: Send + Sync {
     /// What is hidden when a file that it wants cannot be read.
     fn hides(&self) -> Hides {
         Hides::Packages
+    }
+
+    /// Pieces of paths, of which at least one is in the path of each file that it wants. A slash
+    /// stands before and behind the whole path, too: `/METADATA/` is a name, `.jar/` the end of
+    /// one, `/libpython` its beginning. Where there are none, it is asked for every file.
+    fn pieces(&self) -> Vec<&str> {
+        Vec::new()
     }
 
     /// Decides by path, size, mode and the first KB whether it wants a regular file, so that
@@ -50,6 +59,8 @@ pub enum Wanted {
     No,
     /// The entry is enough; the content is not collected.
     Entry,
+    /// The entry is enough, with [`File::sums`]; the content is not collected.
+    Sums,
     /// The file by itself.
     Alone,
     /// Together with the layer's other files of the same key, at the layer's end.
@@ -57,11 +68,13 @@ pub enum Wanted {
 }
 
 /// What analyzers are configured with; it is part of their ids.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Config {
     /// What none of them looks into.
     pub skip: Skip,
+    /// Whether files that packages own are compared with what their package manager recorded.
+    pub checksums: bool,
 }
 
 /// What an analyzer found in the files of one call, within a bound on its memory.
@@ -70,6 +83,7 @@ pub struct Found {
     pub(crate) os: Vec<FoundOs>,
     pub(crate) packages: Vec<FoundPackage>,
     pub(crate) owned: Vec<Owned>,
+    pub(crate) sums: Vec<FileSums>,
     pub(crate) findings: Vec<FoundFinding>,
     pub(crate) gaps: Vec<Gap>,
     /// Bytes that may still be added.
@@ -96,6 +110,8 @@ pub enum Malformed {
 pub struct Analyzers {
     list: Vec<Box<dyn Analyzer>>,
     skip: Skip,
+    /// Who is asked for which file, made when it is first needed.
+    filter: OnceLock<Filter>,
 }
 
 /// The id of an analyzer under a configuration and limits.
@@ -120,6 +136,17 @@ pub fn entries_id(limits: &Limits) -> AnalyzerId {
     analyzer_id("entries", 2, &(), limits)
 }
 
+// === impl Config ===
+
+impl Default for Config {
+    fn default() -> Self {
+        Self {
+            skip: Skip::default(),
+            checksums: true,
+        }
+    }
+}
+
 // === impl Found ===
 
 impl Found {
@@ -129,6 +156,7 @@ impl Found {
             os: Vec::new(),
             packages: Vec::new(),
             owned: Vec::new(),
+            sums: Vec::new(),
             findings: Vec::new(),
             gaps: Vec::new(),
             room: bytes_max,
@@ -186,6 +214,13 @@ impl Found {
         }
     }
 
+    /// Adds the digests of a file.
+    pub fn add_sums(&mut self, sums: FileSums) {
+        if self.fits(bytes([&sums.path, &sums.md5, &sums.sha1].into_iter())) {
+            self.sums.push(sums);
+        }
+    }
+
     /// Adds a finding.
     pub fn add_finding(&mut self, finding: FoundFinding) {
         if self.fits(finding_bytes(&finding)) {
@@ -216,6 +251,7 @@ impl Found {
             .owned
             .into_iter()
             .for_each(|owned| self.add_owned(owned));
+        other.sums.into_iter().for_each(|sums| self.add_sums(sums));
         other
             .findings
             .into_iter()
@@ -304,11 +340,20 @@ impl Malformed {
 // === impl Analyzers ===
 
 impl Analyzers {
-    /// All of [`ANALYZERS`].
+    /// All of [`ANALYZERS`], but those that are switched off.
     pub fn all(config: &Config, limits: &Limits) -> Self {
+        // Whether one of them is there changes nothing of what the others find.
+        let of_each = Config {
+            checksums: true,
+            ..config.clone()
+        };
+        let all = ANALYZERS.iter().map(|make| make(&of_each, limits));
         Self {
-            list: ANALYZERS.iter().map(|make| make(config, limits)).collect(),
+            list: all
+                .filter(|one| config.checksums || one.id().name != checksums::NAME)
+                .collect(),
             skip: config.skip.clone(),
+            filter: OnceLock::new(),
         }
     }
 
@@ -317,12 +362,14 @@ impl Analyzers {
         Self {
             list: Vec::new(),
             skip: Skip::default(),
+            filter: OnceLock::new(),
         }
     }
 
     /// Adds one that lives elsewhere.
     pub fn push(&mut self, analyzer: Box<dyn Analyzer>) {
         self.list.push(analyzer);
+        self.filter = OnceLock::new();
     }
 
     /// Their ids, in order.
@@ -337,7 +384,13 @@ impl Analyzers {
     #[must_use]
     pub fn subset(mut self, ids: &[AnalyzerId]) -> Self {
         self.list.retain(|analyzer| ids.contains(analyzer.id()));
+        self.filter = OnceLock::new();
         self
+    }
+
+    /// Who is to be asked for a file, by its path.
+    pub(crate) fn filter(&self) -> &Filter {
+        self.filter.get_or_init(|| Filter::new(&self.list))
     }
 
     pub(crate) fn as_slice(&self) -> &[Box<dyn Analyzer>] {

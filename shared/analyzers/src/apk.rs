@@ -43,6 +43,10 @@ impl Analyzer for Apk {
         &self.0
     }
 
+    fn pieces(&self) -> Vec<&str> {
+        vec!["/lib/apk/db/installed/"]
+    }
+
     fn wants(&self, entry: &Entry<'_>, _head: &[u8]) -> Wanted {
         if is_database(entry.path) {
             Wanted::Alone
@@ -115,7 +119,10 @@ impl Record<'_> {
             depends_on: self.dependencies(name),
             ..FoundPackage::new(PackageType::Apk, name, version, self.path)
         });
-        self.read_owned(name, found);
+        // Another system's files, as in a directory to change the root to, are no files of this one.
+        if PLACES.contains(&self.path) {
+            self.read_owned(name, found);
+        }
     }
 
     /// Names of packages that provide what is needed; what nobody provides is left out.

@@ -21,6 +21,7 @@ mod outline;
 mod packages;
 mod purl;
 mod relations;
+mod tampered;
 #[cfg(test)]
 mod tests;
 mod tree;
@@ -34,7 +35,7 @@ use model::{
 };
 
 pub use self::outline::PreparedLayer;
-use self::view::View;
+use self::{tampered::Suspects, view::View};
 use crate::os_release;
 
 /// What is scanned, beside the layers' content and the config.
@@ -83,9 +84,16 @@ pub fn coalesce_prepared(
     subject: Subject,
     limits: &Limits,
 ) -> ImageReport {
-    let candidates = view::candidates(layers);
+    let suspects = Suspects::new(layers, limits);
+    let mut candidates = view::candidates(layers);
+    candidates.extend(suspects.places());
     let view = View::new(layers, &candidates, limits);
-    report(&view, config, subject, limits)
+    let mut report = report(&view, config, subject, limits);
+    report.findings.tampered = suspects.tampered(&view, &report.packages);
+    report.gaps.extend(suspects.gap());
+    report.gaps.sort();
+    packages::drop_guesses(&mut report.packages, &report.findings.tampered);
+    report
 }
 
 fn report(view: &View<'_>, config: &ImageConfig, subject: Subject, limits: &Limits) -> ImageReport {
@@ -142,7 +150,7 @@ fn instructions(config: &ImageConfig, layers: usize) -> Vec<String> {
 
 /// The operating system, from the first place where a container would find one.
 fn os(view: &View<'_>) -> Option<Os> {
-    let found = os_release::PLACES.iter().find_map(|place| {
+    let found = os_release::places().find_map(|place| {
         let origin = view.seen_at(place)?;
         let entry = view
             .entry(origin)

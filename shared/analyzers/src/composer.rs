@@ -50,6 +50,10 @@ impl Analyzer for Composer {
         &self.0
     }
 
+    fn pieces(&self) -> Vec<&str> {
+        vec!["/composer/installed.json/"]
+    }
+
     fn wants(&self, entry: &Entry<'_>, _head: &[u8]) -> Wanted {
         if entry.path.ends_with("/composer/installed.json") {
             Wanted::Alone

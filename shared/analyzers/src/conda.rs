@@ -40,6 +40,10 @@ impl Analyzer for Conda {
         &self.0
     }
 
+    fn pieces(&self) -> Vec<&str> {
+        vec!["/conda-meta/"]
+    }
+
     fn wants(&self, entry: &Entry<'_>, _head: &[u8]) -> Wanted {
         let directory = entry
             .path

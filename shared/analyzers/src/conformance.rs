@@ -2,17 +2,17 @@
 //! its output.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     fmt::Write as _,
     fs::File,
     io::Read as _,
     path::{Path, PathBuf},
 };
 
-use archive::Limits;
-use model::{Digest, Section};
+use archive::{Entry, Limits};
+use model::{Digest, EntryKind, LayerEntry, Section};
 
-use crate::{Analyzers, Config, LayerBlob, read_layer};
+use crate::{Analyzers, Config, LayerBlob, Wanted, filter::Asked, read_layer};
 
 fn testdata() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("testdata")
@@ -173,9 +173,50 @@ fn ids_are_distinct_and_follow_the_limits() {
         Analyzers::all(&Config::default(), &limits).ids(),
         Analyzers::all(&Config::default(), &other).ids(),
     );
-    let names: std::collections::BTreeSet<_> = ids.iter().map(|id| &id.name).collect();
+    let names: BTreeSet<_> = ids.iter().map(|id| &id.name).collect();
     assert_eq!(names.len(), ids.len());
     for (id, other) in ids.iter().zip(&others) {
         assert!(id.version > 0 && id.name == other.name && id.config != other.config);
     }
+}
+
+/// What an analyzer wants by itself, it must be asked for.
+#[test]
+fn every_wanted_file_has_a_piece_of_its_analyzer() {
+    let limits = Limits::default();
+    let all = Analyzers::all(&Config::default(), &limits);
+    let mut asked = Asked::default();
+    let mut wanted = 0;
+    for file in files(&testdata()) {
+        let path = file.strip_prefix(testdata()).unwrap();
+        // `ANALYZER/CASE/PATH`
+        let path: PathBuf = path.iter().skip(2).collect();
+        let bytes = read(&file);
+        let entry = LayerEntry {
+            path: path.to_str().unwrap().to_owned(),
+            kind: EntryKind::File,
+            mode: 0o755,
+            uid: 0,
+            gid: 0,
+            size: bytes.len() as u64,
+            link: None,
+            capabilities: None,
+            digest: None,
+        };
+        all.filter().ask(&entry.path, &mut asked);
+        let asked: BTreeSet<usize> = asked.iter().collect();
+        for (at, analyzer) in all.as_slice().iter().enumerate() {
+            let head = &bytes[..bytes.len().min(1024)];
+            if analyzer.wants(&Entry::from(&entry), head) != Wanted::No {
+                let name = &analyzer.id().name;
+                assert!(
+                    asked.contains(&at),
+                    "{name} is not asked for {}",
+                    entry.path
+                );
+                wanted += 1;
+            }
+        }
+    }
+    assert!(wanted > 100, "{wanted}");
 }

@@ -27,6 +27,10 @@ impl Analyzer for Cran {
         &self.0
     }
 
+    fn pieces(&self) -> Vec<&str> {
+        vec!["/DESCRIPTION/"]
+    }
+
     fn wants(&self, entry: &Entry<'_>, head: &[u8]) -> Wanted {
         let is_one = is_description(entry.path) && head.starts_with(b"Package:");
         if is_one { Wanted::Alone } else { Wanted::No }

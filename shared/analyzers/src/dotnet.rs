@@ -52,6 +52,10 @@ impl Analyzer for Dotnet {
         &self.0
     }
 
+    fn pieces(&self) -> Vec<&str> {
+        vec![".deps.json/"]
+    }
+
     fn wants(&self, entry: &Entry<'_>, _head: &[u8]) -> Wanted {
         if entry.path.ends_with(".deps.json") {
             Wanted::Alone

@@ -60,6 +60,10 @@ impl Analyzer for Dpkg {
         &self.0
     }
 
+    fn pieces(&self) -> Vec<&str> {
+        vec!["/lib/dpkg/"]
+    }
+
     fn wants(&self, entry: &Entry<'_>, _head: &[u8]) -> Wanted {
         match kind(entry.path) {
             Some(Kind::Status) => Wanted::Alone,
@@ -83,10 +87,14 @@ impl Analyzer for Dpkg {
                         );
                     }
                 }
-                _ => read_status(file.path(), &text, found),
+                _ => read_status(PackageType::Deb, file.path(), &text, found),
             }
         }
-        let Some(owner) = owner else { return Ok(()) };
+        // Another system's files, as in a directory to change the root to, are no files of this one.
+        let is_ours = files.iter().all(|file| file.path().starts_with(HOME));
+        let Some(owner) = owner.filter(|_| is_ours) else {
+            return Ok(());
+        };
         let (package, arch) = owner
             .split_once(':')
             .map_or((owner, None), |(p, a)| (p, Some(a)));
@@ -133,7 +141,8 @@ fn kind(path: &str) -> Option<Kind<'_>> {
     }
 }
 
-fn read_status(path: &str, text: &str, found: &mut Found) {
+/// Reads paragraphs of installed packages of a kind.
+pub(crate) fn read_status(kind: PackageType, path: &str, text: &str, found: &mut Found) {
     for (at, stanza) in paragraphs(text).enumerate() {
         if !is_installed(&stanza) {
             continue;
@@ -153,7 +162,10 @@ fn read_status(path: &str, text: &str, found: &mut Found) {
             );
             continue;
         };
-        let package = package(path, name, version, &stanza);
+        let package = FoundPackage {
+            kind,
+            ..package(path, name, version, &stanza)
+        };
         if package.depends_on.len() >= DEPENDS_MAX {
             let detail = format!("paragraph {number} has {DEPENDS_MAX} dependencies or more");
             found.malformed(path, detail);

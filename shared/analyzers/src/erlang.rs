@@ -24,6 +24,10 @@ impl Analyzer for Erlang {
         &self.0
     }
 
+    fn pieces(&self) -> Vec<&str> {
+        vec!["/ebin/"]
+    }
+
     fn wants(&self, entry: &Entry<'_>, _head: &[u8]) -> Wanted {
         let directory = entry
             .path

@@ -13,9 +13,9 @@ const BYTES_MIN: u64 = 16 << 10;
 /// A program whose head was understood.
 pub(crate) struct Executable<'a>(object::File<'a, &'a ReadCache<Reader>>);
 
-/// Wants what begins as ELF, PE or Mach-O.
-pub(crate) fn wants(entry: &Entry<'_>, head: &[u8]) -> Wanted {
-    let is_one = head.starts_with(b"\x7fELF")
+/// Whether a file begins as ELF, PE or Mach-O.
+pub(crate) fn is_program(head: &[u8]) -> bool {
+    head.starts_with(b"\x7fELF")
         || head.starts_with(b"MZ")
         || [
             b"\xfe\xed\xfa\xce",
@@ -24,8 +24,12 @@ pub(crate) fn wants(entry: &Entry<'_>, head: &[u8]) -> Wanted {
             b"\xcf\xfa\xed\xfe",
         ]
         .iter()
-        .any(|magic| head.starts_with(*magic));
-    if is_one && entry.size >= BYTES_MIN {
+        .any(|magic| head.starts_with(*magic))
+}
+
+/// Wants what begins so.
+pub(crate) fn wants(entry: &Entry<'_>, head: &[u8]) -> Wanted {
+    if is_program(head) && entry.size >= BYTES_MIN {
         Wanted::Alone
     } else {
         Wanted::No

@@ -25,6 +25,10 @@ impl Analyzer for Gem {
         &self.0
     }
 
+    fn pieces(&self) -> Vec<&str> {
+        vec!["/specifications/"]
+    }
+
     fn wants(&self, entry: &Entry<'_>, _head: &[u8]) -> Wanted {
         if is_specification(entry.path) {
             Wanted::Alone

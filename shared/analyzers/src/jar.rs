@@ -103,6 +103,11 @@ impl Analyzer for Jar {
         &self.id
     }
 
+    fn pieces(&self) -> Vec<&str> {
+        // As the ends of names; what only begins so is asked for in vain.
+        ENDS.to_vec()
+    }
+
     fn wants(&self, entry: &Entry<'_>, head: &[u8]) -> Wanted {
         // Some begin as a shell script.
         let is_one = is_archive(entry.path) && (head.starts_with(b"PK") || head.starts_with(b"#!"));

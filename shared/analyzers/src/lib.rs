@@ -24,12 +24,13 @@
 //!
 //! | analyzer | reads | finds |
 //! |---|---|---|
-//! | `os-release` | `etc/os-release`, `usr/lib/os-release`; else `etc/alpine-release`, `etc/debian_version` | the operating system |
+//! | `os-release` | `etc/os-release`, `usr/lib/os-release`; else `etc/redhat-release` and twenty others | the operating system |
 //! | `dpkg` | `var/lib/dpkg/status`, `status.d/*`; `info/*.list`, `*.md5sums` | Debian packages, their files |
 //! | `apk` | `lib/apk/db/installed`, `usr/lib/apk/db/installed` | Alpine packages, their files |
 //! | `rpm` | `Packages`, `Packages.db`, `rpmdb.sqlite` in `var/lib/rpm`, `usr/lib/sysimage/rpm`, `usr/share/rpm`; `var/lib/rpmmanifest/container-manifest-2` | RPM packages, their files |
-//! | `python` | `*.dist-info/METADATA`, `*.egg-info/PKG-INFO`, `*.egg-info`; never in `_vendor` | Python packages |
-//! | `npm` | `…/node_modules/NAME/package.json`, `…/node_modules/@SCOPE/NAME/package.json` | npm packages |
+//! | `opkg` | `status`, `info/*.list` in `usr/lib/opkg`, `var/lib/opkg` | packages of embedded distributions, their files |
+//! | `python` | `*.dist-info/METADATA`, `*.egg-info/PKG-INFO`, `*.egg-info`, `*.egg` and in it `EGG-INFO/PKG-INFO`; never in `_vendor` or a cache of conda | Python packages |
+//! | `npm` | `…/node_modules/NAME/package.json`, `…/node_modules/@SCOPE/NAME/package.json`, the same in `usr/share/nodejs`, `usr/lib/nodejs`, `usr/lib/TRIPLET/nodejs` | npm packages |
 //! | `gem` | `specifications/*.gemspec`, `specifications/default/*.gemspec` | Ruby gems |
 //! | `composer` | `composer/installed.json` | PHP packages |
 //! | `dotnet` | `*.deps.json` | .NET packages |
@@ -39,13 +40,21 @@
 //! | `jar` | `*.jar`, `*.war`, `*.ear` and the like, and those inside of them | Java artifacts |
 //! | `golang` | programs that Go built: ELF, PE, Mach-O | their modules, and the standard library |
 //! | `cargo` | programs that `cargo auditable` built | their crates |
+//! | `php` | `.registry/*.reg`; names of extensions in `php/INTERFACE`, `php/extensions/*-INTERFACE` | what PECL and PEAR installed; extensions that come with PHP |
+//! | `wordpress` | `wp-includes/version.php`, `wp-content/plugins/*/*.php`, `wp-content/themes/*/style.css` | `WordPress`, its plugins and themes |
+//! | `jdk` | `release` of a Java installation | run times and development kits of Java |
+//! | `software` | programs and libraries of known names | what no package manager installed, by what its content says |
 //! | `setuid` | the mode of each file | setuid and setgid files |
+//! | `checksums` | what runs or is loaded, where packages put it | its digests as package managers record them |
 //!
 //! What it does not do: it knows no advisory and no policy, resolves no name over the network, and
 //! is never asynchronous. Files that an image only *could* install (lock files) are not read, nor is
 //! a package that `node_modules` reaches only by a link to a directory elsewhere, as npm's workspaces
 //! do with the code of the image itself. A record that is a link and was not read is a gap. What
 //! [`Skip`] names is listed and not looked into.
+//!
+//! Whom a file is shown to is decided by its path, for all analyzers at once: each says which pieces
+//! of paths it is after, and they are one automaton. One more analyzer costs a few of its states.
 //!
 //! To add an analyzer: a file with a unit-like struct and [`Analyzer`], one line in [`ANALYZERS`],
 //! a row above, `testdata/NAME/` with a good and a broken case, and a line in `testdata/versions`.
@@ -65,6 +74,7 @@
 mod analyzer;
 mod apk;
 mod cargo;
+mod checksums;
 mod coalesce;
 mod composer;
 mod conda;
@@ -76,20 +86,27 @@ mod dpkg;
 mod erlang;
 mod executable;
 mod file;
+mod filter;
 mod gem;
 mod golang;
 mod jar;
+mod jdk;
 mod links;
+mod md5;
 mod npm;
+mod opkg;
 mod os_release;
+mod php;
 mod python;
 mod read;
 #[cfg(test)]
 mod real_images;
 mod rpm;
 mod setuid;
+mod signature;
 mod skip;
 mod stanza;
+mod wordpress;
 mod zip;
 
 use archive::Limits;
@@ -113,6 +130,7 @@ pub static ANALYZERS: &[MakeAnalyzer] = &[
     dpkg::Dpkg::boxed,
     apk::Apk::boxed,
     rpm::Rpm::boxed,
+    opkg::Opkg::boxed,
     python::Python::boxed,
     npm::Npm::boxed,
     gem::Gem::boxed,
@@ -124,5 +142,10 @@ pub static ANALYZERS: &[MakeAnalyzer] = &[
     jar::Jar::boxed,
     golang::Golang::boxed,
     cargo::Cargo::boxed,
+    php::Php::boxed,
+    wordpress::Wordpress::boxed,
+    jdk::Jdk::boxed,
+    signature::Software::boxed,
     setuid::Setuid::boxed,
+    checksums::Checksums::boxed,
 ];

@@ -16,13 +16,17 @@ pub(crate) struct Npm(AnalyzerId);
 
 impl Npm {
     pub(crate) fn boxed(config: &Config, limits: &Limits) -> Box<dyn Analyzer> {
-        Box::new(Self(analyzer_id("npm", 2, config, limits)))
+        Box::new(Self(analyzer_id("npm", 3, config, limits)))
     }
 }
 
 impl Analyzer for Npm {
     fn id(&self) -> &AnalyzerId {
         &self.0
+    }
+
+    fn pieces(&self) -> Vec<&str> {
+        vec!["/package.json/"]
     }
 
     fn wants(&self, entry: &Entry<'_>, _head: &[u8]) -> Wanted {
@@ -66,20 +70,49 @@ impl Analyzer for Npm {
 /// Names of paths that [`is_installed`] takes.
 pub(crate) const NAMES: &[&str] = &["package.json"];
 
+/// Where Debian's Node.js looks for packages, beside `node_modules`; those for one architecture are
+/// in `usr/lib/TRIPLET/nodejs`.
+const ROOTS: &[&str] = &["usr/share/nodejs", "usr/lib/nodejs"];
+
 /// Whether it is the `package.json` of a package itself: `node_modules/NAME/package.json` or
 /// `node_modules/@SCOPE/NAME/package.json`, and not one in a folder of a package.
 pub(crate) fn is_installed(path: &str) -> bool {
     let Some(directory) = path.strip_suffix("/package.json") else {
         return false;
     };
-    let mut above = directory.rsplit('/');
-    let (Some(name), Some(parent)) = (above.next(), above.next()) else {
+    let Some((root, name)) = directory.rsplit_once('/') else {
         return false;
     };
     if name.starts_with(['.', '@']) {
         return false;
     }
-    parent == "node_modules" || (parent.starts_with('@') && above.next() == Some("node_modules"))
+    let root = match root.rsplit_once('/') {
+        Some((above, scope)) if scope.starts_with('@') => above,
+        _ => root,
+    };
+    root == "node_modules" || root.ends_with("/node_modules") || is_debians(root)
+}
+
+/// What `require` calls the package in a directory.
+pub(crate) fn required_as(directory: &str) -> &str {
+    let after = |root: &str| directory.strip_prefix(root)?.strip_prefix('/');
+    let debians = ROOTS.iter().find_map(|root| after(root));
+    let name = directory.rsplit("node_modules/").next();
+    name.filter(|name| *name != directory)
+        .or(debians)
+        .unwrap_or(directory)
+}
+
+/// Where Debian's Node.js looks for a package that is in no `node_modules`.
+pub(crate) fn debians(name: &str) -> impl Iterator<Item = String> {
+    ROOTS.iter().map(move |root| format!("{root}/{name}"))
+}
+
+fn is_debians(root: &str) -> bool {
+    let triplet = root
+        .strip_prefix("usr/lib/")
+        .and_then(|rest| rest.strip_suffix("/nodejs"));
+    ROOTS.contains(&root) || triplet.is_some_and(|triplet| !triplet.contains('/'))
 }
 
 /// `license` as text or object, or the `licenses` of old times.
@@ -104,4 +137,39 @@ fn dependencies(manifest: &Map<String, Value>) -> Vec<String> {
     names.sort();
     names.dedup();
     names
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn packages_stand_where_node_looks_for_them() {
+        let check = |directory: &str, expected: bool| {
+            let path = format!("{directory}/package.json");
+            assert_eq!(is_installed(&path), expected, "{path}");
+        };
+        check("node_modules/a", true);
+        check("app/node_modules/@s/a", true);
+        check("app/node_modules/@s", false);
+        check("app/node_modules/a/lib", false);
+        check("app/node_modules/.bin", false);
+        check("node_modules/@s/a/node_modules/b", true);
+        check("usr/share/nodejs/semver", true);
+        check("usr/share/nodejs/@types/node", true);
+        check("usr/share/nodejs/semver/bin", false);
+        check("usr/lib/x86_64-linux-gnu/nodejs/iconv", true);
+        check("usr/lib/a/b/nodejs/iconv", false);
+        check("srv/usr/share/nodejs/semver", false);
+        check("a", false);
+    }
+
+    #[test]
+    fn packages_are_required_by_their_folder() {
+        let check = |directory: &str, expected: &str| assert_eq!(required_as(directory), expected);
+        check("app/node_modules/a/node_modules/@s/b", "@s/b");
+        check("usr/share/nodejs/@types/node", "@types/node");
+        check("usr/share/nodejs/a/node_modules/b", "b");
+        check("elsewhere/a", "elsewhere/a");
+    }
 }

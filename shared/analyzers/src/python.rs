@@ -6,10 +6,15 @@ use model::{AnalyzerId, FoundPackage, PackageType};
 use crate::{
     Analyzer, Config, File, Found, Malformed, Wanted, analyzer_id,
     stanza::{Stanza, paragraphs},
+    zip,
 };
 
 /// Metadata hold the project's whole README.
 const BYTES_MAX: u64 = 16 << 20;
+
+/// Where the metadata of an egg are, in a directory and in an archive (setuptools, "The Internal
+/// Structure of Python Eggs").
+const IN_EGG: &str = "EGG-INFO/PKG-INFO";
 
 /// Reads the metadata of installed distributions.
 pub(crate) struct Python(AnalyzerId);
@@ -18,7 +23,7 @@ pub(crate) struct Python(AnalyzerId);
 
 impl Python {
     pub(crate) fn boxed(config: &Config, limits: &Limits) -> Box<dyn Analyzer> {
-        Box::new(Self(analyzer_id("python", 2, config, limits)))
+        Box::new(Self(analyzer_id("python", 3, config, limits)))
     }
 }
 
@@ -27,8 +32,13 @@ impl Analyzer for Python {
         &self.0
     }
 
-    fn wants(&self, entry: &Entry<'_>, _head: &[u8]) -> Wanted {
-        if is_metadata(entry.path) {
+    fn pieces(&self) -> Vec<&str> {
+        vec!["/METADATA/", "/PKG-INFO/", ".egg-info/", ".egg/"]
+    }
+
+    fn wants(&self, entry: &Entry<'_>, head: &[u8]) -> Wanted {
+        let is_packed = is_egg(entry.path) && head.starts_with(b"PK");
+        if is_metadata(entry.path) || is_packed && is_installed(entry.path) {
             Wanted::Alone
         } else {
             Wanted::No
@@ -41,27 +51,54 @@ impl Analyzer for Python {
 
     fn analyze(&self, files: &[File], found: &mut Found) -> Result<(), Malformed> {
         for file in files {
-            let text = file.text(BYTES_MAX)?;
-            // Headers first; behind the first blank line follows the description.
-            let Some(headers) = paragraphs(&text).next() else {
-                return Err(Malformed::Format("the metadata are empty".to_owned()));
-            };
-            let (Some(name), Some(version)) = (headers.get("Name"), headers.get("Version")) else {
-                return Err(Malformed::Format(
-                    "there is no name or no version".to_owned(),
-                ));
-            };
-            found.add_package(FoundPackage {
-                licenses: licenses(&headers),
-                depends_on: headers
-                    .all("Requires-Dist")
-                    .filter_map(requirement)
-                    .collect(),
-                ..FoundPackage::new(PackageType::Pypi, name, version, file.path())
-            });
+            if is_egg(file.path()) {
+                read_egg(file, found)?;
+                continue;
+            }
+            let package = package(file.path(), &file.text(BYTES_MAX)?)?;
+            found.add_package(package);
         }
         Ok(())
     }
+}
+
+fn is_egg(path: &str) -> bool {
+    path.rsplit_once('.').is_some_and(|(_, end)| end == "egg")
+}
+
+/// An egg that is an archive holds one distribution.
+fn read_egg(file: &File, found: &mut Found) -> Result<(), Malformed> {
+    let mut source = file.reader();
+    let members = zip::members(&mut source, &|name| name == IN_EGG)?;
+    for member in members {
+        let text = member.read(&mut source, BYTES_MAX)?;
+        let package = package(file.path(), &String::from_utf8_lossy(&text))?;
+        found.add_package(FoundPackage {
+            within: Some(IN_EGG.to_owned()),
+            ..package
+        });
+    }
+    Ok(())
+}
+
+fn package(path: &str, text: &str) -> Result<FoundPackage, Malformed> {
+    // Headers first; behind the first blank line follows the description.
+    let Some(headers) = paragraphs(text).next() else {
+        return Err(Malformed::Format("the metadata are empty".to_owned()));
+    };
+    let (Some(name), Some(version)) = (headers.get("Name"), headers.get("Version")) else {
+        return Err(Malformed::Format(
+            "there is no name or no version".to_owned(),
+        ));
+    };
+    Ok(FoundPackage {
+        licenses: licenses(&headers),
+        depends_on: headers
+            .all("Requires-Dist")
+            .filter_map(requirement)
+            .collect(),
+        ..FoundPackage::new(PackageType::Pypi, name, version, path)
+    })
 }
 
 /// Names of paths that [`is_metadata`] takes.
@@ -78,8 +115,25 @@ pub(crate) fn is_metadata(path: &str) -> bool {
         "PKG-INFO" => directory.ends_with(".egg-info") || directory.ends_with(".egg/EGG-INFO"),
         name => name.ends_with(NAME_END),
     };
-    // What a package carries inside itself is not installed: no `pip` lists or upgrades it.
-    is_it && path.split('/').all(|segment| segment != "_vendor")
+    is_it && is_installed(path)
+}
+
+/// What a package carries inside itself is not installed, no `pip` lists or upgrades it; nor is what
+/// conda has unpacked into its cache, `pkgs/NAME-VERSION-BUILD/`, to link it from there.
+fn is_installed(path: &str) -> bool {
+    let mut segments = path.split('/');
+    if segments.any(|segment| segment == "_vendor") {
+        return false;
+    }
+    let cached = path
+        .match_indices("pkgs/")
+        .filter(|(at, _)| *at == 0 || path.get(..*at).is_some_and(|before| before.ends_with('/')))
+        .filter_map(|(at, cache)| path.get(at.saturating_add(cache.len())..));
+    let mut in_package = cached.filter_map(|rest| Some(rest.split_once('/')?.1));
+    !in_package.any(|rest| {
+        rest.starts_with("site-packages/")
+            || rest.starts_with("lib/python") && rest.contains("/site-packages/")
+    })
 }
 
 fn licenses(headers: &Stanza<'_>) -> Vec<String> {
@@ -113,4 +167,32 @@ fn requirement(line: &str) -> Option<String> {
         .take_while(|c| is_name(*c))
         .collect();
     (!name.is_empty()).then_some(name)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn distributions_are_installed_where_python_finds_them() {
+        let check = |path: &str, expected: bool| assert_eq!(is_metadata(path), expected, "{path}");
+        let installed = "lib/python3.11/site-packages/idna-3.4.dist-info/METADATA";
+        check(installed, true);
+        check(&format!("opt/conda/{installed}"), true);
+        check(
+            &format!("opt/conda/pkgs/idna-3.4-py311_0/{installed}"),
+            false,
+        );
+        check(
+            "pkgs/idna-3.4-pyh_0/site-packages/idna-3.4.dist-info/METADATA",
+            false,
+        );
+        check(
+            "srv/mypkgs/idna/site-packages/idna-3.4.dist-info/METADATA",
+            true,
+        );
+        check("srv/pkgs/idna-3.4.dist-info/METADATA", true);
+        check("a/b-1.egg/EGG-INFO/PKG-INFO", true);
+        check("a/_vendor/b-1.dist-info/METADATA", false);
+    }
 }

@@ -27,12 +27,12 @@ use std::{
 use archive::{ArchiveError, Limits, Walk, Walked};
 use model::{Digest, Entries, Gap, GapCode, Hides, LayerEntry, LayerReport, Section};
 
-pub(crate) use self::results::rank;
 use self::{
     content::Collector,
     pipe::{Fed, PlainBytes, feed},
     results::{Results, cap},
 };
+pub(crate) use self::{results::rank, runnable::is_runnable};
 use crate::Analyzers;
 
 /// A layer as a manifest names it.

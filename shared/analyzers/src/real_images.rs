@@ -9,7 +9,7 @@ use std::{
 };
 
 use archive::Limits;
-use model::{Digest, ImageConfig, ImageReport};
+use model::{Digest, Hides, ImageConfig, ImageReport};
 use serde_json::Value;
 
 use crate::{Analyzers, Config, LayerBlob, Subject, coalesce, read_layer};
@@ -26,6 +26,10 @@ const IMAGES: &[&str] = &[
     "scratch-go",
     "scratch-rust",
 ];
+
+/// These have the names of their packages' files, and nothing in them: of one so many are changed
+/// that not all are listed.
+const EMPTIED: &[&str] = &["rpm-mariner2-sqlite", "rpm-sle15-ndb"];
 
 fn json(path: &Path) -> Value {
     let mut bytes = Vec::new();
@@ -133,7 +137,11 @@ fn real_images_have_exactly_the_packages_that_their_tools_list() {
             missing.is_empty() && extra.is_empty(),
             "{name}: {missing:?} {extra:?}"
         );
-        assert!(report.gaps.is_empty(), "{name}: {:?}", report.gaps);
+        let is_emptied = EMPTIED.contains(name);
+        let tampered = &report.findings.tampered;
+        assert_eq!(tampered.is_empty(), !is_emptied, "{name}: {tampered:?}");
+        let hiding = report.gaps.iter().filter(|gap| gap.hides != Hides::Nothing);
+        assert_eq!(hiding.count(), 0, "{name}: {:?}", report.gaps);
         let os = report
             .target
             .os

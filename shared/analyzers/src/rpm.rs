@@ -39,6 +39,13 @@ const NAMES: &[&str] = &["Packages", "Packages.db", "rpmdb.sqlite"];
 const LOG: &str = "rpmdb.sqlite-wal";
 const LIST: &str = "var/lib/rpmmanifest/container-manifest-2";
 
+/// Files that their package lets be changed: configuration, and what it does not bring itself (rpm,
+/// `include/rpm/rpmfiles.h`).
+const CHANGEABLE: u32 = 1 | 1 << 6;
+
+/// What of a file rpm verifies: its digest.
+const VERIFY_DIGEST: u32 = 1;
+
 const DIRECTORY: u32 = 0o040_000;
 const FILE_KIND: u32 = 0o170_000;
 
@@ -91,13 +98,22 @@ fn is_in_home(path: &str, names: &[&str]) -> bool {
 
 impl Rpm {
     pub(crate) fn boxed(config: &Config, limits: &Limits) -> Box<dyn Analyzer> {
-        Box::new(Self(analyzer_id("rpm", 1, config, limits)))
+        Box::new(Self(analyzer_id("rpm", 2, config, limits)))
     }
 }
 
 impl Analyzer for Rpm {
     fn id(&self) -> &AnalyzerId {
         &self.0
+    }
+
+    fn pieces(&self) -> Vec<&str> {
+        vec![
+            "/lib/rpm/",
+            "/sysimage/rpm/",
+            "/share/rpm/",
+            "/rpmmanifest/",
+        ]
     }
 
     fn wants(&self, entry: &Entry<'_>, _head: &[u8]) -> Wanted {
@@ -233,9 +249,12 @@ impl Packages {
             package.depends_on = providers.into_iter().cloned().collect();
             found.add_package(package);
         }
-        self.owned
-            .into_iter()
-            .for_each(|owned| found.add_owned(owned));
+        // Another system's files, as in a directory to change the root to, are no files of this one.
+        if places().any(|place| place == path) {
+            self.owned
+                .into_iter()
+                .for_each(|owned| found.add_owned(owned));
+        }
         if let Some(first) = self.first_wrong {
             let detail = match self.wrong {
                 1 => first,
@@ -299,6 +318,15 @@ fn source_package(file: &str) -> Option<(&str, &str)> {
 fn owned(package: &FoundPackage, header: &Header<'_>) -> Result<Vec<Owned>, Malformed> {
     let digests = header.texts(Tag::FileDigests)?;
     let modes = header.numbers(Tag::FileModes)?;
+    let flags = header.numbers(Tag::FileFlags)?;
+    let verified = header.numbers(Tag::FileVerifyFlags)?;
+    let may_change = |number: usize| {
+        let is_free = flags
+            .get(number)
+            .is_some_and(|flags| flags & CHANGEABLE != 0);
+        let verified = verified.get(number);
+        is_free || verified.is_some_and(|verified| verified & VERIFY_DIGEST == 0)
+    };
     let algorithm = match header.number(Tag::FileDigestAlgo)? {
         None | Some(1) => Some("md5"),
         Some(2) => Some("sha1"),
@@ -316,6 +344,7 @@ fn owned(package: &FoundPackage, header: &Header<'_>) -> Result<Vec<Owned>, Malf
             continue;
         }
         let digest = digests.get(number).filter(|digest| !digest.is_empty());
+        let digest = digest.filter(|_| !may_change(number));
         let digest = digest
             .zip(algorithm)
             .map(|(digest, name)| format!("{name}:{digest}"));

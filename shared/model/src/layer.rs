@@ -118,6 +118,9 @@ pub struct Section {
     /// Which package owns which file.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub owned: Vec<Owned>,
+    /// Digests by which package managers know their files.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub sums: Vec<FileSums>,
     /// Findings.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub findings: Vec<FoundFinding>,
@@ -204,6 +207,17 @@ pub struct Owned {
     /// The digest that was recorded at installation, as `algorithm:value`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub digest: Option<String>,
+}
+
+/// The digests of a file's content that package managers record, beside the sha256 of its entry.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct FileSums {
+    /// The file.
+    pub path: String,
+    /// As dpkg records it: `md5:value`.
+    pub md5: String,
+    /// As apk records it: `sha1:value`.
+    pub sha1: String,
 }
 
 /// A finding in one file of one layer; whether a later layer deleted the file is for `coalesce`.

@@ -44,8 +44,8 @@ pub use self::{
         PlatformError, RuntimeConfig, Target, TargetLayer,
     },
     layer::{
-        AnalyzerId, Entries, EntryKind, FoundFinding, FoundMalware, FoundOs, FoundPackage,
-        FoundSecret, LayerEntry, LayerReport, Owned, Section, SectionKey,
+        AnalyzerId, Entries, EntryKind, FileSums, FoundFinding, FoundMalware, FoundOs,
+        FoundPackage, FoundSecret, LayerEntry, LayerReport, Owned, Section, SectionKey,
     },
     package::{Confidence, Package, PackageId, PackageType, Purl},
     record::{

@@ -43,6 +43,8 @@ pub enum PackageType {
     Otp,
     /// Conda environments.
     Conda,
+    /// Embedded distributions that use opkg.
+    Opkg,
     /// Anything else, and kinds that a newer writer knows.
     #[serde(other)]
     Generic,
@@ -170,13 +172,14 @@ impl PackageType {
             Self::Hex => "hex",
             Self::Otp => "otp",
             Self::Conda => "conda",
+            Self::Opkg => "opkg",
             Self::Generic => "generic",
         }
     }
 
     /// Whether an operating system's package manager installs it.
     pub const fn is_os(self) -> bool {
-        matches!(self, Self::Deb | Self::Apk | Self::Rpm)
+        matches!(self, Self::Deb | Self::Apk | Self::Rpm | Self::Opkg)
     }
 }
 

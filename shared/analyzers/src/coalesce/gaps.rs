@@ -7,7 +7,7 @@ use archive::Limits;
 use model::{EntryKind, Gap, GapCode, Hides, ImageConfig};
 
 use super::{Subject, tree::Node, view::View};
-use crate::{apk, dpkg, read::rank, rpm};
+use crate::{apk, dpkg, opkg, read::rank, rpm};
 
 /// Whether a file written at a path is read as records.
 type Reads = fn(&str) -> bool;
@@ -27,6 +27,8 @@ const RECORDS: &[(&str, Reads)] = &[
     ("usr/share/rpm/Packages", rpm::is_database),
     ("usr/share/rpm/Packages.db", rpm::is_database),
     ("var/lib/rpmmanifest/container-manifest-2", rpm::is_database),
+    ("usr/lib/opkg/status", opkg::is_database),
+    ("var/lib/opkg/status", opkg::is_database),
 ];
 
 /// A directory in which every file is such a record.

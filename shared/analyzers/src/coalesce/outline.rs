@@ -24,7 +24,7 @@ use std::{
 
 use model::{EntryKind, LayerEntry, LayerReport, Owned};
 
-use super::budget::Budget;
+use super::{budget::Budget, tampered::Checks};
 
 /// Names on the ways to the entries of one layer, and in the targets of its links.
 const NAMES_MAX: usize = 2_000_000;
@@ -63,6 +63,8 @@ pub(super) struct Outline {
     owned: Vec<(Name, u32, u32)>,
     /// The first file of each package that owns some: section, number in the section.
     owners: Vec<(u32, u32)>,
+    /// What is compared with what packages recorded.
+    pub(super) checks: Checks,
 }
 
 /// What a layer takes of an image's limits.
@@ -157,7 +159,8 @@ impl PreparedLayer {
         let others = parents.len().saturating_add(targets.len());
         let others = others.saturating_add(links.len().saturating_mul(2));
         let others = others.saturating_add(owned.len()).saturating_mul(32);
-        entries.saturating_add(steps).saturating_add(others)
+        let all = entries.saturating_add(steps).saturating_add(others);
+        all.saturating_add(self.outline.checks.bytes())
     }
 }
 
@@ -202,6 +205,7 @@ impl Outline {
         made.dedup();
         outline.size.names = made.len().max(entries.len()) as u64;
         outline.add_owned(report);
+        outline.checks = Checks::new(report);
         outline.by_name.sort_unstable();
         outline.steps.sort_unstable();
         outline.targets.sort_unstable();
@@ -583,7 +587,11 @@ fn split(path: &str) -> (&str, &str) {
 }
 
 /// Those of a sorted list that have a key.
-fn range<T>(sorted: &[T], key: impl Fn(&T) -> Name, wanted: Name) -> impl Iterator<Item = &T> {
+pub(super) fn range<T>(
+    sorted: &[T],
+    key: impl Fn(&T) -> Name,
+    wanted: Name,
+) -> impl Iterator<Item = &T> {
     let start = sorted.partition_point(|item| key(item) < wanted);
     sorted
         .iter()

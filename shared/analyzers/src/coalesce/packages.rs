@@ -2,7 +2,7 @@
 
 use std::collections::{HashMap, HashSet};
 
-use model::{Digest, FoundPackage, Os, Package, PackageId, PackageType};
+use model::{Confidence, Digest, FoundPackage, Os, Package, PackageId, PackageType, Tampered};
 
 use super::{
     purl::{distro, purl},
@@ -60,6 +60,39 @@ pub(super) fn collect(view: &View<'_>, os: Option<&Os>) -> Vec<Package> {
 /// The order of packages, and what makes two of them one.
 fn key<'a>(installed: &'a Installed<'_>) -> (Identity<'a>, &'a PackageId) {
     (identity(installed.found), &installed.package.id)
+}
+
+/// Leaves out what is only guessed of files that packages own: their package says it better. What
+/// is guessed of a file that is not as its package made it stays. Of the files of one installation,
+/// a program and its library, the first is enough.
+pub(super) fn drop_guesses(packages: &mut Vec<Package>, tampered: &[Tampered]) {
+    let changed: HashSet<&str> = tampered.iter().map(|one| one.path.as_str()).collect();
+    let is_guess = |package: &Package| {
+        package.kind == PackageType::Generic && package.confidence == Confidence::Low
+    };
+    packages.retain(|package| {
+        let is_owned = package.owned_by.is_some() && !changed.contains(package.path.as_str());
+        !is_guess(package) || !is_owned
+    });
+    let mut known = HashSet::new();
+    packages.retain(|package| {
+        let place = installation(&package.path).to_owned();
+        let one = (package.name.clone(), package.version.clone(), place);
+        !is_guess(package) || known.insert(one)
+    });
+}
+
+/// The directory above the one for programs or libraries.
+fn installation(path: &str) -> &str {
+    let mut directory = path;
+    while let Some((above, name)) = directory.rsplit_once('/') {
+        let is_file = directory.len() == path.len();
+        if !is_file && (matches!(name, "bin" | "sbin") || name.starts_with("lib")) {
+            return above;
+        }
+        directory = above;
+    }
+    path
 }
 
 fn identity(found: &FoundPackage) -> Identity<'_> {

@@ -11,6 +11,7 @@ use super::{
     tree::Origin,
     view::View,
 };
+use crate::npm;
 
 /// Fills `depends_on` and `owned_by`, as far as the other package is there.
 pub(super) fn resolve(view: &View<'_>, installed: &mut [Installed<'_>]) {
@@ -62,8 +63,7 @@ impl<'a> Names<'a> {
         for Installed { package, .. } in installed {
             let directory = directory(&package.path);
             if package.kind == PackageType::Npm {
-                let folder = directory.rsplit("node_modules/").next();
-                names.folders.insert(folder.unwrap_or_default().to_owned());
+                names.folders.insert(npm::required_as(directory).to_owned());
                 names
                     .by_directory
                     .insert(directory.to_owned(), package.id.clone());
@@ -122,7 +122,8 @@ impl<'a> Names<'a> {
                 return Some(id.clone());
             }
             if directory.is_empty() {
-                return None;
+                let mut others = npm::debians(name);
+                return others.find_map(|place| self.by_directory.get(&place).cloned());
             }
             directory = directory.rsplit_once('/').map_or("", |(above, _)| above);
         }

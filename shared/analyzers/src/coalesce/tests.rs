@@ -1,5 +1,6 @@
 mod choosing;
 mod hostile;
+mod tampered;
 mod unpacking;
 
 use std::sync::Arc;
@@ -49,6 +50,7 @@ fn section() -> Section {
         os: Vec::new(),
         packages: Vec::new(),
         owned: Vec::new(),
+        sums: Vec::new(),
         findings: Vec::new(),
         gaps: Vec::new(),
     }

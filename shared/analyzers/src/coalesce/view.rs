@@ -14,7 +14,7 @@ use super::{
     outline::{PreparedLayer, Want, choose, hash, last},
     tree::{Node, Origin, Tree},
 };
-use crate::{apk, dpkg, links, npm, os_release, python, rpm};
+use crate::{apk, dpkg, links, npm, opkg, os_release, python, rpm};
 
 /// The layers, laid over each other.
 pub(super) struct View<'a> {
@@ -71,7 +71,7 @@ pub(super) fn candidates(layers: &[&PreparedLayer]) -> BTreeSet<String> {
     let sections = layers.flat_map(|layer| &layer.sections);
     let packages = sections.flat_map(|section| &section.packages);
     let mut places: BTreeSet<String> = packages.flat_map(places).collect();
-    places.extend(os_release::PLACES.iter().map(|place| (*place).to_owned()));
+    places.extend(os_release::places().map(ToOwned::to_owned));
     places
 }
 
@@ -84,6 +84,10 @@ pub(super) fn places(package: &FoundPackage) -> Vec<String> {
             .map(|place| (*place).to_owned())
             .collect(),
         PackageType::Rpm => rpm::places().collect(),
+        PackageType::Opkg => opkg::PLACES
+            .iter()
+            .map(|place| (*place).to_owned())
+            .collect(),
         _ => vec![package.path.clone()],
     }
 }

@@ -15,7 +15,9 @@ use rayon::Scope;
 use super::{pipe::PlainBytes, results::Results, runnable::is_runnable};
 use crate::{
     Analyzer, Analyzers, File, Wanted,
+    checksums::SumsHasher,
     file::{Content, Held},
+    filter::Asked,
     links,
 };
 
@@ -50,6 +52,8 @@ pub(super) struct Collector<'a, 'scope> {
     kept: HashMap<String, Kept>,
     kept_bytes: u64,
     head: Vec<u8>,
+    /// Who is asked for the file that passes.
+    asked: Asked,
     pub(super) transient_gaps: Vec<Gap>,
 }
 
@@ -66,6 +70,7 @@ struct Intake {
     /// Who would want it under another name, where it is to be kept for that.
     recognized: Vec<usize>,
     hasher: Option<Hasher>,
+    sums: Option<Box<SumsHasher>>,
     sink: Sink,
 }
 
@@ -102,6 +107,7 @@ impl<'a, 'scope> Collector<'a, 'scope> {
             kept: HashMap::new(),
             kept_bytes: 0,
             head: Vec::with_capacity(HEAD_BYTES),
+            asked: Asked::default(),
             transient_gaps: Vec::new(),
         }
     }
@@ -152,16 +158,18 @@ impl<'a, 'scope> Collector<'a, 'scope> {
     /// Asks everybody, now that the head is known.
     fn open(&mut self, entry: &LayerEntry) -> Intake {
         let view = Entry::from(entry);
-        let asked: &[_] = if self.analyzers.skips(&entry.path) {
-            &[]
-        } else {
-            self.analyzers.as_slice()
-        };
-        let answers = asked.iter().map(|one| one.wants(&view, &self.head));
+        self.asked.clear();
+        if !self.analyzers.skips(&entry.path) {
+            self.analyzers.filter().ask(&entry.path, &mut self.asked);
+        }
+        let all = self.analyzers.as_slice();
+        let asked = self.asked.iter();
+        let asked = asked.filter_map(|at| Some((at, all.get(at)?)));
+        let answers = asked.map(|(at, one)| (at, one.wants(&view, &self.head)));
         let wants: Vec<_> = answers
-            .enumerate()
             .filter(|(_, wanted)| *wanted != Wanted::No)
             .collect();
+        let is_summed = wants.iter().any(|(_, wanted)| *wanted == Wanted::Sums);
         let mut sink = self.sink(entry.size, &wants);
         let mut recognized = Vec::new();
         if matches!(sink, Sink::Nowhere) {
@@ -172,6 +180,7 @@ impl<'a, 'scope> Collector<'a, 'scope> {
         }
         let mut intake = Intake {
             hasher: is_runnable(&view, &self.head).then(Hasher::default),
+            sums: is_summed.then(Box::default),
             sink,
             recognized,
             wants,
@@ -270,12 +279,14 @@ impl<'a, 'scope> Collector<'a, 'scope> {
     /// Hands the file on.
     fn close(&mut self, number: usize, entry: &mut LayerEntry, intake: Intake) {
         let Intake {
-            wants,
+            mut wants,
             recognized,
             hasher,
+            sums,
             sink,
         } = intake;
         entry.digest = hasher.map(Hasher::finish);
+        let sums = sums.map(|sums| sums.finish(&entry.path));
         let sink = match sink {
             Sink::Memory(bytes) if !recognized.is_empty() => {
                 self.keep(&entry.path, recognized, bytes);
@@ -297,17 +308,18 @@ impl<'a, 'scope> Collector<'a, 'scope> {
                 Content::Spilled(spill)
             }
             Sink::TooLarge => {
-                for (analyzer, _) in wants {
+                for (analyzer, _) in wants.extract_if(.., |wanted| needs_content(wanted)) {
                     self.too_large(number, analyzer, entry);
                 }
-                return;
+                Content::None
             }
             Sink::Failed(error) => {
                 self.transient_gaps.push(error.gap().at(&entry.path));
-                return;
+                wants.retain(|wanted| !needs_content(wanted));
+                Content::None
             }
         };
-        let file = File::new(Arc::new(entry.clone()), content);
+        let file = File::new(Arc::new(entry.clone()), content).with_sums(sums);
         for (analyzer, wanted) in wants {
             let file = file.clone();
             match wanted {
@@ -360,6 +372,11 @@ fn kept_bytes(path: &str, size: u64) -> u64 {
     size.saturating_add(fixed as u64)
 }
 
+/// Whether the entry is not enough.
+fn needs_content((_, wanted): &(usize, Wanted)) -> bool {
+    matches!(wanted, Wanted::Alone | Wanted::Together(_))
+}
+
 /// Whether somebody wants it together with others.
 fn is_together(wants: &[(usize, Wanted)]) -> bool {
     let mut wants = wants.iter();
@@ -372,6 +389,9 @@ impl Intake {
     fn push(&mut self, bytes: &[u8]) {
         if let Some(hasher) = &mut self.hasher {
             hasher.update(bytes);
+        }
+        if let Some(sums) = &mut self.sums {
+            sums.update(bytes);
         }
         match &mut self.sink {
             Sink::Memory(memory) => memory.extend_from_slice(bytes),

@@ -124,6 +124,7 @@ impl Results {
                 call.found.os.clear();
                 call.found.packages.clear();
                 call.found.owned.clear();
+                call.found.sums.clear();
                 call.found.gaps.clear();
             }
             if let Some(found) = all.get_mut(call.analyzer) {
@@ -161,6 +162,7 @@ fn section(analyzer: AnalyzerId, mut found: Found, bytes_max: u64, gaps_max: usi
         os: found.os,
         packages: found.packages,
         owned: found.owned,
+        sums: found.sums,
         findings: found.findings,
         gaps: cap(found.gaps, gaps_max),
     }

@@ -12,7 +12,7 @@ const EXTENSIONS: &[&str] = &[
 ];
 
 /// Whether a regular file's digest belongs into the `entries` section.
-pub(super) fn is_runnable(entry: &Entry<'_>, head: &[u8]) -> bool {
+pub(crate) fn is_runnable(entry: &Entry<'_>, head: &[u8]) -> bool {
     const EXECUTABLE: u32 = 0o111;
     if entry.mode & EXECUTABLE != 0 || head.starts_with(ELF) || head.starts_with(b"#!") {
         return true;

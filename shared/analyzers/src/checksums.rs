@@ -1,0 +1,92 @@
+//! Digests of what can run or be loaded, as package managers record them: `coalesce` tells by them
+//! which files are not as their package brought them.
+
+use archive::{Entry, Limits};
+use aws_lc_rs::digest::{Context, SHA1_FOR_LEGACY_USE_ONLY};
+use model::{AnalyzerId, FileSums, Hides, hex};
+
+use crate::{
+    Analyzer, Config, File, Found, Malformed, Wanted, analyzer_id, md5::Md5, read::is_runnable,
+};
+
+/// Its name, by which it is switched off.
+pub(crate) const NAME: &str = "checksums";
+
+/// Where packages put what can run or be loaded. What they put below `etc` is meant to be changed.
+const ROOTS: &[&str] = &["bin/", "boot/", "lib", "opt/", "sbin/", "usr/", "var/lib/"];
+
+/// What is left of that to the administrator (Filesystem Hierarchy Standard, section 4.9).
+const LOCAL: &str = "usr/local/";
+
+/// Sums up files that packages may own.
+pub(crate) struct Checksums(AnalyzerId);
+
+/// Both digests in the making.
+pub(crate) struct SumsHasher {
+    md5: Md5,
+    sha1: Context,
+}
+
+// === impl Checksums ===
+
+impl Checksums {
+    pub(crate) fn boxed(config: &Config, limits: &Limits) -> Box<dyn Analyzer> {
+        Box::new(Self(analyzer_id(NAME, 1, config, limits)))
+    }
+}
+
+impl Analyzer for Checksums {
+    fn id(&self) -> &AnalyzerId {
+        &self.0
+    }
+
+    fn hides(&self) -> Hides {
+        Hides::Nothing
+    }
+
+    fn wants(&self, entry: &Entry<'_>, head: &[u8]) -> Wanted {
+        if may_be_owned(entry.path) && is_runnable(entry, head) {
+            Wanted::Sums
+        } else {
+            Wanted::No
+        }
+    }
+
+    fn analyze(&self, files: &[File], found: &mut Found) -> Result<(), Malformed> {
+        for sums in files.iter().filter_map(|file| file.sums.as_deref()) {
+            found.add_sums(sums.clone());
+        }
+        Ok(())
+    }
+}
+
+/// Whether packages put files at such a path that nobody is to change.
+pub(crate) fn may_be_owned(path: &str) -> bool {
+    ROOTS.iter().any(|root| path.starts_with(root)) && !path.starts_with(LOCAL)
+}
+
+// === impl SumsHasher ===
+
+impl Default for SumsHasher {
+    fn default() -> Self {
+        Self {
+            md5: Md5::default(),
+            sha1: Context::new(&SHA1_FOR_LEGACY_USE_ONLY),
+        }
+    }
+}
+
+impl SumsHasher {
+    pub(crate) fn update(&mut self, bytes: &[u8]) {
+        self.md5.update(bytes);
+        self.sha1.update(bytes);
+    }
+
+    pub(crate) fn finish(self, path: &str) -> FileSums {
+        FileSums {
+            path: path.to_owned(),
+            md5: format!("md5:{}", hex(&self.md5.finish())),
+            sha1: format!("sha1:{}", hex(self.sha1.finish().as_ref())),
+        }
+    }
+}

@@ -1,0 +1,322 @@
+//! Files that a package owns and that are not as it brought them: replaced by another layer,
+//! changed by a build, or by somebody else.
+//!
+//! Most layers do not touch what packages of other layers own. So each layer is prepared once: its
+//! files with their digests, and what its packages recorded, both by path. For an image the
+//! uppermost file at each path is compared with the record, and only the few that differ are looked
+//! up in the tree, which knows what is really to be seen there.
+//!
+//! It is no tampering where a package is free to be changed: below `etc`, in what rpm calls
+//! configuration, and where any package that owns the path recorded the content that is there.
+
+use std::collections::{BTreeMap, HashMap, HashSet};
+
+use archive::Limits;
+use aws_lc_rs::digest::{SHA1_FOR_LEGACY_USE_ONLY, digest};
+use model::{
+    Digest, EntryKind, FileSums, Gap, GapCode, Hides, LayerEntry, LayerReport, Owned, Package,
+    PackageId, Tampered, hex,
+};
+
+use super::{
+    outline::{Name, PreparedLayer, hash, range},
+    view::View,
+};
+use crate::checksums::may_be_owned;
+
+/// Files that are looked up; an image of which more were changed is another system.
+const SUSPECTS_MAX: usize = 1000;
+
+/// What of a layer is compared.
+#[derive(Debug, Default)]
+pub(super) struct Checks {
+    /// Path -> entry, and of a file the section and number of its digests.
+    tops: Vec<(Name, u32, Option<At>)>,
+    /// Path -> section and number of what a package recorded of it.
+    records: Vec<(Name, At)>,
+}
+
+/// Section, and number in it.
+type At = (u32, u32);
+
+/// Files that seem to be changed.
+#[derive(Debug, Default)]
+pub(super) struct Suspects<'a> {
+    /// What was recorded of them, by path.
+    list: BTreeMap<&'a str, Vec<&'a Owned>>,
+    /// How many more there are.
+    more: usize,
+}
+
+// === impl Checks ===
+
+impl Checks {
+    pub(super) fn new(report: &LayerReport) -> Self {
+        let mut checks = Self::default();
+        for (at, section) in (0..).zip(&report.sections) {
+            for (number, owned) in (0..).zip(&section.owned) {
+                if owned.digest.is_some() && may_be_owned(&owned.path) {
+                    checks.records.push((key(&owned.path), (at, number)));
+                }
+            }
+        }
+        let sums = (0..).zip(&report.sections).flat_map(|(at, section)| {
+            let numbered = (0..).zip(&section.sums);
+            numbered.map(move |(number, sums)| (sums.path.as_str(), (at, number)))
+        });
+        let sums: HashMap<&str, At> = sums.collect();
+        for (number, entry) in (0..).zip(&report.entries.entries) {
+            let of_it = match entry.kind {
+                EntryKind::File => sums.get(entry.path.as_str()).copied(),
+                _ => None,
+            };
+            let is_link = entry.kind == EntryKind::Symlink && may_be_owned(&entry.path);
+            // Where nobody summed up files, nothing is compared.
+            if of_it.is_some() || is_link && !sums.is_empty() {
+                checks.tops.push((key(&entry.path), number, of_it));
+            }
+        }
+        checks.records.sort_unstable();
+        checks.tops.sort_unstable();
+        checks
+    }
+
+    /// About how many bytes it takes.
+    pub(super) fn bytes(&self) -> usize {
+        let tops = self.tops.len().saturating_mul(24);
+        tops.saturating_add(self.records.len().saturating_mul(16))
+    }
+}
+
+// === impl Suspects ===
+
+impl<'a> Suspects<'a> {
+    /// Compares the uppermost file at each path with what was recorded.
+    pub(super) fn new(layers: &[&'a PreparedLayer], limits: &Limits) -> Self {
+        let layers = fitting(layers, limits);
+        let tops = tops(&layers);
+        let mut suspects = Self::default();
+        if tops.is_empty() {
+            return suspects;
+        }
+        let latest = latest(&layers);
+        let is_latest = |owned: &Owned, layer: &PreparedLayer| {
+            latest.get(&owner(owned)) == Some(&layer.report.blob)
+        };
+        let mut names = HashSet::new();
+        for (path, top, owned, layer) in records(&layers, &tops) {
+            if !top.fits(owned) && is_latest(owned, layer) {
+                suspects.list.entry(&owned.path).or_default().push(owned);
+                names.insert(path);
+            }
+        }
+        // What is there is what another package recorded.
+        let others = records(&layers, &tops).filter(|(path, ..)| names.contains(path));
+        let fine =
+            others.filter(|(_, top, owned, layer)| top.fits(owned) && is_latest(owned, layer));
+        let fine: HashSet<Name> = fine.map(|(path, ..)| path).collect();
+        suspects.list.retain(|path, _| !fine.contains(&key(path)));
+        suspects.cut();
+        suspects
+    }
+
+    /// Where they are.
+    pub(super) fn places(&self) -> impl Iterator<Item = String> {
+        self.list.keys().map(|path| (*path).to_owned())
+    }
+
+    /// The gap of those that are too many to be looked up.
+    pub(super) fn gap(&self) -> Option<Gap> {
+        let detail = format!(
+            "more than {SUSPECTS_MAX} files seem to be changed since they were installed: {} more \
+             are not listed",
+            self.more
+        );
+        (self.more > 0).then(|| Gap::new(GapCode::LimitResults, Hides::Nothing, detail))
+    }
+
+    /// Those that can be seen, and differ from all that was recorded of them.
+    pub(super) fn tampered(&self, view: &View<'_>, packages: &[Package]) -> Vec<Tampered> {
+        let (mut systems, mut any_arch) = (HashMap::new(), HashMap::new());
+        for package in packages.iter().filter(|package| package.kind.is_os()) {
+            let name = package.name.as_str();
+            let key = (name, package.arch.as_deref());
+            systems.entry(key).or_insert(&package.id);
+            any_arch.entry(name).or_insert(&package.id);
+        }
+        let mut all = Vec::new();
+        for (path, records) in &self.list {
+            let Some((since, Some(origin))) = view.past(path).next() else {
+                continue;
+            };
+            let layer = view.prepared.get(origin.layer);
+            let entry = view.entry(origin);
+            let (Some(layer), Some(entry)) = (layer, entry) else {
+                continue;
+            };
+            let sums = sums_of(layer, origin.entry, entry);
+            let (Some(sums), Some(changed)) = (sums, view.layers.get(since)) else {
+                continue;
+            };
+            let owners = records.iter().map(|owned| owner(owned));
+            let mut owners = owners.filter_map(|owner| {
+                let id = systems.get(&owner).or_else(|| any_arch.get(owner.0));
+                id.map(|id| PackageId::clone(id))
+            });
+            let is_as_recorded = records.iter().any(|owned| is_content(owned, sums, entry));
+            if let Some(package_id) = owners.next().filter(|_| !is_as_recorded) {
+                // The package may write the path as it was before `/usr` was merged.
+                let is_same = key(path) == key(&entry.path);
+                let path = if is_same { &entry.path } else { *path };
+                all.push(Tampered {
+                    path: path.to_owned(),
+                    package_id,
+                    layer: changed.blob,
+                });
+            }
+        }
+        all.sort_by(|a, b| (&a.path, &a.package_id).cmp(&(&b.path, &b.package_id)));
+        all.dedup();
+        all
+    }
+
+    fn cut(&mut self) {
+        let last = self.list.keys().nth(SUSPECTS_MAX).copied();
+        if let Some(last) = last {
+            self.more = self.list.split_off(last).len();
+        }
+    }
+}
+
+/// Which package recorded it.
+type Owner<'a> = (&'a str, Option<&'a str>);
+
+fn owner(owned: &Owned) -> Owner<'_> {
+    (owned.package.as_str(), owned.arch.as_deref())
+}
+
+/// The layers that are within an image's limits: what it takes to compare them is, too.
+fn fitting<'a>(layers: &[&'a PreparedLayer], limits: &Limits) -> Vec<&'a PreparedLayer> {
+    let mut left = Some(limits.image_entries_max);
+    let fits = |layer: &&&PreparedLayer| {
+        left = left.and_then(|left| left.checked_sub(layer.outline.size().names));
+        left.is_some()
+    };
+    layers.iter().take_while(fits).copied().collect()
+}
+
+/// What stands uppermost at a path.
+#[derive(Clone, Copy, Debug)]
+struct Top<'a> {
+    entry: &'a LayerEntry,
+    /// `None` where it is a link.
+    sums: Option<&'a FileSums>,
+}
+
+fn tops<'a>(layers: &[&'a PreparedLayer]) -> HashMap<Name, Top<'a>> {
+    let mut tops = HashMap::new();
+    for layer in layers {
+        let of_layer = layer.outline.checks.tops.iter();
+        tops.extend(of_layer.filter_map(|(path, number, sums)| {
+            let entry = layer.report.entries.entries.get(*number as usize)?;
+            let sums = sums.and_then(|sums| find_sums(layer, sums));
+            Some((*path, Top { entry, sums }))
+        }));
+    }
+    tops
+}
+
+/// The layer in which each package's files are listed last: each list is of all its files.
+fn latest<'a>(layers: &[&'a PreparedLayer]) -> HashMap<Owner<'a>, Digest> {
+    let mut latest = HashMap::new();
+    for layer in layers {
+        let firsts = layer.outline.owners().iter();
+        let firsts = firsts.filter_map(|(section, number)| layer.owned(*section, *number));
+        latest.extend(firsts.map(|owned| (owner(owned), layer.report.blob)));
+    }
+    latest
+}
+
+/// What was recorded of all that there is, each layer once.
+fn records<'a, 'l>(
+    layers: &'l [&'a PreparedLayer],
+    tops: &'l HashMap<Name, Top<'a>>,
+) -> impl Iterator<Item = (Name, Top<'a>, &'a Owned, &'a PreparedLayer)> + use<'a, 'l> {
+    let mut known = HashSet::new();
+    let layers = layers.iter().copied();
+    let layers = layers.filter(move |layer| known.insert(layer.report.blob));
+    layers.flat_map(move |layer| {
+        let records = layer.outline.checks.records.iter();
+        records.filter_map(move |(path, (section, number))| {
+            let owned = layer.owned(*section, *number)?;
+            Some((*path, *tops.get(path)?, owned, layer))
+        })
+    })
+}
+
+// === impl Top ===
+
+impl Top<'_> {
+    /// Whether it is what was recorded.
+    fn fits(&self, owned: &Owned) -> bool {
+        match self.sums {
+            Some(sums) => is_content(owned, sums, self.entry),
+            None => is_target(owned, self.entry),
+        }
+    }
+}
+
+fn find_sums(layer: &PreparedLayer, (section, number): At) -> Option<&FileSums> {
+    let section = layer.report.sections.get(section as usize)?;
+    section.sums.get(number as usize)
+}
+
+/// The digests of the file that an entry of a layer is.
+fn sums_of<'a>(
+    layer: &'a PreparedLayer,
+    number: usize,
+    entry: &LayerEntry,
+) -> Option<&'a FileSums> {
+    let mut tops = range(&layer.outline.checks.tops, |top| top.0, key(&entry.path));
+    let (_, _, sums) = tops.find(|(_, of, _)| *of as usize == number)?;
+    find_sums(layer, (*sums)?)
+}
+
+/// Whether a file has the content that was recorded. What is recorded in a way that we cannot check
+/// is believed.
+fn is_content(owned: &Owned, sums: &FileSums, entry: &LayerEntry) -> bool {
+    let Some(recorded) = owned.digest.as_deref() else {
+        return true;
+    };
+    match recorded.split_once(':') {
+        Some(("md5", _)) => sums.md5 == recorded,
+        Some(("sha1", _)) => sums.sha1 == recorded,
+        Some(("sha256", value)) => entry
+            .digest
+            .is_none_or(|digest| Some(digest) == Digest::from_hex(value)),
+        _ => true,
+    }
+}
+
+/// Whether a link leads where it was recorded to lead: apk does that, by the digest of its text. For
+/// others a link is not what was recorded of a file.
+fn is_target(owned: &Owned, entry: &LayerEntry) -> bool {
+    let recorded = owned
+        .digest
+        .as_deref()
+        .and_then(|text| text.split_once(':'));
+    let (Some(("sha1", recorded)), Some(target)) = (recorded, &entry.link) else {
+        return false;
+    };
+    hex(digest(&SHA1_FOR_LEGACY_USE_ONLY, target.as_bytes()).as_ref()) == recorded
+}
+
+/// A path's hash, the same for `bin/x` and `usr/bin/x`: which of the two a package and a layer write
+/// depends on when `/usr` was merged.
+fn key(path: &str) -> Name {
+    let merged = path.strip_prefix("usr/").filter(|rest| {
+        let top = rest.split('/').next().unwrap_or_default();
+        matches!(top, "bin" | "sbin") || top.starts_with("lib")
+    });
+    hash(merged.unwrap_or(path))
+}

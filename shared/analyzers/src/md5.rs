@@ -1,0 +1,283 @@
+//! MD5 (RFC 1321): dpkg records its files' digests in no other way. It proves nothing against who
+//! makes both files, and tells a changed one from an unchanged one.
+
+const BLOCK_BYTES: usize = 64;
+
+/// What each step adds: the integer parts of 2^32 times the sines of 1 to 64.
+const SINES: [[u32; 16]; 4] = [
+    [
+        0xd76a_a478,
+        0xe8c7_b756,
+        0x2420_70db,
+        0xc1bd_ceee,
+        0xf57c_0faf,
+        0x4787_c62a,
+        0xa830_4613,
+        0xfd46_9501,
+        0x6980_98d8,
+        0x8b44_f7af,
+        0xffff_5bb1,
+        0x895c_d7be,
+        0x6b90_1122,
+        0xfd98_7193,
+        0xa679_438e,
+        0x49b4_0821,
+    ],
+    [
+        0xf61e_2562,
+        0xc040_b340,
+        0x265e_5a51,
+        0xe9b6_c7aa,
+        0xd62f_105d,
+        0x0244_1453,
+        0xd8a1_e681,
+        0xe7d3_fbc8,
+        0x21e1_cde6,
+        0xc337_07d6,
+        0xf4d5_0d87,
+        0x455a_14ed,
+        0xa9e3_e905,
+        0xfcef_a3f8,
+        0x676f_02d9,
+        0x8d2a_4c8a,
+    ],
+    [
+        0xfffa_3942,
+        0x8771_f681,
+        0x6d9d_6122,
+        0xfde5_380c,
+        0xa4be_ea44,
+        0x4bde_cfa9,
+        0xf6bb_4b60,
+        0xbebf_bc70,
+        0x289b_7ec6,
+        0xeaa1_27fa,
+        0xd4ef_3085,
+        0x0488_1d05,
+        0xd9d4_d039,
+        0xe6db_99e5,
+        0x1fa2_7cf8,
+        0xc4ac_5665,
+    ],
+    [
+        0xf429_2244,
+        0x432a_ff97,
+        0xab94_23a7,
+        0xfc93_a039,
+        0x655b_59c3,
+        0x8f0c_cc92,
+        0xffef_f47d,
+        0x8584_5dd1,
+        0x6fa8_7e4f,
+        0xfe2c_e6e0,
+        0xa301_4314,
+        0x4e08_11a1,
+        0xf753_7e82,
+        0xbd3a_f235,
+        0x2ad7_d2bb,
+        0xeb86_d391,
+    ],
+];
+
+/// A digest in the making.
+#[derive(Clone, Debug)]
+pub(crate) struct Md5 {
+    state: [u32; 4],
+    /// Bytes of a block that is not full yet.
+    pending: [u8; BLOCK_BYTES],
+    filled: usize,
+    length: u64,
+}
+
+// === impl Md5 ===
+
+impl Default for Md5 {
+    fn default() -> Self {
+        Self {
+            state: [0x6745_2301, 0xefcd_ab89, 0x98ba_dcfe, 0x1032_5476],
+            pending: [0; BLOCK_BYTES],
+            filled: 0,
+            length: 0,
+        }
+    }
+}
+
+impl Md5 {
+    pub(crate) fn update(&mut self, mut bytes: &[u8]) {
+        self.length = self.length.wrapping_add(bytes.len() as u64);
+        if self.filled > 0 {
+            let free = self.pending.get_mut(self.filled..).unwrap_or_default();
+            let now = free.len().min(bytes.len());
+            let (head, rest) = bytes.split_at_checked(now).unwrap_or((bytes, &[]));
+            for (to, from) in free.iter_mut().zip(head) {
+                *to = *from;
+            }
+            bytes = rest;
+            self.filled = self.filled.saturating_add(now);
+            if self.filled < BLOCK_BYTES {
+                return;
+            }
+            compress(&mut self.state, &self.pending);
+            self.filled = 0;
+        }
+        let (blocks, rest) = bytes.as_chunks::<BLOCK_BYTES>();
+        for block in blocks {
+            compress(&mut self.state, block);
+        }
+        for (to, from) in self.pending.iter_mut().zip(rest) {
+            *to = *from;
+        }
+        self.filled = rest.len();
+    }
+
+    pub(crate) fn finish(mut self) -> [u8; 16] {
+        let bits = self.length.wrapping_mul(8).to_le_bytes();
+        let to_end = BLOCK_BYTES.saturating_mul(2).saturating_sub(self.filled);
+        let padding = match to_end.saturating_sub(bits.len()) {
+            long if long > BLOCK_BYTES => long.saturating_sub(BLOCK_BYTES),
+            short => short,
+        };
+        let mut end = [0; BLOCK_BYTES];
+        end[0] = 0x80;
+        self.update(end.get(..padding).unwrap_or_default());
+        self.update(&bits);
+        let mut digest = [0; 16];
+        for (to, word) in digest.as_chunks_mut::<4>().0.iter_mut().zip(self.state) {
+            *to = word.to_le_bytes();
+        }
+        digest
+    }
+}
+
+fn compress(state: &mut [u32; 4], block: &[u8; BLOCK_BYTES]) {
+    let mut words = [0; 16];
+    for (word, bytes) in words.iter_mut().zip(block.as_chunks::<4>().0) {
+        *word = u32::from_le_bytes(*bytes);
+    }
+    let [
+        w0,
+        w1,
+        w2,
+        w3,
+        w4,
+        w5,
+        w6,
+        w7,
+        w8,
+        w9,
+        w10,
+        w11,
+        w12,
+        w13,
+        w14,
+        w15,
+    ] = words;
+    let second = [
+        w1, w6, w11, w0, w5, w10, w15, w4, w9, w14, w3, w8, w13, w2, w7, w12,
+    ];
+    let third = [
+        w5, w8, w11, w14, w1, w4, w7, w10, w13, w0, w3, w6, w9, w12, w15, w2,
+    ];
+    let fourth = [
+        w0, w7, w14, w5, w12, w3, w10, w1, w8, w15, w6, w13, w4, w11, w2, w9,
+    ];
+    let [first_sines, second_sines, third_sines, fourth_sines] = &SINES;
+    let mut mixed = *state;
+    round(
+        &mut mixed,
+        &words,
+        first_sines,
+        [7, 12, 17, 22],
+        |b, c, d| (b & c) | (!b & d),
+    );
+    round(
+        &mut mixed,
+        &second,
+        second_sines,
+        [5, 9, 14, 20],
+        |b, c, d| (b & d) | (c & !d),
+    );
+    round(
+        &mut mixed,
+        &third,
+        third_sines,
+        [4, 11, 16, 23],
+        |b, c, d| b ^ c ^ d,
+    );
+    round(
+        &mut mixed,
+        &fourth,
+        fourth_sines,
+        [6, 10, 15, 21],
+        |b, c, d| c ^ (b | !d),
+    );
+    for (word, mixed) in state.iter_mut().zip(mixed) {
+        *word = word.wrapping_add(mixed);
+    }
+}
+
+/// Sixteen steps.
+#[inline]
+fn round(
+    state: &mut [u32; 4],
+    words: &[u32; 16],
+    sines: &[u32; 16],
+    shifts: [u32; 4],
+    mix: impl Fn(u32, u32, u32) -> u32,
+) {
+    let [mut a, mut b, mut c, mut d] = *state;
+    let fours = words
+        .as_chunks::<4>()
+        .0
+        .iter()
+        .zip(sines.as_chunks::<4>().0);
+    for (words, sines) in fours {
+        for ((word, sine), shift) in words.iter().zip(sines).zip(shifts) {
+            let sum = a.wrapping_add(mix(b, c, d));
+            let sum = sum.wrapping_add(*word).wrapping_add(*sine);
+            (a, b, c, d) = (d, b.wrapping_add(sum.rotate_left(shift)), b, c);
+        }
+    }
+    *state = [a, b, c, d];
+}
+
+#[cfg(test)]
+mod tests {
+    use model::hex;
+
+    use super::*;
+
+    fn md5(parts: &[&[u8]]) -> String {
+        let mut md5 = Md5::default();
+        for part in parts {
+            md5.update(part);
+        }
+        hex(&md5.finish())
+    }
+
+    #[test]
+    fn digests_are_those_of_the_standard() {
+        let check = |text: &str, expected: &str| assert_eq!(md5(&[text.as_bytes()]), expected);
+        check("", "d41d8cd98f00b204e9800998ecf8427e");
+        check("a", "0cc175b9c0f1b6a831c399e269772661");
+        check("message digest", "f96b697d7cb7938d525a2f31aaf161d0");
+        check(
+            "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789",
+            "d174ab98d277d9f5a5611c2c9f419d9f",
+        );
+        check(&"1234567890".repeat(8), "57edf4a22be3c955ac49da2e2107b67a");
+    }
+
+    #[test]
+    fn pieces_give_the_digest_of_the_whole() {
+        let bytes: Vec<u8> = (0..=255).cycle().take(1000).collect();
+        for length in [0, 1, 55, 56, 57, 63, 64, 65, 119, 120, 128, 1000] {
+            let (bytes, _) = bytes.split_at(length);
+            let whole = md5(&[bytes]);
+            for at in [0, length / 3, length / 2, length] {
+                let (head, tail) = bytes.split_at(at);
+                assert_eq!(md5(&[head, tail]), whole, "{length} at {at}");
+            }
+        }
+    }
+}

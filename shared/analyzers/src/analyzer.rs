@@ -6,7 +6,7 @@ use archive::{Entry, Limits};
 use model::{AnalyzerId, Digest, FoundFinding, FoundOs, FoundPackage, Gap, GapCode, Hides, Owned};
 use serde::{Deserialize, Serialize};
 
-use crate::{ANALYZERS, File, Skip};
+use crate::{ANALYZERS, File, LOCKS, Skip};
 
 /// About what a result takes beside its texts.
 const FIXED_BYTES: usize = 250;
@@ -310,6 +310,15 @@ impl Analyzers {
             list: ANALYZERS.iter().map(|make| make(config, limits)).collect(),
             skip: config.skip.clone(),
         }
+    }
+
+    /// All of [`ANALYZERS`], and the kinds of lock files: for a directory, from which something will
+    /// be installed. Of an image they would say what somebody once meant to install.
+    pub fn of_directory(config: &Config, limits: &Limits) -> Self {
+        let mut all = Self::all(config, limits);
+        let locks = LOCKS.iter().map(|format| format.boxed(config, limits));
+        all.list.extend(locks);
+        all
     }
 
     /// None; a pass still makes the `entries` section.

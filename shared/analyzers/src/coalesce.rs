@@ -34,6 +34,7 @@ use model::{
 };
 
 pub use self::outline::PreparedLayer;
+pub(crate) use self::purl::{distro, normalized};
 use self::view::View;
 use crate::os_release;
 

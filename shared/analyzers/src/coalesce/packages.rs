@@ -10,6 +10,7 @@ use super::{
     tree::Origin,
     view::{View, places},
 };
+use crate::sbom;
 
 /// What makes a package the same one in two versions of a file.
 type Identity<'a> = (PackageType, &'a str, &'a str, Option<&'a str>);
@@ -54,12 +55,26 @@ pub(super) fn collect(view: &View<'_>, os: Option<&Os>) -> Vec<Package> {
             installed.entry(key).or_insert(Installed { found, package });
         }
     }
+    drop_told(&mut installed);
     let mut installed: Vec<_> = installed.into_values().collect();
     relations::resolve(view, &mut installed);
     installed
         .into_iter()
         .map(|installed| installed.package)
         .collect()
+}
+
+/// Leaves out what a bill of materials in the image tells of, where the package's own records are
+/// there as well.
+fn drop_told<K: Ord>(installed: &mut BTreeMap<K, Installed<'_>>) {
+    let is_told = |one: &Installed<'_>| sbom::is_document(&one.found.path);
+    if !installed.values().any(is_told) {
+        return;
+    }
+    let same = |found: &FoundPackage| (found.kind, found.name.clone(), found.version.clone());
+    let proven = installed.values().filter(|one| !is_told(one));
+    let proven: HashSet<_> = proven.map(|one| same(one.found)).collect();
+    installed.retain(|_, one| !is_told(one) || !proven.contains(&same(one.found)));
 }
 
 fn identity(found: &FoundPackage) -> Identity<'_> {
@@ -142,7 +157,7 @@ fn report(found: &FoundPackage, path: &str, layer: Digest, os: Option<&Os>) -> P
         depends_on: Vec::new(),
         digests: found.digests.clone(),
         owned_by: None,
-        direct: None,
+        direct: found.direct,
         dev: found.dev,
         confidence: found.confidence,
     }

@@ -2,6 +2,7 @@
 
 mod output;
 mod progress;
+mod sbom;
 
 use std::{sync::Arc, time::Duration};
 
@@ -149,9 +150,12 @@ impl Scanner<'_> {
 
     async fn target(&self, target: &str) -> anyhow::Result<(Document, Decision)> {
         let location = Location::parse(target)?;
+        if let Location::Sbom(file) = &location {
+            return self.sbom(target, file).await;
+        }
         // A directory is gone through whole before its layer is read.
         let doing = match location {
-            Location::Directory(_) => "going through",
+            Location::Directory(_) | Location::RootFs(_) => "going through",
             _ => "looking for",
         };
         let step = self.progress.step(format!("{doing} {target}"));
@@ -226,11 +230,10 @@ impl Scanner<'_> {
         image: &Image,
     ) -> anyhow::Result<Report> {
         let watched = self.progress.watch(image, Arc::clone(source));
-        let is_directory = matches!(location, Location::Directory(_));
-        let reader = if is_directory {
-            self.reader_of_directories()
-        } else {
-            self.reader.clone()
+        let (is_directory, reader) = match location {
+            Location::Directory(_) => (true, self.reader_of_directories(true)),
+            Location::RootFs(_) => (true, self.reader_of_directories(false)),
+            _ => (false, self.reader.clone()),
         };
         let scan = scanner::scan(&self.cx, &reader, image, &watched, &self.sections);
         let scan = scan.await?;
@@ -240,6 +243,11 @@ impl Scanner<'_> {
         if is_directory {
             allow_changes(&mut scanned);
         }
+        self.judged(scanned, &repository(location))
+    }
+
+    /// The report of what was found: with vulnerabilities, and what policy says of it.
+    fn judged(&self, mut scanned: ImageReport, names: &[String]) -> anyhow::Result<Report> {
         let now = self.cx.now();
         let packages = ScannedPackages {
             image: scanned.image,
@@ -253,8 +261,7 @@ impl Scanner<'_> {
             findings: &scanned.findings,
         };
         let data_at = assessment.advisories.data_at();
-        let names = repository(location);
-        let judgement = policy::judge(&self.policy, &facts, &names, now, data_at);
+        let judgement = policy::judge(&self.policy, &facts, names, now, data_at);
         judgement.mark(&mut assessment.vulnerabilities, &mut scanned.findings);
         let tool = Tool::tidewaiter(env!("CARGO_PKG_VERSION"));
         Ok(Report::new(
@@ -266,8 +273,10 @@ impl Scanner<'_> {
         ))
     }
 
-    fn reader_of_directories(&self) -> Reader {
+    /// A reader for a directory, which something is built of unless it is a root file system.
+    fn reader_of_directories(&self, lock_files: bool) -> Reader {
         let mut settings = self.settings.clone();
+        settings.lock_files = lock_files;
         settings.limits.compressed_bytes_max = DIRECTORY_BYTES_MAX;
         settings.limits.uncompressed_bytes_max = DIRECTORY_BYTES_MAX;
         Reader::new(settings)
@@ -346,9 +355,11 @@ fn repository(location: &Location) -> Vec<String> {
         Location::Name(name) | Location::Registry(name) | Location::Engine(_, name) => {
             vec![name.name()]
         }
-        Location::OciLayout { .. } | Location::Archive { .. } | Location::Directory(_) => {
-            Vec::new()
-        }
+        Location::OciLayout { .. }
+        | Location::Archive { .. }
+        | Location::Directory(_)
+        | Location::RootFs(_)
+        | Location::Sbom(_) => Vec::new(),
     }
 }
 

@@ -110,6 +110,8 @@ mod golang;
 mod jar;
 mod links;
 mod lock;
+#[cfg(test)]
+mod mutations;
 mod npm;
 mod os_release;
 mod python;

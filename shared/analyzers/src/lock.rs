@@ -31,7 +31,7 @@ mod tests;
 pub(crate) mod uv;
 pub(crate) mod yarn;
 
-use std::collections::BTreeMap;
+use std::{cell::Cell, collections::BTreeMap};
 
 use archive::{Entry, Limits};
 use model::{AnalyzerId, FoundPackage, Gap, GapCode, Hides, PackageType};
@@ -91,6 +91,13 @@ struct LockFile {
     format: &'static Format,
 }
 
+/// Bytes of names that may be compared to find what packages need: more than any real file takes, and
+/// a second's work.
+const LOOKED_AT_BYTES_MAX: u64 = 1 << 30;
+
+/// What looking for what packages need may still cost.
+pub(crate) struct Room(Cell<u64>);
+
 /// What one file names.
 pub(crate) struct Lock {
     kind: PackageType,
@@ -99,6 +106,8 @@ pub(crate) struct Lock {
     /// Names of packages without a version.
     unresolved: Vec<String>,
     unresolved_count: usize,
+    /// Whether it is not known of all packages what they need.
+    is_cut: bool,
 }
 
 // === impl Format, LockFile ===
@@ -179,6 +188,28 @@ pub(crate) fn each(
     Ok(())
 }
 
+// === impl Room ===
+
+impl Default for Room {
+    fn default() -> Self {
+        Self(Cell::new(LOOKED_AT_BYTES_MAX))
+    }
+}
+
+impl Room {
+    /// Whether so many bytes may be looked at.
+    pub(crate) fn take(&self, bytes: usize) -> bool {
+        let left = self.0.get().checked_sub(bytes as u64);
+        self.0.set(left.unwrap_or(0));
+        left.is_some()
+    }
+
+    /// Says so where it did not suffice: no package is missing, but who asked for which.
+    pub(crate) fn note(&self, lock: &mut Lock) {
+        lock.is_cut |= self.0.get() == 0;
+    }
+}
+
 // === impl Lock ===
 
 impl Lock {
@@ -189,6 +220,7 @@ impl Lock {
             packages: BTreeMap::new(),
             unresolved: Vec::new(),
             unresolved_count: 0,
+            is_cut: false,
         }
     }
 
@@ -246,6 +278,11 @@ impl Lock {
                 list.dedup();
             }
             found.add_package(package);
+        }
+        if self.is_cut {
+            let detail = "what needs what would take too long to find out";
+            let gap = Gap::new(GapCode::LimitResults, Hides::Nothing, detail);
+            found.add_gap(gap.at(&self.path));
         }
         if self.unresolved_count == 0 {
             return;

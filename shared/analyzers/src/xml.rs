@@ -10,7 +10,7 @@ use crate::{Malformed, malformed};
 const DEPTH_MAX: usize = 64;
 
 /// Elements of one document.
-const ELEMENTS_MAX: usize = 2_000_000;
+const ELEMENTS_MAX: usize = 500_000;
 
 /// An element.
 #[derive(Debug, Default)]
@@ -172,6 +172,14 @@ mod tests {
             .unwrap_err()
             .to_string();
         assert!(error.contains("more than 64 deep"), "{error}");
+    }
+
+    #[test]
+    fn elements_are_counted() {
+        let of = |count: usize| Element::parse(&format!("<a>{}</a>", "<b/>".repeat(count - 1)));
+        assert_eq!(of(ELEMENTS_MAX).unwrap().children.len(), ELEMENTS_MAX - 1);
+        let error = of(ELEMENTS_MAX + 1).unwrap_err().to_string();
+        assert!(error.contains("more than 500000 elements"), "{error}");
     }
 
     #[test]

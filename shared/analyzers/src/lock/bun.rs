@@ -7,7 +7,7 @@ use serde::Deserialize;
 use serde_json::Value;
 
 use super::{
-    BYTES_MAX, Format, Lock, With, each, exactly, graph::Graph, integrity, yarn::split_name,
+    BYTES_MAX, Format, Lock, Room, With, each, exactly, graph::Graph, integrity, yarn::split_name,
 };
 use crate::{File, Malformed, malformed};
 
@@ -66,11 +66,12 @@ fn read(file: &File, lock: &mut Lock) -> Result<(), Malformed> {
             None => lock.unresolved(&place),
         }
     }
+    let room = Room::default();
     let mut graph = Graph::default();
     for (place, entry) in &entries {
         let from = graph.node(place);
         for needed in entry.needs.run_time() {
-            if let Some((to, _)) = find(&entries, place, needed) {
+            if let Some((to, _)) = find(&entries, place, needed, &room) {
                 let to = graph.node(to);
                 graph.edge(from, to);
             }
@@ -79,7 +80,7 @@ fn read(file: &File, lock: &mut Lock) -> Result<(), Malformed> {
     for workspace in document.workspaces.values() {
         let dev = workspace.dev_dependencies.keys().map(|name| (name, true));
         for (name, dev) in workspace.run_time().map(|name| (name, false)).chain(dev) {
-            if let Some((to, _)) = find(&entries, "", name) {
+            if let Some((to, _)) = find(&entries, "", name, &room) {
                 let to = graph.node(to);
                 graph.root(to, dev);
             }
@@ -93,7 +94,7 @@ fn read(file: &File, lock: &mut Lock) -> Result<(), Malformed> {
         }
         let node = graph.node(place);
         let needs = entry.needs.run_time();
-        let needs = needs.filter_map(|needed| find(&entries, place, needed));
+        let needs = needs.filter_map(|needed| find(&entries, place, needed, &room));
         let needs = needs.map(|(_, entry)| exactly(&entry.name, &entry.version));
         let package = FoundPackage {
             digests: entry
@@ -109,6 +110,7 @@ fn read(file: &File, lock: &mut Lock) -> Result<(), Malformed> {
         };
         lock.add(package);
     }
+    room.note(lock);
     Ok(())
 }
 
@@ -137,9 +139,13 @@ fn find<'a>(
     entries: &'a BTreeMap<String, Entry>,
     place: &str,
     needed: &str,
+    room: &Room,
 ) -> Option<(&'a String, &'a Entry)> {
     let mut directory = place;
     for _ in 0..DEPTH_MAX {
+        if !room.take(directory.len().saturating_add(needed.len())) {
+            return None;
+        }
         if directory.is_empty() {
             return entries.get_key_value(needed);
         }

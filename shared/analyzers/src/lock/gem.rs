@@ -18,7 +18,7 @@ pub(crate) static FORMAT: Format = Format {
 #[derive(Default)]
 struct Gem<'a> {
     /// One for each platform.
-    versions: Vec<(&'a str, Option<&'a str>)>,
+    versions: Vec<&'a str>,
     needs: Vec<&'a str>,
     digests: Vec<String>,
     /// Whether it stands in the project.
@@ -51,11 +51,7 @@ fn read(file: &File, lock: &mut Lock) -> Result<(), Malformed> {
                     continue;
                 };
                 // A version has no hyphen: what follows is the platform.
-                let version = version
-                    .split_once('-')
-                    .map_or((version, None), |(version, platform)| {
-                        (version, Some(platform))
-                    });
+                let version = version.split('-').next().unwrap_or(version);
                 let gem = gems.entry(name).or_default();
                 gem.versions.push(version);
                 gem.is_own = section == "PATH";
@@ -93,14 +89,15 @@ fn read(file: &File, lock: &mut Lock) -> Result<(), Malformed> {
 fn add(gems: &BTreeMap<&str, Gem<'_>>, direct: &HashSet<&str>, lock: &mut Lock) {
     for (name, gem) in gems.iter().filter(|(_, gem)| !gem.is_own) {
         let needs = gem.needs.iter().filter_map(|needed| {
-            let (version, _) = gems.get(needed)?.versions.first()?;
+            let version = gems.get(needed)?.versions.first()?;
             Some(exactly(needed, version))
         });
-        let needs: Vec<String> = needs.collect();
-        for (version, _) in &gem.versions {
+        // One for each platform, of the same version.
+        let (mut needs, mut digests): (Vec<String>, _) = (needs.collect(), gem.digests.clone());
+        for version in &gem.versions {
             lock.add(FoundPackage {
-                depends_on: needs.clone(),
-                digests: gem.digests.clone(),
+                depends_on: std::mem::take(&mut needs),
+                digests: std::mem::take(&mut digests),
                 direct: Some(direct.contains(name)),
                 ..lock.package(name, version)
             });

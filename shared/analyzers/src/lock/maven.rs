@@ -209,7 +209,9 @@ impl Poms {
                 .get("scope")
                 .is_some_and(|scope| scope == "import");
             if !is_list {
-                self.manage(scope, dependency, &mut managed);
+                if !self.manage(scope, dependency, &mut managed) {
+                    return managed;
+                }
                 continue;
             }
             // A list that another project of the directory keeps.
@@ -218,20 +220,24 @@ impl Poms {
             };
             let other = self.scope(path);
             for dependency in other.0.iter().flat_map(|pom| &pom.managed) {
-                self.manage(&other, dependency, &mut managed);
+                if !self.manage(&other, dependency, &mut managed) {
+                    return managed;
+                }
             }
         }
         managed
     }
 
-    fn manage(&self, scope: &Scope<'_>, dependency: &Texts, managed: &mut Managed) {
+    /// Adds one; whether there may be more.
+    fn manage(&self, scope: &Scope<'_>, dependency: &Texts, managed: &mut Managed) -> bool {
         self.steps.set(self.steps.get().saturating_add(1));
         if self.steps.get() > STEPS_MAX {
-            return;
+            return false;
         }
         let text = |key| said(dependency, key).map(|text| scope.filled(text));
         let entry = managed.entry(scope.filled(&id(dependency)));
         entry.or_insert_with(|| (text("version"), text("scope")));
+        true
     }
 
     /// Adds a dependency; whether it is a package from elsewhere.

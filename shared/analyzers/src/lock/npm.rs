@@ -6,7 +6,7 @@ use model::{FoundPackage, PackageType};
 use serde::Deserialize;
 use serde_json::Value;
 
-use super::{Format, Lock, With, each, exactly, integrity, json};
+use super::{Format, Lock, Room, With, each, exactly, integrity, json};
 use crate::{File, Malformed};
 
 pub(crate) static FORMAT: Format = Format {
@@ -67,7 +67,8 @@ fn read(file: &File, lock: &mut Lock) -> Result<(), Malformed> {
         flatten("", document.dependencies, &mut entries);
         entries
     });
-    let direct = direct(&entries);
+    let room = Room::default();
+    let direct = direct(&entries, &room);
     for (place, entry) in &entries {
         let Some(name) = name(place, entry).filter(|_| !entry.link) else {
             continue;
@@ -81,7 +82,7 @@ fn read(file: &File, lock: &mut Lock) -> Result<(), Malformed> {
             .keys()
             .chain(entry.optional_dependencies.keys());
         let needs = needs.chain(entry.peer_dependencies.keys());
-        let needs = needs.filter_map(|needed| resolve(&entries, place, needed));
+        let needs = needs.filter_map(|needed| resolve(&entries, place, needed, &room));
         let package = FoundPackage {
             digests: entry
                 .integrity
@@ -100,6 +101,7 @@ fn read(file: &File, lock: &mut Lock) -> Result<(), Malformed> {
         };
         lock.add(package);
     }
+    room.note(lock);
     Ok(())
 }
 
@@ -150,7 +152,7 @@ fn license(entry: &Entry) -> Vec<String> {
 }
 
 /// Places of what the project and its workspaces ask for.
-fn direct(entries: &BTreeMap<String, Entry>) -> BTreeSet<&str> {
+fn direct<'a>(entries: &'a BTreeMap<String, Entry>, room: &Room) -> BTreeSet<&'a str> {
     let own = entries
         .iter()
         .filter(|(place, _)| !place.contains("node_modules/"));
@@ -163,7 +165,7 @@ fn direct(entries: &BTreeMap<String, Entry>) -> BTreeSet<&str> {
             &entry.peer_dependencies,
         ];
         for name in asked.into_iter().flat_map(BTreeMap::keys) {
-            places.extend(find(entries, place, name).map(|(place, _)| place.as_str()));
+            places.extend(find(entries, place, name, room).map(|(place, _)| place.as_str()));
         }
     }
     places
@@ -174,8 +176,9 @@ fn resolve<'a>(
     entries: &'a BTreeMap<String, Entry>,
     place: &str,
     needed: &str,
+    room: &Room,
 ) -> Option<(&'a str, &'a str)> {
-    let (at, entry) = find(entries, place, needed)?;
+    let (at, entry) = find(entries, place, needed, room)?;
     Some((name(at, entry)?, entry.version.as_deref()?))
 }
 
@@ -184,6 +187,7 @@ fn find<'a>(
     entries: &'a BTreeMap<String, Entry>,
     place: &str,
     needed: &str,
+    room: &Room,
 ) -> Option<(&'a String, &'a Entry)> {
     let mut directory = place;
     if place.len() > PLACE_BYTES_MAX || needed.len() > PLACE_BYTES_MAX {
@@ -195,6 +199,9 @@ fn find<'a>(
         } else {
             format!("{directory}/node_modules/{needed}")
         };
+        if !room.take(key.len()) {
+            return None;
+        }
         if let Some(entry) = entries.get_key_value(&key) {
             return Some(entry);
         }

@@ -60,7 +60,8 @@ struct Source {
 }
 
 fn read(file: &File, lock: &mut Lock) -> Result<(), Malformed> {
-    let document: Document = toml(file)?;
+    let mut document: Document = toml(file)?;
+    let mut files = std::mem::take(&mut document.metadata.files);
     let names = document
         .package
         .iter()
@@ -71,12 +72,7 @@ fn read(file: &File, lock: &mut Lock) -> Result<(), Malformed> {
             .dependencies
             .keys()
             .filter_map(|name| names.get(name.as_str()));
-        let files = document
-            .metadata
-            .files
-            .get(&entry.name)
-            .into_iter()
-            .flatten();
+        let old = files.remove(&entry.name).unwrap_or_default();
         let category = entry.category.as_deref().map(|category| category == "dev");
         let groups = entry.groups.as_ref();
         let groups = groups.map(|groups| !groups.iter().any(|group| group == "main"));
@@ -85,7 +81,7 @@ fn read(file: &File, lock: &mut Lock) -> Result<(), Malformed> {
             digests: entry
                 .files
                 .iter()
-                .chain(files)
+                .chain(&old)
                 .map(|of| of.hash.clone())
                 .collect(),
             dev: groups.or(category),

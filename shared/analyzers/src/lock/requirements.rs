@@ -16,8 +16,8 @@ pub(crate) static FORMAT: Format = Format {
     read,
 };
 
-/// Files that one may include, by whatever others include it.
-const INCLUDES_MAX: usize = 10_000;
+/// Constraints that are gone through for all files of a directory.
+const STEPS_MAX: usize = 5_000_000;
 
 /// What one file says.
 #[derive(Default)]
@@ -51,6 +51,7 @@ fn read(files: &[File], found: &mut Found) -> Result<(), Malformed> {
             Err(error) => found.malformed(file.path(), error.to_string()),
         }
     }
+    let mut steps = 0;
     for (path, requirements) in &all {
         // Constraints are no wish to install anything.
         if split(path).1.contains("constraints") {
@@ -63,7 +64,11 @@ fn read(files: &[File], found: &mut Found) -> Result<(), Malformed> {
                 ..lock.package(&pin.name, &pin.version)
             });
         }
-        let constraints = constraints(&all, requirements);
+        let constraints = if requirements.open.is_empty() {
+            HashMap::new()
+        } else {
+            constraints(&all, requirements, &mut steps)
+        };
         for name in &requirements.open {
             match constraints.get(normalized(name).as_str()) {
                 Some(version) => lock.add(lock.package(name, version)),
@@ -86,6 +91,7 @@ fn read(files: &[File], found: &mut Found) -> Result<(), Malformed> {
 fn constraints<'a>(
     all: &'a BTreeMap<&str, Requirements>,
     requirements: &'a Requirements,
+    steps: &mut usize,
 ) -> HashMap<String, &'a str> {
     let mut versions = HashMap::new();
     let mut seen: HashSet<&str> = HashSet::new();
@@ -95,12 +101,20 @@ fn constraints<'a>(
         .map(String::as_str)
         .collect();
     while let Some(path) = due.pop() {
-        if seen.len() >= INCLUDES_MAX || !seen.insert(path) {
+        if !seen.insert(path) {
             continue;
         }
         let Some(other) = all.get(path) else {
             continue;
         };
+        let size = other.pins.len().saturating_add(other.includes.len());
+        *steps = steps
+            .saturating_add(size)
+            .saturating_add(other.constraints.len());
+        if *steps > STEPS_MAX {
+            // What is left open then is a gap, as without constraints.
+            break;
+        }
         for pin in &other.pins {
             versions
                 .entry(normalized(&pin.name))

@@ -1,6 +1,6 @@
 //! SPDX 2 as JSON (spdx.github.io/spdx-spec/v2.3).
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 
 use serde::Deserialize;
 
@@ -92,7 +92,8 @@ pub(super) fn bom(document: Document) -> Bom {
     let extracted = document.extracted.into_iter().flatten();
     let names = extracted.filter_map(|license| Some((license.license_id, license.name?)));
     let names: HashMap<String, String> = names.collect();
-    let mut described: Vec<String> = document.describes.unwrap_or_default();
+    let described = document.describes.into_iter().flatten();
+    let mut described: HashSet<String> = described.collect();
     for Relationship { from, to, kind } in document.relationships.into_iter().flatten() {
         let kind = kind.as_str();
         if NEEDS.contains(&kind) {
@@ -100,7 +101,7 @@ pub(super) fn bom(document: Document) -> Bom {
         } else if NEEDED_BY.contains(&kind) {
             bom.need(&to, &from);
         } else if kind == "DESCRIBES" {
-            described.push(to);
+            described.insert(to);
         } else if kind == "CONTAINS" && to == "NOASSERTION" {
             bom.is_incomplete = true;
         }

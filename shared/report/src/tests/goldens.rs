@@ -6,9 +6,12 @@ use model::{Confidence, Package, PackageId, PackageType, Purl, Report};
 use super::samples::{empty, package};
 use crate::{Format, Options, render};
 
+fn id(text: &str) -> PackageId {
+    PackageId(text.to_owned())
+}
+
 /// Every kind of difficulty: names with groups, epochs, several licences, digests of all kinds.
 fn sample() -> Report {
-    let id = |text: &str| PackageId(text.to_owned());
     let os = Package {
         id: id("deb:openssl@1:3.0.11-1/amd64"),
         version: "1:3.0.11-1".to_owned(),
@@ -39,8 +42,17 @@ fn sample() -> Report {
         ..os.clone()
     };
     let mut report = empty();
-    report.packages = vec![
-        os.clone(),
+    report.packages = others(&os, &language);
+    report.packages.push(os);
+    report.packages.sort_by(|one, other| {
+        let key = |of: &Package| (of.kind, of.name.clone(), of.version.clone());
+        key(one).cmp(&key(other))
+    });
+    report
+}
+
+fn others(os: &Package, language: &Package) -> Vec<Package> {
+    vec![
         Package {
             id: id("rpm:bash@1:5.1-4/x86_64"),
             kind: PackageType::Rpm,
@@ -91,14 +103,9 @@ fn sample() -> Report {
             name: "org.a:b".to_owned(),
             version: "1".to_owned(),
             purl: Purl("pkg:maven/org.a/b@1".to_owned()),
-            ..language
+            ..language.clone()
         },
-    ];
-    report.packages.sort_by(|one, other| {
-        let key = |of: &Package| (of.kind, of.name.clone(), of.version.clone());
-        key(one).cmp(&key(other))
-    });
-    report
+    ]
 }
 
 #[test]

@@ -50,6 +50,7 @@ impl Config {
         Settings {
             domain: self.cache_domain.clone(),
             analyzers: self.analyzers.clone(),
+            lock_files: false,
             limits: self.limits.clone(),
             layers_at_once: self.layers_at_once.max(1),
             layers_max: self.layers_max,

@@ -34,6 +34,8 @@ pub struct Settings {
     pub domain: Slug,
     /// What the analyzers look for.
     pub analyzers: analyzers::Config,
+    /// Whether lock files are read as well: of a directory, and never of an image.
+    pub lock_files: bool,
     /// How much one layer may be.
     pub limits: Limits,
     /// How many layers one process reads at once.
@@ -98,12 +100,24 @@ enum Read {
     Gap(Gap),
 }
 
+// === impl Settings ===
+
+impl Settings {
+    fn analyzers(&self) -> Analyzers {
+        if self.lock_files {
+            Analyzers::of_directory(&self.analyzers, &self.limits)
+        } else {
+            Analyzers::all(&self.analyzers, &self.limits)
+        }
+    }
+}
+
 // === impl Reader ===
 
 impl Reader {
     /// A reader with these settings.
     pub fn new(settings: Settings) -> Self {
-        let analyzers = Analyzers::all(&settings.analyzers, &settings.limits);
+        let analyzers = settings.analyzers();
         let ids = analyzers.ids();
         let entries = analyzers::entries_id(&settings.limits);
         Self {
@@ -402,8 +416,7 @@ impl Job<'_> {
         let analyzers = if subset == self.reader.wanted.analyzers {
             Arc::clone(&self.reader.analyzers)
         } else {
-            let all = Analyzers::all(&settings.analyzers, &settings.limits);
-            Arc::new(all.subset(subset))
+            Arc::new(settings.analyzers().subset(subset))
         };
         let read = self
             .cx

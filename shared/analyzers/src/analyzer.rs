@@ -8,7 +8,7 @@ use model::{
 };
 use serde::{Deserialize, Serialize};
 
-use crate::{ANALYZERS, File, Skip, checksums, filter::Filter};
+use crate::{ANALYZERS, File, LOCKS, Skip, checksums, filter::Filter};
 
 /// About what a result takes beside its texts.
 const FIXED_BYTES: usize = 250;
@@ -355,6 +355,15 @@ impl Analyzers {
             skip: config.skip.clone(),
             filter: OnceLock::new(),
         }
+    }
+
+    /// All of [`ANALYZERS`], and the kinds of lock files: for a directory, from which something will
+    /// be installed. Of an image they would say what somebody once meant to install.
+    pub fn of_directory(config: &Config, limits: &Limits) -> Self {
+        let mut all = Self::all(config, limits);
+        let locks = LOCKS.iter().map(|format| format.boxed(config, limits));
+        all.list.extend(locks);
+        all
     }
 
     /// None; a pass still makes the `entries` section.

@@ -35,6 +35,7 @@ use model::{
 };
 
 pub use self::outline::PreparedLayer;
+pub(crate) use self::purl::{distro, normalized};
 use self::{tampered::Suspects, view::View};
 use crate::os_release;
 

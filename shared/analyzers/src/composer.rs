@@ -98,7 +98,7 @@ impl Analyzer for Composer {
 }
 
 /// One, or a list.
-fn licenses(value: &Value) -> Vec<String> {
+pub(crate) fn licenses(value: &Value) -> Vec<String> {
     let all = match value {
         Value::Array(all) => all.as_slice(),
         one => std::slice::from_ref(one),

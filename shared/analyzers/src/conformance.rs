@@ -80,7 +80,7 @@ fn layer(case: &Path) -> Vec<u8> {
 
 fn section(name: &str, case: &Path) -> Section {
     let limits = Limits::default();
-    let all = Analyzers::all(&Config::default(), &limits);
+    let all = Analyzers::of_directory(&Config::default(), &limits);
     let ids: Vec<_> = all.ids().into_iter().filter(|id| id.name == name).collect();
     let blob = layer(case);
     let expected = LayerBlob {
@@ -98,7 +98,7 @@ fn section(name: &str, case: &Path) -> Section {
 fn every_analyzer_has_testdata_and_a_version_that_follows_its_output() {
     let versions = String::from_utf8(read(&testdata().join("versions"))).unwrap();
     let mut missing = String::new();
-    for id in Analyzers::all(&Config::default(), &Limits::default()).ids() {
+    for id in Analyzers::of_directory(&Config::default(), &Limits::default()).ids() {
         let mut output = String::new();
         for case in ["good", "broken"] {
             let directory = testdata().join(&id.name).join(case);
@@ -153,7 +153,7 @@ fn a_version_has_one_output() {
 #[test]
 fn every_analyzer_has_a_row_in_the_crates_doc() {
     let doc = include_str!("lib.rs");
-    for id in Analyzers::all(&Config::default(), &Limits::default()).ids() {
+    for id in Analyzers::of_directory(&Config::default(), &Limits::default()).ids() {
         assert!(
             doc.contains(&format!("//! | `{}` |", id.name)),
             "`{}` has no row",
@@ -170,8 +170,8 @@ fn ids_are_distinct_and_follow_the_limits() {
         ..Limits::default()
     };
     let (ids, others) = (
-        Analyzers::all(&Config::default(), &limits).ids(),
-        Analyzers::all(&Config::default(), &other).ids(),
+        Analyzers::of_directory(&Config::default(), &limits).ids(),
+        Analyzers::of_directory(&Config::default(), &other).ids(),
     );
     let names: BTreeSet<_> = ids.iter().map(|id| &id.name).collect();
     assert_eq!(names.len(), ids.len());

@@ -44,11 +44,39 @@
 //! | `wordpress` | `wp-includes/version.php`, `wp-content/plugins/*/*.php`, `wp-content/themes/*/style.css` | `WordPress`, its plugins and themes |
 //! | `jdk` | `release` of a Java installation | run times and development kits of Java |
 //! | `software` | programs and libraries of known names | what no package manager installed, by what its content says |
+//! | `sbom` | `*.spdx`, `*.spdx.json`, `*.cdx`, `*.cdx.json`, `*.cdx.xml`, `*.cyclonedx.json` | what Bitnami and others say that they installed |
 //! | `setuid` | the mode of each file | setuid and setgid files |
 //! | `checksums` | what runs or is loaded, where packages put it | its digests as package managers record them |
 //!
+//! For directories also lock files ([`LOCKS`]), which say what will be installed there:
+//!
+//! | analyzer | reads | finds |
+//! |---|---|---|
+//! | `package-lock` | `package-lock.json`, `npm-shrinkwrap.json` | npm packages |
+//! | `yarn-lock` | `yarn.lock` | npm packages |
+//! | `pnpm-lock` | `pnpm-lock.yaml` | npm packages |
+//! | `bun-lock` | `bun.lock` | npm packages |
+//! | `requirements` | `*requirements*.txt`, `*constraints*.txt` | Python packages that are pinned |
+//! | `pipfile-lock` | `Pipfile.lock` | Python packages |
+//! | `poetry-lock` | `poetry.lock` | Python packages |
+//! | `uv-lock` | `uv.lock` | Python packages |
+//! | `pdm-lock` | `pdm.lock` | Python packages |
+//! | `pylock` | `pylock.toml`, `pylock.*.toml` | Python packages |
+//! | `go-mod` | `go.mod`, `go.sum` | Go modules, and the standard library |
+//! | `cargo-lock` | `Cargo.lock` | crates |
+//! | `gemfile-lock` | `Gemfile.lock`, `gems.locked`, `Gemfile.next.lock` | Ruby gems |
+//! | `composer-lock` | `composer.lock` | PHP packages |
+//! | `pom` | `pom.xml` | Java artifacts that a project asks for |
+//! | `gradle-lock` | `*gradle.lockfile`, `dependency-locks/*.lockfile` | Java artifacts |
+//! | `nuget-lock` | `packages.lock.json`, `packages.*.lock.json` | .NET packages |
+//! | `mix-lock` | `mix.lock` | Erlang and Elixir packages |
+//! | `pubspec-lock` | `pubspec.lock` | Dart packages |
+//! | `podfile-lock` | `Podfile.lock` | pods |
+//! | `package-resolved` | `Package.resolved` | Swift packages |
+//! | `conan-lock` | `conan.lock` | Conan packages |
+//!
 //! What it does not do: it knows no advisory and no policy, resolves no name over the network, and
-//! is never asynchronous. Files that an image only *could* install (lock files) are not read, nor is
+//! is never asynchronous. Files that an image only *could* install (lock files) are not read in it, nor is
 //! a package that `node_modules` reaches only by a link to a directory elsewhere, as npm's workspaces
 //! do with the code of the image itself. A record that is a link and was not read is a gap. What
 //! [`Skip`] names is listed and not looked into.
@@ -56,6 +84,7 @@
 //! Whom a file is shown to is decided by its path, for all analyzers at once: each says which pieces
 //! of paths it is after, and they are one automaton. One more analyzer costs a few of its states.
 //!
+//! To add a kind of lock file: a file in `lock/`, one line in [`LOCKS`], a row and testdata as below.
 //! To add an analyzer: a file with a unit-like struct and [`Analyzer`], one line in [`ANALYZERS`],
 //! a row above, `testdata/NAME/` with a good and a broken case, and a line in `testdata/versions`.
 //! To change what one finds: raise its version.
@@ -93,6 +122,9 @@ mod jar;
 mod jdk;
 mod links;
 mod md5;
+mod lock;
+#[cfg(test)]
+mod mutations;
 mod npm;
 mod opkg;
 mod os_release;
@@ -102,11 +134,13 @@ mod read;
 #[cfg(test)]
 mod real_images;
 mod rpm;
+mod sbom;
 mod setuid;
 mod signature;
 mod skip;
 mod stanza;
 mod wordpress;
+mod xml;
 mod zip;
 
 use archive::Limits;
@@ -118,6 +152,7 @@ pub use self::{
     coalesce::{PreparedLayer, Subject, coalesce, coalesce_prepared},
     file::File,
     read::{LayerBlob, LayerRead, read_layer},
+    sbom::{SBOM_BYTES_MAX, SbomError, read_sbom},
     skip::{PathGlob, PathGlobError, Skip},
 };
 
@@ -146,6 +181,33 @@ pub static ANALYZERS: &[MakeAnalyzer] = &[
     wordpress::Wordpress::boxed,
     jdk::Jdk::boxed,
     signature::Software::boxed,
+    sbom::Sbom::boxed,
     setuid::Setuid::boxed,
     checksums::Checksums::boxed,
+];
+
+/// Every kind of lock file. They are read where a directory is scanned, and never in an image.
+pub(crate) static LOCKS: &[&lock::Format] = &[
+    &lock::npm::FORMAT,
+    &lock::yarn::FORMAT,
+    &lock::pnpm::FORMAT,
+    &lock::bun::FORMAT,
+    &lock::requirements::FORMAT,
+    &lock::pipfile::FORMAT,
+    &lock::poetry::FORMAT,
+    &lock::uv::FORMAT,
+    &lock::pdm::FORMAT,
+    &lock::pylock::FORMAT,
+    &lock::golang::FORMAT,
+    &lock::cargo::FORMAT,
+    &lock::gem::FORMAT,
+    &lock::composer::FORMAT,
+    &lock::maven::FORMAT,
+    &lock::gradle::FORMAT,
+    &lock::nuget::FORMAT,
+    &lock::mix::FORMAT,
+    &lock::pubspec::FORMAT,
+    &lock::podfile::FORMAT,
+    &lock::swift::FORMAT,
+    &lock::conan::FORMAT,
 ];

@@ -303,7 +303,7 @@ fn package(path: &str, name: &str, header: &Header<'_>) -> Result<FoundPackage, 
 }
 
 /// `bash` and `5.2.15-3.fc38` of `bash-5.2.15-3.fc38.src.rpm`.
-fn source_package(file: &str) -> Option<(&str, &str)> {
+pub(crate) fn source_package(file: &str) -> Option<(&str, &str)> {
     let stem = file.strip_suffix(".rpm")?;
     let stem = stem
         .strip_suffix(".src")

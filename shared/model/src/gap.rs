@@ -105,6 +105,8 @@ pub enum GapCode {
     StaleAdvisories,
     /// A version that cannot be compared.
     UndecidedVersion,
+    /// A file names packages without saying which version will be there.
+    UnresolvedDependency,
     /// The scan died or was given up before its end.
     ScanAborted,
     /// A gap that a newer writer knows.

@@ -176,7 +176,8 @@ pub struct FoundPackage {
     /// Licences as declared.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub licenses: Vec<String>,
-    /// Names of packages that it needs, as written in its metadata.
+    /// Names of packages that it needs, as written in its metadata; `name@version` of those that a
+    /// lock file names exactly.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub depends_on: Vec<String>,
     /// The file that proves it. The package exists while this very file is visible.
@@ -187,6 +188,9 @@ pub struct FoundPackage {
     /// Digests of what was installed, as `algorithm:value`.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub digests: Vec<String>,
+    /// Whether somebody asked for it, and not another package.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub direct: Option<bool>,
     /// Whether it is needed for development only.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub dev: Option<bool>,
@@ -299,6 +303,7 @@ impl FoundPackage {
             path: path.into(),
             within: None,
             digests: Vec::new(),
+            direct: None,
             dev: None,
             confidence: Confidence::High,
         }

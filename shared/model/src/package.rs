@@ -45,6 +45,16 @@ pub enum PackageType {
     Conda,
     /// Embedded distributions that use opkg.
     Opkg,
+    /// Dart and Flutter.
+    Pub,
+    /// Objective-C and Swift, by `CocoaPods`.
+    Cocoapods,
+    /// Swift, by its package manager; the name is `host/path`.
+    Swift,
+    /// C and C++.
+    Conan,
+    /// Bitnami's applications.
+    Bitnami,
     /// Anything else, and kinds that a newer writer knows.
     #[serde(other)]
     Generic,
@@ -154,6 +164,34 @@ pub struct Package {
 // === impl PackageType ===
 
 impl PackageType {
+    /// The kind with this purl type; [`Generic`](Self::Generic) for every other.
+    pub fn of_purl(text: &str) -> Self {
+        let all = [
+            Self::Deb,
+            Self::Apk,
+            Self::Rpm,
+            Self::Pypi,
+            Self::Npm,
+            Self::Maven,
+            Self::Golang,
+            Self::Cargo,
+            Self::Gem,
+            Self::Composer,
+            Self::Nuget,
+            Self::Cran,
+            Self::Hex,
+            Self::Otp,
+            Self::Conda,
+            Self::Pub,
+            Self::Cocoapods,
+            Self::Swift,
+            Self::Conan,
+            Self::Bitnami,
+        ];
+        let found = all.into_iter().find(|kind| kind.as_str() == text);
+        found.unwrap_or(Self::Generic)
+    }
+
     /// The purl type.
     pub const fn as_str(self) -> &'static str {
         match self {
@@ -173,6 +211,11 @@ impl PackageType {
             Self::Otp => "otp",
             Self::Conda => "conda",
             Self::Opkg => "opkg",
+            Self::Pub => "pub",
+            Self::Cocoapods => "cocoapods",
+            Self::Swift => "swift",
+            Self::Conan => "conan",
+            Self::Bitnami => "bitnami",
             Self::Generic => "generic",
         }
     }

@@ -2,6 +2,8 @@
 
 use std::{
     fmt,
+    fs::File,
+    io::Read as _,
     path::{Path, PathBuf},
 };
 
@@ -16,7 +18,7 @@ const TEXT_BYTES_MAX: usize = 4096;
 const ARCHIVE_NAMES: &[&str] = &[".tar", ".tar.gz", ".tgz", ".tar.zst"];
 
 /// Schemes of other scanners whose targets we do not read.
-const FOREIGN_SCHEMES: &[&str] = &["sbom", "purl", "cpe", "singularity", "file", "vm", "repo"];
+const FOREIGN_SCHEMES: &[&str] = &["purl", "cpe", "singularity", "file", "vm", "repo"];
 
 /// An image's place, as a person writes it.
 ///
@@ -28,7 +30,9 @@ const FOREIGN_SCHEMES: &[&str] = &["sbom", "purl", "cpe", "singularity", "file",
 /// | `oci-archive:FILE[:TAG]` | an OCI layout in a tar file |
 /// | `docker-archive:FILE[:NAME]` | what `docker save` writes |
 /// | a file `*.tar`, `*.tar.gz`, `*.tgz`, `*.tar.zst` | one or the other, by what is in it |
-/// | `dir:DIR`, `rootfs:DIR`, another directory | a directory, as one layer |
+/// | `dir:DIR`, another directory | a directory, as one layer |
+/// | `rootfs:DIR` | the same of a root file system: nothing will be installed from it |
+/// | `sbom:FILE`, a file that begins as JSON, XML or SPDX does | a bill of materials |
 /// | `debian:12`, `registry.example/team/app@sha256:…` | a name: see [`Location::Name`] |
 ///
 /// Archives may be compressed. What comes after `docker:`, `podman:`, `containerd:` and `registry:`
@@ -63,6 +67,10 @@ pub enum Location {
     },
     /// A directory that is looked at as the one layer of an image.
     Directory(PathBuf),
+    /// A root file system, looked at as a directory is.
+    RootFs(PathBuf),
+    /// A bill of materials; there is no image to open.
+    Sbom(PathBuf),
 }
 
 /// A container engine that gives out its images on a socket.
@@ -109,7 +117,7 @@ pub enum LocationError {
     },
     /// A scheme of another scanner.
     #[error(
-        "`{0}:` is no kind of target here; there are registry:, docker:, podman:, containerd:, oci:, oci-archive:, docker-archive:, dir: and rootfs:"
+        "`{0}:` is no kind of target here; there are registry:, docker:, podman:, containerd:, oci:, oci-archive:, docker-archive:, dir:, rootfs: and sbom:"
     )]
     Scheme(String),
 }
@@ -151,7 +159,9 @@ impl Location {
                 ..Wanted::default()
             },
             // An engine hands out one image, and a directory is one.
-            Self::Engine(..) | Self::Directory(_) => Wanted::default(),
+            Self::Engine(..) | Self::Directory(_) | Self::RootFs(_) | Self::Sbom(_) => {
+                Wanted::default()
+            }
         };
         Wanted {
             platforms,
@@ -170,7 +180,9 @@ impl Location {
             "oci" | "oci-dir" => Self::layout(rest)?,
             "oci-archive" => archive(ArchiveKind::Oci),
             "docker-archive" => archive(ArchiveKind::Docker),
-            "dir" | "rootfs" => Self::directory(rest)?,
+            "dir" => Self::Directory(directory(rest)?),
+            "rootfs" => Self::RootFs(directory(rest)?),
+            "sbom" if is_file_name(rest) || !could_be_tag(rest) => Self::Sbom(document(rest)?),
             "docker-daemon" => Self::Engine(Engine::Docker, rest.parse()?),
             "docker" if rest.starts_with("//") => {
                 let name = rest.strip_prefix("//").unwrap_or(rest);
@@ -208,7 +220,7 @@ impl Location {
             }
             // A directory `debian` beside us does not stand in the way of the image.
             if is_path(text) || text.contains('/') {
-                return Self::directory(text).map(Some);
+                return Ok(Some(Self::Directory(directory(text)?)));
             }
         }
         if path.is_file() {
@@ -220,8 +232,11 @@ impl Location {
                 }));
             }
             if is_path(text) || text.contains('.') {
+                if begins_as_document(path) {
+                    return Ok(Some(Self::Sbom(path.to_owned())));
+                }
                 return wrong(
-                    "is a file of no known kind: name it `*.tar`, or say what it is with docker-archive: or oci-archive:",
+                    "is a file of no known kind: name it `*.tar`, or say what it is with docker-archive:, oci-archive: or sbom:",
                 );
             }
         }
@@ -229,18 +244,6 @@ impl Location {
             return wrong("does not exist");
         }
         Ok(None)
-    }
-
-    fn directory(text: &str) -> Result<Self, LocationError> {
-        let dir = PathBuf::from(text);
-        if dir.is_dir() {
-            return Ok(Self::Directory(dir));
-        }
-        let why = "is not a directory";
-        Err(LocationError::Path {
-            path: text.to_owned(),
-            why,
-        })
     }
 
     fn layout(rest: &str) -> Result<Self, LocationError> {
@@ -289,6 +292,8 @@ impl fmt::Display for Location {
                 name.as_ref().map_or(Ok(()), |name| write!(f, ":{name}"))
             }
             Self::Directory(dir) => write!(f, "dir:{}", dir.display()),
+            Self::RootFs(dir) => write!(f, "rootfs:{}", dir.display()),
+            Self::Sbom(file) => write!(f, "sbom:{}", file.display()),
         }
     }
 }
@@ -313,6 +318,42 @@ impl fmt::Display for Engine {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.pad(self.as_str())
     }
+}
+
+fn directory(text: &str) -> Result<PathBuf, LocationError> {
+    existing(text, Path::is_dir, "is not a directory")
+}
+
+fn document(text: &str) -> Result<PathBuf, LocationError> {
+    existing(text, Path::is_file, "is not a file")
+}
+
+fn existing(
+    text: &str,
+    is_there: fn(&Path) -> bool,
+    why: &'static str,
+) -> Result<PathBuf, LocationError> {
+    let path = PathBuf::from(text);
+    if is_there(&path) {
+        return Ok(path);
+    }
+    Err(LocationError::Path {
+        path: text.to_owned(),
+        why,
+    })
+}
+
+/// Whether a file begins as bills of materials do; what it is tells who reads it.
+fn begins_as_document(path: &Path) -> bool {
+    const START_BYTES: u64 = 512;
+    let mut start = Vec::new();
+    let read = File::open(path).and_then(|file| file.take(START_BYTES).read_to_end(&mut start));
+    let start = start.strip_prefix(b"\xef\xbb\xbf").unwrap_or(&start);
+    let start = start.trim_ascii_start();
+    read.is_ok()
+        && (start.starts_with(b"{")
+            || start.starts_with(b"<")
+            || start.starts_with(b"SPDXVersion:"))
 }
 
 /// Whether a text can only be a path.
@@ -403,8 +444,25 @@ mod tests {
             check(&archive, &archive);
         }
         let root = temp.path().display();
-        check(&format!("rootfs:{root}"), &format!("dir:{root}"));
+        check(&format!("rootfs:{root}"), &format!("rootfs:{root}"));
         check(&format!("{root}"), &format!("dir:{root}"));
+    }
+
+    #[test]
+    fn bills_of_materials_are_told_by_how_they_begin() {
+        let temp = tempfile::tempdir().unwrap();
+        let of = |content: &str| {
+            let file = temp.path().join("some.file");
+            std::fs::write(&file, content).unwrap();
+            (Location::parse(&file.display().to_string()), file)
+        };
+        for content in ["\u{feff} {}", "<?xml", "SPDXVersion: SPDX-2.3\n"] {
+            let (location, file) = of(content);
+            assert_eq!(location.unwrap(), Location::Sbom(file.clone()), "{content}");
+            let text = format!("sbom:{}", file.display());
+            check(&text, &text);
+        }
+        assert!(of("text").0.is_err() && of("").0.is_err());
     }
 
     #[test]
@@ -420,9 +478,11 @@ mod tests {
         check(&format!("dir:{}", file.display()), "is not a directory");
         check("./missing.tar", "`./missing.tar` does not exist");
         check("UPPER", "is not an image reference");
-        check("sbom:./bom.json", "`sbom:` is no kind of target here");
-        check("sbom:bom.json", "`sbom:` is no kind of target here");
+        check("sbom:./bom.json", "`./bom.json` is not a file");
+        check("sbom:bom.json", "`bom.json` is not a file");
+        check("purl:./bom.json", "`purl:` is no kind of target here");
         assert!(Location::parse("repo:1.0").is_ok());
+        assert!(Location::parse("sbom:1.0").is_ok());
         check(
             &format!("oci:{}@sha256:zz", temp.path().display()),
             "digest",

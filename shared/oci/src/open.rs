@@ -60,7 +60,16 @@ pub async fn open(cx: &Cx, location: &Location, opening: &Opening) -> Result<Ope
         Location::Registry(reference) => registry(cx, reference, opening).await?,
         Location::OciLayout { dir, .. } => Arc::new(OciLayout::open(cx, dir).await?),
         Location::Archive { file, kind, .. } => archive(cx, file, *kind).await?,
-        Location::Directory(dir) => Arc::new(Directory::new(cx, dir, opening.skip.clone())),
+        Location::Directory(dir) | Location::RootFs(dir) => {
+            Arc::new(Directory::new(cx, dir, opening.skip.clone()))
+        }
+        Location::Sbom(file) => {
+            let what = format!("`{}`", file.display());
+            return Err(OciError::unsupported(
+                what,
+                "a bill of materials has no layers",
+            ));
+        }
     };
     Ok(Opened::plain(source, wanted))
 }

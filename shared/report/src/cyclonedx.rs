@@ -9,23 +9,24 @@
 //! same report written twice is the same document. Where gaps hide packages, `compositions` calls
 //! the list incomplete; it never calls it complete, for nobody can know that.
 //!
-//! Names of properties begin with `tidewaiter:`.
+//! What the format has no words for is in properties (module `properties`), so that the document can be
+//! read back without loss.
 
 mod components;
 mod dependencies;
 mod document;
-mod licenses;
 mod vulnerabilities;
 
 use std::io;
 
 use model::{Digest, Hides, Report, Reports};
 
+pub(crate) use self::document::{License, LicenseChoice};
 use self::{
     components::Refs,
     document::{Bom, Component, Composition, Lifecycle, Metadata, Tools},
 };
-use crate::{Options, json};
+use crate::{Options, identifiers::uuid, json};
 
 pub(crate) fn render(
     report: &Report,
@@ -94,23 +95,8 @@ fn metadata<'a>(report: &'a Report, component: Component<'a>) -> Metadata<'a> {
 
 fn write(mut bom: Bom<'_>, out: &mut dyn io::Write) -> io::Result<()> {
     let content = Digest::of(&serde_json::to_vec(&bom)?);
-    bom.serial_number = Some(serial_number(&content));
+    bom.serial_number = Some(format!("urn:uuid:{}", uuid(&content)));
     json::write(&bom, out)
-}
-
-/// A UUID of version 8 (RFC 9562), which is for those who make it of content in their own way.
-fn serial_number(content: &Digest) -> String {
-    let mut bytes = [0; 16];
-    let from = content.as_bytes().iter();
-    bytes
-        .iter_mut()
-        .zip(from)
-        .for_each(|(to, from)| *to = *from);
-    bytes[6] = bytes[6] & 0x0f | 0x80;
-    bytes[8] = bytes[8] & 0x3f | 0x80;
-    let hex = model::hex(&bytes);
-    let parts = [0..8, 8..12, 12..16, 16..20, 20..32].map(|digits| &hex[digits]);
-    format!("urn:uuid:{}", parts.join("-"))
 }
 
 #[cfg(test)]

@@ -4,7 +4,7 @@ use std::{fmt, io, str::FromStr};
 
 use model::{Report, Reports, Severity, Vulnerability};
 
-use crate::{cyclonedx, json, sarif, table};
+use crate::{cyclonedx, json, sarif, spdx, table};
 
 /// How a report is written.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
@@ -18,6 +18,8 @@ pub enum Format {
     Sarif,
     /// For whoever keeps bills of materials: `CycloneDX` 1.6 as JSON.
     CycloneDx,
+    /// The same as SPDX 2.3, as JSON.
+    SpdxJson,
 }
 
 /// The text is not a format.
@@ -52,6 +54,7 @@ pub fn render(
         Format::Json => json::write(&shown(report, options), out),
         Format::Sarif => sarif::render(report, options, out),
         Format::CycloneDx => cyclonedx::render(report, options, out),
+        Format::SpdxJson => spdx::render(report, out),
     }
 }
 
@@ -66,6 +69,7 @@ pub fn render_all(
         Format::Table => table::render_all(reports, options, out),
         Format::Sarif => sarif::render_all(reports, options, out),
         Format::CycloneDx => cyclonedx::render_all(reports, options, out),
+        Format::SpdxJson => spdx::render_all(reports, out),
         Format::Json => {
             let each = reports
                 .reports
@@ -101,7 +105,13 @@ fn shown(report: &Report, options: &Options) -> Report {
 
 impl Format {
     /// Every format.
-    pub const ALL: &[Self] = &[Self::Table, Self::Json, Self::Sarif, Self::CycloneDx];
+    pub const ALL: &[Self] = &[
+        Self::Table,
+        Self::Json,
+        Self::Sarif,
+        Self::CycloneDx,
+        Self::SpdxJson,
+    ];
 
     /// Its name on the command line.
     pub const fn as_str(self) -> &'static str {
@@ -110,6 +120,7 @@ impl Format {
             Self::Json => "json",
             Self::Sarif => "sarif",
             Self::CycloneDx => "cyclonedx",
+            Self::SpdxJson => "spdx-json",
         }
     }
 

@@ -1,5 +1,5 @@
 //! One report, many formats: a table for people, JSON for programs, SARIF for code scanning services,
-//! `CycloneDX` for bills of materials.
+//! `CycloneDX` and SPDX for bills of materials.
 //!
 //! The decision that shapes it: a format is a function from the finished [`model::Report`] to
 //! bytes. It computes nothing that another format would not know, and decides nothing: filters
@@ -17,8 +17,12 @@ mod clean;
 mod cyclonedx;
 mod format;
 mod grid;
+mod identifiers;
 mod json;
+mod licenses;
+mod properties;
 mod sarif;
+mod spdx;
 mod suppressed;
 mod table;
 #[cfg(test)]

@@ -1,3 +1,4 @@
+mod goldens;
 pub(crate) mod samples;
 pub(crate) mod schemas;
 
@@ -402,6 +403,6 @@ fn formats_are_found_by_name() {
     let error = "xml".parse::<Format>().unwrap_err();
     assert_eq!(
         error.to_string(),
-        "`xml` is not a format: table, json, sarif, cyclonedx"
+        "`xml` is not a format: table, json, sarif, cyclonedx, spdx-json"
     );
 }

@@ -21,7 +21,9 @@ pub(super) const HELP: &str = "Targets:
   DIR with a file `oci-layout`, oci:DIR[:TAG]       an OCI image layout
   FILE.tar, FILE.tar.gz, FILE.tgz, FILE.tar.zst     an image in a file, of either kind:
   docker-archive:FILE[:NAME], oci-archive:FILE[:TAG]
-  ./DIR, dir:DIR, rootfs:/                          a directory or root file system
+  ./DIR, dir:DIR                                    a directory, with its lock files
+  rootfs:/                                          a root file system: what is installed in it
+  FILE.json, FILE.spdx, FILE.xml, sbom:FILE         a bill of materials: CycloneDX or SPDX
 
 Examples:
   tidewaiter scan debian:12

@@ -3,6 +3,7 @@
 mod explaining;
 mod output;
 mod progress;
+mod sbom;
 
 use std::{sync::Arc, time::Duration};
 
@@ -176,26 +177,33 @@ impl Scanner<'_> {
     }
 
     /// Finds a target, and which of its images are to be scanned.
-    async fn resolve(&self, target: &str) -> anyhow::Result<(Location, Opened, Resolved)> {
-        let location = Location::parse(target)?;
+    async fn resolve(
+        &self,
+        target: &str,
+        location: &Location,
+    ) -> anyhow::Result<(Opened, Resolved)> {
         // A directory is gone through whole before its layer is read.
         let doing = match location {
-            Location::Directory(_) => "going through",
+            Location::Directory(_) | Location::RootFs(_) => "going through",
             _ => "looking for",
         };
         let step = self.progress.step(format!("{doing} {target}"));
-        let opened = oci::open(&self.cx, &location, &self.opening(&location)).await?;
+        let opened = oci::open(&self.cx, location, &self.opening(location)).await?;
         let resolved = opened.source.resolve(&opened.wanted).await?;
         drop(step);
         if let Some(unreadable) = resolved.unreadable.first() {
             return Err(unreadable.error.clone().into());
         }
-        self.say_choices(target, &location, &opened, &resolved);
-        Ok((location, opened, resolved))
+        self.say_choices(target, location, &opened, &resolved);
+        Ok((opened, resolved))
     }
 
     async fn target(&self, target: &str) -> anyhow::Result<(Document, Decision)> {
-        let (location, opened, resolved) = self.resolve(target).await?;
+        let location = Location::parse(target)?;
+        if let Location::Sbom(file) = &location {
+            return self.sbom(target, file).await;
+        }
+        let (opened, resolved) = self.resolve(target, &location).await?;
         let index = resolved.index;
         let mut reports = Vec::new();
         for mut image in resolved.images {
@@ -259,7 +267,12 @@ impl Scanner<'_> {
         source: &Arc<dyn Source>,
         image: &Image,
     ) -> anyhow::Result<Report> {
-        let mut scanned = self.scanned(location, source, image).await?;
+        let scanned = self.scanned(location, source, image).await?;
+        self.judged(scanned, &repository(location)).await
+    }
+
+    /// The report of what was found: with vulnerabilities, and what policy says of it.
+    async fn judged(&self, mut scanned: ImageReport, names: &[String]) -> anyhow::Result<Report> {
         let now = self.cx.now();
         let packages = packages_of(&scanned);
         let loose = self.loose_for(&packages).await?;
@@ -270,8 +283,7 @@ impl Scanner<'_> {
             findings: &scanned.findings,
         };
         let data_at = assessment.advisories.data_at();
-        let names = repository(location);
-        let judgement = policy::judge(&self.policy, &facts, &names, now, data_at);
+        let judgement = policy::judge(&self.policy, &facts, names, now, data_at);
         judgement.mark(&mut assessment.vulnerabilities, &mut scanned.findings);
         let tool = Tool::tidewaiter(env!("CARGO_PKG_VERSION"));
         Ok(Report::new(
@@ -291,11 +303,10 @@ impl Scanner<'_> {
         image: &Image,
     ) -> anyhow::Result<ImageReport> {
         let watched = self.progress.watch(image, Arc::clone(source));
-        let is_directory = matches!(location, Location::Directory(_));
-        let reader = if is_directory {
-            self.reader_of_directories()
-        } else {
-            self.reader.clone()
+        let (is_directory, reader) = match location {
+            Location::Directory(_) => (true, self.reader_of_directories(true)),
+            Location::RootFs(_) => (true, self.reader_of_directories(false)),
+            _ => (false, self.reader.clone()),
         };
         let scan = scanner::scan(&self.cx, &reader, image, &watched, &self.sections);
         let scan = scan.await?;
@@ -325,8 +336,10 @@ impl Scanner<'_> {
         Ok(Some(advisories))
     }
 
-    fn reader_of_directories(&self) -> Reader {
+    /// A reader for a directory, which something is built of unless it is a root file system.
+    fn reader_of_directories(&self, lock_files: bool) -> Reader {
         let mut settings = self.settings.clone();
+        settings.lock_files = lock_files;
         settings.limits.compressed_bytes_max = DIRECTORY_BYTES_MAX;
         settings.limits.uncompressed_bytes_max = DIRECTORY_BYTES_MAX;
         Reader::new(settings)
@@ -415,9 +428,11 @@ fn repository(location: &Location) -> Vec<String> {
         Location::Name(name) | Location::Registry(name) | Location::Engine(_, name) => {
             vec![name.name()]
         }
-        Location::OciLayout { .. } | Location::Archive { .. } | Location::Directory(_) => {
-            Vec::new()
-        }
+        Location::OciLayout { .. }
+        | Location::Archive { .. }
+        | Location::Directory(_)
+        | Location::RootFs(_)
+        | Location::Sbom(_) => Vec::new(),
     }
 }
 

@@ -174,15 +174,15 @@ fn what_is_no_image_says_so() {
     check(&world, &["scan", &shown(&file)], 4, &expected);
     let expected = [
         "is a file of no known kind",
-        "docker-archive: or oci-archive:",
+        "docker-archive:, oci-archive: or sbom:",
     ];
     let file = world.write("notes.txt", "text");
     check(&world, &["scan", &shown(&file)], 1, &expected);
     check(
         &world,
-        &["scan", "sbom:./bom.json"],
+        &["scan", "purl:./bom.json"],
         1,
-        &["`sbom:` is no kind of target here"],
+        &["`purl:` is no kind of target here"],
     );
     let expected = [
         "`docker` is not available: there is no socket at",

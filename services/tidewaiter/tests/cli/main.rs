@@ -6,6 +6,7 @@ mod advisories;
 mod errors;
 mod exits;
 mod outputs;
+mod sbom;
 mod targets;
 mod versions;
 mod world;

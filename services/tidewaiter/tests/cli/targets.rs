@@ -53,7 +53,7 @@ fn a_directory_is_scanned_as_one_layer() {
         "{gaps}"
     );
     // The same content gives the same image, and is not read again.
-    let again = world.run(&["scan", &root]);
+    let again = world.run(&["scan", &format!("rootfs:{root}")]);
     assert!(
         again.stderr.contains("1 of 1 layers were known"),
         "{}",

@@ -10,6 +10,7 @@ use super::{
     tree::Origin,
     view::{View, places},
 };
+use crate::sbom;
 
 /// What makes a package the same one in two versions of a file.
 type Identity<'a> = (PackageType, &'a str, &'a str, Option<&'a str>);
@@ -50,6 +51,7 @@ pub(super) fn collect(view: &View<'_>, os: Option<&Os>) -> Vec<Package> {
     // The sort is stable: of two that are the same, the one of the lower layer stays.
     installed.sort_by(|one, other| key(one).cmp(&key(other)));
     installed.dedup_by(|one, before| key(one) == key(before));
+    drop_told(&mut installed);
     relations::resolve(view, &mut installed);
     installed
         .into_iter()
@@ -93,6 +95,19 @@ fn installation(path: &str) -> &str {
         directory = above;
     }
     path
+}
+
+/// Leaves out what a bill of materials in the image tells of, where the package's own records are
+/// there as well.
+fn drop_told(installed: &mut Vec<Installed<'_>>) {
+    let is_told = |one: &Installed<'_>| sbom::is_document(&one.found.path);
+    if !installed.iter().any(is_told) {
+        return;
+    }
+    let same = |found: &FoundPackage| (found.kind, found.name.clone(), found.version.clone());
+    let proven = installed.iter().filter(|one| !is_told(one));
+    let proven: HashSet<_> = proven.map(|one| same(one.found)).collect();
+    installed.retain(|one| !is_told(one) || !proven.contains(&same(one.found)));
 }
 
 fn identity(found: &FoundPackage) -> Identity<'_> {
@@ -175,7 +190,7 @@ fn report(found: &FoundPackage, path: &str, layer: Digest, os: Option<&Os>) -> P
         depends_on: Vec::new(),
         digests: found.digests.clone(),
         owned_by: None,
-        direct: None,
+        direct: found.direct,
         dev: found.dev,
         confidence: found.confidence,
     }

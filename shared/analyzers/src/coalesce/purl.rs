@@ -4,7 +4,7 @@ use model::{FoundPackage, Os, PackageType, Purl};
 use packageurl::PackageUrl;
 
 /// `debian-12`; `None` where the operating system is unknown.
-pub(super) fn distro(os: Option<&Os>) -> Option<String> {
+pub(crate) fn distro(os: Option<&Os>) -> Option<String> {
     let os = os?;
     let is_known = !os.version_id.is_empty();
     Some(if is_known {
@@ -15,7 +15,7 @@ pub(super) fn distro(os: Option<&Os>) -> Option<String> {
 }
 
 /// A Python package's name as indexes compare it (PEP 503).
-pub(super) fn normalized(name: &str) -> String {
+pub(crate) fn normalized(name: &str) -> String {
     let mut text = String::with_capacity(name.len());
     for part in name.split(['-', '_', '.']).filter(|part| !part.is_empty()) {
         if !text.is_empty() {
@@ -42,7 +42,10 @@ fn make<'a>(
         PackageType::Pypi => PackageUrl::new(kind, normalized(&found.name))?,
         PackageType::Npm => namespaced(kind, found.name.split_once('/'), &found.name)?,
         PackageType::Maven => namespaced(kind, found.name.split_once(':'), &found.name)?,
-        PackageType::Golang | PackageType::Composer | PackageType::Generic => {
+        PackageType::Golang
+        | PackageType::Composer
+        | PackageType::Generic
+        | PackageType::Swift => {
             namespaced(kind, found.name.rsplit_once('/'), &found.name)?
         }
         _ => PackageUrl::new(kind, found.name.as_str())?,

@@ -11,7 +11,7 @@ use super::{
     tree::Origin,
     view::View,
 };
-use crate::npm;
+use crate::{lock, npm};
 
 /// Fills `depends_on` and `owned_by`, as far as the other package is there.
 pub(super) fn resolve(view: &View<'_>, installed: &mut [Installed<'_>]) {
@@ -45,6 +45,8 @@ struct Names<'a> {
     /// The first of each name.
     any: HashMap<(PackageType, String), PackageId>,
     by_directory: HashMap<String, PackageId>,
+    /// By file and `name@version`: of lock files, which name exactly what is needed.
+    exact: HashMap<(String, String), PackageId>,
     /// Names of directories among them: what is none is looked for nowhere.
     folders: HashSet<String>,
 }
@@ -58,9 +60,16 @@ impl<'a> Names<'a> {
             near: HashMap::new(),
             any: HashMap::new(),
             by_directory: HashMap::new(),
+            exact: HashMap::new(),
             folders: HashSet::new(),
         };
-        for Installed { package, .. } in installed {
+        for Installed { package, found } in installed {
+            if lock::is_lock_file(&package.path) {
+                let exactly = lock::exactly(&found.name, &found.version);
+                let key = (package.path.clone(), exactly);
+                names.exact.insert(key, package.id.clone());
+                continue;
+            }
             let directory = directory(&package.path);
             if package.kind == PackageType::Npm {
                 names.folders.insert(npm::required_as(directory).to_owned());
@@ -85,6 +94,10 @@ impl<'a> Names<'a> {
         let package = &one.package;
         if !self.view.tree.budget.step(1) {
             return None;
+        }
+        if lock::is_lock_file(&package.path) {
+            let key = (package.path.clone(), name.to_owned());
+            return self.exact.get(&key).cloned();
         }
         if package.kind == PackageType::Npm {
             return self.find_upwards(name, directory(&package.path));

@@ -4,6 +4,8 @@ use std::borrow::Cow;
 
 use serde::Serialize;
 
+use crate::properties::Property;
+
 /// The document.
 #[derive(Default, Serialize)]
 #[serde(rename_all = "camelCase")]
@@ -80,7 +82,7 @@ pub(super) struct Hash<'a> {
 
 #[derive(Debug, PartialEq, Eq, Serialize)]
 #[serde(untagged)]
-pub(super) enum LicenseChoice<'a> {
+pub(crate) enum LicenseChoice<'a> {
     One {
         license: License<'a>,
     },
@@ -91,12 +93,12 @@ pub(super) enum LicenseChoice<'a> {
 }
 
 #[derive(Debug, PartialEq, Eq, Serialize)]
-pub(super) struct License<'a> {
+pub(crate) struct License<'a> {
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub(super) id: Option<&'static str>,
+    pub(crate) id: Option<&'static str>,
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub(super) name: Option<&'a str>,
-    pub(super) acknowledgement: &'static str,
+    pub(crate) name: Option<&'a str>,
+    pub(crate) acknowledgement: &'static str,
 }
 
 #[derive(Serialize)]
@@ -124,12 +126,6 @@ pub(super) struct Method<'a> {
 pub(super) struct Occurrence<'a> {
     pub(super) location: &'a str,
     pub(super) additional_context: String,
-}
-
-#[derive(Debug, Serialize)]
-pub(super) struct Property<'a> {
-    pub(super) name: &'static str,
-    pub(super) value: Cow<'a, str>,
 }
 
 #[derive(Serialize)]
@@ -224,7 +220,7 @@ pub(super) struct AffectedVersion<'a> {
     pub(super) status: &'static str,
 }
 
-// === impl Bom, Property ===
+// === impl Bom ===
 
 impl<'a> Bom<'a> {
     pub(super) fn new(metadata: Metadata<'a>) -> Self {
@@ -242,15 +238,6 @@ impl<'a> Bom<'a> {
             spec_version: "1.6",
             version: 1,
             ..Self::default()
-        }
-    }
-}
-
-impl<'a> Property<'a> {
-    pub(super) fn new(name: &'static str, value: impl Into<Cow<'a, str>>) -> Self {
-        Self {
-            name,
-            value: value.into(),
         }
     }
 }

@@ -3,9 +3,9 @@ use std::collections::HashSet;
 use model::{Gap, GapCode, Hides, Package, PackageId, PackageType, Report};
 use serde_json::Value;
 
-use super::licenses::SPDX_IDS;
 use crate::{
     Format, Options,
+    licenses::SPDX_IDS,
     tests::{
         samples::{empty, full, package},
         schemas::{SPDX, document, document_of_all, index},

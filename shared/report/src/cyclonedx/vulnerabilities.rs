@@ -10,11 +10,10 @@ use model::{FixState, Report, Severity, Vulnerability as Found};
 use super::{
     components::Refs,
     document::{
-        Advisory, AffectedVersion, Affects, Analysis, Property, Rating, Reference, Source,
-        Vulnerability,
+        Advisory, AffectedVersion, Affects, Analysis, Rating, Reference, Source, Vulnerability,
     },
 };
-use crate::{Options, clean::web_address};
+use crate::{Options, clean::web_address, properties::Property};
 
 /// What makes two findings the same entry: one decision may differ between packages.
 type Key<'a> = (&'a str, &'a str, Severity, FixState, Option<Analysis>);

@@ -9,6 +9,7 @@ use crate::{Format, Options, render, render_all};
 
 const SARIF: &str = include_str!("../../testdata/schemas/sarif-schema-2.1.0.json");
 const CYCLONEDX: &str = include_str!("../../testdata/schemas/bom-1.6.schema.json");
+const SPDX_DOCUMENT: &str = include_str!("../../testdata/schemas/spdx-2.3.schema.json");
 /// The list of licences.
 pub(crate) const SPDX: &str = include_str!("../../testdata/schemas/spdx.schema.json");
 const JSF: &str = include_str!("../../testdata/schemas/jsf-0.82.schema.json");
@@ -152,6 +153,11 @@ fn cyclonedx_documents_are_valid() {
 }
 
 #[test]
+fn spdx_documents_are_valid() {
+    check_all(Format::SpdxJson, SPDX_DOCUMENT);
+}
+
+#[test]
 fn the_schemas_refuse_what_is_not_valid() {
     let broken = |format, schema, path: &str, value: Value| {
         let mut document = document(&full(), format, &Options::default());
@@ -165,6 +171,12 @@ fn the_schemas_refuse_what_is_not_valid() {
         "bad".into(),
     );
     broken(Format::CycloneDx, CYCLONEDX, "/serialNumber", "1".into());
+    broken(
+        Format::SpdxJson,
+        SPDX_DOCUMENT,
+        "/packages/0/name",
+        1.into(),
+    );
     // The licences are in a schema of their own.
     let license = serde_json::json!([{"license": {"id": "no-such-license"}}]);
     broken(

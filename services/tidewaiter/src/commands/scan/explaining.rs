@@ -4,6 +4,8 @@ use std::{collections::BTreeSet, fmt::Write as _};
 
 use anyhow::Context as _;
 use chassis::Cx;
+use model::ImageReport;
+use oci::Location;
 use serde::Serialize;
 use vulndb::{ExplainedPackage, Explanation, Lookup};
 
@@ -82,25 +84,34 @@ async fn answer(
 
 impl Scanner<'_> {
     async fn explained(&self, target: &str, id: &str) -> anyhow::Result<Vec<Answer>> {
-        let (location, opened, resolved) = self.resolve(target).await?;
+        let location = Location::parse(target)?;
+        if let Location::Sbom(file) = &location {
+            let read = self.document(target, file).await?;
+            return Ok(vec![self.answer(&read, id).await?]);
+        }
+        let (opened, resolved) = self.resolve(target, &location).await?;
         let mut answers = Vec::new();
         for mut image in resolved.images {
             target.clone_into(&mut image.reference);
             let scanned = self.scanned(&location, &opened.source, &image).await?;
-            let packages = packages_of(&scanned);
-            let loose = self.loose_for(&packages).await?;
-            let advisories = loose.as_ref().unwrap_or(&self.advisories);
-            let (explanation, elsewhere) = matcher::explain(advisories, &packages, id)?;
-            answers.push(Answer {
-                target: target.to_owned(),
-                platform: image.platform.to_string(),
-                os: packages.os.map(|os| format!("{} {}", os.id, os.version_id)),
-                explanation,
-                elsewhere,
-                advisory_revision: advisories.manifest().revision,
-            });
+            answers.push(self.answer(&scanned, id).await?);
         }
         Ok(answers)
+    }
+
+    async fn answer(&self, scanned: &ImageReport, id: &str) -> anyhow::Result<Answer> {
+        let packages = packages_of(scanned);
+        let loose = self.loose_for(&packages).await?;
+        let advisories = loose.as_ref().unwrap_or(&self.advisories);
+        let (explanation, elsewhere) = matcher::explain(advisories, &packages, id)?;
+        Ok(Answer {
+            target: scanned.target.reference.clone(),
+            platform: scanned.target.platform.to_string(),
+            os: packages.os.map(|os| format!("{} {}", os.id, os.version_id)),
+            explanation,
+            elsewhere,
+            advisory_revision: advisories.manifest().revision,
+        })
     }
 }
 

@@ -1,9 +1,9 @@
 //! Licences as packages declare them, as SPDX identifiers where they are some.
 
-use super::document::{License, LicenseChoice};
+use crate::cyclonedx::{License, LicenseChoice};
 
 /// The identifiers of the SPDX license list, sorted.
-pub(super) const SPDX_IDS: &str = include_str!("spdx-ids.txt");
+pub(crate) const SPDX_IDS: &str = include_str!("spdx-ids.txt");
 
 /// Characters of a licence text that is kept: some packages put the whole licence there.
 const NAME_CHARS_MAX: usize = 200;
@@ -11,7 +11,7 @@ const NAME_CHARS_MAX: usize = 200;
 const DECLARED: &str = "declared";
 
 /// One expression, or a list of identifiers and names: the format has no mixture.
-pub(super) fn choices(declared: &[String]) -> Vec<LicenseChoice<'_>> {
+pub(crate) fn choices(declared: &[String]) -> Vec<LicenseChoice<'_>> {
     if let [text] = declared
         && id(text).is_none()
         && is_expression(text)
@@ -29,6 +29,15 @@ pub(super) fn choices(declared: &[String]) -> Vec<LicenseChoice<'_>> {
         .collect()
 }
 
+/// Whether a reader of the choices gets the very licences that were declared.
+pub(crate) fn are_verbatim(choices: &[LicenseChoice<'_>], declared: &[String]) -> bool {
+    let told = choices.iter().map(|choice| match choice {
+        LicenseChoice::Expression { expression, .. } => Some(*expression),
+        LicenseChoice::One { license } => license.id.or(license.name),
+    });
+    told.eq(declared.iter().map(|text| Some(text.as_str())))
+}
+
 fn license(text: &str) -> License<'_> {
     let id = id(text);
     let end = text
@@ -43,14 +52,14 @@ fn license(text: &str) -> License<'_> {
 }
 
 /// The identifier as the list writes it: case does not matter in it (SPDX annex D.2).
-fn id(text: &str) -> Option<&'static str> {
+pub(crate) fn id(text: &str) -> Option<&'static str> {
     let mut ids = SPDX_IDS.lines();
     ids.find(|id| id.eq_ignore_ascii_case(text.trim()))
 }
 
 /// Whether it is an SPDX expression of known licences (SPDX annex D): `AND` and `OR` between, each
 /// licence with `+` or `WITH` an exception behind it.
-fn is_expression(text: &str) -> bool {
+pub(crate) fn is_expression(text: &str) -> bool {
     let spaced = text.replace('(', " ( ").replace(')', " ) ");
     let mut depth = 0_usize;
     let mut is_operand_next = true;

@@ -40,6 +40,8 @@
 //! | `golang` | programs that Go built: ELF, PE, Mach-O | their modules, and the standard library |
 //! | `cargo` | programs that `cargo auditable` built | their crates |
 //! | `setuid` | the mode of each file | setuid and setgid files |
+//! | `secrets` | texts that no package brought, and files whose names promise a secret | secrets, masked |
+//! | `compliance` | the mode of each file and directory; `etc/passwd`, `shadow`, `sudoers` | rights and accounts that benchmarks refuse |
 //!
 //! What it does not do: it knows no advisory and no policy, resolves no name over the network, and
 //! is never asynchronous. Files that an image only *could* install (lock files) are not read, nor is
@@ -66,6 +68,7 @@ mod analyzer;
 mod apk;
 mod cargo;
 mod coalesce;
+mod compliance;
 mod composer;
 mod conda;
 #[cfg(test)]
@@ -78,6 +81,7 @@ mod executable;
 mod file;
 mod gem;
 mod golang;
+mod image;
 mod jar;
 mod links;
 mod npm;
@@ -87,6 +91,7 @@ mod read;
 #[cfg(test)]
 mod real_images;
 mod rpm;
+mod secrets;
 mod setuid;
 mod skip;
 mod stanza;
@@ -99,8 +104,14 @@ pub(crate) use self::analyzer::malformed;
 pub use self::{
     analyzer::{Analyzer, Analyzers, Config, Found, Malformed, Wanted, analyzer_id, entries_id},
     coalesce::{PreparedLayer, Subject, coalesce, coalesce_prepared},
+    compliance::{Benchmark, Outcome, Status, check_dockerfile, end_of_life},
     file::File,
+    image::image_report,
     read::{LayerBlob, LayerRead, read_layer},
+    secrets::{
+        Assigned, Example, FingerprintKey, FingerprintKeyError, SecretCheck, SecretRule,
+        SecretRuleError, SecretsConfig, Token, built_in_rules,
+    },
     skip::{PathGlob, PathGlobError, Skip},
 };
 
@@ -125,4 +136,6 @@ pub static ANALYZERS: &[MakeAnalyzer] = &[
     golang::Golang::boxed,
     cargo::Cargo::boxed,
     setuid::Setuid::boxed,
+    secrets::Secrets::boxed,
+    compliance::Compliance::boxed,
 ];

@@ -2,7 +2,7 @@
 
 use std::{path::PathBuf, str::FromStr, time::Duration};
 
-use analyzers::PathGlob;
+use analyzers::{Benchmark, PathGlob};
 use clap::{
     Args,
     builder::{PossibleValuesParser, TypedValueParser as _},
@@ -22,6 +22,7 @@ pub(super) const HELP: &str = "Targets:
   FILE.tar, FILE.tar.gz, FILE.tgz, FILE.tar.zst     an image in a file, of either kind:
   docker-archive:FILE[:NAME], oci-archive:FILE[:TAG]
   ./DIR, dir:DIR, rootfs:/                          a directory or root file system
+  Dockerfile, Containerfile, app.Dockerfile         how an image will be built
 
 Examples:
   tidewaiter scan debian:12
@@ -29,6 +30,16 @@ Examples:
   tidewaiter scan -o table -o json=report.json registry.example/app:1.0
   tidewaiter scan --fail-on high --platform linux/arm64 registry.example/app:1.0
   tidewaiter scan --policy policy.yaml oci:./build/image
+  tidewaiter scan --compliance docker-cis registry.example/app:1.0
+  tidewaiter scan --secret-baseline known-secrets.yaml registry.example/app:1.0
+
+A secret baseline is a YAML file of accepted secrets, and beside it, as FILE.key, lies the key under which
+they have their fingerprints (`openssl rand -hex 32 > FILE.key`), unless `scanner.secret_key_file` names one:
+  secrets:
+    - fingerprint: 0123456789abcdef0123456789abcdef   # as --format json has it
+      reason: a key of the test bench
+      author: ada@example.com
+      expires: 2026-12-31
 
 Exit codes: 0 allow or warn, 1 error, 2 deny, 3 incomplete, 4 could not pull or authenticate,
 5 timeout, 130 interrupted. Of several targets the worst counts.";
@@ -74,6 +85,12 @@ pub(crate) struct ScanArgs {
     /// Policy file, instead of the built-in policy
     #[arg(long, value_name = "FILE")]
     pub(crate) policy: Option<PathBuf>,
+    /// Print which clauses of a benchmark are met instead of the report: docker-cis, nist-800-190
+    #[arg(long, value_name = "BENCHMARK")]
+    pub(crate) compliance: Option<Benchmark>,
+    /// File with secrets that are accepted, each with reason and expiry
+    #[arg(long, value_name = "FILE")]
+    pub(crate) secret_baseline: Option<PathBuf>,
     /// Directories not to look into, as `usr/share/doc` or `**/node_modules`; may be repeated
     #[arg(long, value_delimiter = ',', value_name = "GLOB")]
     pub(crate) skip_dirs: Vec<PathGlob>,

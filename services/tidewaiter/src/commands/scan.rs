@@ -1,10 +1,13 @@
 //! `scan`: images, no server. The same functions as the workers', called directly.
 
+mod compliance;
+mod dockerfile;
 mod output;
 mod progress;
 
 use std::{sync::Arc, time::Duration};
 
+use analyzers::FingerprintKey;
 use anyhow::Context as _;
 use chassis::Cx;
 use matcher::Advisories;
@@ -30,6 +33,7 @@ use crate::{
     config::Config,
     exit::Exit,
     paths::{self, CacheDirs},
+    secrets::{self, Baseline},
     terminal,
 };
 
@@ -52,6 +56,8 @@ struct Scanner<'a> {
     sections: CacheSections,
     advisories: Advisories,
     policy: Policy,
+    /// Secrets that are accepted.
+    baseline: Option<Baseline>,
     progress: Progress,
     quiet: bool,
 }
@@ -88,6 +94,16 @@ async fn scan_all(
     let skip = &mut settings.analyzers.skip;
     skip.dirs.extend(args.skip_dirs.iter().cloned());
     skip.files.extend(args.skip_files.iter().cloned());
+    let key = secret_key(config, args, &dirs)?;
+    let baseline = args.secret_baseline.as_deref();
+    let baseline = baseline
+        .map(|file| Baseline::read(file, &key))
+        .transpose()?;
+    settings.analyzers.secrets.key = key;
+    let mut policy = load_policy(args)?;
+    policy
+        .waivers
+        .extend(baseline.iter().flat_map(Baseline::waivers));
     let scanner = Scanner {
         cx: cx.clone(),
         args,
@@ -97,7 +113,8 @@ async fn scan_all(
         sections: CacheSections::open_shared(cx.clone(), &dirs.layers(), CACHE_BYTES_MAX),
         advisories: Advisories::open_read_only(&dirs.advisories())
             .context("opening the advisories")?,
-        policy: load_policy(args)?,
+        policy,
+        baseline,
         progress: progress.clone(),
         quiet: global.quiet,
     };
@@ -148,6 +165,11 @@ impl Scanner<'_> {
     }
 
     async fn target(&self, target: &str) -> anyhow::Result<(Document, Decision)> {
+        if let Some(file) = dockerfile::file(target) {
+            let report = self.dockerfile(target, &file)?;
+            let decision = report.verdict.decision;
+            return Ok((Document::One(Box::new(report)), decision));
+        }
         let location = Location::parse(target)?;
         // A directory is gone through whole before its layer is read.
         let doing = match location {
@@ -248,6 +270,8 @@ impl Scanner<'_> {
             gaps: scanned.gaps.clone(),
         };
         let mut assessment: Assessment = matcher::assess(&self.advisories, &packages, now)?;
+        let ended = analyzers::end_of_life(&assessment);
+        scanned.findings.misconfigurations.extend(ended);
         let facts = Facts {
             assessment: &assessment,
             findings: &scanned.findings,
@@ -256,6 +280,9 @@ impl Scanner<'_> {
         let names = repository(location);
         let judgement = policy::judge(&self.policy, &facts, &names, now, data_at);
         judgement.mark(&mut assessment.vulnerabilities, &mut scanned.findings);
+        if let Some(baseline) = &self.baseline {
+            baseline.sign(&mut scanned.findings.secrets);
+        }
         let tool = Tool::tidewaiter(env!("CARGO_PKG_VERSION"));
         Ok(Report::new(
             scanned,
@@ -350,6 +377,21 @@ fn repository(location: &Location) -> Vec<String> {
             Vec::new()
         }
     }
+}
+
+/// The installation's key; else the one beside the baseline, or the user's own.
+fn secret_key(
+    config: &Config,
+    args: &ScanArgs,
+    dirs: &CacheDirs,
+) -> anyhow::Result<FingerprintKey> {
+    if let Some(file) = &config.scanner.secret_key_file {
+        return secrets::read_key(file);
+    }
+    if let Some(baseline) = &args.secret_baseline {
+        return secrets::key_beside(baseline);
+    }
+    secrets::own_key(dirs.root())
 }
 
 fn load_policy(args: &ScanArgs) -> anyhow::Result<Policy> {

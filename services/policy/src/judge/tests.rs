@@ -6,8 +6,8 @@ use crate::{cases::Given, document::Policy, run_tests};
 
 const RULES: [&str; 3] = [
     include_str!("../../rules/default.yaml"),
-    include_str!("../../rules/secure-build.yaml"),
     include_str!("../../rules/known-exploited.yaml"),
+    include_str!("../../rules/secure-build.yaml"),
 ];
 
 fn judged(policy: &str, given: &str) -> Judgement {

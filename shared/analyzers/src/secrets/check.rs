@@ -149,6 +149,10 @@ const NO_PASSWORDS: &[&[u8]] = &[
     b"passw0rd",
     b"p4ssw0rd",
     b"hunter2",
+    b"open sesame",
+    b"opensesame",
+    b"gx1fbat3bv",
+    b"7fjfp0zbr1ktdrbnfvdmiw",
     b"letmein",
     b"s3cret",
     b"s3cr3t",
@@ -361,8 +365,9 @@ fn jwt(token: &[u8]) -> Option<Passed> {
     let payload: Value = serde_json::from_slice(&base64(parts.next()?)?).ok()?;
     let algorithm = header.get("alg")?.as_str()?;
     let payload = payload.as_object()?;
-    // The one that every documentation shows.
-    if payload.get("sub").and_then(Value::as_str) == Some("1234567890") {
+    // Those that every documentation shows.
+    let has = |name: &str, value: &str| payload.get(name).and_then(Value::as_str) == Some(value);
+    if has("sub", "1234567890") || has("some", "payload") || has("hello", "world") {
         return None;
     }
     let end = payload.get("exp").and_then(Value::as_i64);

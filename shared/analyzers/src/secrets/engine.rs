@@ -4,7 +4,10 @@
 //! it looks at, which is a window around a keyword; where keywords are dense the windows of a rule
 //! meet and none is looked at twice. So a file takes time linear in its size, whatever is in it.
 
-use std::sync::{Arc, OnceLock};
+use std::{
+    ops::Range,
+    sync::{Arc, OnceLock},
+};
 
 use aho_corasick::{AhoCorasick, AhoCorasickBuilder, AhoCorasickKind};
 use jiff::Timestamp;
@@ -314,7 +317,7 @@ impl Search<'_> {
             }
             let mut named = groups.iter().skip(1).flatten();
             let secret = named.next().unwrap_or(all);
-            self.take(number, secret.start(), secret.end());
+            self.take(number, secret.range(), all.range());
             if self.hits.is_cut {
                 return;
             }
@@ -323,12 +326,15 @@ impl Search<'_> {
     }
 
     /// Keeps what the rule finds, if it is a secret.
-    fn take(&mut self, number: usize, start: usize, end: usize) {
-        let (Some(rule), Some(secret)) = (self.engine.rules.get(number), self.text.get(start..end))
-        else {
+    fn take(&mut self, number: usize, place: Range<usize>, all: Range<usize>) {
+        let Some(rule) = self.engine.rules.get(number) else {
             return;
         };
-        if rule.allows(secret) || is_placeholder(secret) && !secret.starts_with(b"-----BEGIN") {
+        let (Some(secret), Some(all)) = (self.text.get(place.clone()), self.text.get(all)) else {
+            return;
+        };
+        let is_armour = secret.starts_with(b"-----BEGIN");
+        if rule.allows(secret, all) || (is_placeholder(secret) && !is_armour) {
             return;
         }
         if rule
@@ -350,8 +356,8 @@ impl Search<'_> {
             return;
         }
         self.hits.list.push(Hit {
-            start,
-            end,
+            start: place.start,
+            end: place.end,
             rule: number,
             severity: passed.severity.unwrap_or(rule.written.severity),
             expires_at: passed.expires_at,

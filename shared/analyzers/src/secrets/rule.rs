@@ -85,7 +85,7 @@ pub struct SecretRule {
     /// Not in files with such paths.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub not_paths: Vec<String>,
-    /// Expressions for secrets that are none.
+    /// Expressions for secrets, or for all that was matched, that are none.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub allow: Vec<String>,
     /// A text in which it finds something.
@@ -311,9 +311,10 @@ impl Rule {
             .as_ref()
     }
 
-    /// Whether a secret is one that the rule excepts.
-    pub(super) fn allows(&self, secret: &[u8]) -> bool {
-        self.allow.iter().any(|regex| regex.is_match(secret))
+    /// Whether a secret, or all that the expression matched, is what the rule excepts.
+    pub(super) fn allows(&self, secret: &[u8], matched: &[u8]) -> bool {
+        let is_excepted = |regex: &Regex| regex.is_match(secret) || regex.is_match(matched);
+        self.allow.iter().any(is_excepted)
     }
 }
 

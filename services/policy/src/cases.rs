@@ -110,6 +110,9 @@ pub struct GivenFinding {
     pub rule: Text,
     /// How bad.
     pub severity: Level,
+    /// Clauses of benchmarks that a failed check is part of.
+    #[serde(default)]
+    pub clauses: Vec<String>,
 }
 
 /// How a case went.
@@ -330,6 +333,7 @@ fn secret(given: &GivenFinding) -> Secret {
         deleted_later: false,
         masked: "****".to_owned(),
         advice: "revoke it".to_owned(),
+        expires_at: None,
         waived: None,
         fingerprint: Fingerprint::of(&["secret", &given.rule.0]),
     }
@@ -340,7 +344,7 @@ fn misconfiguration(given: &GivenFinding) -> Misconfiguration {
         id: given.rule.0.clone(),
         title: given.rule.0.clone(),
         severity: given.severity.0,
-        clauses: Vec::new(),
+        clauses: given.clauses.clone(),
         evidence: String::new(),
         path: None,
         line: None,

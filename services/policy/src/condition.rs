@@ -3,9 +3,9 @@
 //! | condition | holds where |
 //! |---|---|
 //! | `vulnerability: {severity, fixable, cves, packages, types, kev, epss}` | a vulnerability that no waiver accepts fits everything that is given |
-//! | `secret: {severity}` | a secret is at least that bad |
-//! | `misconfiguration: {severity}` | a failed check is at least that bad |
-//! | `malware: {severity}` | a piece of malware is at least that bad |
+//! | `secret: {severity, rules}` | a secret fits everything that is given |
+//! | `misconfiguration: {severity, rules, clauses}` | a failed check fits everything that is given |
+//! | `malware: {severity, rules}` | a piece of malware fits everything that is given |
 //! | `gap: {hides, codes}` | something could not be looked at |
 //! | `advisories_older_than: 3d` | the oldest advisory data are older, or there are none |
 
@@ -15,7 +15,7 @@ use model::{Gap, Hides, Severity, Vulnerability};
 use serde::Deserialize;
 
 use crate::{
-    evidence::{Evidence, Standing},
+    evidence::{Evidence, Finding, Standing},
     values::{Age, KnownGap, KnownType, Level, NameGlobs, Share, Text},
 };
 
@@ -63,6 +63,10 @@ pub struct VulnerabilityFilter {
 pub struct FindingFilter {
     /// At least this bad.
     pub severity: Option<Level>,
+    /// Found by rules or checks with such ids.
+    pub rules: NameGlobs,
+    /// Part of such clauses of benchmarks, as `CIS Docker 4.*`; only failed checks have any.
+    pub clauses: NameGlobs,
 }
 
 /// Which gaps.
@@ -89,10 +93,7 @@ impl Condition {
             Self::Secret(filter) => Evidence::of_findings(
                 "secret",
                 "secrets",
-                facts
-                    .secrets
-                    .iter()
-                    .filter(|found| filter.fits(found.severity)),
+                facts.secrets.iter().filter(|found| filter.fits(found)),
             ),
             Self::Misconfiguration(filter) => Evidence::of_findings(
                 "failed check",
@@ -100,15 +101,12 @@ impl Condition {
                 facts
                     .misconfigurations
                     .iter()
-                    .filter(|found| filter.fits(found.severity)),
+                    .filter(|found| filter.fits(found)),
             ),
             Self::Malware(filter) => Evidence::of_findings(
                 "piece of malware",
                 "pieces of malware",
-                facts
-                    .malware
-                    .iter()
-                    .filter(|found| filter.fits(found.severity)),
+                facts.malware.iter().filter(|found| filter.fits(found)),
             ),
             Self::Gap(filter) => {
                 let found: Vec<_> = facts.gaps.iter().filter(|gap| filter.fits(gap)).collect();
@@ -204,9 +202,15 @@ impl fmt::Display for VulnerabilityFilter {
 // === impl FindingFilter, GapFilter ===
 
 impl FindingFilter {
-    fn fits(&self, severity: Severity) -> bool {
-        let Self { severity: wanted } = self;
-        wanted.is_none_or(|Level(least)| severity >= least)
+    fn fits(&self, found: &Finding<'_>) -> bool {
+        let Self {
+            severity,
+            rules,
+            clauses,
+        } = self;
+        severity.is_none_or(|Level(least)| found.severity >= least)
+            && (rules.is_empty() || rules.fits(found.rule))
+            && (clauses.is_empty() || found.clauses.iter().any(|clause| clauses.fits(clause)))
     }
 }
 

@@ -43,6 +43,10 @@ pub(crate) struct Standing<'a> {
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Finding<'a> {
     pub(crate) severity: Severity,
+    /// The id of the rule or check.
+    pub(crate) rule: &'a str,
+    /// Clauses of benchmarks.
+    pub(crate) clauses: &'a [String],
     title: &'a str,
     path: Option<&'a str>,
     advice: &'a str,
@@ -86,6 +90,8 @@ impl<'a> Standing<'a> {
         });
         let secrets = findings.secrets.iter().map(|found| Finding {
             severity: found.severity,
+            rule: &found.rule,
+            clauses: &[],
             title: &found.title,
             path: Some(&found.path),
             advice: &found.advice,
@@ -93,6 +99,8 @@ impl<'a> Standing<'a> {
         });
         let misconfigurations = findings.misconfigurations.iter().map(|found| Finding {
             severity: found.severity,
+            rule: &found.id,
+            clauses: &found.clauses,
             title: &found.title,
             path: found.path.as_deref(),
             advice: &found.remediation,
@@ -100,6 +108,8 @@ impl<'a> Standing<'a> {
         });
         let malware = findings.malware.iter().map(|found| Finding {
             severity: found.severity,
+            rule: &found.rule,
+            clauses: &[],
             title: &found.rule,
             path: Some(&found.path),
             advice: "remove the file, and find out how it came in",

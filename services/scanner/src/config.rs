@@ -36,6 +36,10 @@ pub struct Config {
     pub shared_deadline_ms: u64,
     /// The cache domain; tenants that must not learn what others scanned need their own.
     pub cache_domain: Slug,
+    /// The file with the key under which secrets get their fingerprints: the same for all scanners and
+    /// routers of an installation, and for who scans by hand and uses its baselines. Without one
+    /// `serve` makes one in its data directory, where it runs all roles.
+    pub secret_key_file: Option<PathBuf>,
     /// What the analyzers look for.
     pub analyzers: analyzers::Config,
     /// How much one layer may be.
@@ -78,6 +82,7 @@ impl Default for Config {
             shared_layer_bytes_min: 64 << 10,
             shared_deadline_ms: 5_000,
             cache_domain: Slug::default_tenant(),
+            secret_key_file: None,
             analyzers: analyzers::Config::default(),
             limits: Limits::default(),
         }

@@ -8,7 +8,7 @@ use std::{
 };
 
 use analyzers::{
-    Analyzers, LayerBlob, LayerRead, PreparedLayer, Subject, coalesce_prepared, read_layer,
+    Analyzers, LayerBlob, LayerRead, PreparedLayer, Subject, image_report, read_layer,
 };
 use anyhow::Context as _;
 use archive::Limits;
@@ -219,10 +219,13 @@ pub async fn scan(
         .filter_map(|layer| reports.get(&layer.digest).cloned())
         .collect();
     let (config, subject) = (image.config.clone(), subject(image, layers));
-    let limits = reader.settings.limits.clone();
+    let settings = Arc::clone(&reader.settings);
     let laid = cx.compute(move || {
         let ordered: Vec<&PreparedLayer> = ordered.iter().map(|layer| &**layer).collect();
-        coalesce_prepared(&ordered, &config, subject, &limits)
+        let Settings {
+            limits, analyzers, ..
+        } = &*settings;
+        image_report(&ordered, &config, subject, limits, analyzers)
     });
     let mut report = laid.await.context("putting the layers together")?;
     report.gaps.extend(gaps);

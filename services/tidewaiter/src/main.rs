@@ -17,6 +17,7 @@ mod config;
 mod exit;
 mod paths;
 mod roles;
+mod secrets;
 mod sources;
 mod terminal;
 mod tokens;

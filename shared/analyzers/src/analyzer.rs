@@ -8,7 +8,7 @@ use model::{
 };
 use serde::{Deserialize, Serialize};
 
-use crate::{ANALYZERS, File, LOCKS, Skip, checksums, filter::Filter};
+use crate::{ANALYZERS, File, LOCKS, SecretsConfig, Skip, checksums, filter::Filter};
 
 /// About what a result takes beside its texts.
 const FIXED_BYTES: usize = 250;
@@ -41,6 +41,11 @@ pub trait Analyzer: Send + Sync {
     /// unwanted bytes are never copied.
     fn wants(&self, entry: &Entry<'_>, head: &[u8]) -> Wanted;
 
+    /// Whether it is given the entry of a directory, by path and mode.
+    fn notices(&self, _directory: &Entry<'_>) -> bool {
+        false
+    }
+
     /// Whether a file that it does not want would be one that it wants, had it another name: by its
     /// first KB. Small ones are kept until the layer's end, for a hard link that gives them such a
     /// name, and are then analyzed under that name.
@@ -67,7 +72,7 @@ pub enum Wanted {
     Together(String),
 }
 
-/// What analyzers are configured with; it is part of their ids.
+/// What analyzers are configured with; what an analyzer uses of it is part of its id.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Config {
@@ -75,6 +80,8 @@ pub struct Config {
     pub skip: Skip,
     /// Whether files that packages own are compared with what their package manager recorded.
     pub checksums: bool,
+    /// Which secrets are looked for, and how they are named.
+    pub secrets: SecretsConfig,
 }
 
 /// What an analyzer found in the files of one call, within a bound on its memory.
@@ -114,8 +121,14 @@ pub struct Analyzers {
     filter: OnceLock<Filter>,
 }
 
-/// The id of an analyzer under a configuration and limits.
-pub fn analyzer_id(
+/// The id of an analyzer under limits and what all analyzers are configured with: what is meant for
+/// another one costs no section.
+pub fn analyzer_id(name: &str, version: u32, config: &Config, limits: &Limits) -> AnalyzerId {
+    own_id(name, version, &config.skip, limits)
+}
+
+/// The id of an analyzer whose output depends on more than [`Config::skip`].
+pub(crate) fn own_id(
     name: &str,
     version: u32,
     config: &impl Serialize,
@@ -133,7 +146,7 @@ pub fn analyzer_id(
 
 /// The id under which the `entries` section is kept.
 pub fn entries_id(limits: &Limits) -> AnalyzerId {
-    analyzer_id("entries", 2, &(), limits)
+    own_id("entries", 2, &(), limits)
 }
 
 // === impl Config ===
@@ -143,6 +156,7 @@ impl Default for Config {
         Self {
             skip: Skip::default(),
             checksums: true,
+            secrets: SecretsConfig::default(),
         }
     }
 }
@@ -301,7 +315,8 @@ fn finding_bytes(finding: &FoundFinding) -> usize {
                 &secret.fingerprint,
             ]
             .into_iter(),
-        ),
+        )
+        .saturating_add(list_bytes(&secret.file_digests)),
         FoundFinding::Malware(malware) => {
             bytes([&malware.rule, &malware.ruleset, &malware.path].into_iter())
         }

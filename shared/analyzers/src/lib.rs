@@ -47,6 +47,8 @@
 //! | `sbom` | `*.spdx`, `*.spdx.json`, `*.cdx`, `*.cdx.json`, `*.cdx.xml`, `*.cyclonedx.json` | what Bitnami and others say that they installed |
 //! | `setuid` | the mode of each file | setuid and setgid files |
 //! | `checksums` | what runs or is loaded, where packages put it | its digests as package managers record them |
+//! | `secrets` | texts that no package brought, and files whose names promise a secret | secrets, masked |
+//! | `compliance` | the mode of each file and directory; `etc/passwd`, `shadow`, `sudoers` | rights and accounts that benchmarks refuse |
 //!
 //! For directories also lock files ([`LOCKS`]), which say what will be installed there:
 //!
@@ -105,6 +107,7 @@ mod apk;
 mod cargo;
 mod checksums;
 mod coalesce;
+mod compliance;
 mod composer;
 mod conda;
 #[cfg(test)]
@@ -118,6 +121,7 @@ mod file;
 mod filter;
 mod gem;
 mod golang;
+mod image;
 mod jar;
 mod jdk;
 mod links;
@@ -135,6 +139,7 @@ mod read;
 mod real_images;
 mod rpm;
 mod sbom;
+mod secrets;
 mod setuid;
 mod signature;
 mod skip;
@@ -150,9 +155,15 @@ pub(crate) use self::analyzer::malformed;
 pub use self::{
     analyzer::{Analyzer, Analyzers, Config, Found, Malformed, Wanted, analyzer_id, entries_id},
     coalesce::{PreparedLayer, Subject, coalesce, coalesce_prepared},
+    compliance::{Benchmark, Outcome, Status, check_dockerfile, end_of_life},
     file::File,
+    image::image_report,
     read::{LayerBlob, LayerRead, read_layer},
     sbom::{SBOM_BYTES_MAX, SbomError, read_sbom},
+    secrets::{
+        Assigned, Example, FingerprintKey, FingerprintKeyError, SecretCheck, SecretRule,
+        SecretRuleError, SecretsConfig, Token, built_in_rules,
+    },
     skip::{PathGlob, PathGlobError, Skip},
 };
 
@@ -184,6 +195,8 @@ pub static ANALYZERS: &[MakeAnalyzer] = &[
     sbom::Sbom::boxed,
     setuid::Setuid::boxed,
     checksums::Checksums::boxed,
+    secrets::Secrets::boxed,
+    compliance::Compliance::boxed,
 ];
 
 /// Every kind of lock file. They are read where a directory is scanned, and never in an image.

@@ -222,6 +222,10 @@ pub struct Secret {
     pub masked: String,
     /// What to do.
     pub advice: String,
+    /// When it ends by its own words, where it says so.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "Option<crate::schema::Time>")]
+    pub expires_at: Option<Timestamp>,
     /// The waiver that accepts it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub waived: Option<Waived>,

@@ -68,7 +68,15 @@ pub struct ImageConfig {
     pub history: Vec<HistoryStep>,
     /// What a container runs with.
     pub runtime: RuntimeConfig,
+    /// The environment with its values, to be looked into for secrets.
+    #[serde(skip)]
+    pub environment: Environment,
 }
+
+/// Variables of an image's environment, as name and value. The values stay in memory: they are
+/// neither printed nor written anywhere.
+#[derive(Clone, Default, PartialEq, Eq)]
+pub struct Environment(pub Vec<(String, String)>);
 
 /// A step of the build.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -202,6 +210,16 @@ pub struct Findings {
     /// Files that are not as their package installed them.
     #[serde(default)]
     pub tampered: Vec<Tampered>,
+}
+
+// === impl Environment ===
+
+impl fmt::Debug for Environment {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_list()
+            .entries(self.0.iter().map(|(name, _)| name))
+            .finish()
+    }
 }
 
 // === impl ImageRef ===

@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
 use crate::{Confidence, Digest, Gap, Misconfiguration, PackageType, Severity};
@@ -260,8 +261,15 @@ pub struct FoundSecret {
     pub masked: String,
     /// What to do.
     pub advice: String,
+    /// When it ends by its own words, where it says so.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub expires_at: Option<Timestamp>,
     /// A keyed digest of the secret.
     pub fingerprint: String,
+    /// Digests of the file, as `algorithm:value`: a file that is as its package made it holds
+    /// nobody's secret.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub file_digests: Vec<String>,
 }
 
 /// Malware in a file.

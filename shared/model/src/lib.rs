@@ -40,8 +40,8 @@ pub use self::{
     },
     gap::{Gap, GapCode, Hides},
     image::{
-        Findings, HistoryStep, ImageConfig, ImageRef, ImageRefError, ImageReport, Os, Platform,
-        PlatformError, RuntimeConfig, Target, TargetLayer,
+        Environment, Findings, HistoryStep, ImageConfig, ImageRef, ImageRefError, ImageReport, Os,
+        Platform, PlatformError, RuntimeConfig, Target, TargetLayer,
     },
     layer::{
         AnalyzerId, Entries, EntryKind, FileSums, FoundFinding, FoundMalware, FoundOs,

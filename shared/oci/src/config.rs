@@ -3,7 +3,9 @@
 
 use std::collections::BTreeMap;
 
-use model::{Digest, Gap, GapCode, Hides, HistoryStep, ImageConfig, Platform, RuntimeConfig};
+use model::{
+    Digest, Environment, Gap, GapCode, Hides, HistoryStep, ImageConfig, Platform, RuntimeConfig,
+};
 use serde_json::Value;
 
 use crate::{
@@ -58,6 +60,7 @@ pub(crate) fn parse(bytes: &[u8], limits: &Limits) -> (ImageConfig, Vec<Gap>) {
         diff_ids: diff_ids(&value, limits, &mut gaps),
         history: history(&value, limits),
         runtime: runtime(value.get("config").unwrap_or(&Value::Null)),
+        environment: environment(value.pointer("/config/Env")),
     };
     (config, gaps)
 }
@@ -148,6 +151,15 @@ fn runtime(config: &Value) -> RuntimeConfig {
     }
 }
 
+fn environment(pairs: Option<&Value>) -> Environment {
+    let pairs = words(pairs);
+    let split = |pair: &String| {
+        let (name, value) = pair.split_once('=').unwrap_or((pair, ""));
+        (name.to_owned(), value.to_owned())
+    };
+    Environment(pairs.iter().map(split).collect())
+}
+
 fn name(pair: &str) -> String {
     pair.split_once('=')
         .map_or(pair, |(name, _)| name)
@@ -216,6 +228,8 @@ mod tests {
         }));
         assert_eq!(gaps, []);
         assert!(!format!("{config:?}").contains("hunter2"));
+        let token = ("TOKEN".to_owned(), "hunter2".to_owned());
+        assert_eq!(config.environment.0.last(), Some(&token));
         insta::assert_json_snapshot!(config, @r#"
         {
           "platform": "linux/arm64/v8",

@@ -46,7 +46,7 @@ fn a_report_with_everything() {
 
     1 secret
     SECRET          SEVERITY  WHERE       LAYER         FOUND     NOTE
-    AWS access key  high      app/.env:3  dac1d7cfa950  AKIA****  deleted by a later layer, still in the image
+    AWS access key  high      app/.env:3  dac1d7cfa950  AKIA****  deleted by a later layer, still in the image, revoke it
 
     1 misconfiguration
     CHECK    SEVERITY  WHAT          DO

@@ -4,9 +4,10 @@ use proptest::prelude::{Just, Strategy, prop_assert_eq, proptest};
 use super::{Judgement, judge};
 use crate::{cases::Given, document::Policy, run_tests};
 
-const RULES: [&str; 2] = [
+const RULES: [&str; 3] = [
     include_str!("../../rules/default.yaml"),
     include_str!("../../rules/known-exploited.yaml"),
+    include_str!("../../rules/secure-build.yaml"),
 ];
 
 fn judged(policy: &str, given: &str) -> Judgement {

@@ -2,7 +2,7 @@
 
 use std::{path::PathBuf, str::FromStr, time::Duration};
 
-use analyzers::PathGlob;
+use analyzers::{Benchmark, PathGlob};
 use clap::{
     Args,
     builder::{PossibleValuesParser, TypedValueParser as _},
@@ -24,6 +24,7 @@ pub(super) const HELP: &str = "Targets:
   ./DIR, dir:DIR                                    a directory, with its lock files
   rootfs:/                                          a root file system: what is installed in it
   FILE.json, FILE.spdx, FILE.xml, sbom:FILE         a bill of materials: CycloneDX or SPDX
+  Dockerfile, Containerfile, app.Dockerfile         how an image will be built
 
 Examples:
   tidewaiter scan debian:12
@@ -32,6 +33,16 @@ Examples:
   tidewaiter scan --fail-on high --platform linux/arm64 registry.example/app:1.0
   tidewaiter scan --policy policy.yaml oci:./build/image
   tidewaiter scan --advisories ./osv debian:12       without a database
+  tidewaiter scan --compliance docker-cis registry.example/app:1.0
+  tidewaiter scan --secret-baseline known-secrets.yaml registry.example/app:1.0
+
+A secret baseline is a YAML file of accepted secrets, and beside it, as FILE.key, lies the key under which
+they have their fingerprints (`openssl rand -hex 32 > FILE.key`), unless `scanner.secret_key_file` names one:
+  secrets:
+    - fingerprint: 0123456789abcdef0123456789abcdef   # as --format json has it
+      reason: a key of the test bench
+      author: ada@example.com
+      expires: 2026-12-31
 
 Exit codes: 0 allow or warn, 1 error, 2 deny, 3 incomplete, 4 could not pull or authenticate,
 5 timeout, 130 interrupted. Of several targets the worst counts.";
@@ -81,6 +92,12 @@ pub(crate) struct ScanArgs {
     /// OSV.dev's all.zip; may be repeated
     #[arg(long, value_name = "PATH")]
     pub(crate) advisories: Vec<PathBuf>,
+    /// Print which clauses of a benchmark are met instead of the report: docker-cis, nist-800-190
+    #[arg(long, value_name = "BENCHMARK")]
+    pub(crate) compliance: Option<Benchmark>,
+    /// File with secrets that are accepted, each with reason and expiry
+    #[arg(long, value_name = "FILE")]
+    pub(crate) secret_baseline: Option<PathBuf>,
     /// Directories not to look into, as `usr/share/doc` or `**/node_modules`; may be repeated
     #[arg(long, value_delimiter = ',', value_name = "GLOB")]
     pub(crate) skip_dirs: Vec<PathGlob>,

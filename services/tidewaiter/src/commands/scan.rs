@@ -1,5 +1,7 @@
 //! `scan`: images, no server. The same functions as the workers', called directly.
 
+mod compliance;
+mod dockerfile;
 mod explaining;
 mod output;
 mod progress;
@@ -7,6 +9,7 @@ mod sbom;
 
 use std::{sync::Arc, time::Duration};
 
+use analyzers::FingerprintKey;
 use anyhow::Context as _;
 use chassis::Cx;
 use matcher::{Advisories, Loose};
@@ -33,6 +36,7 @@ use crate::{
     config::Config,
     exit::Exit,
     paths::{self, CacheDirs},
+    secrets::{self, Baseline},
     terminal,
 };
 
@@ -58,6 +62,8 @@ struct Scanner<'a> {
     loose: Vec<Loose>,
     advisory_limits: matcher::FeedLimits,
     policy: Policy,
+    /// Secrets that are accepted.
+    baseline: Option<Baseline>,
     progress: Progress,
     quiet: bool,
 }
@@ -138,6 +144,13 @@ impl<'a> Scanner<'a> {
         let skip = &mut settings.analyzers.skip;
         skip.dirs.extend(args.skip_dirs.iter().cloned());
         skip.files.extend(args.skip_files.iter().cloned());
+        let key = secret_key(config, args, &dirs)?;
+        let baseline = args.secret_baseline.as_deref();
+        let baseline = baseline.map(|file| Baseline::read(file, &key)).transpose()?;
+        settings.analyzers.secrets.key = key;
+        let mut policy = load_policy(args)?;
+        let waivers = baseline.iter().flat_map(Baseline::waivers);
+        policy.waivers.extend(waivers);
         let mut loose = Vec::new();
         for path in &args.advisories {
             loose.extend(feeds_at(path)?);
@@ -153,7 +166,8 @@ impl<'a> Scanner<'a> {
                 .context("opening the advisories")?,
             loose,
             advisory_limits: config.matcher.limits.clone(),
-            policy: load_policy(args)?,
+            policy,
+            baseline,
             progress: progress.clone(),
             quiet: global.quiet,
         })
@@ -199,6 +213,11 @@ impl Scanner<'_> {
     }
 
     async fn target(&self, target: &str) -> anyhow::Result<(Document, Decision)> {
+        if let Some(file) = dockerfile::file(target) {
+            let report = self.dockerfile(target, &file)?;
+            let decision = report.verdict.decision;
+            return Ok((Document::One(Box::new(report)), decision));
+        }
         let location = Location::parse(target)?;
         if let Location::Sbom(file) = &location {
             return self.sbom(target, file).await;
@@ -278,6 +297,8 @@ impl Scanner<'_> {
         let loose = self.loose_for(&packages).await?;
         let advisories = loose.as_ref().unwrap_or(&self.advisories);
         let mut assessment: Assessment = matcher::assess(advisories, &packages, now)?;
+        let ended = analyzers::end_of_life(&assessment);
+        scanned.findings.misconfigurations.extend(ended);
         let facts = Facts {
             assessment: &assessment,
             findings: &scanned.findings,
@@ -285,6 +306,9 @@ impl Scanner<'_> {
         let data_at = assessment.advisories.data_at();
         let judgement = policy::judge(&self.policy, &facts, names, now, data_at);
         judgement.mark(&mut assessment.vulnerabilities, &mut scanned.findings);
+        if let Some(baseline) = &self.baseline {
+            baseline.sign(&mut scanned.findings.secrets);
+        }
         let tool = Tool::tidewaiter(env!("CARGO_PKG_VERSION"));
         Ok(Report::new(
             scanned,
@@ -434,6 +458,21 @@ fn repository(location: &Location) -> Vec<String> {
         | Location::RootFs(_)
         | Location::Sbom(_) => Vec::new(),
     }
+}
+
+/// The installation's key; else the one beside the baseline, or the user's own.
+fn secret_key(
+    config: &Config,
+    args: &ScanArgs,
+    dirs: &CacheDirs,
+) -> anyhow::Result<FingerprintKey> {
+    if let Some(file) = &config.scanner.secret_key_file {
+        return secrets::read_key(file);
+    }
+    if let Some(baseline) = &args.secret_baseline {
+        return secrets::key_beside(baseline);
+    }
+    secrets::own_key(dirs.root())
 }
 
 fn load_policy(args: &ScanArgs) -> anyhow::Result<Policy> {

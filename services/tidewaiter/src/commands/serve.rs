@@ -2,6 +2,7 @@
 
 use std::{net::SocketAddr, path::Path, time::Duration};
 
+use analyzers::FingerprintKey;
 use anyhow::Context as _;
 use axum::Router;
 use bus::{Bus, PrivateServer};
@@ -18,7 +19,7 @@ use crate::{
     config::Config,
     exit::Exit,
     roles::Starting,
-    tokens,
+    secrets, tokens,
 };
 
 /// How long a stopping process waits for work at hand. Kubernetes waits 30 s by default.
@@ -31,11 +32,12 @@ const FIRST_LOOK: Duration = Duration::from_secs(2);
 const WAITING: Duration = Duration::from_secs(30);
 
 pub(crate) async fn run(config: Config, args: ServeArgs) -> anyhow::Result<Exit> {
-    let config = config.for_serve(&args);
+    let mut config = config.for_serve(&args);
     let telemetry =
         chassis::telemetry::init(&config.telemetry, "tidewaiter", env!("CARGO_PKG_VERSION"))
             .context("setting up telemetry")?;
     let cx = Cx::system();
+    config.scanner.analyzers.secrets.key = secret_key(&config, &args)?;
     let served = serve(&cx, &config, &args, &telemetry).await;
     cx.stop();
     tokio::select! {
@@ -46,6 +48,17 @@ pub(crate) async fn run(config: Config, args: ServeArgs) -> anyhow::Result<Exit>
     }
     telemetry.shutdown(FLUSH).await;
     served.map(|()| Exit::Ok)
+}
+
+/// The key under which secrets get their fingerprints. Who runs everything makes one of his own; roles
+/// of a fleet have to be given theirs, for all must have the same.
+fn secret_key(config: &Config, args: &ServeArgs) -> anyhow::Result<FingerprintKey> {
+    let dir = config.data_dir.path();
+    match &config.scanner.secret_key_file {
+        Some(file) => secrets::read_key(file),
+        None if args.roles.is_empty() => secrets::own_key(dir),
+        None => Ok(secrets::key_of(dir)?.unwrap_or_default()),
+    }
 }
 
 async fn serve(

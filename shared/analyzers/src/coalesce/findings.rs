@@ -1,6 +1,6 @@
 //! Findings of the image. What a later layer deleted is still in it, and is marked.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 
 use model::{Findings, Fingerprint, FoundFinding, FoundMalware, FoundSecret, Malware, Secret};
 
@@ -9,7 +9,8 @@ use super::view::View;
 /// The file that a finding is in.
 pub(super) fn path(finding: &FoundFinding) -> Option<&str> {
     match finding {
-        FoundFinding::Secret(secret) => Some(&secret.path),
+        // Of a file in an archive it is the archive that is there or not.
+        FoundFinding::Secret(secret) => secret.path.split("!/").next(),
         FoundFinding::Malware(malware) => Some(&malware.path),
         FoundFinding::Misconfiguration(misconfiguration) => misconfiguration.path.as_deref(),
         FoundFinding::Unknown => None,
@@ -19,6 +20,7 @@ pub(super) fn path(finding: &FoundFinding) -> Option<&str> {
 /// All findings, sorted. A setting of a file that is gone is no finding any more.
 pub(super) fn collect(view: &View<'_>, instructions: &[String]) -> Findings {
     let mut all = Findings::default();
+    let unmodified = unmodified(view);
     // Of the same layer twice the upper one decides what is to be seen.
     let numbers = view.layers.iter().enumerate();
     let upper: HashMap<_, _> = numbers
@@ -32,6 +34,7 @@ pub(super) fn collect(view: &View<'_>, instructions: &[String]) -> Findings {
             let origin = path(finding).and_then(|path| view.origin(number, path));
             let seen = origin.and_then(|origin| view.path(origin));
             match finding {
+                FoundFinding::Secret(found) if is_unmodified(found, &unmodified) => {}
                 FoundFinding::Secret(found) => {
                     let instruction = instructions.get(number).cloned();
                     all.secrets
@@ -39,7 +42,11 @@ pub(super) fn collect(view: &View<'_>, instructions: &[String]) -> Findings {
                 }
                 FoundFinding::Malware(found) => all.malware.push(malware(found, layer.blob)),
                 FoundFinding::Misconfiguration(found) => {
-                    if found.path.is_none() || seen.is_some() {
+                    let is_file = origin.is_some_and(|origin| view.entry(origin).is_some());
+                    let is_directory =
+                        |path: &String| !is_file && view.shows_directory(number, path);
+                    let is_there = found.path.as_ref().is_none_or(is_directory);
+                    if is_there || seen.is_some() {
                         all.misconfigurations.push(found.clone());
                     }
                 }
@@ -58,6 +65,41 @@ pub(super) fn collect(view: &View<'_>, instructions: &[String]) -> Findings {
         .sort_by(|a, b| (&a.id, &a.path).cmp(&(&b.id, &b.path)));
     all.misconfigurations.dedup();
     all
+}
+
+/// Files with secrets in them that operating system packages own, with the digests that were recorded
+/// when they were installed.
+fn unmodified<'a>(view: &View<'a>) -> HashSet<(&'a str, &'a str)> {
+    let sections = || view.layers.iter().flat_map(|layer| &layer.sections);
+    let findings = sections().flat_map(|section| &section.findings);
+    let secrets = findings.filter(|finding| matches!(finding, FoundFinding::Secret(_)));
+    let places: HashSet<&str> = secrets.filter_map(path).map(real).collect();
+    if places.is_empty() {
+        return HashSet::new();
+    }
+    let owned = sections().flat_map(|section| &section.owned);
+    let owned = owned.filter(|owned| places.contains(real(&owned.path)));
+    let owned = owned.filter_map(|owned| Some((real(&owned.path), owned.digest.as_deref()?)));
+    owned.collect()
+}
+
+/// Whether a file is as its package made it: what is in it everybody has.
+fn is_unmodified(found: &FoundSecret, unmodified: &HashSet<(&str, &str)>) -> bool {
+    let path = found.path.split("!/").next().map(real).unwrap_or_default();
+    let mut digests = found.file_digests.iter();
+    digests.any(|digest| unmodified.contains(&(path, digest.as_str())))
+}
+
+/// The path in a merged `/usr`: packages name either.
+fn real(path: &str) -> &str {
+    let below = path.strip_prefix("usr/");
+    below
+        .filter(|rest| {
+            ["bin/", "sbin/", "lib/", "lib64/"]
+                .iter()
+                .any(|dir| rest.starts_with(dir))
+        })
+        .unwrap_or(path)
 }
 
 fn secret(
@@ -79,6 +121,7 @@ fn secret(
         deleted_later,
         masked: found.masked.clone(),
         advice: found.advice.clone(),
+        expires_at: found.expires_at,
         waived: None,
         fingerprint: Fingerprint(found.fingerprint.clone()),
     }

@@ -450,7 +450,9 @@ fn findings() -> Section {
                 end_line: 1,
                 masked: "k…".to_owned(),
                 advice: "rotate it".to_owned(),
+                expires_at: None,
                 fingerprint: "f".to_owned(),
+                file_digests: Vec::new(),
             }),
             FoundFinding::Malware(FoundMalware {
                 rule: "miner".to_owned(),

@@ -269,6 +269,18 @@ impl<'a> View<'a> {
         self.shown.contains(&layer)
     }
 
+    /// Whether a directory is there as this layer made it, and none above made it anew.
+    pub(super) fn shows_directory(&self, layer: usize, path: &str) -> bool {
+        let is_there = matches!(self.tree.find(path), Some(Node::Directory(_)));
+        let above = self.prepared.get(layer.saturating_add(1)..);
+        let is_made_anew = |one: &&PreparedLayer| {
+            let named = one.named(std::iter::once(path)).into_iter();
+            let mut same = named.filter(|(_, entry)| entry.path == path);
+            same.any(|(_, entry)| entry.kind == EntryKind::Directory)
+        };
+        is_there && !above.unwrap_or_default().iter().any(is_made_anew)
+    }
+
     /// Where a file can be seen, the first of its names; `None` if it is deleted.
     pub(super) fn path(&self, origin: Origin) -> Option<&str> {
         self.seen.get(&origin).map(String::as_str)

@@ -124,6 +124,7 @@ impl<'a, 'scope> Collector<'a, 'scope> {
         }
         self.forget(&entry.path);
         if !Entry::from(&*entry).is_file() {
+            self.take_directory(number, entry);
             return Ok(());
         }
         let mut intake: Option<Intake> = None;
@@ -172,11 +173,11 @@ impl<'a, 'scope> Collector<'a, 'scope> {
         let is_summed = wants.iter().any(|(_, wanted)| *wanted == Wanted::Sums);
         let mut sink = self.sink(entry.size, &wants);
         let mut recognized = Vec::new();
-        if matches!(sink, Sink::Nowhere) {
-            recognized = self.recognize(entry);
-            if !recognized.is_empty() {
-                sink = Sink::Memory(Vec::new());
-            }
+        if matches!(sink, Sink::Nowhere | Sink::Memory(_)) {
+            recognized = self.recognize(entry, &wants);
+        }
+        if matches!(sink, Sink::Nowhere) && !recognized.is_empty() {
+            sink = Sink::Memory(Vec::new());
         }
         let mut intake = Intake {
             hasher: is_runnable(&view, &self.head).then(Hasher::default),
@@ -189,17 +190,32 @@ impl<'a, 'scope> Collector<'a, 'scope> {
         intake
     }
 
-    /// Who would want the file under another name, if there is room to keep it for that.
-    fn recognize(&self, entry: &LayerEntry) -> Vec<usize> {
+    /// Who would want the file under another name, if there is room to keep it for that; not who
+    /// wants it under this one.
+    fn recognize(&self, entry: &LayerEntry, wants: &[(usize, Wanted)]) -> Vec<usize> {
         let needed = kept_bytes(&entry.path, entry.size);
         let left = (self.limits.held_bytes_max / 4).saturating_sub(self.kept_bytes);
         if entry.size > KEPT_FILE_BYTES_MAX || needed > left {
             return Vec::new();
         }
+        let is_wanted = |at: &usize| wants.iter().any(|(wanting, _)| wanting == at);
         let all = self.analyzers.as_slice().iter().enumerate();
-        all.filter(|(_, one)| one.recognizes(&self.head))
+        all.filter(|(at, one)| !is_wanted(at) && one.recognizes(&self.head))
             .map(|(at, _)| at)
             .collect()
+    }
+
+    /// Shows a directory to those that notice it.
+    fn take_directory(&self, number: usize, entry: &LayerEntry) {
+        if entry.kind != EntryKind::Directory || self.analyzers.skips(&entry.path) {
+            return;
+        }
+        for (at, one) in self.analyzers.as_slice().iter().enumerate() {
+            if one.notices(&Entry::from(entry)) {
+                let file = File::new(Arc::new(entry.clone()), Content::None);
+                self.analyze(number, at, vec![file]);
+            }
+        }
     }
 
     /// Analyzes the file that a hard link names, where somebody wants it under the link's name.
@@ -228,10 +244,9 @@ impl<'a, 'scope> Collector<'a, 'scope> {
         }
     }
 
-    fn keep(&mut self, path: &str, analyzers: Vec<usize>, bytes: Vec<u8>) {
-        let needed = kept_bytes(path, bytes.len() as u64);
+    fn keep(&mut self, path: &str, analyzers: Vec<usize>, content: Arc<Held>) {
+        let needed = kept_bytes(path, content.0.len() as u64);
         self.kept_bytes = self.kept_bytes.saturating_add(needed);
-        let content = Arc::new(Held(bytes));
         self.kept
             .insert(path.to_owned(), Kept { analyzers, content });
     }
@@ -287,19 +302,15 @@ impl<'a, 'scope> Collector<'a, 'scope> {
         } = intake;
         entry.digest = hasher.map(Hasher::finish);
         let sums = sums.map(|sums| sums.finish(&entry.path));
-        let sink = match sink {
-            Sink::Memory(bytes) if !recognized.is_empty() => {
-                self.keep(&entry.path, recognized, bytes);
-                Sink::Nowhere
-            }
-            sink => sink,
-        };
-        if wants.is_empty() {
-            return;
-        }
         let content = match sink {
             Sink::Nowhere => Content::None,
-            Sink::Memory(bytes) => Content::Held(Arc::new(Held(bytes))),
+            Sink::Memory(bytes) => {
+                let held = Arc::new(Held(bytes));
+                if !recognized.is_empty() {
+                    self.keep(&entry.path, recognized, Arc::clone(&held));
+                }
+                Content::Held(held)
+            }
             Sink::Spill(spill) => {
                 let spill = Arc::new(spill);
                 if is_together(&wants) {

@@ -124,7 +124,12 @@ impl Analyzer for OpenFiles {
 
 fn lengths(bytes: &[u8], limits: &Limits) -> LayerRead {
     let mut analyzers = Analyzers::none();
-    analyzers.push(Box::new(Lengths(analyzer_id("lengths", 1, &(), limits))));
+    analyzers.push(Box::new(Lengths(analyzer_id(
+        "lengths",
+        1,
+        &Config::default(),
+        limits,
+    ))));
     read_layer(bytes, &blob_of(bytes, TAR), &analyzers, limits, None)
 }
 
@@ -398,7 +403,12 @@ fn files_that_wait_share_one_temporary_file() {
     };
     let layer = tar(&files);
     let mut analyzers = Analyzers::none();
-    analyzers.push(Box::new(OpenFiles(analyzer_id("open", 1, &(), &spilled))));
+    analyzers.push(Box::new(OpenFiles(analyzer_id(
+        "open",
+        1,
+        &Config::default(),
+        &spilled,
+    ))));
     let read = read_layer(
         &layer[..],
         &blob_of(&layer, TAR),

@@ -48,6 +48,10 @@ pub(super) fn secrets(secrets: &[Secret], page: &mut Page<'_>) -> io::Result<()>
         if found.deleted_later {
             notes.insert(0, "deleted by a later layer, still in the image".to_owned());
         }
+        if let Some(end) = found.expires_at {
+            notes.push(format!("ends {}", end.strftime("%Y-%m-%d")));
+        }
+        notes.push(found.advice.clone());
         grid.row([
             Cell::new(&found.title),
             severity(found.severity),

@@ -165,6 +165,7 @@ fn secret() -> Secret {
         deleted_later: true,
         masked: "AKIA****".to_owned(),
         advice: "revoke it".to_owned(),
+        expires_at: None,
         waived: None,
         fingerprint: Fingerprint::of(&["secret"]),
     }

@@ -6,6 +6,7 @@ use anyhow::{Context as _, ensure};
 use model::{Report, Reports, Verdict};
 use report::{Format, Options};
 
+use super::compliance;
 use crate::{
     cli::{OutputTo, ScanArgs},
     commands::print,
@@ -78,6 +79,14 @@ impl Document {
             Self::Platforms(all) => &all.verdict,
         }
     }
+
+    /// The reports in it.
+    pub(super) fn reports(&self) -> &[Report] {
+        match self {
+            Self::One(one) => std::slice::from_ref(&**one),
+            Self::Platforms(all) => &all.reports,
+        }
+    }
 }
 
 fn render(
@@ -93,6 +102,9 @@ fn render(
         ignore_unfixed: args.ignore_unfixed,
         show_suppressed: args.show_suppressed,
     };
+    if let Some(benchmark) = args.compliance {
+        return compliance::render(benchmark, format, &options, documents);
+    }
     let mut out = Vec::new();
     for document in documents {
         match document {

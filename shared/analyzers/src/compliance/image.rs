@@ -1,0 +1,277 @@
+//! Checks of an image that is put together: its config, its packages, its secrets.
+
+use std::collections::BTreeMap;
+
+use model::{Assessment, Digest, ImageConfig, ImageReport, Misconfiguration, Os, Secret};
+
+use super::{
+    build::{self, Origin, is_root, is_system_path, port_check},
+    catalog::finding,
+    instruction::{Instruction, parse},
+};
+use crate::secrets::{SecretsConfig, look_into_text};
+
+/// Findings of one check that a report has one by one; the others are counted.
+const OF_ONE_CHECK_MAX: usize = 50;
+
+/// Package managers, by the packages that they come in.
+const PACKAGE_MANAGERS: &[&str] = &[
+    "apt",
+    "apk-tools",
+    "dnf",
+    "dnf5",
+    "yum",
+    "microdnf",
+    "tdnf",
+    "zypper",
+    "rpm",
+    "pacman",
+    "aptitude",
+    "npm",
+    "pip",
+    "yarn",
+    "pnpm",
+    "composer",
+    "gem",
+];
+
+/// Compilers and build tools, by the packages that they come in, without a version behind a dash.
+const BUILD_TOOLS: &[&str] = &[
+    "gcc",
+    "g++",
+    "clang",
+    "make",
+    "gmake",
+    "cmake",
+    "build-essential",
+    "build-base",
+    "gcc-c++",
+    "golang",
+    "golang-go",
+    "go",
+    "rustc",
+    "rust",
+    "cargo",
+    "maven",
+    "gradle",
+    "ninja-build",
+    "autoconf",
+    "automake",
+    "meson",
+    "gdb",
+    "bison",
+    "flex",
+    "default-jdk",
+    "default-jdk-headless",
+    "dotnet-sdk",
+];
+
+/// Adds what the config, the history and the packages of an image show. The config has its secrets
+/// masked already; `secrets` are those.
+pub(crate) fn check_image(config: &ImageConfig, secrets: &[Secret], report: &mut ImageReport) {
+    let mut found = Vec::new();
+    let history = config.history.iter().enumerate();
+    let instructions: Vec<Instruction> = history
+        .map(|(number, step)| Instruction::of_history(number, &step.created_by))
+        .collect();
+    build::check(&instructions, Origin::History, &mut found);
+    of_config(config, &mut found);
+    of_secrets(secrets, &mut found);
+    of_packages(report, &mut found);
+    let all = &mut report.findings.misconfigurations;
+    all.append(&mut found);
+    all.sort_by(|a, b| {
+        (&a.id, &a.path, a.line, &a.evidence).cmp(&(&b.id, &b.path, b.line, &b.evidence))
+    });
+    all.dedup_by(|a, b| a.fingerprint == b.fingerprint);
+    fold(all);
+}
+
+/// The same checks, and the search for secrets, over a Dockerfile that is not built yet.
+pub fn check_dockerfile(
+    path: &str,
+    text: &str,
+    settings: &SecretsConfig,
+) -> (Vec<Misconfiguration>, Vec<Secret>) {
+    let (masked, secrets) = look_into_text(path, text, Digest::of(text.as_bytes()), settings);
+    let instructions = parse(&masked);
+    let mut found = Vec::new();
+    build::check(&instructions, Origin::Dockerfile(path), &mut found);
+    build::check_outcome(&instructions, path, &mut found);
+    for secret in &secrets {
+        let evidence = format!("{}: {}", secret.title, secret.masked);
+        found.extend(finding(
+            "secret-in-build",
+            evidence,
+            Some(path),
+            Some(secret.line),
+        ));
+    }
+    found.sort_by(|a, b| (a.line, &a.id).cmp(&(b.line, &b.id)));
+    found.dedup_by(|a, b| a.fingerprint == b.fingerprint);
+    (found, secrets)
+}
+
+/// The finding of an operating system without security updates: known when the image is assessed.
+pub fn end_of_life(assessment: &Assessment) -> Option<Misconfiguration> {
+    let os = assessment.os.as_ref().filter(|os| os.eol == Some(true))?;
+    let Os { id, version_id, .. } = os;
+    finding("end-of-life-os", format!("{id} {version_id}"), None, None)
+}
+
+fn of_config(config: &ImageConfig, found: &mut Vec<Misconfiguration>) {
+    let runtime = &config.runtime;
+    let user = runtime.user.as_deref().unwrap_or_default();
+    if is_root(user) {
+        let evidence = match user {
+            "" => "the config names no user".to_owned(),
+            user => format!("the user is `{user}`"),
+        };
+        found.extend(finding("user-root", evidence, None, None));
+    }
+    let health = runtime.healthcheck.as_ref();
+    let is_none = |words: &Vec<String>| words.first().is_none_or(|first| first == "NONE");
+    if health.is_none_or(is_none) {
+        found.extend(finding("no-healthcheck", "the config has none", None, None));
+    }
+    for port in &runtime.exposed_ports {
+        if let Some(id) = port_check(port) {
+            found.extend(finding(id, format!("port {port}"), None, None));
+        }
+    }
+    for volume in runtime
+        .volumes
+        .iter()
+        .filter(|volume| is_system_path(volume))
+    {
+        found.extend(finding(
+            "volume-over-system-path",
+            format!("volume `{volume}`"),
+            None,
+            None,
+        ));
+    }
+}
+
+fn of_secrets(secrets: &[Secret], found: &mut Vec<Misconfiguration>) {
+    for secret in secrets {
+        let place = secret
+            .path
+            .strip_prefix("image-config/")
+            .unwrap_or(&secret.path);
+        let id = if place.starts_with("env/") {
+            "secret-in-environment"
+        } else {
+            "secret-in-build"
+        };
+        let evidence = format!("{} in {place}", secret.title);
+        found.extend(finding(id, evidence, None, None));
+    }
+}
+
+fn of_packages(report: &ImageReport, found: &mut Vec<Misconfiguration>) {
+    let names = |is_one: &dyn Fn(&str) -> bool| {
+        let wanted = report
+            .packages
+            .iter()
+            .filter(|package| is_one(&package.name));
+        let mut names: Vec<String> = wanted.map(|package| package.name.clone()).collect();
+        names.sort();
+        names.dedup();
+        names
+    };
+    let managers = names(&|name| PACKAGE_MANAGERS.contains(&name));
+    let tools = names(&is_build_tool);
+    for (id, names) in [("package-manager-left", managers), ("build-tools", tools)] {
+        if !names.is_empty() {
+            found.extend(finding(id, names.join(", "), None, None));
+        }
+    }
+}
+
+/// `gcc`, `gcc-12`, `golang-1.22-go`, `openjdk-17-jdk`; not `gcc-12-base`, which all have.
+fn is_build_tool(name: &str) -> bool {
+    let bare = name
+        .split_once('-')
+        .filter(|(_, rest)| rest.chars().all(|c| c.is_ascii_digit() || c == '.'));
+    let bare = bare.map_or(name, |(bare, _)| bare);
+    BUILD_TOOLS.contains(&bare)
+        || BUILD_TOOLS.contains(&name)
+        || (name.starts_with("openjdk-")
+            && (name.ends_with("-jdk") || name.ends_with("-jdk-headless")))
+        || (name.starts_with("golang-") && name.ends_with("-go"))
+        || name.starts_with("dotnet-sdk-")
+}
+
+/// Of a check with very many findings the first ones, of which the last counts the others.
+fn fold(all: &mut Vec<Misconfiguration>) {
+    let mut counts: BTreeMap<String, usize> = BTreeMap::new();
+    for one in all.iter() {
+        let count = counts.entry(one.id.clone()).or_default();
+        *count = count.saturating_add(1);
+    }
+    let mut kept: BTreeMap<String, usize> = BTreeMap::new();
+    all.retain_mut(|one| {
+        let number = kept.entry(one.id.clone()).or_default();
+        *number = number.saturating_add(1);
+        let count = counts.get(&one.id).copied().unwrap_or_default();
+        if *number == OF_ONE_CHECK_MAX && count > OF_ONE_CHECK_MAX {
+            let more = count.saturating_sub(OF_ONE_CHECK_MAX);
+            one.evidence = format!("{}, and {more} more like it", one.evidence);
+        }
+        *number <= OF_ONE_CHECK_MAX
+    });
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn build_tools_are_told_from_their_libraries() {
+        for name in [
+            "gcc",
+            "gcc-12",
+            "g++",
+            "golang-1.22-go",
+            "openjdk-17-jdk",
+            "cmake",
+            "dotnet-sdk-8.0",
+        ] {
+            assert!(is_build_tool(name), "{name}");
+        }
+        for name in [
+            "gcc-12-base",
+            "libgcc-s1",
+            "make-guile-doc",
+            "openjdk-17-jre",
+            "golang-docs",
+            "go-md2man",
+        ] {
+            assert!(!is_build_tool(name), "{name}");
+        }
+    }
+
+    #[test]
+    fn very_many_findings_of_one_check_are_counted() {
+        let of = |number: usize| {
+            finding(
+                "world-writable-file",
+                "mode 0666",
+                Some(&format!("a/{number}")),
+                None,
+            )
+            .unwrap()
+        };
+        let mut all: Vec<_> = (0..60).map(of).collect();
+        fold(&mut all);
+        assert_eq!(all.len(), OF_ONE_CHECK_MAX);
+        assert_eq!(
+            all.last().unwrap().evidence,
+            "mode 0666, and 10 more like it"
+        );
+        let mut few: Vec<_> = (0..50).map(of).collect();
+        fold(&mut few);
+        assert_eq!(few.last().unwrap().evidence, "mode 0666");
+    }
+}

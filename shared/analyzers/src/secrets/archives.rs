@@ -1,0 +1,213 @@
+//! Archives inside of an image, and archives inside of those: their texts, within a budget.
+
+use std::io::{self, BufRead, Cursor, Read};
+
+use archive::{ArchiveError, Inflate, Limits, Walk, Walked};
+use model::{EntryKind, Gap, GapCode, Hides};
+
+use super::candidates::{TEXT_BYTES_MAX, is_wanted_member};
+use crate::{Found, Malformed, malformed, zip};
+
+/// Bytes of an archive in an archive, which is unpacked in memory.
+const INNER_BYTES_MAX: u64 = 64 << 20;
+
+/// Bytes that all archives in one file may unpack to.
+const ALL_BYTES_MAX: u64 = 1 << 30;
+
+const BUFFER_BYTES: usize = 64 << 10;
+
+const ENDS: &[&str] = &[
+    ".zip", ".jar", ".war", ".ear", ".tar", ".tar.gz", ".tgz", ".tar.zst",
+];
+
+/// What is done with a text: its path, its bytes.
+pub(super) type Texts<'a> = dyn FnMut(&str, &[u8], &mut Found) + 'a;
+
+/// One file with all archives in it.
+pub(super) struct Look<'a> {
+    limits: &'a Limits,
+    /// Levels that may still be opened.
+    depth: u32,
+    /// Bytes that may still be unpacked.
+    room: u64,
+}
+
+/// An inflated stream with a buffer.
+struct Plain<R> {
+    inflate: Inflate<R>,
+    buffer: Vec<u8>,
+    start: usize,
+    end: usize,
+}
+
+// === impl Look ===
+
+impl<'a> Look<'a> {
+    pub(super) fn new(limits: &'a Limits) -> Self {
+        Self {
+            limits,
+            depth: limits.nesting_max,
+            room: ALL_BYTES_MAX.min(limits.uncompressed_bytes_max),
+        }
+    }
+
+    /// Hands on the texts of an archive; what cannot be read of it is a gap.
+    pub(super) fn archive(
+        &mut self,
+        path: &str,
+        bytes: &[u8],
+        texts: &mut Texts<'_>,
+        found: &mut Found,
+    ) {
+        let Some(depth) = self.depth.checked_sub(1) else {
+            let detail = format!(
+                "archives in archives, deeper than {}",
+                self.limits.nesting_max
+            );
+            found.add_gap(Gap::new(GapCode::LimitNesting, Hides::Secrets, detail).at(path));
+            return;
+        };
+        self.depth = depth;
+        let read = if bytes.starts_with(b"PK") {
+            self.zip(path, bytes, texts, found)
+        } else {
+            self.tar(path, bytes, texts, found)
+        };
+        self.depth = self.depth.saturating_add(1);
+        if let Err(error) = read {
+            let gap = Gap::new(error.gap_code(), Hides::Secrets, error.to_string());
+            found.add_gap(gap.at(path));
+        }
+    }
+
+    fn zip(
+        &mut self,
+        path: &str,
+        bytes: &[u8],
+        texts: &mut Texts<'_>,
+        found: &mut Found,
+    ) -> Result<(), Malformed> {
+        let mut source = Cursor::new(bytes);
+        let is_wanted = |name: &str| is_archive(name) || is_wanted_member(name);
+        for member in zip::members(&mut source, &is_wanted)? {
+            if member.name.ends_with('/') {
+                continue;
+            }
+            let most = if is_archive(&member.name) {
+                INNER_BYTES_MAX
+            } else {
+                TEXT_BYTES_MAX
+            };
+            let inner = format!("{path}!/{}", member.name);
+            match member.read(&mut source, most.min(self.room)) {
+                Ok(bytes) => self.member(&inner, &bytes, texts, found),
+                Err(error) => {
+                    let gap = Gap::new(error.gap_code(), Hides::Secrets, error.to_string());
+                    found.add_gap(gap.at(inner));
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn tar(
+        &mut self,
+        path: &str,
+        bytes: &[u8],
+        texts: &mut Texts<'_>,
+        found: &mut Found,
+    ) -> Result<(), Malformed> {
+        let limits = Limits {
+            uncompressed_bytes_max: self.room,
+            ..self.limits.clone()
+        };
+        let damaged = |error: &ArchiveError| malformed(error.to_string());
+        let inflate = Inflate::open(bytes, &limits).map_err(|error| damaged(&error))?;
+        let mut walk = Walk::new(Plain::new(inflate), &limits);
+        while let Some(walked) = walk.next_entry().map_err(|error| damaged(&error))? {
+            let Walked::Entry(entry) = walked else {
+                continue;
+            };
+            let is_inner = is_archive(&entry.path);
+            let most = if is_inner {
+                INNER_BYTES_MAX
+            } else {
+                TEXT_BYTES_MAX
+            };
+            let is_wanted = is_inner || is_wanted_member(&entry.path);
+            if entry.kind != EntryKind::File || !is_wanted {
+                continue;
+            }
+            let inner = format!("{path}!/{}", entry.path);
+            if entry.size > most.min(self.room) {
+                let error = Malformed::TooLarge(entry.size, most.min(self.room));
+                found.add_gap(
+                    Gap::new(error.gap_code(), Hides::Secrets, error.to_string()).at(inner),
+                );
+                continue;
+            }
+            let mut content = Vec::new();
+            while let Some(chunk) = walk.chunk().map_err(|error| damaged(&error))? {
+                content.extend_from_slice(chunk);
+            }
+            self.member(&inner, &content, texts, found);
+        }
+        Ok(())
+    }
+
+    fn member(&mut self, path: &str, bytes: &[u8], texts: &mut Texts<'_>, found: &mut Found) {
+        self.room = self.room.saturating_sub(bytes.len() as u64);
+        let is_packed = [b"PK\x03\x04".as_slice(), b"\x1f\x8b", b"\x28\xb5\x2f\xfd"]
+            .iter()
+            .any(|magic| bytes.starts_with(magic));
+        let head = bytes.get(..1024).unwrap_or(bytes);
+        if is_archive(path) && (is_packed || head.get(257..262) == Some(b"ustar".as_slice())) {
+            self.archive(path, bytes, texts, found);
+        } else if memchr::memchr(0, head).is_none() || super::text::is_utf16(head) {
+            texts(path, bytes, found);
+        }
+    }
+}
+
+fn is_archive(path: &str) -> bool {
+    let path = path.to_ascii_lowercase();
+    ENDS.iter().any(|end| path.ends_with(end))
+}
+
+// === impl Plain ===
+
+impl<R: Read> Plain<R> {
+    fn new(inflate: Inflate<R>) -> Self {
+        Self {
+            inflate,
+            buffer: vec![0; BUFFER_BYTES],
+            start: 0,
+            end: 0,
+        }
+    }
+}
+
+impl<R: Read> BufRead for Plain<R> {
+    fn fill_buf(&mut self) -> io::Result<&[u8]> {
+        if self.start >= self.end {
+            self.start = 0;
+            self.end = self
+                .inflate
+                .fill(&mut self.buffer)
+                .map_err(io::Error::other)?;
+        }
+        Ok(self.buffer.get(self.start..self.end).unwrap_or_default())
+    }
+
+    fn consume(&mut self, bytes: usize) {
+        self.start = self.start.saturating_add(bytes).min(self.end);
+    }
+}
+
+impl<R: Read> Read for Plain<R> {
+    fn read(&mut self, out: &mut [u8]) -> io::Result<usize> {
+        let length = self.fill_buf()?.read(out)?;
+        self.consume(length);
+        Ok(length)
+    }
+}

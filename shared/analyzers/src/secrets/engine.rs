@@ -1,0 +1,384 @@
+//! The search: one pass for the keywords of all rules, and a rule's expression only around them.
+//!
+//! The pass is one automaton over the text, a step per byte. An expression takes time linear in what
+//! it looks at, which is a window around a keyword; where keywords are dense the windows of a rule
+//! meet and none is looked at twice. So a file takes time linear in its size, whatever is in it.
+
+use std::{
+    ops::Range,
+    sync::{Arc, OnceLock},
+};
+
+use aho_corasick::{AhoCorasick, AhoCorasickBuilder, AhoCorasickKind};
+use jiff::Timestamp;
+use model::{Digest, FoundSecret, Severity};
+
+use super::{
+    check::{Check, entropy, is_placeholder},
+    config::SecretsConfig,
+    rule::{Rule, SecretRule, SecretRuleError},
+    text::{Cursor, masked},
+};
+
+/// Bytes before a keyword in which a match may begin.
+const BEFORE_BYTES: usize = 512;
+
+/// Secrets of one file; real ones have a handful.
+pub(super) const HITS_MAX: usize = 1000;
+
+/// The built-in rules, the surest first: of two that find the same text the first one wins.
+const BUILT_IN: &[&str] = &[
+    include_str!("rules/cloud.yaml"),
+    include_str!("rules/code.yaml"),
+    include_str!("rules/ci.yaml"),
+    include_str!("rules/chat.yaml"),
+    include_str!("rules/payment.yaml"),
+    include_str!("rules/registry.yaml"),
+    include_str!("rules/monitoring.yaml"),
+    include_str!("rules/ai.yaml"),
+    include_str!("rules/service.yaml"),
+    include_str!("rules/database.yaml"),
+    include_str!("rules/keys.yaml"),
+    include_str!("rules/files.yaml"),
+];
+
+/// All rules, ready to be used.
+pub(super) struct Engine {
+    rules: Vec<Rule>,
+    keywords: Option<AhoCorasick>,
+    /// The rules of each keyword.
+    of_keyword: Vec<Vec<usize>>,
+    /// Rules that look at all of a file.
+    whole: Vec<usize>,
+    config: SecretsConfig,
+}
+
+/// A secret in a text.
+#[derive(Clone, Debug)]
+pub(super) struct Hit {
+    pub(super) start: usize,
+    pub(super) end: usize,
+    rule: usize,
+    severity: Severity,
+    expires_at: Option<Timestamp>,
+}
+
+/// What of a text was found.
+#[derive(Debug, Default)]
+pub(super) struct Hits {
+    /// The secrets, in order, none in another.
+    pub(super) list: Vec<Hit>,
+    /// Whether there are more.
+    pub(super) is_cut: bool,
+}
+
+/// One text that is searched.
+struct Search<'a> {
+    engine: &'a Engine,
+    path: &'a str,
+    text: &'a [u8],
+    /// Of each rule: whether it applies to the path, once that is known.
+    applies: Vec<Option<bool>>,
+    /// Of each rule: up to where matches that begin there have been found.
+    covered: Vec<usize>,
+    hits: Hits,
+}
+
+/// The rules that come with the program.
+///
+/// # Errors
+/// Never in a program whose tests have run: they are part of it.
+pub fn built_in_rules() -> Result<Vec<SecretRule>, String> {
+    let mut rules = Vec::new();
+    for document in BUILT_IN {
+        let some: Vec<SecretRule> = serde_saphyr::from_str(document)
+            .map_err(|error| error.without_snippet().to_string())?;
+        rules.extend(some);
+    }
+    Ok(rules)
+}
+
+/// Changes with every built-in rule.
+pub(super) fn built_in_digest() -> Digest {
+    Digest::of(BUILT_IN.concat().as_bytes())
+}
+
+// === impl Engine ===
+
+impl Engine {
+    /// The rules of a configuration. Making them ready takes a while, so those of the default are
+    /// made once.
+    pub(super) fn new(config: &SecretsConfig) -> Arc<Self> {
+        static DEFAULT: OnceLock<Arc<Engine>> = OnceLock::new();
+        if *config == SecretsConfig::default() {
+            return Arc::clone(DEFAULT.get_or_init(|| Arc::new(Self::of(config))));
+        }
+        Arc::new(Self::of(config))
+    }
+
+    fn of(config: &SecretsConfig) -> Self {
+        // A test shows that all built-in rules can be read, and configurations are checked when they
+        // are.
+        let built_in = built_in_rules().unwrap_or_default();
+        let is_replaced = |rule: &SecretRule| config.rules.iter().any(|own| own.id == rule.id);
+        let built_in = built_in.into_iter().filter(|rule| !is_replaced(rule));
+        let all = config.rules.iter().cloned().chain(built_in);
+        let wanted = all.filter(|rule| !config.disable.contains(&rule.id));
+        let rules: Result<Vec<Rule>, SecretRuleError> = wanted.map(Rule::new).collect();
+        let rules = rules.unwrap_or_default();
+        let mut words: Vec<String> = Vec::new();
+        let mut of_keyword: Vec<Vec<usize>> = Vec::new();
+        let mut whole = Vec::new();
+        for (number, rule) in rules.iter().enumerate() {
+            if rule.written.keywords.is_empty() {
+                whole.push(number);
+            }
+            for word in &rule.written.keywords {
+                let word = word.to_ascii_lowercase();
+                if let Some(at) = words.iter().position(|known| *known == word)
+                    && let Some(rules) = of_keyword.get_mut(at)
+                {
+                    rules.push(number);
+                    continue;
+                }
+                words.push(word);
+                of_keyword.push(vec![number]);
+            }
+        }
+        let keywords = AhoCorasickBuilder::new()
+            .ascii_case_insensitive(true)
+            .kind(Some(AhoCorasickKind::DFA))
+            .build(&words);
+        Self {
+            rules,
+            keywords: keywords.ok(),
+            of_keyword,
+            whole,
+            config: config.clone(),
+        }
+    }
+
+    /// The secrets of a text.
+    pub(super) fn search(&self, path: &str, text: &[u8]) -> Hits {
+        let mut search = Search {
+            engine: self,
+            path,
+            text,
+            applies: vec![None; self.rules.len()],
+            covered: vec![0; self.rules.len()],
+            hits: Hits::default(),
+        };
+        for rule in &self.whole {
+            if search.applies(*rule) {
+                search.window(*rule, 0, text.len());
+            }
+        }
+        let found = self.keywords.iter();
+        for keyword in found.flat_map(|words| words.find_overlapping_iter(text)) {
+            let rules = self.of_keyword.get(keyword.pattern().as_usize());
+            for rule in rules.into_iter().flatten() {
+                search.around(*rule, keyword.start(), keyword.end());
+            }
+            if search.hits.is_cut {
+                break;
+            }
+        }
+        search.into_hits()
+    }
+
+    /// The finding of a secret; its text goes no further than here.
+    pub(super) fn finding(
+        &self,
+        hit: &Hit,
+        path: &str,
+        text: &[u8],
+        cursor: &mut Cursor<'_>,
+        from: usize,
+    ) -> FoundSecret {
+        let (line, column) = cursor.place(hit.start);
+        let secret = text.get(hit.start..hit.end).unwrap_or_default();
+        let lines = memchr::memchr_iter(b'\n', secret).count();
+        let end_line = line.saturating_add(u32::try_from(lines).unwrap_or(u32::MAX));
+        let before = text.get(from..hit.start).unwrap_or_default();
+        let rule = self.rules.get(hit.rule).map(|rule| &rule.written);
+        let is_password = rule.is_some_and(|rule| rule.check.is_some_and(Check::is_of_passwords));
+        FoundSecret {
+            rule: rule.map(|rule| rule.id.clone()).unwrap_or_default(),
+            title: rule.map(|rule| rule.title.clone()).unwrap_or_default(),
+            severity: hit.severity,
+            path: path.to_owned(),
+            line,
+            column,
+            end_line,
+            masked: masked(before, secret, is_password),
+            advice: rule.map(|rule| rule.advice.clone()).unwrap_or_default(),
+            expires_at: hit.expires_at,
+            fingerprint: self.config.key.fingerprint(secret),
+            file_digests: Vec::new(),
+        }
+    }
+
+    /// All findings of a text.
+    pub(super) fn findings(&self, path: &str, text: &[u8]) -> (Vec<FoundSecret>, bool) {
+        let hits = self.search(path, text);
+        let mut cursor = Cursor::new(text);
+        let mut from = 0;
+        let mut findings = Vec::with_capacity(hits.list.len());
+        for hit in &hits.list {
+            findings.push(self.finding(hit, path, text, &mut cursor, from));
+            from = hit.end;
+        }
+        (findings, hits.is_cut)
+    }
+
+    /// A text with its secrets masked, and where it had some.
+    pub(super) fn mask(&self, path: &str, text: &str) -> Option<String> {
+        let hits = self.search(path, text.as_bytes());
+        if hits.list.is_empty() {
+            return None;
+        }
+        let mut masked = String::with_capacity(text.len());
+        let mut from = 0;
+        for hit in &hits.list {
+            masked.push_str(&String::from_utf8_lossy(
+                text.as_bytes().get(from..hit.start).unwrap_or_default(),
+            ));
+            masked.push_str("****");
+            from = hit.end;
+        }
+        masked.push_str(&String::from_utf8_lossy(
+            text.as_bytes().get(from..).unwrap_or_default(),
+        ));
+        Some(masked)
+    }
+
+    #[cfg(test)]
+    pub(super) fn rules(&self) -> &[Rule] {
+        &self.rules
+    }
+}
+
+// === impl Search ===
+
+impl Search<'_> {
+    fn applies(&mut self, rule: usize) -> bool {
+        let (engine, path) = (self.engine, self.path);
+        let Some(known) = self.applies.get_mut(rule) else {
+            return false;
+        };
+        *known.get_or_insert_with(|| {
+            engine
+                .rules
+                .get(rule)
+                .is_some_and(|rule| rule.applies(path))
+        })
+    }
+
+    /// Looks around a keyword, but not where this rule has looked already.
+    fn around(&mut self, number: usize, start: usize, end: usize) {
+        if !self.applies(number) {
+            return;
+        }
+        let Some(reach) = self.engine.rules.get(number).map(|rule| rule.reach) else {
+            return;
+        };
+        let covered = self.covered.get(number).copied().unwrap_or_default();
+        if start < covered {
+            return;
+        }
+        // What begins in the first part of the window ends in it.
+        let from = start.saturating_sub(BEFORE_BYTES).max(covered);
+        let next = end.saturating_add(reach);
+        let upto = next.saturating_add(reach).min(self.text.len());
+        self.window(number, from, upto);
+        if let Some(covered) = self.covered.get_mut(number) {
+            *covered = next;
+        }
+    }
+
+    /// Everything that a rule finds in a part of the text. What stands before is seen, so that the
+    /// start of the part is no start of a word.
+    fn window(&mut self, number: usize, mut from: usize, upto: usize) {
+        let Some(rule) = self.engine.rules.get(number) else {
+            return;
+        };
+        let (Some(regex), Some(text)) = (rule.regex(), self.text.get(..upto)) else {
+            return;
+        };
+        while from <= text.len()
+            && let Some(groups) = regex.captures_at(text, from)
+        {
+            let Some(all) = groups.get(0) else {
+                return;
+            };
+            // What the window's end cut short is not what it seems.
+            if all.end() == upto && upto < self.text.len() {
+                return;
+            }
+            let mut named = groups.iter().skip(1).flatten();
+            let secret = named.next().unwrap_or(all);
+            self.take(number, secret.range(), all.range());
+            if self.hits.is_cut {
+                return;
+            }
+            from = secret.end().max(all.start().saturating_add(1));
+        }
+    }
+
+    /// Keeps what the rule finds, if it is a secret.
+    fn take(&mut self, number: usize, place: Range<usize>, all: Range<usize>) {
+        let Some(rule) = self.engine.rules.get(number) else {
+            return;
+        };
+        let (Some(secret), Some(all)) = (self.text.get(place.clone()), self.text.get(all)) else {
+            return;
+        };
+        let is_armour = secret.starts_with(b"-----BEGIN");
+        if rule.allows(secret, all) || (is_placeholder(secret) && !is_armour) {
+            return;
+        }
+        if rule
+            .written
+            .entropy
+            .is_some_and(|least| entropy(secret) < least)
+        {
+            return;
+        }
+        let passed = match rule.written.check {
+            None => super::check::Passed::default(),
+            Some(check) => match check.pass(secret) {
+                Some(passed) => passed,
+                None => return,
+            },
+        };
+        if self.hits.list.len() >= HITS_MAX {
+            self.hits.is_cut = true;
+            return;
+        }
+        self.hits.list.push(Hit {
+            start: place.start,
+            end: place.end,
+            rule: number,
+            severity: passed.severity.unwrap_or(rule.written.severity),
+            expires_at: passed.expires_at,
+        });
+    }
+
+    /// In order; of those that overlap the surest.
+    fn into_hits(self) -> Hits {
+        let Hits { mut list, is_cut } = self.hits;
+        list.sort_by_key(|hit| (hit.start, hit.rule, hit.end));
+        let mut kept: Vec<Hit> = Vec::with_capacity(list.len());
+        for hit in list {
+            match kept.last_mut() {
+                Some(last) if last.end > hit.start => {
+                    if hit.rule < last.rule {
+                        *last = hit;
+                    }
+                }
+                _ => kept.push(hit),
+            }
+        }
+        Hits { list: kept, is_cut }
+    }
+}

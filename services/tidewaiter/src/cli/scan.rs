@@ -181,6 +181,8 @@ impl ExplainArgs {
             allow_incomplete: false,
             platform: self.platform.clone(),
             policy: None,
+            compliance: None,
+            secret_baseline: None,
             advisories: self.advisories.clone(),
             skip_dirs: Vec::new(),
             skip_files: Vec::new(),

@@ -9,6 +9,7 @@ use crate::{
     Advisory,
     ecosystems::{self, Ecosystem},
     evaluate::{Evaluation, evaluate},
+    matching::tests::package as installed,
     shard::{ShardAdvisory, WindowEnd},
 };
 
@@ -111,8 +112,13 @@ fn explanation(
             windows: vec![window.clone()],
             ..ShardAdvisory::default()
         };
-        let is_in =
-            |text: &&String| matches!(evaluate(family, &alone, text), Evaluation::Affected(_));
+        let is_in = |text: &&String| {
+            let installed = installed(family.package_type(), &listing.name, text);
+            matches!(
+                evaluate(family, &alone, &installed, text),
+                Evaluation::Affected(_)
+            )
+        };
         let inside: Vec<_> = listing
             .listed
             .iter()
@@ -162,7 +168,8 @@ fn lists_of_versions_and_ranges_agree() {
         let key = (listing.ecosystem.clone(), listing.name.clone());
         for version in known.get(&key).into_iter().flatten() {
             let is_listed = listing.listed.contains(version);
-            let found = evaluate(family, &listing.ranges, version);
+            let installed = installed(family.package_type(), &listing.name, version);
+            let found = evaluate(family, &listing.ranges, &installed, version);
             score.tried += 1;
             if matches!(found, Evaluation::Affected(_)) == is_listed
                 && !matches!(found, Evaluation::Undecided(_))

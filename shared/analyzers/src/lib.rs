@@ -125,8 +125,8 @@ mod image;
 mod jar;
 mod jdk;
 mod links;
-mod md5;
 mod lock;
+mod md5;
 #[cfg(test)]
 mod mutations;
 mod npm;

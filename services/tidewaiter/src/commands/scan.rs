@@ -146,7 +146,9 @@ impl<'a> Scanner<'a> {
         skip.files.extend(args.skip_files.iter().cloned());
         let key = secret_key(config, args, &dirs)?;
         let baseline = args.secret_baseline.as_deref();
-        let baseline = baseline.map(|file| Baseline::read(file, &key)).transpose()?;
+        let baseline = baseline
+            .map(|file| Baseline::read(file, &key))
+            .transpose()?;
         settings.analyzers.secrets.key = key;
         let mut policy = load_policy(args)?;
         let waivers = baseline.iter().flat_map(Baseline::waivers);

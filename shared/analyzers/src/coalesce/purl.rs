@@ -42,10 +42,7 @@ fn make<'a>(
         PackageType::Pypi => PackageUrl::new(kind, normalized(&found.name))?,
         PackageType::Npm => namespaced(kind, found.name.split_once('/'), &found.name)?,
         PackageType::Maven => namespaced(kind, found.name.split_once(':'), &found.name)?,
-        PackageType::Golang
-        | PackageType::Composer
-        | PackageType::Generic
-        | PackageType::Swift => {
+        PackageType::Golang | PackageType::Composer | PackageType::Generic | PackageType::Swift => {
             namespaced(kind, found.name.rsplit_once('/'), &found.name)?
         }
         _ => PackageUrl::new(kind, found.name.as_str())?,

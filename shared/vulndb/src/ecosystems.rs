@@ -31,7 +31,10 @@ use model::{Os, Package, PackageType};
 use packageurl::PackageUrl;
 use serde::{Deserialize, Serialize};
 
-use crate::version::{VERSION_BYTES_MAX, Version};
+use crate::{
+    shard::ShardAdvisory,
+    version::{VERSION_BYTES_MAX, Version},
+};
 
 /// A family of ecosystems that share a version order.
 pub trait Ecosystem: Sync {
@@ -62,6 +65,17 @@ pub trait Ecosystem: Sync {
     /// Whether advisories of its source do not speak about this package.
     fn is_exempt(&self, _package: &Package) -> bool {
         false
+    }
+
+    /// Whether an advisory about this name speaks of this very package; `None` where that cannot be
+    /// told.
+    fn speaks_of(&self, _advisory: &ShardAdvisory, _package: &Package) -> Option<bool> {
+        Some(true)
+    }
+
+    /// The OSV ecosystems of an operating system's release, if it is of this family.
+    fn releases(&self, _os: &Os) -> Vec<String> {
+        Vec::new()
     }
 
     /// Under which names a package is looked up; none if its release is not known.
@@ -181,6 +195,13 @@ pub(crate) fn family_of(package: &Package) -> Option<&'static dyn Ecosystem> {
     };
     let mut families = ECOSYSTEMS.iter().copied();
     families.find(|family| family.purl_type() == purl_type)
+}
+
+/// Whether there are rules for the packages of an operating system's release.
+pub(crate) fn has_releases(os: &Os) -> bool {
+    ECOSYSTEMS
+        .iter()
+        .any(|family| !family.releases(os).is_empty())
 }
 
 /// The newest of some versions of a package; `None` where one of them cannot be read.

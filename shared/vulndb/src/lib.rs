@@ -67,9 +67,11 @@ mod osv;
 mod shard;
 mod version;
 
-pub use self::ecosystems::{Incomparable, compare, schemes};
 pub use self::{
-    ecosystems::{ECOSYSTEMS, Ecosystem, Lookup, Query, family, lookups, newest},
+    ecosystems::{
+        ECOSYSTEMS, Ecosystem, Incomparable, Lookup, Query, compare, family, lookups, newest,
+        schemes,
+    },
     matching::{Limits, match_packages},
     memo::Memo,
     os::end_of_life,

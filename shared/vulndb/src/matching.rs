@@ -251,7 +251,11 @@ fn judge(package: &Package, family: &dyn Ecosystem, candidates: &[Candidate<'_>]
         .iter()
         .filter(|candidate| !candidate.advisory.withdrawn)
     {
-        let evaluation = evaluate(family, candidate.advisory, &candidate.query.version);
+        let evaluation = match family.speaks_of(candidate.advisory, package) {
+            Some(true) => evaluate(family, candidate.advisory, &candidate.query.version),
+            Some(false) => continue,
+            None => Evaluation::Undecided("its module stream is not known".to_owned()),
+        };
         for subject in names::subjects(candidate.advisory) {
             let about = by_name.entry(names.root(subject)).or_default();
             about.push((candidate, evaluation.clone()));

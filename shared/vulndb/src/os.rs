@@ -7,6 +7,8 @@ use jiff::{
 };
 use model::Os;
 
+use crate::ecosystems;
+
 /// Debian's releases by codename, for an os-release without `VERSION_ID`.
 const DEBIAN_CODENAMES: [(&str, &str); 8] = [
     ("wheezy", "7"),
@@ -84,7 +86,7 @@ pub(crate) fn ends_at(os: &Os) -> Option<Timestamp> {
 
 /// Whether there are rules for this operating system and its release is known.
 pub(crate) fn is_known(os: &Os) -> bool {
-    !deb_releases(os).is_empty() || alpine_release(os).is_some()
+    ecosystems::has_releases(os)
 }
 
 /// The ecosystems of a Debian or Ubuntu release, as OSV spells them.
@@ -201,7 +203,7 @@ mod tests {
             alpine_release(&os("alpine", "3.24_alpha20260101", None)),
             None
         );
-        assert!(!is_known(&os("fedora", "42", None)));
+        assert!(is_known(&jammy) && !is_known(&os("fedora", "42", None)));
     }
 
     #[test]

@@ -71,12 +71,25 @@ impl Ecosystem for Apk {
         rest.is_empty().then(|| key.finish())
     }
 
+    fn releases(&self, os: &Os) -> Vec<String> {
+        let release = match os.id.as_str() {
+            "alpine" => os::alpine_release(os),
+            "alpaquita" => bellsoft("Alpaquita", os),
+            "bellsoft-hardened-containers" => bellsoft("BellSoft Hardened Containers", os),
+            "chainguard" => Some("Chainguard".to_owned()),
+            "minimos" => Some("MinimOS".to_owned()),
+            "wolfi" => Some("Wolfi".to_owned()),
+            _ => None,
+        };
+        release.into_iter().collect()
+    }
+
     /// By origin; where there are no releases also by name, which their records have.
     fn queries(&self, package: &Package, os: Option<&Os>) -> Vec<Query> {
         let origin = package.source_name.as_ref().unwrap_or(&package.name);
         let version = package.source_version.as_ref().unwrap_or(&package.version);
         let mut queries = Vec::new();
-        if let Some(release) = os.and_then(release) {
+        for release in os.map(|os| self.releases(os)).unwrap_or_default() {
             queries.push(query(&release, origin.clone(), version, "origin"));
             if !release.contains(':') && *origin != package.name {
                 let name = package.name.clone();
@@ -84,19 +97,6 @@ impl Ecosystem for Apk {
             }
         }
         queries
-    }
-}
-
-/// The OSV ecosystem of a release.
-fn release(os: &Os) -> Option<String> {
-    match os.id.as_str() {
-        "alpine" => os::alpine_release(os),
-        "alpaquita" => bellsoft("Alpaquita", os),
-        "bellsoft-hardened-containers" => bellsoft("BellSoft Hardened Containers", os),
-        "chainguard" => Some("Chainguard".to_owned()),
-        "minimos" => Some("MinimOS".to_owned()),
-        "wolfi" => Some("Wolfi".to_owned()),
-        _ => None,
     }
 }
 

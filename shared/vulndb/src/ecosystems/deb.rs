@@ -49,10 +49,18 @@ impl Ecosystem for Deb {
         package.name == "linux-libc-dev"
     }
 
+    fn releases(&self, os: &Os) -> Vec<String> {
+        match os.id.as_str() {
+            // It has no releases.
+            "echo" => vec!["Echo".to_owned()],
+            _ => os::deb_releases(os),
+        }
+    }
+
     fn queries(&self, package: &Package, os: Option<&Os>) -> Vec<Query> {
         let name = package.source_name.as_ref().unwrap_or(&package.name);
         let version = package.source_version.as_ref().unwrap_or(&package.version);
-        let mut releases = os.map(releases).unwrap_or_default();
+        let mut releases = os.map(|os| self.releases(os)).unwrap_or_default();
         if ["+esm", "~esm", "+fips"]
             .iter()
             .any(|mark| version.contains(mark))
@@ -62,14 +70,6 @@ impl Ecosystem for Deb {
         let ask = |release: &String| query(release, name.clone(), version, "source_package");
         releases.iter().map(ask).collect()
     }
-}
-
-/// The OSV ecosystems of a release; Echo has no releases.
-fn releases(os: &Os) -> Vec<String> {
-    if os.id == "echo" {
-        return vec!["Echo".to_owned()];
-    }
-    os::deb_releases(os)
 }
 
 /// Pairs of (not digits, digits), compared one after the other. A missing part counts as empty and

@@ -2,11 +2,19 @@
 //!
 //! Databases differ in which name they use, some use both; so both are asked, and a finding says
 //! which one it was. A package without epoch has epoch 0.
+//!
+//! What is built in a module (Fedora Modularity) and what is not are different packages of one name:
+//! an advisory about a module's build speaks of packages of the same module and stream only. OSV has
+//! no field for it: that a fix is a module's is in its release, which stream it is in the title.
 
 use model::{Os, Package, PackageType};
 
 use super::{Ecosystem, Query, query};
-use crate::version::{Key, Version, digits, run};
+use crate::{
+    ecosystems,
+    shard::{ShardAdvisory, WindowEnd},
+    version::{Key, Version, digits, run},
+};
 
 /// Red Hat, SUSE and everybody else with rpm.
 pub(super) struct Rpm;
@@ -17,6 +25,9 @@ const END: u8 = 2;
 const CARET: u8 = 3;
 const WORD: u8 = 4;
 const NUMBER: u8 = 5;
+
+/// The mark of a module's build in a release.
+const MODULE: &str = ".module";
 
 /// The products that SUSE's base images are made from, beside the server itself.
 const SUSE_MODULES: &[&str] = &[
@@ -87,8 +98,59 @@ impl Ecosystem for Rpm {
             || matches!(name.as_str(), "gpg-pubkey" | "kernel-headers")
     }
 
+    fn speaks_of(&self, advisory: &ShardAdvisory, package: &Package) -> Option<bool> {
+        let ends = advisory.windows.iter().map(|window| &window.end);
+        let fixes: Vec<&String> = ends
+            .filter_map(|end| match end {
+                WindowEnd::Fixed(version) => Some(version),
+                _ => None,
+            })
+            .collect();
+        let is_of_module = fixes.iter().any(|fix| fix.contains(MODULE));
+        let label = package.modularity.as_deref();
+        match (is_of_module, label) {
+            (_, None) if package.version.contains(MODULE) => None,
+            (is_of_module, None) => Some(!is_of_module),
+            (false, Some(_)) => Some(false),
+            (true, Some(label)) => {
+                // The same sources are built once for each minor release, and all builds are listed.
+                let installed = ecosystems::version(self, &package.version);
+                let is_fix = |fix: &&String| ecosystems::version(self, fix) == installed;
+                if installed.is_some() && fixes.iter().any(is_fix) {
+                    return Some(false);
+                }
+                is_of_stream(&advisory.title, label)
+            }
+        }
+    }
+
+    fn releases(&self, os: &Os) -> Vec<String> {
+        let id = os.version_id.as_str();
+        let major = id.split('.').next().unwrap_or_default();
+        if major.is_empty() && os.id != "opensuse-tumbleweed" {
+            return Vec::new();
+        }
+        match os.id.as_str() {
+            "almalinux" => vec![format!("AlmaLinux:{major}")],
+            // Amazon Linux 1 is named by a date.
+            "amzn" if major == "2018" => vec!["Amazon Linux:1".to_owned()],
+            "amzn" => vec![format!("Amazon Linux:{major}")],
+            "azurelinux" | "mariner" => vec![format!("Azure Linux:{major}")],
+            "centos" if !is_stream(os) => red_hat(major),
+            "mageia" => vec![format!("Mageia:{major}")],
+            "ol" => vec![format!("Oracle Linux:{major}")],
+            "openEuler" => open_euler(os),
+            "photon" => vec![format!("Photon OS:{id}")],
+            "rhel" => red_hat(major),
+            "rocky" => vec![format!("Rocky Linux:{major}")],
+            "sles" | "sled" | "sle-micro" | "sl-micro" | "sle_hpc" => suse(os),
+            name if name.starts_with("opensuse") => open_suse(os),
+            _ => Vec::new(),
+        }
+    }
+
     fn queries(&self, package: &Package, os: Option<&Os>) -> Vec<Query> {
-        let releases = os.map(releases).unwrap_or_default();
+        let releases = os.map(|os| self.releases(os)).unwrap_or_default();
         let mut queries = Vec::new();
         for release in &releases {
             let name = package.name.clone();
@@ -99,32 +161,6 @@ impl Ecosystem for Rpm {
             }
         }
         queries
-    }
-}
-
-/// The OSV ecosystems of a release.
-pub(super) fn releases(os: &Os) -> Vec<String> {
-    let id = os.version_id.as_str();
-    let major = id.split('.').next().unwrap_or_default();
-    if major.is_empty() && os.id != "opensuse-tumbleweed" {
-        return Vec::new();
-    }
-    match os.id.as_str() {
-        "almalinux" => vec![format!("AlmaLinux:{major}")],
-        // Amazon Linux 1 is named by a date.
-        "amzn" if major == "2018" => vec!["Amazon Linux:1".to_owned()],
-        "amzn" => vec![format!("Amazon Linux:{major}")],
-        "azurelinux" | "mariner" => vec![format!("Azure Linux:{major}")],
-        "centos" if !is_stream(os) => red_hat(major),
-        "mageia" => vec![format!("Mageia:{major}")],
-        "ol" => vec![format!("Oracle Linux:{major}")],
-        "openEuler" => open_euler(os),
-        "photon" => vec![format!("Photon OS:{id}")],
-        "rhel" => red_hat(major),
-        "rocky" => vec![format!("Rocky Linux:{major}")],
-        "sles" | "sled" | "sle-micro" | "sl-micro" | "sle_hpc" => suse(os),
-        name if name.starts_with("opensuse") => open_suse(os),
-        _ => Vec::new(),
     }
 }
 
@@ -158,6 +194,25 @@ fn part(text: &str, key: &mut Key) {
         rest = chars.as_str();
     }
     key.byte(END);
+}
+
+/// Whether a title, as `Moderate: ruby:3.3 security update`, names the module and stream of a label,
+/// as `ruby:3.3:9040020240501:9`; `None` where it names none at all.
+fn is_of_stream(title: &str, label: &str) -> Option<bool> {
+    let mut fields = label.split(':');
+    let ours = (fields.next()?, fields.next()?);
+    let streams = title
+        .split([' ', ','])
+        .filter_map(|word| word.split_once(':'))
+        .filter(|(name, stream)| !name.is_empty() && !stream.is_empty());
+    let mut names_any = false;
+    for stream in streams {
+        if stream == ours {
+            return Some(true);
+        }
+        names_any = true;
+    }
+    names_any.then_some(false)
 }
 
 /// `CentOS` Stream is ahead of Red Hat's releases and has other versions.

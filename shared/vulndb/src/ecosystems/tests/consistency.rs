@@ -6,9 +6,10 @@ use serde_json::{Value, json};
 
 use super::real::{advisories, affected, each_record, listed, package};
 use crate::{
-    Advisory, Version,
+    Advisory,
     ecosystems::{self, Ecosystem},
-    shard::{Window, WindowEnd},
+    evaluate::{Evaluation, evaluate},
+    shard::{ShardAdvisory, WindowEnd},
 };
 
 /// How many of an ecosystem's answers may stay without an explanation, of 1,000.
@@ -21,7 +22,7 @@ struct Listing {
     name: String,
     listed: BTreeSet<String>,
     /// Its ranges alone.
-    windows: Vec<Window>,
+    ranges: ShardAdvisory,
 }
 
 #[derive(Debug, Default)]
@@ -33,14 +34,14 @@ struct Score {
 }
 
 /// The ranges of an affected package, without its list.
-fn windows(affected: &Value) -> Option<Vec<Window>> {
+fn ranges(affected: &Value) -> Option<ShardAdvisory> {
     let record = json!({
         "id": "X-1",
         "affected": [{"package": affected["package"], "ranges": affected["ranges"]}],
     });
     let advisory = Advisory::parse(record.to_string().as_bytes()).ok()?;
     let parts = advisory.split("x");
-    parts.into_iter().next().map(|(_, part)| part.windows)
+    parts.into_iter().next().map(|(_, part)| part)
 }
 
 fn listings(dir: &std::path::Path) -> Vec<Listing> {
@@ -55,13 +56,13 @@ fn listings(dir: &std::path::Path) -> Vec<Listing> {
             let ecosystem = affected["package"]["ecosystem"]
                 .as_str()
                 .unwrap_or_default();
-            if let Some(windows) = windows(affected) {
+            if let Some(ranges) = ranges(affected) {
                 found.push(Listing {
                     id: record["id"].as_str().unwrap_or_default().to_owned(),
                     ecosystem: ecosystem.to_owned(),
                     name: name.to_owned(),
                     listed,
-                    windows,
+                    ranges,
                 });
             }
         }
@@ -83,12 +84,16 @@ fn explanation(
     if is_listed {
         // Maven's older comparison, by which OSV.dev makes its lists, puts `9.0.0.M1` after
         // `9.0.0-M11`.
-        let bounds = listing.windows.iter().flat_map(|window| match &window.end {
-            WindowEnd::Fixed(end) | WindowEnd::Last(end) | WindowEnd::Limit(end) => {
-                [window.introduced.as_deref(), Some(end.as_str())]
-            }
-            WindowEnd::Open => [window.introduced.as_deref(), None],
-        });
+        let bounds = listing
+            .ranges
+            .windows
+            .iter()
+            .flat_map(|window| match &window.end {
+                WindowEnd::Fixed(end) | WindowEnd::Last(end) | WindowEnd::Limit(end) => {
+                    [window.introduced.as_deref(), Some(end.as_str())]
+                }
+                WindowEnd::Open => [window.introduced.as_deref(), None],
+            });
         let mut texts = bounds.flatten().chain([version]);
         let is_mixed = listing.ecosystem == "Maven" && texts.any(has_qualifier_behind_dot);
         return is_mixed.then_some("listed by Maven's older order: `.X` later than `-X`");
@@ -101,10 +106,20 @@ fn explanation(
     if listed.contains(&key) {
         return Some("listed in another spelling");
     }
-    let is_between = listing.windows.iter().any(|window| {
-        let keys = listed.iter();
-        let inside: Vec<_> = keys.filter(|other| holds(family, window, other)).collect();
-        inside.iter().any(|other| **other < key) && inside.iter().any(|other| **other > key)
+    let is_between = listing.ranges.windows.iter().any(|window| {
+        let alone = ShardAdvisory {
+            windows: vec![window.clone()],
+            ..ShardAdvisory::default()
+        };
+        let is_in =
+            |text: &&String| matches!(evaluate(family, &alone, text), Evaluation::Affected(_));
+        let inside: Vec<_> = listing
+            .listed
+            .iter()
+            .filter(is_in)
+            .filter_map(|text| read(text))
+            .collect();
+        inside.iter().any(|other| *other < key) && inside.iter().any(|other| *other > key)
     });
     if is_between {
         return Some("between two that are listed in the same window: the list leaves it out");
@@ -116,22 +131,6 @@ fn explanation(
         (false, true) => Some("older than all that are listed: the list begins later"),
         _ => None,
     }
-}
-
-/// Whether a range holds a version; a bound that is no version holds none.
-fn holds(family: &dyn Ecosystem, window: &Window, version: &Version) -> bool {
-    let read = |text: &str| ecosystems::version(family, text);
-    let start = window.introduced.as_deref();
-    let is_after_start =
-        start.is_none_or(|start| read(start).is_some_and(|start| start <= *version));
-    is_after_start
-        && match &window.end {
-            WindowEnd::Fixed(end) | WindowEnd::Limit(end) => {
-                read(end).is_some_and(|end| *version < end)
-            }
-            WindowEnd::Last(end) => read(end).is_some_and(|end| *version <= end),
-            WindowEnd::Open => true,
-        }
 }
 
 fn has_qualifier_behind_dot(text: &str) -> bool {
@@ -163,11 +162,11 @@ fn lists_of_versions_and_ranges_agree() {
         let key = (listing.ecosystem.clone(), listing.name.clone());
         for version in known.get(&key).into_iter().flatten() {
             let is_listed = listing.listed.contains(version);
-            let key = ecosystems::version(family, version);
-            let mut windows = listing.windows.iter();
-            let is_held = key.map(|key| windows.any(|window| holds(family, window, &key)));
+            let found = evaluate(family, &listing.ranges, version);
             score.tried += 1;
-            if is_held == Some(is_listed) {
+            if matches!(found, Evaluation::Affected(_)) == is_listed
+                && !matches!(found, Evaluation::Undecided(_))
+            {
                 score.right += 1;
             } else if let Some(why) = explanation(family, listing, version, is_listed) {
                 *score.explained.entry(why).or_default() += 1;

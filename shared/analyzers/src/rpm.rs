@@ -91,7 +91,7 @@ fn is_in_home(path: &str, names: &[&str]) -> bool {
 
 impl Rpm {
     pub(crate) fn boxed(config: &Config, limits: &Limits) -> Box<dyn Analyzer> {
-        Box::new(Self(analyzer_id("rpm", 2, config, limits)))
+        Box::new(Self(analyzer_id("rpm", 1, config, limits)))
     }
 }
 

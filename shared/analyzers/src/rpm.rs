@@ -225,6 +225,7 @@ impl Packages {
 
     /// Names the packages that are needed instead of what they provide.
     fn finish(mut self, path: &str, found: &mut Found) {
+        settle_epochs(&mut self.packages);
         let mut by_name = HashMap::new();
         for (number, package) in self.packages.iter().enumerate() {
             by_name.entry(package.name.clone()).or_insert(number);
@@ -312,6 +313,31 @@ pub(crate) fn source_package(file: &str) -> Option<(&str, &str)> {
     let (name, _version) = rest.rsplit_once('-')?;
     let version = stem.get(name.len().checked_add(1)?..)?;
     Some((name, version))
+}
+
+/// Gives each source the epoch of a package that has the source's own version. What is built beside
+/// it may have a version and an epoch of its own: of perl 4:5.26.3, `perl-Errno` is 1.28.
+fn settle_epochs(packages: &mut [FoundPackage]) {
+    let key = |package: &FoundPackage| {
+        let version = package.source_version.as_deref()?;
+        let bare = version.split_once(':').map_or(version, |(_, bare)| bare);
+        Some((package.source_name.clone()?, bare.to_owned()))
+    };
+    let mut settled = HashMap::new();
+    for package in packages.iter() {
+        if package.source_version.as_ref() == Some(&package.version)
+            && let Some(source) = key(package)
+        {
+            settled
+                .entry(source)
+                .or_insert_with(|| package.version.clone());
+        }
+    }
+    for package in packages {
+        if let Some(version) = key(package).and_then(|source| settled.get(&source)) {
+            package.source_version = Some(version.clone());
+        }
+    }
 }
 
 /// The files of a package that are no directories.

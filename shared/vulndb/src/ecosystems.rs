@@ -38,10 +38,10 @@ use crate::{
 
 /// A family of ecosystems that share a version order.
 pub trait Ecosystem: Sync {
-    /// The packages that belong to it.
+    /// The kind of its packages.
     fn package_type(&self) -> PackageType;
 
-    /// The type of their purls: what tells packages apart that have no [`PackageType`] of their own.
+    /// The type of their purls, by which packages belong to it.
     fn purl_type(&self) -> &'static str {
         self.package_type().as_str()
     }
@@ -187,15 +187,14 @@ pub fn family(ecosystem: &str) -> Option<&'static dyn Ecosystem> {
         .find(|family| family.names().contains(&base))
 }
 
-/// The family of a package.
+/// The family of a package, by the type of its purl.
 pub(crate) fn family_of(package: &Package) -> Option<&'static dyn Ecosystem> {
+    let purl_type = match package.kind {
+        PackageType::Generic => package.purl.0.strip_prefix("pkg:")?.split('/').next()?,
+        kind => kind.as_str(),
+    };
     let mut families = ECOSYSTEMS.iter().copied();
-    if package.kind == PackageType::Generic {
-        let purl = package.purl.0.strip_prefix("pkg:")?;
-        let (purl_type, _) = purl.split_once('/')?;
-        return families.find(|family| family.purl_type() == purl_type);
-    }
-    families.find(|family| family.package_type() == package.kind)
+    families.find(|family| family.purl_type() == purl_type)
 }
 
 /// Whether there are rules for the packages of an operating system's release.

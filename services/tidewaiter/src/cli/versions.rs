@@ -28,7 +28,7 @@ Exit codes: 0 compared, 1 error, 3 undecided: one of the two is no version of th
         #[arg(value_name = "SCHEME")]
         scheme: String,
         /// The two versions
-        #[arg(value_name = "VERSION", num_args = 0..=2, allow_hyphen_values = true)]
+        #[arg(value_name = "VERSION", num_args = 0..=2)]
         versions: Vec<String>,
     },
 }

@@ -9,9 +9,9 @@ fn compare(arguments: &[&str]) -> Ended {
 }
 
 /// With these lines on standard input.
-fn answered(lines: &str) -> Ended {
+fn answered(lines: &str, flags: &[&str]) -> Ended {
     let world = World::new();
-    let mut command = world.command(&["versions", "compare", "-"]);
+    let mut command = world.command(&[&["versions", "compare", "-"], flags].concat());
     let mut child = command
         .stdin(Stdio::piped())
         .spawn()
@@ -58,16 +58,21 @@ fn what_is_no_version_is_undecided_and_an_unknown_scheme_an_error() {
 
 #[test]
 fn lines_are_answered_one_by_one() {
-    let ended = answered("deb\t1.0\t1.0-0\nrpm\t1.0^git1\t1.0\r\nGo\tgo1.21rc2\t1.21.0");
+    let ended = answered(
+        "deb\t1.0\t1.0-0\nrpm\t1.0^git1\t1.0\r\nGo\tgo1.21rc2\t1.21.0",
+        &[],
+    );
     assert_eq!((ended.code, ended.stdout.as_str()), (Some(0), "=\n>\n<\n"));
-    let ended = answered("pypi\t1\tx\npypi\t1\t2\n");
+    let ended = answered("pypi\t1\tx\npypi\t1\t2\n", &[]);
     assert_eq!((ended.code, ended.stdout.as_str()), (Some(3), "?\n<\n"));
     assert!(
         ended.stderr.contains("line 1 is undecided"),
         "{}",
         ended.stderr
     );
-    let ended = answered("pypi\t1\t2\npypi 1 2\n");
+    let ended = answered("pypi\t1\tx\n", &["--quiet"]);
+    assert_eq!((ended.stdout.as_str(), ended.stderr.as_str()), ("?\n", ""));
+    let ended = answered("pypi\t1\t2\npypi 1 2\n", &[]);
     assert_eq!((ended.code, ended.stdout.as_str()), (Some(1), "<\n"));
     assert!(
         ended.stderr.contains("line 2 is not a scheme"),

@@ -120,6 +120,26 @@ fn names_are_limited() {
 }
 
 #[test]
+fn a_source_has_the_epoch_of_what_has_its_version() {
+    let built = |name: &str, version: &str, source_version: &str| FoundPackage {
+        source_name: Some("perl".to_owned()),
+        source_version: Some(source_version.to_owned()),
+        ..FoundPackage::new(PackageType::Rpm, name, version, "db")
+    };
+    let mut packages = [
+        built("perl-Errno", "1.28-420.el8", "5.26.3-420.el8"),
+        built("perl-libs", "4:5.26.3-420.el8", "4:5.26.3-420.el8"),
+        built("perl-IO", "2:1.38-420.el8", "2:5.26.3-420.el8"),
+        // Of another build, of which nothing else is there.
+        built("perl-Math", "0.26-419.el8", "5.26.3-419.el8"),
+    ];
+    settle_epochs(&mut packages);
+    let sources = packages.map(|package| package.source_version.unwrap());
+    let settled = "4:5.26.3-420.el8";
+    assert_eq!(sources, [settled, settled, settled, "5.26.3-419.el8"]);
+}
+
+#[test]
 fn source_packages_are_read_from_the_file_name() {
     let check = |file, expected| assert_eq!(source_package(file), expected, "{file}");
     check(

@@ -11,10 +11,13 @@ use std::{
 use serde_json::Value;
 use zip::ZipArchive;
 
-use crate::RECORD_BYTES_MAX;
+use crate::{RECORD_BYTES_MAX, ecosystems};
 
 /// A base ecosystem and a name in it.
 type Package = (String, String);
+
+/// Versions by package.
+static KNOWN: OnceLock<BTreeMap<Package, Vec<String>>> = OnceLock::new();
 
 /// The advisories in the test data; `None` where there is none, with a word about it.
 pub(super) fn advisories() -> Option<PathBuf> {
@@ -57,7 +60,7 @@ pub(super) fn affected(record: &Value) -> &[Value] {
 pub(super) fn package(affected: &Value) -> Option<(&str, &str)> {
     let ecosystem = affected["package"]["ecosystem"].as_str()?;
     let name = affected["package"]["name"].as_str()?;
-    Some((crate::ecosystems::base(ecosystem), name))
+    Some((ecosystems::base(ecosystem), name))
 }
 
 /// The versions that an affected package lists.
@@ -80,7 +83,6 @@ fn events(affected: &Value) -> impl Iterator<Item = &str> {
 
 /// Versions by package, of ecosystems with these names; packages with two or more.
 pub(super) fn versions(names: &[&str]) -> Vec<&'static [String]> {
-    static KNOWN: OnceLock<BTreeMap<Package, Vec<String>>> = OnceLock::new();
     let known = KNOWN.get_or_init(all_versions).iter();
     let wanted = known.filter(|((ecosystem, _), versions)| {
         names.contains(&ecosystem.as_str()) && versions.len() > 1
@@ -110,4 +112,27 @@ fn all_versions() -> BTreeMap<Package, Vec<String>> {
     packages
         .map(|(key, versions)| (key, versions.into_iter().collect()))
         .collect()
+}
+
+#[test]
+fn versions_of_real_advisories_can_be_read() {
+    let mut unread: BTreeMap<&str, (usize, Vec<&str>)> = BTreeMap::new();
+    for ((ecosystem, _), versions) in KNOWN.get_or_init(all_versions) {
+        let family = ecosystems::family(ecosystem);
+        let Some(family) = family else {
+            panic!("no family of `{ecosystem}`");
+        };
+        let (count, failed) = unread.entry(ecosystem).or_default();
+        *count += versions.len();
+        let is_unread = |text: &&str| ecosystems::version(family, text).is_none();
+        failed.extend(versions.iter().map(String::as_str).filter(is_unread));
+    }
+    for (ecosystem, (count, failed)) in unread {
+        println!(
+            "{ecosystem}: {} of {count} are no versions: {:?}",
+            failed.len(),
+            &failed[..failed.len().min(12)]
+        );
+        assert!(failed.len() * 100 <= count, "{ecosystem}: {failed:?}");
+    }
 }

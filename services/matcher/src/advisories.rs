@@ -221,7 +221,7 @@ impl Advisories {
     /// What is here of a feed, for whoever fetches what is new of it.
     pub fn latest(&self, feed: &str) -> anyhow::Result<Latest> {
         let revision = self.manifest().feed_revisions.get(feed).cloned();
-        let ids = if revision.is_some() && !stage::is_catalog(feed) {
+        let ids = if revision.is_some() && !stage::is_one_file(feed) {
             self.ids(feed)?
         } else {
             BTreeSet::new()

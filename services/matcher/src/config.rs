@@ -37,6 +37,9 @@ pub struct Update {
     pub kev_url: Option<String>,
     /// FIRST's exploit prediction; `null`: not fetched.
     pub epss_url: Option<String>,
+    /// Debian's own tracker, which says beside OSV's records of it what gets no fix: 70 MB; `null`:
+    /// not fetched.
+    pub debian_tracker_url: Option<String>,
     /// Seconds from one fetch of a feed to the next.
     pub interval_s: u64,
 }
@@ -87,6 +90,7 @@ impl Default for Update {
             epss_url: Some(
                 "https://epss.empiricalsecurity.com/epss_scores-current.csv.gz".to_owned(),
             ),
+            debian_tracker_url: None,
             interval_s: 6 * 60 * 60,
         }
     }

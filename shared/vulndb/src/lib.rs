@@ -45,6 +45,7 @@
     )
 )]
 
+mod debian;
 mod ecosystems;
 mod evaluate;
 mod explain;
@@ -61,6 +62,7 @@ mod support;
 mod version;
 
 pub use self::{
+    debian::{MalformedTracker, read_debian_tracker},
     ecosystems::{ECOSYSTEMS, Ecosystem, Lookup, Query, family, lookups, newest},
     explain::{
         ExplainedAdvisory, ExplainedFinding, ExplainedPackage, ExplainedRange, Explanation, explain,

@@ -11,7 +11,7 @@ use anyhow::Context as _;
 use bus::Store;
 use chassis::Cx;
 use jiff::{SignedDuration, Timestamp};
-use model::{EPSS, KEV, Partition, SweptMark, event::ADVISORIES};
+use model::{DEBIAN_TRACKER, EPSS, KEV, Partition, SweptMark, event::ADVISORIES};
 
 use crate::{
     FeedLimits, Feeds, Fetched, Import, Latest, Update, head::Head, index::Index, metrics, stage,
@@ -98,6 +98,8 @@ impl Updater {
             };
             wanted.extend(cx.blocking(held).await??);
         }
+        let tracker = update.debian_tracker_url.as_ref();
+        wanted.extend(tracker.map(|_| DEBIAN_TRACKER.to_owned()));
         wanted.extend(update.kev_url.as_ref().map(|_| KEV.to_owned()));
         wanted.extend(update.epss_url.as_ref().map(|_| EPSS.to_owned()));
         Ok(wanted)
@@ -129,20 +131,18 @@ impl Update {
         latest: &Latest,
         limits: &FeedLimits,
     ) -> anyhow::Result<Fetched> {
-        if !stage::is_catalog(feed) {
+        if !stage::is_one_file(feed) {
             let feeds = Feeds::new(&self.url, &self.mirrors, limits)?;
             return feeds.fetch(feed, latest).await;
         }
-        let url = if feed == KEV {
-            &self.kev_url
-        } else {
-            &self.epss_url
+        let url = match feed {
+            KEV => &self.kev_url,
+            EPSS => &self.epss_url,
+            _ => &self.debian_tracker_url,
         };
         let url = url
             .as_deref()
             .with_context(|| format!("no URL is set for `{feed}`"))?;
-        Feeds::new(url, &[], limits)?
-            .fetch_catalog(feed, latest)
-            .await
+        Feeds::new(url, &[], limits)?.fetch_file(feed, latest).await
     }
 }

@@ -10,7 +10,7 @@ use anyhow::Context as _;
 use bytes::Bytes;
 use cache::{Database, Schema};
 use model::{AdvisoryManifest, Digest, ShardKey};
-use vulndb::{Lookup, Memo, Shard, ShardAdvisory, ShardError, Shards};
+use vulndb::{Lookup, Memo, SeverityBy, Shard, ShardAdvisory, ShardError, Shards};
 
 use crate::{Latest, stage};
 
@@ -44,6 +44,7 @@ pub struct Advisories {
     current: RwLock<Current>,
     decoded: Mutex<Decoded>,
     memo: Memo,
+    severity: SeverityBy,
 }
 
 /// The revision in force.
@@ -109,6 +110,21 @@ impl Advisories {
             current: RwLock::new(Current::of(manifest)),
             decoded: Mutex::new(Decoded::default()),
             memo: Memo::default(),
+            severity: SeverityBy::default(),
+        }
+    }
+
+    /// The same, with another word that decides about severities.
+    #[must_use]
+    pub fn rated_by(self, severity: SeverityBy) -> Self {
+        Self { severity, ..self }
+    }
+
+    /// How packages are matched with these.
+    pub(crate) fn limits(&self) -> vulndb::Limits {
+        vulndb::Limits {
+            severity: self.severity,
+            ..vulndb::Limits::default()
         }
     }
 

@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
+use vulndb::SeverityBy;
 
 use crate::VerifyingKey;
 
@@ -15,6 +16,8 @@ pub struct Config {
     pub data_dir: PathBuf,
     /// How many images of one partition are assessed at once.
     pub images_at_once: usize,
+    /// Whose word decides about the severity of a finding: `vendor`, `cvss` or `highest`.
+    pub severity: SeverityBy,
     /// Fetches advisories regularly; without it they come by `db update` and `db import` alone.
     pub update: Option<Update>,
     /// Public keys of those whose exports (`db export`) are taken: what `db key` prints.
@@ -70,6 +73,7 @@ impl Default for Config {
         Self {
             data_dir: PathBuf::new(),
             images_at_once: 4,
+            severity: SeverityBy::default(),
             update: None,
             trusted_keys: Vec::new(),
             limits: FeedLimits::default(),

@@ -18,10 +18,9 @@ use crate::{
     upload,
 };
 
-/// How often it is looked whether a feed is due: images may hold an ecosystem that none did before.
-const TICK: Duration = Duration::from_mins(1);
-/// The least time from one fetch of a feed to the next.
-const INTERVAL_MIN_S: u64 = 60;
+/// How often it is looked at least whether a feed is due: images may hold an ecosystem that none
+/// did before.
+const TICK_MAX: Duration = Duration::from_mins(1);
 
 /// When each feed was tried last.
 pub(crate) type Tried = BTreeMap<String, Timestamp>;
@@ -41,6 +40,7 @@ impl Updater {
     /// Fetches feeds and hands them in until `cx` stops.
     pub(super) async fn run(&self, cx: &Cx) {
         let mut tried = Tried::new();
+        let interval = Duration::from_secs(self.update.interval_s.max(1));
         loop {
             if let Err(error) = self.update_due(cx, &mut tried).await {
                 tracing::warn!(
@@ -48,7 +48,7 @@ impl Updater {
                     "looking for feeds that are due: {error:#}"
                 );
             }
-            if !cx.sleep(TICK).await {
+            if !cx.sleep(interval.min(TICK_MAX)).await {
                 return;
             }
         }
@@ -57,7 +57,7 @@ impl Updater {
     /// Fetches the feeds that are due. One that fails does not stop the others, and what is here of
     /// it stays in force.
     pub(crate) async fn update_due(&self, cx: &Cx, tried: &mut Tried) -> anyhow::Result<()> {
-        let interval = self.update.interval_s.max(INTERVAL_MIN_S);
+        let interval = self.update.interval_s.max(1);
         let interval = SignedDuration::from_secs(i64::try_from(interval).unwrap_or(i64::MAX));
         for feed in self.wanted(cx).await? {
             let now = cx.now();

@@ -55,7 +55,7 @@ struct Scanner<'a> {
     advisories: Advisories,
     /// Advisories in files, which take the place of the database's.
     loose: Vec<Loose>,
-    advisory_limits: matcher::FeedLimits,
+    matcher: matcher::Config,
     policy: Policy,
     progress: Progress,
     quiet: bool,
@@ -149,9 +149,10 @@ impl<'a> Scanner<'a> {
             domain: config.scanner.cache_domain.clone(),
             sections: CacheSections::open_shared(cx.clone(), &dirs.layers(), CACHE_BYTES_MAX),
             advisories: Advisories::open_read_only(&dirs.advisories())
-                .context("opening the advisories")?,
+                .context("opening the advisories")?
+                .rated_by(config.matcher.severity),
             loose,
-            advisory_limits: config.matcher.limits.clone(),
+            matcher: config.matcher.clone(),
             policy: load_policy(args)?,
             progress: progress.clone(),
             quiet: global.quiet,
@@ -313,7 +314,7 @@ impl Scanner<'_> {
         if self.loose.is_empty() {
             return Ok(None);
         }
-        let (feeds, limits) = (self.loose.clone(), self.advisory_limits.clone());
+        let (feeds, limits) = (self.loose.clone(), self.matcher.limits.clone());
         let (packages, now) = (packages.clone(), self.cx.now());
         let step = self.progress.step("reading advisories".to_owned());
         let read = move || matcher::read_for(&packages, &feeds, &limits, now);
@@ -322,7 +323,7 @@ impl Scanner<'_> {
         for problem in problems {
             self.note(&format!("left out: {problem}"));
         }
-        Ok(Some(advisories))
+        Ok(Some(advisories.rated_by(self.matcher.severity)))
     }
 
     fn reader_of_directories(&self) -> Reader {

@@ -118,7 +118,10 @@ impl Osv {
             .expect("a free port");
         let address = listener.local_addr().expect("an address");
         let router = Router::new().fallback(answer).with_state(self.clone());
-        // It ends with the test's runtime.
+        #[expect(
+            clippy::disallowed_methods,
+            reason = "the server of a test ends with the test's runtime"
+        )]
         tokio::spawn(async move {
             axum::serve(listener, router)
                 .await

@@ -13,6 +13,7 @@ mod crash;
 mod crawl;
 mod events;
 mod fabric;
+mod feeds;
 mod fleet;
 mod image;
 mod letters;

@@ -10,7 +10,7 @@ use anyhow::Context as _;
 use bytes::Bytes;
 use cache::{Database, Schema};
 use model::{AdvisoryManifest, Digest, ShardKey};
-use vulndb::{Lookup, Memo, Shard, ShardAdvisory, ShardError, Shards};
+use vulndb::{Lookup, Memo, SeverityBy, Shard, ShardAdvisory, ShardError, Shards};
 
 use crate::{Latest, stage};
 
@@ -44,6 +44,7 @@ pub struct Advisories {
     current: RwLock<Current>,
     decoded: Mutex<Decoded>,
     memo: Memo,
+    severity: SeverityBy,
 }
 
 /// The revision in force.
@@ -109,6 +110,21 @@ impl Advisories {
             current: RwLock::new(Current::of(manifest)),
             decoded: Mutex::new(Decoded::default()),
             memo: Memo::default(),
+            severity: SeverityBy::default(),
+        }
+    }
+
+    /// The same, with another word that decides about severities.
+    #[must_use]
+    pub fn rated_by(self, severity: SeverityBy) -> Self {
+        Self { severity, ..self }
+    }
+
+    /// How packages are matched with these.
+    pub(crate) fn limits(&self) -> vulndb::Limits {
+        vulndb::Limits {
+            severity: self.severity,
+            ..vulndb::Limits::default()
         }
     }
 
@@ -221,7 +237,7 @@ impl Advisories {
     /// What is here of a feed, for whoever fetches what is new of it.
     pub fn latest(&self, feed: &str) -> anyhow::Result<Latest> {
         let revision = self.manifest().feed_revisions.get(feed).cloned();
-        let ids = if revision.is_some() && !stage::is_catalog(feed) {
+        let ids = if revision.is_some() && !stage::is_one_file(feed) {
             self.ids(feed)?
         } else {
             BTreeSet::new()

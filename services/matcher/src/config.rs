@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
+use vulndb::SeverityBy;
 
 use crate::VerifyingKey;
 
@@ -15,6 +16,8 @@ pub struct Config {
     pub data_dir: PathBuf,
     /// How many images of one partition are assessed at once.
     pub images_at_once: usize,
+    /// Whose word decides about the severity of a finding: `vendor`, `cvss` or `highest`.
+    pub severity: SeverityBy,
     /// Fetches advisories regularly; without it they come by `db update` and `db import` alone.
     pub update: Option<Update>,
     /// Public keys of those whose exports (`db export`) are taken: what `db key` prints.
@@ -37,6 +40,9 @@ pub struct Update {
     pub kev_url: Option<String>,
     /// FIRST's exploit prediction; `null`: not fetched.
     pub epss_url: Option<String>,
+    /// Debian's own tracker, which says beside OSV's records of it what gets no fix: 70 MB; `null`:
+    /// not fetched.
+    pub debian_tracker_url: Option<String>,
     /// Seconds from one fetch of a feed to the next.
     pub interval_s: u64,
 }
@@ -67,6 +73,7 @@ impl Default for Config {
         Self {
             data_dir: PathBuf::new(),
             images_at_once: 4,
+            severity: SeverityBy::default(),
             update: None,
             trusted_keys: Vec::new(),
             limits: FeedLimits::default(),
@@ -87,6 +94,7 @@ impl Default for Update {
             epss_url: Some(
                 "https://epss.empiricalsecurity.com/epss_scores-current.csv.gz".to_owned(),
             ),
+            debian_tracker_url: None,
             interval_s: 6 * 60 * 60,
         }
     }

@@ -16,8 +16,7 @@ use std::{
 
 use anyhow::Context as _;
 use bytes::Bytes;
-use model::{EPSS, KEV};
-use vulndb::RECORD_BYTES_MAX;
+use model::{DEBIAN_TRACKER, EPSS, KEV};
 use zip::ZipArchive;
 
 pub(crate) use self::export::{Export, stage_export};
@@ -48,6 +47,8 @@ type Visit<'a> = &'a mut dyn FnMut(&str, &[u8]);
 struct Budget {
     bytes: u64,
     records: usize,
+    /// Bytes of one file.
+    file_bytes_max: u64,
 }
 
 /// What a feed can tell and what not, in one sentence.
@@ -64,6 +65,7 @@ pub fn tells(feed: &str) -> &'static str {
         "Debian" | "Ubuntu" => {
             "vulnerabilities with and without a fix; what will not be fixed is not told apart"
         }
+        DEBIAN_TRACKER => "vulnerabilities with and without a fix, and those that get none",
         KEV => "what is known to be exploited; it finds nothing by itself",
         EPSS => "how likely exploitation is; it finds nothing by itself",
         _ => "what the ecosystem's own databases list",
@@ -88,10 +90,16 @@ impl Source {
     }
 
     /// Calls `visit` with each record's name and bytes.
-    pub(crate) fn each_record(&self, limits: &FeedLimits, visit: Visit<'_>) -> anyhow::Result<()> {
+    pub(crate) fn each_record(
+        &self,
+        limits: &FeedLimits,
+        file_bytes_max: usize,
+        visit: Visit<'_>,
+    ) -> anyhow::Result<()> {
         let mut budget = Budget {
             bytes: limits.total_bytes_max,
             records: limits.records_max,
+            file_bytes_max: file_bytes_max as u64,
         };
         match self {
             Self::Directory(path) => directory(path, limits.depth_max, &mut budget, visit),
@@ -162,12 +170,13 @@ fn directory(
 }
 
 fn record(path: &Path, budget: &mut Budget, visit: Visit<'_>) -> anyhow::Result<()> {
-    let bytes = chassis::files::read_bounded(path, RECORD_BYTES_MAX as u64)
+    let bytes = chassis::files::read_bounded(path, budget.file_bytes_max)
         .with_context(|| format!("reading `{}`", path.display()))?;
     let name = path.to_string_lossy();
     let (name, bytes) = match name.strip_suffix(".gz") {
         Some(name) => {
-            let bytes = inflate(&bytes).with_context(|| format!("reading `{}`", path.display()))?;
+            let bytes = inflate(&bytes, budget.file_bytes_max)
+                .with_context(|| format!("reading `{}`", path.display()))?;
             (name, bytes)
         }
         None => (&*name, bytes),
@@ -177,10 +186,10 @@ fn record(path: &Path, budget: &mut Budget, visit: Visit<'_>) -> anyhow::Result<
     Ok(())
 }
 
-/// Inflates a small file, within what a record may have.
-pub(crate) fn inflate(bytes: &[u8]) -> anyhow::Result<Vec<u8>> {
+/// Inflates a file, if it is compressed at all.
+pub(crate) fn inflate(bytes: &[u8], bytes_max: u64) -> anyhow::Result<Vec<u8>> {
     let limits = archive::Limits {
-        uncompressed_bytes_max: RECORD_BYTES_MAX as u64,
+        uncompressed_bytes_max: bytes_max,
         ..archive::Limits::default()
     };
     let mut plain = Vec::new();
@@ -204,7 +213,7 @@ fn zip_records(
         bytes.clear();
         // One byte more than allowed: the parser refuses a record that is too large, and says so.
         entry
-            .take(RECORD_BYTES_MAX as u64 + 1)
+            .take(budget.file_bytes_max + 1)
             .read_to_end(&mut bytes)
             .with_context(|| format!("reading `{}`", name.escape_debug()))?;
         budget.spend(bytes.len())?;

@@ -71,7 +71,7 @@ pub fn assess(
 ) -> anyhow::Result<Assessment> {
     let snapshot = advisories.snapshot();
     let today = day(now);
-    let (stamp, limits) = (snapshot.manifest().stamp(), vulndb::Limits::default());
+    let (stamp, limits) = (snapshot.manifest().stamp(), advisories.limits());
     vulndb::match_packages(packages, &snapshot, &stamp, today, &limits)
         .with_context(|| format!("matching packages of `{}`", packages.image))
 }
@@ -83,8 +83,13 @@ pub fn explain(
     packages: &ScannedPackages,
     id: &str,
 ) -> anyhow::Result<(Explanation, BTreeSet<Lookup>)> {
-    let explanation = vulndb::explain(packages, &advisories.snapshot(), id)
-        .with_context(|| format!("explaining `{id}` in `{}`", packages.image))?;
+    let explanation = vulndb::explain(
+        packages,
+        &advisories.snapshot(),
+        id,
+        advisories.limits().severity,
+    )
+    .with_context(|| format!("explaining `{id}` in `{}`", packages.image))?;
     let elsewhere = if explanation.packages.is_empty() {
         advisories.named(vulndb::canonical(id.trim()))?
     } else {
@@ -105,7 +110,8 @@ pub async fn run(cx: &Cx, bus: &Bus, config: &Config) -> anyhow::Result<axum::Ro
     let advisories = cx
         .blocking(move || Advisories::open(&dir))
         .await?
-        .with_context(|| format!("opening the advisories in `{}`", config.data_dir.display()))?;
+        .with_context(|| format!("opening the advisories in `{}`", config.data_dir.display()))?
+        .rated_by(config.severity);
     let advisories = Arc::new(advisories);
     let head = head::Head::new(bus.store(), Arc::clone(&advisories));
     let leader = leader::Leader::new(bus.clone(), head.clone(), config);

@@ -79,18 +79,18 @@ pub fn read_for(
 
 #[cfg(test)]
 mod tests {
-    use model::{Confidence, Package, PackageId, PackageType, Purl};
+    use model::{Confidence, DEBIAN_TRACKER, FixState, Os, Package, PackageId, PackageType, Purl};
 
     use super::*;
-    use crate::stage::tests::records;
+    use crate::stage::tests::{records, zipped};
 
-    fn package(name: &str, version: &str) -> Package {
+    fn package(kind: PackageType, name: &str, version: &str) -> Package {
         Package {
             id: PackageId(name.to_owned()),
-            kind: PackageType::Npm,
+            kind,
             name: name.to_owned(),
             version: version.to_owned(),
-            purl: Purl(format!("pkg:npm/{name}@{version}")),
+            purl: Purl(format!("pkg:{kind}/{name}@{version}")),
             path: "package.json".to_owned(),
             within: None,
             layer: Digest::of(b"layer"),
@@ -115,7 +115,10 @@ mod tests {
         let packages = ScannedPackages {
             image: Digest::of(b"image"),
             os: None,
-            packages: vec![package("x", "1.0.0"), package("y", "3.0.0")],
+            packages: vec![
+                package(PackageType::Npm, "x", "1.0.0"),
+                package(PackageType::Npm, "y", "3.0.0"),
+            ],
             gaps: Vec::new(),
         };
         let zip = records(&[
@@ -142,5 +145,47 @@ mod tests {
         let (why_not, elsewhere) = crate::explain(&advisories, &packages, "CVE-2024-2").unwrap();
         assert_eq!((why_not.affected, why_not.packages.len()), (false, 1));
         assert!(elsewhere.is_empty());
+    }
+
+    #[test]
+    fn what_will_not_be_fixed_is_told_by_the_tracker_beside_other_records() {
+        let os = Os {
+            id: "debian".to_owned(),
+            version_id: "12".to_owned(),
+            eol: None,
+            pretty_name: None,
+            codename: None,
+        };
+        let packages = ScannedPackages {
+            image: Digest::of(b"image"),
+            os: Some(os),
+            packages: vec![package(PackageType::Deb, "curl", "1.0-1")],
+            gaps: Vec::new(),
+        };
+        let tracker = r#"{"curl": {"CVE-2024-1": {"releases": {"bookworm":
+            {"status": "open", "urgency": "low", "nodsa": "Minor issue", "nodsa_reason": "ignored"}}}}}"#;
+        let rows = [("DEBIAN-CVE-2024-1", "Debian:12", "curl", "9.0-1")];
+        let feeds = [
+            Loose {
+                feed: DEBIAN_TRACKER.to_owned(),
+                source: Source::Bytes(zipped(&[("t.json".to_owned(), tracker.to_owned())])),
+            },
+            Loose {
+                feed: "Debian".to_owned(),
+                source: Source::Bytes(records(&rows)),
+            },
+        ];
+        let now = Timestamp::UNIX_EPOCH;
+        let state = |feeds: &[Loose]| {
+            let (advisories, _) = read_for(&packages, feeds, &FeedLimits::default(), now).unwrap();
+            let found = crate::assess(&advisories, &packages, now)
+                .unwrap()
+                .vulnerabilities;
+            assert_eq!((found.len(), found[0].id.as_str()), (1, "CVE-2024-1"));
+            found[0].fix_state
+        };
+        assert_eq!(state(&feeds[..1]), FixState::WontFix);
+        // Who knows of a fix speaks for the finding.
+        assert_eq!(state(&feeds), FixState::Fixed);
     }
 }

@@ -9,11 +9,13 @@ use std::collections::{BTreeMap, BTreeSet};
 use anyhow::Context as _;
 use bytes::Bytes;
 use jiff::Timestamp;
-use model::{AdvisoryManifest, Digest, EPSS, Feed, KEV, ShardKey};
-use vulndb::{Advisory, Exploitation, Lookup, Shard, ShardAdvisory};
+use model::{AdvisoryManifest, DEBIAN_TRACKER, Digest, EPSS, Feed, KEV, ShardKey};
+use vulndb::{Advisory, Exploitation, Lookup, RECORD_BYTES_MAX, Shard, ShardAdvisory};
 
 use crate::{Advisories, FeedLimits, Source};
 
+/// The largest file that is a feed by itself; Debian's tracker has 70 MB.
+pub(crate) const ONE_FILE_BYTES_MAX: usize = 256 << 20;
 /// The longest name of a feed.
 const FEED_BYTES_MAX: usize = 64;
 
@@ -194,8 +196,13 @@ pub(crate) fn read(
     let feed = import.feed.as_str();
     check_feed(feed)?;
     let mut parts = Parts::default();
+    let file_bytes_max = if is_one_file(feed) {
+        ONE_FILE_BYTES_MAX
+    } else {
+        RECORD_BYTES_MAX
+    };
     source
-        .each_record(limits, &mut |name, bytes| {
+        .each_record(limits, file_bytes_max, &mut |name, bytes| {
             parts.add(feed, name, bytes, wanted);
         })
         .with_context(|| format!("reading feed `{feed}` from {source}"))?;
@@ -278,17 +285,17 @@ fn set_feed(
     manifest.feeds.sort_by(|a, b| a.name.cmp(&b.name));
 }
 
-/// Whether a feed is a catalog of CVEs, and no OSV records.
-pub(crate) fn is_catalog(feed: &str) -> bool {
-    feed == KEV || feed == EPSS
+/// Whether a feed is one file, and no OSV records.
+pub(crate) fn is_one_file(feed: &str) -> bool {
+    [KEV, EPSS, DEBIAN_TRACKER].contains(&feed)
 }
 
 // === impl Import ===
 
 impl Import {
-    /// Whether what is imported is the whole feed; a catalog always is.
+    /// Whether what is imported is the whole feed; one file always is.
     fn is_whole(&self) -> bool {
-        self.mode == Mode::Replace || is_catalog(&self.feed)
+        self.mode == Mode::Replace || is_one_file(&self.feed)
     }
 }
 
@@ -309,6 +316,7 @@ impl Parts {
             EPSS => vulndb::read_epss(feed, bytes)
                 .map(|found| self.add_exploitation(feed, found))
                 .map_err(anyhow::Error::from),
+            DEBIAN_TRACKER => self.add_tracker(feed, bytes, wanted),
             _ => self.add_record(feed, bytes, wanted),
         };
         if let Err(error) = added {
@@ -319,21 +327,40 @@ impl Parts {
     fn add_record(&mut self, feed: &str, bytes: &[u8], wanted: Wanted<'_>) -> anyhow::Result<()> {
         let advisory = Advisory::parse(bytes)?;
         for (key, part) in advisory.split(feed) {
-            let is_wanted = wanted.is_none_or(|wanted| {
-                wanted.contains(&Lookup {
-                    ecosystem: key.ecosystem.clone(),
-                    name: part.package.clone(),
-                })
-            });
-            if !self.ecosystems.contains(&key.ecosystem) {
-                self.ecosystems.insert(key.ecosystem.clone());
-            }
-            if is_wanted {
-                self.by_shard.entry(key).or_default().push(part);
-            }
+            self.add_part(key, part, wanted);
         }
         self.ids.insert(advisory.id().to_owned());
         Ok(())
+    }
+
+    fn add_tracker(&mut self, feed: &str, bytes: &[u8], wanted: Wanted<'_>) -> anyhow::Result<()> {
+        // What is read before something is wrong must not count.
+        let mut parts = Self::default();
+        vulndb::read_debian_tracker(feed, bytes, &mut |key, part| {
+            if !parts.ids.contains(&part.id) {
+                parts.ids.insert(part.id.clone());
+            }
+            parts.add_part(key, part, wanted);
+        })?;
+        self.by_shard.append(&mut parts.by_shard);
+        self.ids.append(&mut parts.ids);
+        self.ecosystems.append(&mut parts.ecosystems);
+        Ok(())
+    }
+
+    fn add_part(&mut self, key: ShardKey, part: ShardAdvisory, wanted: Wanted<'_>) {
+        let is_wanted = wanted.is_none_or(|wanted| {
+            wanted.contains(&Lookup {
+                ecosystem: key.ecosystem.clone(),
+                name: part.package.clone(),
+            })
+        });
+        if !self.ecosystems.contains(&key.ecosystem) {
+            self.ecosystems.insert(key.ecosystem.clone());
+        }
+        if is_wanted {
+            self.by_shard.entry(key).or_default().push(part);
+        }
     }
 
     fn add_exploitation(&mut self, catalog: &str, found: Vec<Exploitation>) {

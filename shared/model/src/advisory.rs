@@ -17,6 +17,9 @@ pub const KEV: &str = "KEV";
 /// In place of an ecosystem, and a feed's name: FIRST's exploit prediction.
 pub const EPSS: &str = "EPSS";
 
+/// The name of the feed that is Debian's own tracker and no OSV records.
+pub const DEBIAN_TRACKER: &str = "Debian tracker";
+
 /// Which shard an advisory stands in: its ecosystem and the first byte of sha256(package name).
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]

@@ -30,8 +30,8 @@ mod verdict;
 
 pub use self::{
     advisory::{
-        AdvisoryHead, AdvisoryInbox, AdvisoryManifest, AdvisoryStamp, EPSS, Feed, KEV,
-        PastRevision, ShardKey, ShardKeyError, SweptMark,
+        AdvisoryHead, AdvisoryInbox, AdvisoryManifest, AdvisoryStamp, DEBIAN_TRACKER, EPSS, Feed,
+        KEV, PastRevision, ShardKey, ShardKeyError, SweptMark,
     },
     digest::{Digest, DigestError, Hasher, Partition, hex},
     finding::{

@@ -7,7 +7,7 @@ use model::{Package, PackageType, ScannedPackages, Severity, Vulnerability};
 use serde::Serialize;
 
 use crate::{
-    Exploitation,
+    Exploitation, SeverityBy,
     ecosystems::{self, Ecosystem},
     evaluate::{self, Evaluation},
     matching::{self, Candidate},
@@ -100,6 +100,7 @@ pub fn explain(
     scanned: &ScannedPackages,
     shards: &dyn Shards,
     id: &str,
+    severity: SeverityBy,
 ) -> Result<Explanation, ShardError> {
     let wanted = names::canonical(id.trim()).to_owned();
     let covered = matching::covered(scanned, shards);
@@ -132,7 +133,7 @@ pub fn explain(
                 "not affected: what its source is vulnerable to is not in this package".to_owned()
             })
         };
-        let explained = of_package(family, package, &about, left);
+        let explained = of_package(family, package, &about, (left, severity));
         explanation.affected |= explained.finding.is_some();
         explanation.packages.push(explained);
     }
@@ -180,7 +181,7 @@ fn of_package(
     family: &dyn Ecosystem,
     package: &Package,
     about: &[&Candidate<'_>],
-    left: Option<String>,
+    (left, severity): (Option<String>, SeverityBy),
 ) -> ExplainedPackage {
     let owned: Vec<Candidate<'_>> = about
         .iter()
@@ -189,7 +190,7 @@ fn of_package(
             query: candidate.query,
         })
         .collect();
-    let matched = matching::judge(package, family, &owned);
+    let matched = matching::judge(package, family, &owned, severity);
     let finding = matched.vulnerabilities.first().filter(|_| left.is_none());
     let verdict = match (left, finding, matched.undecided.first()) {
         (Some(left), _, _) => left,

@@ -6,7 +6,7 @@ use model::{
     Confidence, Cvss, Fingerprint, FixState, Match, Package, PackageType, Severity, Vulnerability,
 };
 
-use crate::{evaluate::Hit, names, shard::ShardAdvisory};
+use crate::{SeverityBy, evaluate::Hit, names, shard::ShardAdvisory};
 
 /// An advisory that says that the package is affected.
 #[derive(Debug)]
@@ -28,6 +28,7 @@ pub(crate) fn finding(
     class: &BTreeSet<&str>,
     mut affecting: Vec<Affecting<'_>>,
     others: &[&ShardAdvisory],
+    by: SeverityBy,
 ) -> Option<Vulnerability> {
     affecting.sort_by(|a, b| rank(a).cmp(&rank(b)));
     let first = affecting.first()?;
@@ -42,7 +43,7 @@ pub(crate) fn finding(
     let own = records.iter().filter(|record| !names::is_bulletin(record));
     aliases.extend(own.map(|record| record.id.as_str()));
     aliases.remove(id.as_str());
-    let (severity, cvss) = severity(&records);
+    let (severity, cvss) = severity(&records, by);
     let mut fixed_versions = Vec::new();
     for version in affecting.iter().flat_map(|one| &one.hit.fixed) {
         if !fixed_versions.contains(version) {
@@ -106,31 +107,45 @@ fn confidence(package: &Package, first: &Affecting<'_>) -> Confidence {
     package.confidence
 }
 
-/// The distribution's own rating, else the first record that has one: by its newest CVSS version,
-/// else by its word. Never the maximum over sources.
-fn severity(records: &[&ShardAdvisory]) -> (Severity, Vec<Cvss>) {
+/// The severity, as whoever decides about it says, and every CVSS rating.
+fn severity(records: &[&ShardAdvisory], by: SeverityBy) -> (Severity, Vec<Cvss>) {
     let mut cvss: Vec<Cvss> = Vec::new();
     for rated in records.iter().flat_map(|record| &record.cvss) {
         if !cvss.contains(rated) {
             cvss.push(rated.clone());
         }
     }
-    let newest = |record: &ShardAdvisory| {
-        let newest = record.cvss.iter().max_by(|a, b| a.version.cmp(&b.version));
-        newest
-            .map(|rated| Severity::from_score(rated.score))
-            .or(record.word)
-    };
     // What is a remark to one source is a vulnerability where another one rates it.
-    let records: Vec<_> = records
-        .iter()
-        .filter(|record| record.notice.is_none())
-        .collect();
+    let is_rating = |record: &&&ShardAdvisory| record.notice.is_none();
+    let records: Vec<&ShardAdvisory> = records.iter().filter(is_rating).copied().collect();
     if records.is_empty() {
         return (Severity::Negligible, cvss);
     }
-    let own = records.iter().find_map(|record| record.rating);
-    let rated = own.or_else(|| records.iter().find_map(|record| newest(record)));
+    let newest = |record: &ShardAdvisory| {
+        let rated = record.cvss.iter().max_by(|a, b| a.version.cmp(&b.version));
+        rated.map(|rated| Severity::from_score(rated.score))
+    };
+    let own = || records.iter().find_map(|record| record.rating);
+    let by_source = || {
+        let mut records = records.iter();
+        records.find_map(|record| newest(record).or(record.word))
+    };
+    let rated = match by {
+        SeverityBy::Vendor => own().or_else(by_source),
+        SeverityBy::Cvss => {
+            let by_score = records.iter().find_map(|record| newest(record));
+            by_score.or_else(own).or_else(by_source)
+        }
+        SeverityBy::Highest => {
+            let words = records
+                .iter()
+                .flat_map(|record| [record.rating, record.word]);
+            let scores = cvss
+                .iter()
+                .map(|rated| Some(Severity::from_score(rated.score)));
+            words.chain(scores).flatten().max()
+        }
+    };
     (rated.unwrap_or_default(), cvss)
 }
 

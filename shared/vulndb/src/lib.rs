@@ -61,6 +61,7 @@
     )
 )]
 
+mod debian;
 mod ecosystems;
 mod evaluate;
 mod explain;
@@ -77,6 +78,7 @@ mod support;
 mod version;
 
 pub use self::{
+    debian::{MalformedTracker, read_debian_tracker},
     ecosystems::{
         ECOSYSTEMS, Ecosystem, Incomparable, Lookup, Query, compare, family, lookups, newest,
         schemes,
@@ -85,7 +87,7 @@ pub use self::{
         ExplainedAdvisory, ExplainedFinding, ExplainedPackage, ExplainedRange, Explanation, explain,
     },
     exploitation::{MalformedExploitation, read_epss, read_kev},
-    matching::{Limits, match_packages},
+    matching::{Limits, SeverityBy, match_packages},
     memo::Memo,
     names::canonical,
     osv::{Advisory, MalformedAdvisory, RECORD_BYTES_MAX},

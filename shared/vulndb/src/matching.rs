@@ -10,6 +10,7 @@ use model::{
     AdvisoryStamp, Assessment, EPSS, Gap, GapCode, Hides, KEV, Os, Package, PackageId,
     ScannedPackages, ShardKey, Vulnerability,
 };
+use serde::{Deserialize, Serialize};
 
 use crate::{
     ecosystems::{self, Ecosystem, Query},
@@ -36,6 +37,21 @@ pub struct Limits {
     pub comparisons_max: usize,
     /// How many gaps tell of versions that cannot be compared.
     pub undecided_max: usize,
+    /// Whose word decides about the severity of a finding.
+    pub severity: SeverityBy,
+}
+
+/// Whose word decides about the severity of a finding. Every rating is kept, whoever decides.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum SeverityBy {
+    /// The distribution's, where there is one; then the first source's newest CVSS; then its word.
+    #[default]
+    Vendor,
+    /// The first source's newest CVSS; then the distribution's; then the source's word.
+    Cvss,
+    /// The worst of all that were given.
+    Highest,
 }
 
 /// One image being matched.
@@ -286,7 +302,12 @@ impl Matching<'_> {
         if let Some(known) = memo.and_then(|memo| memo.get(package, asked)) {
             return known;
         }
-        let matched = Arc::new(judge(package, family, &candidates(asked)));
+        let matched = Arc::new(judge(
+            package,
+            family,
+            &candidates(asked),
+            self.limits.severity,
+        ));
         if let Some(memo) = memo {
             memo.put(package, asked, Arc::clone(&matched));
         }
@@ -299,6 +320,7 @@ pub(crate) fn judge(
     package: &Package,
     family: &dyn Ecosystem,
     candidates: &[Candidate<'_>],
+    severity: SeverityBy,
 ) -> Matched {
     let mut found = Matched::default();
     let mut names = Names::default();
@@ -331,7 +353,10 @@ pub(crate) fn judge(
         let Some(class) = classes.get(root) else {
             continue;
         };
-        let vulnerability = decide(package, family, class, about);
+        let affecting = decide(family, about);
+        let vulnerability = affecting.and_then(|(affecting, others)| {
+            finding::finding(package, class, affecting, &others, severity)
+        });
         if let Some(vulnerability) = vulnerability {
             found.vulnerabilities.push(vulnerability);
             continue;
@@ -357,12 +382,10 @@ struct Judged<'a> {
 
 /// Weighs what several advisories say of one vulnerability. In a distribution a vendor's "never
 /// affected" ends it, and the vulnerability's own record outranks a bulletin that contains it.
-fn decide(
-    package: &Package,
+fn decide<'a>(
     family: &dyn Ecosystem,
-    class: &BTreeSet<&str>,
-    about: &[&Judged<'_>],
-) -> Option<Vulnerability> {
+    about: &[&'a Judged<'a>],
+) -> Option<(Vec<Affecting<'a>>, Vec<&'a ShardAdvisory>)> {
     let is_affected = |one: &&&Judged<'_>| matches!(one.says, Evaluation::Affected(_));
     if !about.iter().any(|one| is_affected(&one)) {
         return None;
@@ -393,7 +416,7 @@ fn decide(
             _ => others.push(*advisory),
         }
     }
-    finding::finding(package, class, affecting, &others)
+    Some((affecting, others))
 }
 
 fn undecided_gap(package: &Package, why: &str, ids: Vec<&str>) -> Gap {
@@ -426,6 +449,7 @@ impl Default for Limits {
             // A few seconds of work.
             comparisons_max: 1_000_000,
             undecided_max: 1_000,
+            severity: SeverityBy::default(),
         }
     }
 }
@@ -490,6 +514,7 @@ impl Found {
             findings_max,
             comparisons_max,
             undecided_max,
+            severity: _,
         } = limits;
         let mut note = |count: u64, detail: String| {
             if count > 0 {

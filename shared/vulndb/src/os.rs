@@ -52,14 +52,19 @@ pub(crate) fn alpine_release(os: &Os) -> Option<String> {
     Some(format!("Alpine:v{branch}"))
 }
 
+/// The number of one of Debian's releases, by its codename.
+pub(crate) fn debian_release(codename: &str) -> Option<&'static str> {
+    let known = DEBIAN_CODENAMES.iter().find(|(name, _)| *name == codename);
+    known.map(|(_, major)| *major)
+}
+
 pub(crate) fn debian_major(os: &Os) -> Option<String> {
     let major = os.version_id.split('.').next().unwrap_or_default();
     if is_number(major) {
         return Some(major.to_owned());
     }
     let codename = os.codename.as_deref()?;
-    let known = DEBIAN_CODENAMES.iter().find(|(name, _)| *name == codename);
-    known.map(|(_, major)| (*major).to_owned())
+    debian_release(codename).map(ToOwned::to_owned)
 }
 
 pub(crate) fn ubuntu_version(os: &Os) -> Option<&str> {

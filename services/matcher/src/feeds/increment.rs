@@ -13,7 +13,7 @@ use anyhow::Context as _;
 use bytes::Bytes;
 use futures::{StreamExt as _, TryStreamExt as _, stream};
 use jiff::Timestamp;
-use model::{EPSS, KEV};
+use model::{DEBIAN_TRACKER, EPSS, KEV};
 use vulndb::RECORD_BYTES_MAX;
 use zip::{ZipWriter, write::SimpleFileOptions};
 
@@ -22,7 +22,7 @@ use super::{
     http::{Download, Newer},
     inflate,
 };
-use crate::Mode;
+use crate::{Mode, stage::ONE_FILE_BYTES_MAX};
 
 /// Records that are fetched at once.
 const FETCHES: usize = 8;
@@ -90,19 +90,20 @@ impl Feeds {
         }
     }
 
-    /// Fetches a catalog, which is one file: CISA's or FIRST's.
-    pub async fn fetch_catalog(&self, feed: &str, latest: &Latest) -> anyhow::Result<Fetched> {
+    /// Fetches a feed that is one file: CISA's, FIRST's, or Debian's tracker.
+    pub async fn fetch_file(&self, feed: &str, latest: &Latest) -> anyhow::Result<Fetched> {
         let etag = latest.revision.as_deref();
         let download = match self.whole(etag).await? {
             Newer::Same => return unchanged(latest.revision.clone()),
-            Newer::Missing => anyhow::bail!("catalog `{feed}` is not there"),
+            Newer::Missing => anyhow::bail!("the file of `{feed}` is not there"),
             Newer::Here(download) => download,
         };
-        let bytes = inflate(&self.bytes(&download)?)?;
+        let bytes = inflate(&self.bytes(&download)?, ONE_FILE_BYTES_MAX as u64)?;
         let name = match feed {
             KEV => "kev.json",
             EPSS => "epss.csv",
-            other => anyhow::bail!("`{other}` is no catalog"),
+            DEBIAN_TRACKER => "debian.json",
+            other => anyhow::bail!("`{other}` is not one file"),
         };
         Ok(Fetched {
             zip: zip([(name.to_owned(), Bytes::from(bytes))])?,

@@ -11,17 +11,16 @@ use anyhow::Context as _;
 use bus::Store;
 use chassis::Cx;
 use jiff::{SignedDuration, Timestamp};
-use model::{EPSS, KEV, Partition, SweptMark, event::ADVISORIES};
+use model::{DEBIAN_TRACKER, EPSS, KEV, Partition, SweptMark, event::ADVISORIES};
 
 use crate::{
     FeedLimits, Feeds, Fetched, Import, Latest, Update, head::Head, index::Index, metrics, stage,
     upload,
 };
 
-/// How often it is looked whether a feed is due: images may hold an ecosystem that none did before.
-const TICK: Duration = Duration::from_mins(1);
-/// The least time from one fetch of a feed to the next.
-const INTERVAL_MIN_S: u64 = 60;
+/// How often it is looked at least whether a feed is due: images may hold an ecosystem that none
+/// did before.
+const TICK_MAX: Duration = Duration::from_mins(1);
 
 /// When each feed was tried last.
 pub(crate) type Tried = BTreeMap<String, Timestamp>;
@@ -41,6 +40,7 @@ impl Updater {
     /// Fetches feeds and hands them in until `cx` stops.
     pub(super) async fn run(&self, cx: &Cx) {
         let mut tried = Tried::new();
+        let interval = Duration::from_secs(self.update.interval_s.max(1));
         loop {
             if let Err(error) = self.update_due(cx, &mut tried).await {
                 tracing::warn!(
@@ -48,7 +48,7 @@ impl Updater {
                     "looking for feeds that are due: {error:#}"
                 );
             }
-            if !cx.sleep(TICK).await {
+            if !cx.sleep(interval.min(TICK_MAX)).await {
                 return;
             }
         }
@@ -57,7 +57,7 @@ impl Updater {
     /// Fetches the feeds that are due. One that fails does not stop the others, and what is here of
     /// it stays in force.
     pub(crate) async fn update_due(&self, cx: &Cx, tried: &mut Tried) -> anyhow::Result<()> {
-        let interval = self.update.interval_s.max(INTERVAL_MIN_S);
+        let interval = self.update.interval_s.max(1);
         let interval = SignedDuration::from_secs(i64::try_from(interval).unwrap_or(i64::MAX));
         for feed in self.wanted(cx).await? {
             let now = cx.now();
@@ -98,6 +98,8 @@ impl Updater {
             };
             wanted.extend(cx.blocking(held).await??);
         }
+        let tracker = update.debian_tracker_url.as_ref();
+        wanted.extend(tracker.map(|_| DEBIAN_TRACKER.to_owned()));
         wanted.extend(update.kev_url.as_ref().map(|_| KEV.to_owned()));
         wanted.extend(update.epss_url.as_ref().map(|_| EPSS.to_owned()));
         Ok(wanted)
@@ -129,20 +131,18 @@ impl Update {
         latest: &Latest,
         limits: &FeedLimits,
     ) -> anyhow::Result<Fetched> {
-        if !stage::is_catalog(feed) {
+        if !stage::is_one_file(feed) {
             let feeds = Feeds::new(&self.url, &self.mirrors, limits)?;
             return feeds.fetch(feed, latest).await;
         }
-        let url = if feed == KEV {
-            &self.kev_url
-        } else {
-            &self.epss_url
+        let url = match feed {
+            KEV => &self.kev_url,
+            EPSS => &self.epss_url,
+            _ => &self.debian_tracker_url,
         };
         let url = url
             .as_deref()
             .with_context(|| format!("no URL is set for `{feed}`"))?;
-        Feeds::new(url, &[], limits)?
-            .fetch_catalog(feed, latest)
-            .await
+        Feeds::new(url, &[], limits)?.fetch_file(feed, latest).await
     }
 }

@@ -14,7 +14,7 @@ use matcher::{
     Advisories, Fetched, Import, Imported, Latest, Loose as Feed, Mode, Source, Update,
     VerifyingKey,
 };
-use model::{EPSS, KEV};
+use model::{DEBIAN_TRACKER, EPSS, KEV};
 use serde_json::Value;
 use zip::{ZipWriter, write::SimpleFileOptions};
 
@@ -338,7 +338,7 @@ impl Db {
 }
 
 /// The feeds that are here already; where there are none, the usual ones. A mirror of OSV.dev
-/// has no catalogs.
+/// has none of the others.
 fn usual(place: &DbPlace, is_mirror: bool) -> anyhow::Result<Vec<String>> {
     let mut names: Vec<String> = Vec::new();
     if place.server.url.is_none() {
@@ -350,7 +350,8 @@ fn usual(place: &DbPlace, is_mirror: bool) -> anyhow::Result<Vec<String>> {
     if names.is_empty() {
         names.extend(USUAL.map(ToOwned::to_owned));
     }
-    names.retain(|name| !is_mirror || (name != KEV && name != EPSS));
+    let elsewhere = [KEV, EPSS, DEBIAN_TRACKER];
+    names.retain(|name| !is_mirror || !elsewhere.contains(&name.as_str()));
     Ok(names)
 }
 

@@ -60,7 +60,7 @@ struct Scanner<'a> {
     advisories: Advisories,
     /// Advisories in files, which take the place of the database's.
     loose: Vec<Loose>,
-    advisory_limits: matcher::FeedLimits,
+    matcher: matcher::Config,
     policy: Policy,
     /// Secrets that are accepted.
     baseline: Option<Baseline>,
@@ -165,9 +165,10 @@ impl<'a> Scanner<'a> {
             domain: config.scanner.cache_domain.clone(),
             sections: CacheSections::open_shared(cx.clone(), &dirs.layers(), CACHE_BYTES_MAX),
             advisories: Advisories::open_read_only(&dirs.advisories())
-                .context("opening the advisories")?,
+                .context("opening the advisories")?
+                .rated_by(config.matcher.severity),
             loose,
-            advisory_limits: config.matcher.limits.clone(),
+            matcher: config.matcher.clone(),
             policy,
             baseline,
             progress: progress.clone(),
@@ -350,7 +351,7 @@ impl Scanner<'_> {
         if self.loose.is_empty() {
             return Ok(None);
         }
-        let (feeds, limits) = (self.loose.clone(), self.advisory_limits.clone());
+        let (feeds, limits) = (self.loose.clone(), self.matcher.limits.clone());
         let (packages, now) = (packages.clone(), self.cx.now());
         let step = self.progress.step("reading advisories".to_owned());
         let read = move || matcher::read_for(&packages, &feeds, &limits, now);
@@ -359,7 +360,7 @@ impl Scanner<'_> {
         for problem in problems {
             self.note(&format!("left out: {problem}"));
         }
-        Ok(Some(advisories))
+        Ok(Some(advisories.rated_by(self.matcher.severity)))
     }
 
     /// A reader for a directory, which something is built of unless it is a root file system.

@@ -1,6 +1,7 @@
 use model::{Digest, Os, Package, PackageType, ScannedPackages};
 
 use super::explain;
+use crate::SeverityBy;
 use crate::matching::tests::{Fake, os, package};
 
 const GHSA: &str = r#"{"id": "GHSA-aaaa", "aliases": ["CVE-2024-1"],
@@ -22,7 +23,7 @@ fn check(os: Option<Os>, packages: Vec<Package>, id: &str) -> String {
         packages,
         gaps: Vec::new(),
     };
-    let explanation = explain(&scanned, &shards, id).expect("shards");
+    let explanation = explain(&scanned, &shards, id, SeverityBy::Vendor).expect("shards");
     let names: Vec<_> = explanation.names.iter().map(String::as_str).collect();
     let mut lines = vec![format!("{} {}", explanation.affected, names.join(" "))];
     for package in &explanation.packages {

@@ -14,7 +14,7 @@ use model::{
     PackageId, PackageType, Purl, ScannedPackages, ShardKey, Vulnerability,
 };
 
-use super::{Limits, match_packages};
+use super::{Limits, SeverityBy, match_packages};
 use crate::{Advisory, Exploitation, Memo, Shard, ShardAdvisory, ShardError, Shards, lookups};
 
 #[derive(Default)]
@@ -409,6 +409,37 @@ fn a_remark_is_negligible_unless_another_source_rates_it() {
     "#);
     let both = assess(&Fake::of(&[remark, rated]), None, x());
     assert_eq!(both.vulnerabilities[0].severity, model::Severity::High);
+}
+
+#[test]
+fn whose_word_decides_about_severity_can_be_chosen() {
+    let record = r#"{"id": "CVE-2024-1",
+        "severity": [{"type": "Ubuntu", "score": "low"},
+            {"type": "CVSS_V3", "score": "CVSS:3.1/AV:N/AC:L/PR:N/UI:N/S:U/C:H/I:H/A:H"},
+            {"type": "CVSS_V4", "score": "CVSS:4.0/AV:L/AC:L/AT:N/PR:L/UI:N/VC:L/VI:N/VA:N/SC:N/SI:N/SA:N"}],
+        "affected": [{"package": {"ecosystem": "Ubuntu:22.04:LTS", "name": "x"},
+            "ranges": [{"type": "ECOSYSTEM", "events": [{"introduced": "0"}]}]}]}"#;
+    let shards = Fake::of(&[record]);
+    let severity = |severity| {
+        let scanned = ScannedPackages {
+            image: Digest::of(b"image"),
+            os: Some(os("ubuntu", "22.04")),
+            packages: vec![package(PackageType::Deb, "x", "1")],
+            gaps: Vec::new(),
+        };
+        let limits = Limits {
+            severity,
+            ..Limits::default()
+        };
+        let (stamp, today) = (AdvisoryStamp::default(), date(2026, 11, 24));
+        let found = match_packages(&scanned, &shards, &stamp, today, &limits).expect("shards");
+        let found = found.vulnerabilities.into_iter().next().expect("one");
+        assert_eq!(found.cvss.len(), 2, "every rating is kept");
+        found.severity.to_string()
+    };
+    assert_eq!(severity(SeverityBy::Vendor), "low");
+    assert_eq!(severity(SeverityBy::Cvss), "medium");
+    assert_eq!(severity(SeverityBy::Highest), "critical");
 }
 
 #[test]

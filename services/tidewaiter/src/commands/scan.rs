@@ -240,6 +240,9 @@ impl Scanner<'_> {
         if is_directory {
             allow_changes(&mut scanned);
         }
+        if !self.args.removed_packages {
+            scanned.findings.removed.clear();
+        }
         let now = self.cx.now();
         let packages = ScannedPackages {
             image: scanned.image,

@@ -68,6 +68,7 @@ pub(crate) fn empty() -> Report {
         malware: Vec::new(),
         licenses: Vec::new(),
         tampered: Vec::new(),
+        removed: Vec::new(),
         gaps: Vec::new(),
         verdict: verdict(Decision::Allow, Vec::new()),
     }

@@ -64,8 +64,6 @@ pub enum Wanted {
     No,
     /// The entry is enough; the content is not collected.
     Entry,
-    /// The entry is enough, with [`File::sums`]; the content is not collected.
-    Sums,
     /// The file by itself.
     Alone,
     /// Together with the layer's other files of the same key, at the layer's end.

@@ -1,6 +1,8 @@
 //! Digests of what can run or be loaded, as package managers record them: `coalesce` tells by them
 //! which files are not as their package brought them.
 
+use std::io::{BufRead as _, BufReader};
+
 use archive::{Entry, Limits};
 use aws_lc_rs::digest::{Context, SHA1_FOR_LEGACY_USE_ONLY};
 use model::{AnalyzerId, FileSums, Hides, hex};
@@ -12,6 +14,9 @@ use crate::{
 /// Its name, by which it is switched off.
 pub(crate) const NAME: &str = "checksums";
 
+/// Bytes that are read at a time.
+const BUFFER_BYTES: usize = 64 << 10;
+
 /// Where packages put what can run or be loaded. What they put below `etc` is meant to be changed.
 const ROOTS: &[&str] = &["bin/", "boot/", "lib", "opt/", "sbin/", "usr/", "var/lib/"];
 
@@ -20,12 +25,6 @@ const LOCAL: &str = "usr/local/";
 
 /// Sums up files that packages may own.
 pub(crate) struct Checksums(AnalyzerId);
-
-/// Both digests in the making.
-pub(crate) struct SumsHasher {
-    md5: Md5,
-    sha1: Context,
-}
 
 // === impl Checksums ===
 
@@ -46,47 +45,42 @@ impl Analyzer for Checksums {
 
     fn wants(&self, entry: &Entry<'_>, head: &[u8]) -> Wanted {
         if may_be_owned(entry.path) && is_runnable(entry, head) {
-            Wanted::Sums
+            Wanted::Alone
         } else {
             Wanted::No
         }
     }
 
     fn analyze(&self, files: &[File], found: &mut Found) -> Result<(), Malformed> {
-        for sums in files.iter().filter_map(|file| file.sums.as_deref()) {
-            found.add_sums(sums.clone());
+        for file in files {
+            found.add_sums(sums(file)?);
         }
         Ok(())
     }
 }
 
+fn sums(file: &File) -> Result<FileSums, Malformed> {
+    let mut reader = BufReader::with_capacity(BUFFER_BYTES, file.reader());
+    let mut md5 = Md5::default();
+    let mut sha1 = Context::new(&SHA1_FOR_LEGACY_USE_ONLY);
+    loop {
+        let bytes = reader.fill_buf().map_err(Malformed::Spilled)?;
+        if bytes.is_empty() {
+            break;
+        }
+        md5.update(bytes);
+        sha1.update(bytes);
+        let length = bytes.len();
+        reader.consume(length);
+    }
+    Ok(FileSums {
+        path: file.path().to_owned(),
+        md5: format!("md5:{}", hex(&md5.finish())),
+        sha1: format!("sha1:{}", hex(sha1.finish().as_ref())),
+    })
+}
+
 /// Whether packages put files at such a path that nobody is to change.
 pub(crate) fn may_be_owned(path: &str) -> bool {
     ROOTS.iter().any(|root| path.starts_with(root)) && !path.starts_with(LOCAL)
-}
-
-// === impl SumsHasher ===
-
-impl Default for SumsHasher {
-    fn default() -> Self {
-        Self {
-            md5: Md5::default(),
-            sha1: Context::new(&SHA1_FOR_LEGACY_USE_ONLY),
-        }
-    }
-}
-
-impl SumsHasher {
-    pub(crate) fn update(&mut self, bytes: &[u8]) {
-        self.md5.update(bytes);
-        self.sha1.update(bytes);
-    }
-
-    pub(crate) fn finish(self, path: &str) -> FileSums {
-        FileSums {
-            path: path.to_owned(),
-            md5: format!("md5:{}", hex(&self.md5.finish())),
-            sha1: format!("sha1:{}", hex(self.sha1.finish().as_ref())),
-        }
-    }
 }

@@ -31,7 +31,8 @@ use std::collections::HashMap;
 
 use archive::Limits;
 use model::{
-    Digest, EntryKind, ImageConfig, ImageReport, LayerReport, Os, Platform, Target, TargetLayer,
+    Digest, EntryKind, Findings, ImageConfig, ImageReport, LayerReport, Os, Platform, Target,
+    TargetLayer,
 };
 
 pub use self::outline::PreparedLayer;
@@ -118,13 +119,22 @@ fn report(view: &View<'_>, config: &ImageConfig, subject: Subject, limits: &Limi
             analyzers.push(section.analyzer.clone());
         }
     }
+    let listed = packages::listed(view);
+    let packages = packages::collect(view, os.as_ref(), &listed);
+    let (removed, removed_gap) = packages::removed(view, os.as_ref(), &listed);
+    let findings = Findings {
+        removed,
+        ..findings::collect(view, &instructions)
+    };
+    // Last: by then it is known whether the limits sufficed.
+    let mut gaps = gaps::collect(view, config, &subject, limits);
+    gaps.extend(removed_gap);
     ImageReport {
         image: subject.image,
         analyzers,
-        packages: packages::collect(view, os.as_ref()),
-        findings: findings::collect(view, &instructions),
-        // Last: by then it is known whether the limits sufficed.
-        gaps: gaps::collect(view, config, &subject, limits),
+        packages,
+        findings,
+        gaps,
         target: Target {
             reference: subject.reference,
             index_digest: subject.index_digest,

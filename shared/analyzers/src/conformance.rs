@@ -7,12 +7,20 @@ use std::{
     fs::File,
     io::Read as _,
     path::{Path, PathBuf},
+    slice,
+    sync::{Arc, LazyLock},
 };
 
 use archive::{Entry, Limits};
 use model::{Digest, EntryKind, LayerEntry, Section};
+use proptest::prelude::*;
 
-use crate::{Analyzers, Config, LayerBlob, Wanted, filter::Asked, read_layer};
+use crate::{
+    Analyzers, Config, Found, LayerBlob, Wanted,
+    file::{Content, Held},
+    filter::Asked,
+    read_layer,
+};
 
 fn testdata() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("testdata")
@@ -187,13 +195,9 @@ fn every_wanted_file_has_a_piece_of_its_analyzer() {
     let all = Analyzers::all(&Config::default(), &limits);
     let mut asked = Asked::default();
     let mut wanted = 0;
-    for file in files(&testdata()) {
-        let path = file.strip_prefix(testdata()).unwrap();
-        // `ANALYZER/CASE/PATH`
-        let path: PathBuf = path.iter().skip(2).collect();
-        let bytes = read(&file);
+    for (path, bytes) in samples() {
         let entry = LayerEntry {
-            path: path.to_str().unwrap().to_owned(),
+            path: path.clone(),
             kind: EntryKind::File,
             mode: 0o755,
             uid: 0,
@@ -219,4 +223,67 @@ fn every_wanted_file_has_a_piece_of_its_analyzer() {
         }
     }
     assert!(wanted > 100, "{wanted}");
+}
+
+/// Files of the test data, each with the path that it has in its case.
+fn samples() -> &'static [(String, Vec<u8>)] {
+    static SAMPLES: LazyLock<Vec<(String, Vec<u8>)>> = LazyLock::new(|| {
+        let in_case = |file: &PathBuf| {
+            let path: PathBuf = file
+                .strip_prefix(testdata())
+                .unwrap()
+                .iter()
+                .skip(2)
+                .collect();
+            (path.to_str().unwrap().to_owned(), read(file))
+        };
+        let all = files(&testdata());
+        let in_cases = all.iter().map(in_case);
+        in_cases.filter(|(path, _)| !path.is_empty()).collect()
+    });
+    &SAMPLES
+}
+
+proptest! {
+    /// `PROPTEST_CASES=1000000` makes it as thorough as there is time.
+    #[test]
+    fn damaged_files_are_read_without_panic(
+        sample in any::<prop::sample::Index>(),
+        edits in prop::collection::vec((any::<prop::sample::Index>(), any::<u8>()), 0..6),
+        cut in prop::option::of(any::<prop::sample::Index>()),
+    ) {
+        static ANALYZERS: LazyLock<Analyzers> =
+            LazyLock::new(|| Analyzers::all(&Config::default(), &Limits::default()));
+        let (path, bytes) = sample.get(samples());
+        let mut bytes = bytes.clone();
+        for (at, byte) in edits.iter().filter(|_| !bytes.is_empty()).copied().collect::<Vec<_>>() {
+            let at = at.index(bytes.len());
+            bytes[at] = byte;
+        }
+        if let Some(cut) = cut {
+            bytes.truncate(cut.index(bytes.len() + 1));
+        }
+        let entry = LayerEntry {
+            path: path.clone(),
+            kind: EntryKind::File,
+            mode: 0o755,
+            uid: 0,
+            gid: 0,
+            size: bytes.len() as u64,
+            link: None,
+            capabilities: None,
+            digest: None,
+        };
+        let head = bytes[..bytes.len().min(1024)].to_vec();
+        let content = Content::Held(Arc::new(Held(bytes)));
+        let file = crate::File::new(Arc::new(entry.clone()), content);
+        for analyzer in ANALYZERS.as_slice() {
+            if analyzer.wants(&Entry::from(&entry), &head) != Wanted::No {
+                let mut found = Found::new(1 << 24);
+                // It says what is wrong, as a gap or as an error; both are fine.
+                let said = analyzer.analyze(slice::from_ref(&file), &mut found);
+                prop_assert!(said.is_ok() || !said.unwrap_err().to_string().is_empty());
+            }
+        }
+    }
 }

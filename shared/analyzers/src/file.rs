@@ -3,7 +3,7 @@
 use std::{borrow::Cow, fmt, io::Read as _, sync::Arc};
 
 use archive::{ReadAt, Reader, Spill};
-use model::{FileSums, LayerEntry};
+use model::LayerEntry;
 
 use crate::Malformed;
 
@@ -12,8 +12,6 @@ use crate::Malformed;
 pub struct File {
     /// Its entry, with the digest where it has one.
     pub entry: Arc<LayerEntry>,
-    /// MD5 and SHA-1 of the content, where an analyzer wanted those.
-    pub sums: Option<Arc<FileSums>>,
     content: Content,
 }
 
@@ -35,16 +33,7 @@ pub(crate) struct Held(pub(crate) Vec<u8>);
 
 impl File {
     pub(crate) fn new(entry: Arc<LayerEntry>, content: Content) -> Self {
-        Self {
-            entry,
-            sums: None,
-            content,
-        }
-    }
-
-    pub(crate) fn with_sums(mut self, sums: Option<FileSums>) -> Self {
-        self.sums = sums.map(Arc::new);
-        self
+        Self { entry, content }
     }
 
     /// The path from the image's root.

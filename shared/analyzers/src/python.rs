@@ -118,11 +118,17 @@ pub(crate) fn is_metadata(path: &str) -> bool {
     is_it && is_installed(path)
 }
 
-/// What a package carries inside itself is not installed, no `pip` lists or upgrades it; nor is what
-/// conda has unpacked into its cache, `pkgs/NAME-VERSION-BUILD/`, to link it from there.
+/// What a package carries inside itself is not installed, no `pip` lists or upgrades it: copies of
+/// others, and eggs to test with. Nor is what conda has unpacked into its cache,
+/// `pkgs/NAME-VERSION-BUILD/`, to link it from there.
 fn is_installed(path: &str) -> bool {
-    let mut segments = path.split('/');
-    if segments.any(|segment| segment == "_vendor") {
+    let of_egg = path.split('/').any(is_egg);
+    let is_inside = |segment: &str| match segment {
+        "_vendor" => true,
+        "test" | "tests" => of_egg,
+        _ => false,
+    };
+    if path.split('/').any(is_inside) {
         return false;
     }
     let cached = path
@@ -193,6 +199,8 @@ mod tests {
         );
         check("srv/pkgs/idna-3.4.dist-info/METADATA", true);
         check("a/b-1.egg/EGG-INFO/PKG-INFO", true);
+        check("lib/python3.11/test/data/b-1.egg/EGG-INFO/PKG-INFO", false);
+        check("tests/b-1.dist-info/METADATA", true);
         check("a/_vendor/b-1.dist-info/METADATA", false);
     }
 }

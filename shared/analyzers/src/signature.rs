@@ -15,6 +15,9 @@ use regex::bytes::{Captures, Regex};
 use self::table::{SIGNATURES, Signature};
 use crate::{Analyzer, Config, File, Found, Malformed, Wanted, analyzer_id, executable};
 
+/// The largest programs of this table have 200 MB.
+const BYTES_MAX: u64 = 512 << 20;
+
 /// Bytes that are searched at a time.
 const WINDOW_BYTES: usize = 1 << 20;
 
@@ -92,6 +95,9 @@ impl Analyzer for Software {
 
     fn analyze(&self, files: &[File], found: &mut Found) -> Result<(), Malformed> {
         for file in files {
+            if file.entry.size > BYTES_MAX {
+                return Err(Malformed::TooLarge(file.entry.size, BYTES_MAX));
+            }
             let mut candidates = self.candidates(file.path());
             search(file, |window| {
                 candidates.retain(|candidate| match candidate.version(window) {

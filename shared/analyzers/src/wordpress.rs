@@ -148,7 +148,12 @@ fn assigned<'a>(text: &'a str, variable: &str) -> Option<&'a str> {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Arc;
+
+    use model::{EntryKind, LayerEntry};
+
     use super::*;
+    use crate::file::{Content, Held};
 
     #[test]
     fn plugins_and_themes_have_places() {
@@ -181,5 +186,33 @@ mod tests {
         let long = |length: usize| format!("Version: {}", "1".repeat(length));
         assert!(header(&long(TEXT_BYTES_MAX), "Version").is_some());
         assert!(header(&long(TEXT_BYTES_MAX + 1), "Version").is_none());
+    }
+
+    #[test]
+    fn a_header_stands_in_the_first_bytes() {
+        let read = |before: usize| {
+            let header = "/* Plugin Name: One\n * Version: 1 */";
+            let bytes = format!("{}{header}", "\n".repeat(before));
+            let entry = LayerEntry {
+                path: "wp-content/plugins/one/one.php".to_owned(),
+                kind: EntryKind::File,
+                mode: 0o644,
+                uid: 0,
+                gid: 0,
+                size: bytes.len() as u64,
+                link: None,
+                capabilities: None,
+                digest: None,
+            };
+            let content = Content::Held(Arc::new(Held(bytes.into_bytes())));
+            let file = File::new(Arc::new(entry), content);
+            let mut found = Found::new(1 << 20);
+            let wordpress = Wordpress::boxed(&Config::default(), &Limits::default());
+            wordpress.analyze(&[file], &mut found).unwrap();
+            found.packages.len()
+        };
+        let header_bytes = usize::try_from(HEADER_BYTES).unwrap();
+        assert_eq!(read(header_bytes - 100), 1);
+        assert_eq!(read(header_bytes), 0);
     }
 }

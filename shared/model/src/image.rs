@@ -6,8 +6,8 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    AnalyzerId, Digest, Gap, License, Malware, Misconfiguration, Package, Secret, Tampered,
-    reference,
+    AnalyzerId, Digest, Gap, License, Malware, Misconfiguration, Package, RemovedPackage, Secret,
+    Tampered, reference,
 };
 
 /// The name of an image in a registry, as in `docker.io/library/debian:12@sha256:…`.
@@ -210,6 +210,9 @@ pub struct Findings {
     /// Files that are not as their package installed them.
     #[serde(default)]
     pub tampered: Vec<Tampered>,
+    /// Packages that a later layer removed or replaced.
+    #[serde(default)]
+    pub removed: Vec<RemovedPackage>,
 }
 
 // === impl Environment ===

@@ -47,7 +47,7 @@ pub use self::{
         AnalyzerId, Entries, EntryKind, FileSums, FoundFinding, FoundMalware, FoundOs,
         FoundPackage, FoundSecret, LayerEntry, LayerReport, Owned, Section, SectionKey,
     },
-    package::{Confidence, Package, PackageId, PackageType, Purl},
+    package::{Confidence, Package, PackageId, PackageType, Purl, RemovedPackage},
     record::{
         AlertRecord, AlertState, Assessed, AssessedContents, Catalog, CheckRecord, CrawlCursor,
         CrawlPass, CrawlRecord, Judged, Known, PolicyRecord, ProcessRecord, QueueState, Record,

@@ -161,6 +161,27 @@ pub struct Package {
     pub confidence: Confidence,
 }
 
+/// A package of a layer that a later layer removed, or replaced by another version: a container does
+/// not see it, and whoever has the image has it all the same. The report's `removed[]`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct RemovedPackage {
+    /// Its kind.
+    #[serde(rename = "type")]
+    pub kind: PackageType,
+    /// The name as its package manager prints it.
+    pub name: String,
+    /// The version as its package manager prints it, with epoch.
+    pub version: String,
+    /// The package URL.
+    pub purl: Purl,
+    /// The file that proved it.
+    pub path: String,
+    /// The first layer that had it: the blob's digest.
+    pub layer: Digest,
+    /// The layer from which on it is no longer there.
+    pub removed_by: Digest,
+}
+
 // === impl PackageType ===
 
 impl PackageType {

@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::{
     AdvisoryStamp, Assessment, Digest, Gap, ImageReport, License, Malware, Misconfiguration,
-    Package, Secret, Tampered, Target, Verdict, Vulnerability,
+    Package, RemovedPackage, Secret, Tampered, Target, Verdict, Vulnerability,
 };
 
 /// The `schema` of [`Report`].
@@ -44,6 +44,9 @@ pub struct Report {
     pub licenses: Vec<License>,
     /// Files that are not as their package installed them.
     pub tampered: Vec<Tampered>,
+    /// Packages that a later layer removed or replaced, where they were asked for.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub removed: Vec<RemovedPackage>,
     /// What could not be looked at.
     pub gaps: Vec<Gap>,
     /// What policy says.
@@ -115,6 +118,7 @@ impl Report {
             malware: image.findings.malware,
             licenses: image.findings.licenses,
             tampered: image.findings.tampered,
+            removed: image.findings.removed,
             gaps: assessment.gaps,
             verdict,
         }

@@ -57,5 +57,6 @@ fn write(report: &Report, page: &mut Page<'_>) -> io::Result<()> {
     findings::misconfigurations(&report.misconfigurations, page)?;
     findings::malware(&report.malware, page)?;
     findings::tampered(&report.tampered, page)?;
+    findings::removed(&report.removed, page)?;
     gaps::write(&report.gaps, page)
 }

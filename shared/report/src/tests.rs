@@ -60,6 +60,10 @@ fn a_report_with_everything() {
     CHANGED FILE     PACKAGE      LAYER
     usr/bin/openssl  deb/openssl  dac1d7cfa950
 
+    1 package was removed or replaced by a later layer
+    REMOVED PACKAGE  VERSION      TYPE  LAYER         REMOVED BY
+    wget             1.21.3-1+b2  deb   cae662172fd4  dac1d7cfa950
+
     1 thing that could not be looked at
     GAP         MAY HIDE  WHERE    WHAT HAPPENED
     limit-file  secrets   var/big  file of 2 GiB, limit 1 GiB
@@ -107,6 +111,10 @@ fn a_report_on_a_narrow_terminal() {
     1 file is not as its package made it
     CHANGED FILE     PACKAGE      LAYER
     usr/bin/openssl  deb/openssl  dac1d7cfa950
+
+    1 package was removed or replaced by a later layer
+    REMOVED PACKAGE  VERSION      TYPE  LAYER         REMOVED BY
+    wget             1.21.3-1+b2  deb   cae662172fd4  dac1d7cfa950
 
     1 thing that could not be looked at
     GAP         MAY HIDE  WHERE    WHAT HAPPENED
@@ -292,6 +300,10 @@ fn filters_change_what_is_shown_and_not_the_verdict() {
     1 file is not as its package made it
     CHANGED FILE     PACKAGE      LAYER
     usr/bin/openssl  deb/openssl  dac1d7cfa950
+
+    1 package was removed or replaced by a later layer
+    REMOVED PACKAGE  VERSION      TYPE  LAYER         REMOVED BY
+    wget             1.21.3-1+b2  deb   cae662172fd4  dac1d7cfa950
 
     1 thing that could not be looked at
     GAP         MAY HIDE  WHERE    WHAT HAPPENED

@@ -76,6 +76,9 @@ pub(crate) struct ScanArgs {
     /// Show what waivers and VEX documents accept, too
     #[arg(long)]
     pub(crate) show_suppressed: bool,
+    /// List what layers had and later ones removed or replaced, too
+    #[arg(long)]
+    pub(crate) removed_packages: bool,
     /// Exit code of a denial, instead of 2
     #[arg(long, value_name = "N", default_value_t = crate::exit::Exit::DENY)]
     pub(crate) exit_code: u8,

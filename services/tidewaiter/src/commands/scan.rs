@@ -295,6 +295,9 @@ impl Scanner<'_> {
 
     /// The report of what was found: with vulnerabilities, and what policy says of it.
     async fn judged(&self, mut scanned: ImageReport, names: &[String]) -> anyhow::Result<Report> {
+        if !self.args.removed_packages {
+            scanned.findings.removed.clear();
+        }
         let now = self.cx.now();
         let packages = packages_of(&scanned);
         let loose = self.loose_for(&packages).await?;

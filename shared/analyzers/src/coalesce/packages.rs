@@ -1,8 +1,11 @@
 //! Packages of the image: which of those that layers tell of are there, and since when.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeMap, HashMap, HashSet};
 
-use model::{Confidence, Digest, FoundPackage, Os, Package, PackageId, PackageType, Tampered};
+use model::{
+    Confidence, Digest, FoundPackage, Gap, GapCode, Hides, Os, Package, PackageId, PackageType,
+    RemovedPackage, Tampered,
+};
 
 use super::{
     purl::{distro, purl},
@@ -23,9 +26,11 @@ pub(super) struct Installed<'a> {
     pub(super) package: Package,
 }
 
+/// Removed packages that are listed: those of an image that was upgraded as a whole, thrice.
+const REMOVED_MAX: usize = 10_000;
+
 /// The packages that a container would see, sorted.
-pub(super) fn collect(view: &View<'_>, os: Option<&Os>) -> Vec<Package> {
-    let listed = listed(view);
+pub(super) fn collect(view: &View<'_>, os: Option<&Os>, listed: &Listed<'_>) -> Vec<Package> {
     let mut installed: Vec<Installed<'_>> = Vec::new();
     for (number, layer) in view.layers.iter().enumerate() {
         if !view.shows(number) {
@@ -38,7 +43,7 @@ pub(super) fn collect(view: &View<'_>, os: Option<&Os>) -> Vec<Package> {
             let Some(origin) = view.origin(number, &found.path) else {
                 continue;
             };
-            let Some((path, since)) = presence(view, origin, found, &listed) else {
+            let Some((path, since)) = presence(view, origin, found, listed) else {
                 continue;
             };
             let Some(layer) = view.layers.get(since) else {
@@ -62,6 +67,83 @@ pub(super) fn collect(view: &View<'_>, os: Option<&Os>) -> Vec<Package> {
 /// The order of packages, and what makes two of them one.
 fn key<'a>(installed: &'a Installed<'_>) -> (Identity<'a>, &'a PackageId) {
     (identity(installed.found), &installed.package.id)
+}
+
+/// The packages that layers brought and later ones removed or replaced, sorted by kind and name, and
+/// the gap of those that are too many.
+pub(super) fn removed(
+    view: &View<'_>,
+    os: Option<&Os>,
+    listed: &Listed<'_>,
+) -> (Vec<RemovedPackage>, Option<Gap>) {
+    let mut removed = BTreeMap::new();
+    let mut known = HashSet::new();
+    for (number, layer) in view.layers.iter().enumerate() {
+        if !known.insert(layer.blob) {
+            continue;
+        }
+        let packages = layer.sections.iter().flat_map(|section| &section.packages);
+        // A guess may be at a file of another package, which says it better.
+        for found in packages.filter(|found| found.confidence != Confidence::Low) {
+            if !view.tree.budget.step(1) {
+                break;
+            }
+            let origin = view.origin(number, &found.path);
+            let by = origin.and_then(|origin| removal(view, origin, found, listed));
+            let Some(by) = by.and_then(|by| view.layers.get(by)) else {
+                continue;
+            };
+            let key = (found.kind, id(found, &found.path));
+            removed.entry(key).or_insert_with(|| RemovedPackage {
+                kind: found.kind,
+                name: found.name.clone(),
+                version: found.version.clone(),
+                purl: purl(found, os),
+                path: found.path.clone(),
+                layer: layer.blob,
+                removed_by: by.blob,
+            });
+        }
+    }
+    let more = removed.len().saturating_sub(REMOVED_MAX);
+    let detail = format!("more than {REMOVED_MAX} packages were removed: {more} are not listed");
+    let gap = (more > 0).then(|| Gap::new(GapCode::LimitResults, Hides::Nothing, detail));
+    (removed.into_values().take(REMOVED_MAX).collect(), gap)
+}
+
+/// The layer from which on a package that was there is not: where the last of the files at its
+/// place that lists it was replaced or removed.
+fn removal(
+    view: &View<'_>,
+    origin: Origin,
+    found: &FoundPackage,
+    listed: &Listed<'_>,
+) -> Option<usize> {
+    let is_elsewhere = !found.kind.is_os() && view.path(origin).is_some();
+    if is_elsewhere {
+        return None;
+    }
+    places(found).into_iter().find_map(|place| {
+        if !view.past(&place).any(|(_, file)| file == Some(origin)) {
+            return None;
+        }
+        let mut gone = None;
+        for (layer, file) in view.past(&place) {
+            let is_listed = file.is_some_and(|file| lists(view, file, found, listed));
+            if is_listed || !view.tree.budget.step(1) {
+                break;
+            }
+            gone = Some(layer);
+        }
+        gone
+    })
+}
+
+/// Whether a file lists a package.
+fn lists(view: &View<'_>, file: Origin, found: &FoundPackage, listed: &Listed<'_>) -> bool {
+    let layer = view.layers.get(file.layer);
+    let all = layer.and_then(|layer| listed.get(&(layer.blob, file.entry)));
+    all.is_some_and(|all| all.contains(&identity(found)))
 }
 
 /// Leaves out what is only guessed of files that packages own: their package says it better. What
@@ -120,9 +202,9 @@ fn identity(found: &FoundPackage) -> Identity<'_> {
 }
 
 /// Which packages each file lists, by blob and entry: the same layer twice has the same files.
-type Listed<'a> = HashMap<(Digest, usize), HashSet<Identity<'a>>>;
+pub(super) type Listed<'a> = HashMap<(Digest, usize), HashSet<Identity<'a>>>;
 
-fn listed<'a>(view: &View<'a>) -> Listed<'a> {
+pub(super) fn listed<'a>(view: &View<'a>) -> Listed<'a> {
     let mut listed = Listed::new();
     let mut known = HashSet::new();
     for (number, layer) in view.layers.iter().enumerate() {
@@ -154,14 +236,9 @@ fn presence<'a>(
         // Nobody's records, but a file that can be reached by another name.
         return (!found.kind.is_os()).then_some((path, origin.layer));
     };
-    let lists = |file: &Origin| {
-        let layer = view.layers.get(file.layer);
-        let all = layer.and_then(|layer| listed.get(&(layer.blob, file.entry)));
-        all.is_some_and(|all| all.contains(&identity(found)))
-    };
     let mut since = origin.layer;
     for (layer, file) in view.past(&place) {
-        if !view.tree.budget.step(1) || !file.as_ref().is_some_and(lists) {
+        if !view.tree.budget.step(1) || !file.is_some_and(|file| lists(view, file, found, listed)) {
             break;
         }
         since = layer;

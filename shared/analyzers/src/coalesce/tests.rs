@@ -1,5 +1,6 @@
 mod choosing;
 mod hostile;
+mod removed;
 mod tampered;
 mod unpacking;
 

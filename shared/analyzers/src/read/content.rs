@@ -15,7 +15,6 @@ use rayon::Scope;
 use super::{pipe::PlainBytes, results::Results, runnable::is_runnable};
 use crate::{
     Analyzer, Analyzers, File, Wanted,
-    checksums::SumsHasher,
     file::{Content, Held},
     filter::Asked,
     links,
@@ -70,7 +69,6 @@ struct Intake {
     /// Who would want it under another name, where it is to be kept for that.
     recognized: Vec<usize>,
     hasher: Option<Hasher>,
-    sums: Option<Box<SumsHasher>>,
     sink: Sink,
 }
 
@@ -170,7 +168,6 @@ impl<'a, 'scope> Collector<'a, 'scope> {
         let wants: Vec<_> = answers
             .filter(|(_, wanted)| *wanted != Wanted::No)
             .collect();
-        let is_summed = wants.iter().any(|(_, wanted)| *wanted == Wanted::Sums);
         let mut sink = self.sink(entry.size, &wants);
         let mut recognized = Vec::new();
         if matches!(sink, Sink::Nowhere | Sink::Memory(_)) {
@@ -181,7 +178,6 @@ impl<'a, 'scope> Collector<'a, 'scope> {
         }
         let mut intake = Intake {
             hasher: is_runnable(&view, &self.head).then(Hasher::default),
-            sums: is_summed.then(Box::default),
             sink,
             recognized,
             wants,
@@ -297,11 +293,9 @@ impl<'a, 'scope> Collector<'a, 'scope> {
             mut wants,
             recognized,
             hasher,
-            sums,
             sink,
         } = intake;
         entry.digest = hasher.map(Hasher::finish);
-        let sums = sums.map(|sums| sums.finish(&entry.path));
         let content = match sink {
             Sink::Nowhere => Content::None,
             Sink::Memory(bytes) => {
@@ -330,7 +324,7 @@ impl<'a, 'scope> Collector<'a, 'scope> {
                 Content::None
             }
         };
-        let file = File::new(Arc::new(entry.clone()), content).with_sums(sums);
+        let file = File::new(Arc::new(entry.clone()), content);
         for (analyzer, wanted) in wants {
             let file = file.clone();
             match wanted {
@@ -400,9 +394,6 @@ impl Intake {
     fn push(&mut self, bytes: &[u8]) {
         if let Some(hasher) = &mut self.hasher {
             hasher.update(bytes);
-        }
-        if let Some(sums) = &mut self.sums {
-            sums.update(bytes);
         }
         match &mut self.sink {
             Sink::Memory(memory) => memory.extend_from_slice(bytes),

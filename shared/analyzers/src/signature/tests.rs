@@ -305,3 +305,19 @@ fn branches_stand_in_names() {
     assert_eq!(branch("usr/lib/libpython3.so"), None);
     assert_eq!(branch("usr/bin/python"), None);
 }
+
+#[test]
+fn a_program_is_searched_up_to_a_size() {
+    let software = Software::boxed(&Config::default(), &Limits::default());
+    let analyze = |size: u64| {
+        let mut file = file("usr/sbin/nginx", &elf("nginx version: nginx/1.25.1"));
+        Arc::make_mut(&mut file.entry).size = size;
+        let mut found = Found::new(1 << 20);
+        software
+            .analyze(&[file], &mut found)
+            .map(|()| found.packages.len())
+    };
+    assert_eq!(analyze(BYTES_MAX).unwrap(), 1);
+    let error = analyze(BYTES_MAX + 1).unwrap_err();
+    assert_eq!(error.gap_code(), model::GapCode::LimitFile);
+}

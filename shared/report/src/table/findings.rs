@@ -3,7 +3,7 @@
 use std::io;
 
 use anstyle::AnsiColor;
-use model::{Malware, Misconfiguration, Secret, Severity, Tampered, Waived};
+use model::{Malware, Misconfiguration, RemovedPackage, Secret, Severity, Tampered, Waived};
 
 use super::page::{Page, count, severity_style};
 use crate::{Cell, Column, Cut, Grid};
@@ -174,6 +174,45 @@ pub(super) fn tampered(found: &[Tampered], page: &mut Page<'_>) -> io::Result<()
     let words = [
         "file is not as its package made it",
         "files are not as their packages made them",
+    ];
+    write(found.len(), words, &grid, page)
+}
+
+pub(super) fn removed(found: &[RemovedPackage], page: &mut Page<'_>) -> io::Result<()> {
+    let mut grid = Grid::new(&[
+        Column {
+            title: "REMOVED PACKAGE",
+            cut: Cut::End,
+        },
+        Column {
+            title: "VERSION",
+            cut: Cut::End,
+        },
+        Column {
+            title: "TYPE",
+            cut: Cut::Never,
+        },
+        Column {
+            title: "LAYER",
+            cut: Cut::Never,
+        },
+        Column {
+            title: "REMOVED BY",
+            cut: Cut::Never,
+        },
+    ]);
+    for one in found {
+        grid.row([
+            Cell::new(&one.name),
+            Cell::new(&one.version),
+            Cell::new(one.kind.to_string()),
+            Cell::new(one.layer.short()),
+            Cell::new(one.removed_by.short()),
+        ]);
+    }
+    let words = [
+        "package was removed or replaced by a later layer",
+        "packages were removed or replaced by later layers",
     ];
     write(found.len(), words, &grid, page)
 }

@@ -4,8 +4,8 @@ use jiff::Timestamp;
 use model::{
     AdvisoryStamp, Confidence, Cvss, Decision, Digest, Feed, Fingerprint, FixState, Gap, GapCode,
     Hides, License, Malware, Match, Misconfiguration, Os, Package, PackageId, PackageType, Purl,
-    REPORT_SCHEMA, Reason, Report, ReportAnalyzer, RuntimeConfig, Secret, Severity, Tampered,
-    Target, TargetLayer, Tool, Verdict, Vex, Vulnerability, Waived,
+    REPORT_SCHEMA, Reason, RemovedPackage, Report, ReportAnalyzer, RuntimeConfig, Secret, Severity,
+    Tampered, Target, TargetLayer, Tool, Verdict, Vex, Vulnerability, Waived,
 };
 
 fn time(text: &str) -> Timestamp {
@@ -68,6 +68,7 @@ pub(crate) fn empty() -> Report {
         malware: Vec::new(),
         licenses: Vec::new(),
         tampered: Vec::new(),
+        removed: Vec::new(),
         gaps: Vec::new(),
         verdict: verdict(Decision::Allow, Vec::new()),
     }
@@ -276,6 +277,18 @@ fn runtime() -> RuntimeConfig {
     }
 }
 
+fn removed() -> RemovedPackage {
+    RemovedPackage {
+        kind: PackageType::Deb,
+        name: "wget".to_owned(),
+        version: "1.21.3-1+b2".to_owned(),
+        purl: Purl("pkg:deb/debian/wget@1.21.3-1%2Bb2?arch=amd64&distro=debian-12".to_owned()),
+        path: "var/lib/dpkg/status".to_owned(),
+        layer: Digest::of(b"base"),
+        removed_by: Digest::of(b"layer"),
+    }
+}
+
 /// A report in which every list has something and every optional field is set.
 pub(crate) fn full() -> Report {
     let id = PackageId("deb/openssl".to_owned());
@@ -314,6 +327,7 @@ pub(crate) fn full() -> Report {
         malware: vec![malware()],
         licenses: vec![license],
         tampered: vec![tampered],
+        removed: vec![removed()],
         gaps: vec![gap.at("var/big").in_layer(Digest::of(b"layer"))],
         verdict: verdict(Decision::Deny, vec![warn, deny]),
         ..empty()

@@ -5,5 +5,6 @@ mod about;
 mod errors;
 mod exits;
 mod outputs;
+mod secrets;
 mod targets;
 mod world;

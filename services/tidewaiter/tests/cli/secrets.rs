@@ -29,6 +29,10 @@ fn a_baseline_accepts_a_secret_until_its_day() {
     assert_eq!(report["secrets"][0]["rule"], "gitlab-personal-token");
     assert!(rules(&report).contains(&"secret"), "{report}");
     assert!(!report.to_string().contains(&secret));
+    // Not even a log of everything tells it.
+    let logged = world.run(&["--log", "trace", "scan", &target, "--cache-dir", "fresh"]);
+    assert!(logged.stderr.contains("TRACE") || logged.stderr.contains("DEBUG"));
+    assert!(!(logged.stderr + &logged.stdout).contains(&secret));
 
     let baseline = shown(&world.path("known.yaml"));
     world.write("known.yaml", "secrets: []\n");

@@ -9,6 +9,8 @@ use super::{
     samples::{self, Key, expand},
 };
 
+mod archives;
+mod hostile;
 mod image;
 mod planted;
 

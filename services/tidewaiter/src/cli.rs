@@ -4,6 +4,7 @@ pub(crate) mod events;
 pub(crate) mod hints;
 mod nats;
 mod scan;
+mod secrets;
 mod tokens;
 
 use std::{path::PathBuf, time::Duration};
@@ -14,6 +15,7 @@ use model::Platform;
 use self::events::EventsCommand;
 pub(crate) use self::nats::{AccountsArgs, AgentName, NatsCommand, ProvisionArgs};
 pub(crate) use self::scan::{OutputTo, ScanArgs};
+pub(crate) use self::secrets::SecretsCommand;
 pub(crate) use self::tokens::{TokenWanted, TokensCommand};
 
 /// Secures containers through their whole life: images before and after they enter a registry.
@@ -97,6 +99,9 @@ A process with named roles makes no streams: `tidewaiter nats provision` does, a
   tidewaiter status --server http://127.0.0.1:8080
   tidewaiter status --format json | jq .problems")]
     Status(StatusArgs),
+    /// Secrets: the rules that find them, and baselines of those that are accepted
+    #[command(subcommand)]
+    Secrets(SecretsCommand),
     /// Tokens: who may use a server
     #[command(subcommand)]
     Tokens(TokensCommand),

@@ -65,6 +65,66 @@ fn a_baseline_accepts_a_secret_until_its_day() {
 }
 
 #[test]
+fn a_baseline_is_made_of_a_report() {
+    let world = World::new();
+    let (target, _) = with_secret(&world);
+    world.stdout(&["secrets", "key", "known.yaml.key"]);
+    let key = world.stdout(&["secrets", "key", "known.yaml.key"]);
+    assert_eq!(key.trim().len(), 16, "{key}");
+    world.write("known.yaml", "secrets: []\n");
+    let flags = ["--secret-baseline", "known.yaml"];
+    let report = world.report(&[&[target.as_str()], &flags[..]].concat());
+    world.write("report.json", report.to_string());
+    let made = world.stdout(&[
+        "secrets",
+        "baseline",
+        "report.json",
+        "--reason",
+        "a: \"b\"",
+        "--author",
+        "ada",
+        "--expires",
+        "2999-12-31",
+    ]);
+    world.write("known.yaml", made);
+    let accepted = world.report(&[&[target.as_str()], &flags[..]].concat());
+    assert_eq!(accepted["secrets"][0]["waived"]["reason"], "a: \"b\"");
+    let bad = world.run(&[
+        "secrets",
+        "baseline",
+        "known.yaml",
+        "--reason",
+        "r",
+        "--author",
+        "a",
+        "--expires",
+        "2999-12-31",
+    ]);
+    assert_eq!(bad.code, Some(1));
+}
+
+#[test]
+fn rules_are_listed_with_those_of_the_configuration() {
+    let world = World::new();
+    let own =
+        "{id: acme, title: Acme token, advice: revoke it, keywords: [acme_], regex: 'acme_[0-9]+'}";
+    let config = format!(
+        "scanner:\n  analyzers:\n    secrets:\n      rules: [{own}]\n      disable: [slack-webhook]\n"
+    );
+    let file = shown(&world.write("config.yaml", config));
+    let listed = world.stdout(&["--config", &file, "secrets", "rules"]);
+    assert!(listed.contains("Acme token"), "{listed}");
+    let slack = listed.lines().find(|line| line.contains("slack-webhook"));
+    assert!(
+        slack.is_some_and(|line| line.contains("disabled")),
+        "{slack:?}"
+    );
+    let listed = world.stdout(&["secrets", "rules", "-f", "json"]);
+    let listed: Value = serde_json::from_str(&listed).expect("it is JSON");
+    assert!(listed.as_array().is_some_and(|rules| rules.len() >= 150));
+}
+
+#[test]
 fn a_dockerfile_is_checked_before_it_is_built() {
     let world = World::new();
     let file = world.write(

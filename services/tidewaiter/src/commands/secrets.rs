@@ -119,7 +119,7 @@ fn baseline(report: &Report, reason: &str, author: &str, expires: Date) -> Strin
         .expect("writing to a String cannot fail");
     }
     if known.is_empty() {
-        text = "secrets: []\n".to_owned();
+        return "secrets: []\n".to_owned();
     }
     text
 }

@@ -1,5 +1,8 @@
 //! Secrets and their baseline, Dockerfiles, benchmarks.
 
+use std::path::{Path, PathBuf};
+
+use chassis::files::read_bounded;
 use serde_json::Value;
 
 use crate::world::{World, shown};
@@ -13,6 +16,21 @@ fn with_secret(world: &World) -> (String, String) {
     );
     world.write("root/app/settings", format!("token: {secret}\n"));
     (format!("dir:{}", shown(&world.path("root"))), secret)
+}
+
+/// All files below a directory, with what is in them.
+fn files(directory: &Path) -> Vec<(PathBuf, Vec<u8>)> {
+    let mut all = Vec::new();
+    for entry in directory.read_dir().expect("it can be listed") {
+        let path = entry.expect("it can be listed").path();
+        if path.is_dir() {
+            all.extend(files(&path));
+        } else {
+            let bytes = read_bounded(&path, 64 << 20).expect("it can be read");
+            all.push((path, bytes));
+        }
+    }
+    all
 }
 
 fn rules(report: &Value) -> Vec<&str> {
@@ -33,6 +51,12 @@ fn a_baseline_accepts_a_secret_until_its_day() {
     let logged = world.run(&["--log", "trace", "scan", &target, "--cache-dir", "fresh"]);
     assert!(logged.stderr.contains("TRACE") || logged.stderr.contains("DEBUG"));
     assert!(!(logged.stderr + &logged.stdout).contains(&secret));
+    let kept = files(&world.path("fresh"));
+    assert!(!kept.is_empty());
+    for (path, bytes) in kept {
+        let text = String::from_utf8_lossy(&bytes);
+        assert!(!text.contains(&secret), "{}", path.display());
+    }
 
     let baseline = shown(&world.path("known.yaml"));
     world.write("known.yaml", "secrets: []\n");

@@ -5,6 +5,7 @@ pub(crate) mod events;
 pub(crate) mod hints;
 mod nats;
 mod scan;
+mod secrets;
 mod tokens;
 mod versions;
 
@@ -17,6 +18,7 @@ pub(crate) use self::db::{DbCommand, DbPlace};
 use self::events::EventsCommand;
 pub(crate) use self::nats::{AccountsArgs, AgentName, NatsCommand, ProvisionArgs};
 pub(crate) use self::scan::{ExplainArgs, OutputTo, ScanArgs};
+pub(crate) use self::secrets::SecretsCommand;
 pub(crate) use self::tokens::{TokenWanted, TokensCommand};
 pub(crate) use self::versions::VersionsCommand;
 
@@ -111,6 +113,9 @@ A process with named roles makes no streams: `tidewaiter nats provision` does, a
   tidewaiter status --server http://127.0.0.1:8080
   tidewaiter status --format json | jq .problems")]
     Status(StatusArgs),
+    /// Secrets: the rules that find them, and baselines of those that are accepted
+    #[command(subcommand)]
+    Secrets(SecretsCommand),
     /// Tokens: who may use a server
     #[command(subcommand)]
     Tokens(TokensCommand),

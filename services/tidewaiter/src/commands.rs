@@ -12,6 +12,7 @@ mod manual;
 mod nats;
 mod policy;
 mod scan;
+mod secrets;
 mod serve;
 mod status;
 mod tokens;
@@ -61,6 +62,7 @@ pub(crate) fn run(cli: Cli) -> anyhow::Result<Exit> {
             Command::Events(command) => Box::pin(events::run(config?, &global, command)).await,
             Command::Nats(command) => nats::run(config?, command).await,
             Command::Status(args) => status::run(args).await,
+            Command::Secrets(command) => secrets::run(&config?, command),
             Command::Tokens(command) => tokens::run(command).await,
             Command::Health(args) => health::run(args).await,
         }

@@ -50,14 +50,18 @@ pub(crate) fn read_key(file: &Path) -> anyhow::Result<FingerprintKey> {
 
 /// The key of a directory, made where there is none.
 pub(crate) fn own_key(dir: &Path) -> anyhow::Result<FingerprintKey> {
-    let file = dir.join(KEY_FILE);
+    make_key(&dir.join(KEY_FILE))
+}
+
+/// The key in a file, made where there is none.
+pub(crate) fn make_key(file: &Path) -> anyhow::Result<FingerprintKey> {
     if !file.exists() {
         let mut bytes = [0; 32];
         aws_lc_rs::rand::fill(&mut bytes).context("asking the system for random bytes")?;
-        crate::tokens::write_secret(&file, &model::hex(&bytes))
+        crate::tokens::write_secret(file, &model::hex(&bytes))
             .with_context(|| format!("writing the key `{}`", file.display()))?;
     }
-    read_key(&file)
+    read_key(file)
 }
 
 /// The key of a directory; `None` where it has none.

@@ -1,5 +1,5 @@
 //! Reads a layer from a file, says how long it took, and what an image of it alone has:
-//! `read_layer FILE [TIMES]`.
+//! `read_layer FILE [TIMES [WITHOUT]]`, with all analyzers but one.
 #![expect(
     clippy::print_stdout,
     reason = "it is a program for a person at a terminal"
@@ -37,8 +37,12 @@ fn main() -> Result<(), Box<dyn Error>> {
         media_type: String::new(),
     };
     let limits = Limits::default();
+    let without = arguments.next();
     let analyzers = Analyzers::all(&Config::default(), &limits);
     let mut layer = None;
+    let mut ids = analyzers.ids();
+    ids.retain(|id| Some(&id.name) != without.as_ref());
+    let analyzers = analyzers.subset(&ids);
     for _ in 0..times {
         let start = Instant::now();
         let read = read_layer(File::open(&path)?, &expected, &analyzers, &limits, None);

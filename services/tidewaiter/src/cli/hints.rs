@@ -121,7 +121,7 @@ const FLAGS: &[(&[&str], &str)] = &[
         "layers are read side by side on all cores; scanner.layers_at_once in --config sets another number",
     ),
     (
-        &["--report", "--compliance", "--name"],
+        &["--report", "--name"],
         "choose a form with --format, and rules with --policy",
     ),
 ];

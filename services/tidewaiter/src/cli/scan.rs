@@ -37,7 +37,8 @@ Examples:
   tidewaiter scan --secret-baseline known-secrets.yaml registry.example/app:1.0
 
 A secret baseline is a YAML file of accepted secrets, and beside it, as FILE.key, lies the key under which
-they have their fingerprints (`openssl rand -hex 32 > FILE.key`), unless `scanner.secret_key_file` names one:
+they have their fingerprints (`tidewaiter secrets key FILE.key`), unless `scanner.secret_key_file` names one.
+`tidewaiter secrets baseline` makes such a file of a report:
   secrets:
     - fingerprint: 0123456789abcdef0123456789abcdef   # as --format json has it
       reason: a key of the test bench

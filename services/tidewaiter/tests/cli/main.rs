@@ -7,6 +7,7 @@ mod errors;
 mod exits;
 mod outputs;
 mod sbom;
+mod secrets;
 mod targets;
 mod versions;
 mod world;

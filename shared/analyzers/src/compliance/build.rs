@@ -76,6 +76,8 @@ struct Cache {
     what: &'static str,
 }
 
+const PIP: &str = "the cache of pip";
+
 static CACHES: [Cache; 4] = [
     Cache {
         installs: LazyLock::new(|| {
@@ -107,7 +109,7 @@ static CACHES: [Cache; 4] = [
         cleans: LazyLock::new(|| {
             Regex::new(r"--no-cache-dir\b|PIP_NO_CACHE_DIR|type=cache|rm\s+[^;&|\n]*\.cache|\bpip[23]?\s+cache\s+purge").ok()
         }),
-        what: "the cache of pip",
+        what: PIP,
     },
 ];
 
@@ -169,13 +171,16 @@ pub(crate) fn check(
     out: &mut Vec<Misconfiguration>,
 ) {
     let mut stages: Vec<String> = Vec::new();
-    for (number, one) in instructions.iter().enumerate() {
+    let (mut is_empty, mut keeps_pip_cache) = (true, true);
+    for one in instructions {
         match one.keyword {
-            Keyword::Run => run(one, origin, out),
-            Keyword::Add => add(one, number, origin, out),
+            Keyword::Run => run(one, origin, keeps_pip_cache, out),
+            Keyword::Add => add(one, is_empty, origin, out),
             Keyword::From => from(one, origin, &mut stages, out),
+            Keyword::Env if one.arguments.contains("PIP_NO_CACHE_DIR") => keeps_pip_cache = false,
             _ => {}
         }
+        is_empty &= !matches!(one.keyword, Keyword::Run | Keyword::Add | Keyword::Copy);
     }
 }
 
@@ -251,7 +256,12 @@ pub(crate) fn is_root(user: &str) -> bool {
     name.is_empty() || name == "root" || name.parse() == Ok(0_u32)
 }
 
-fn run(one: &Instruction, origin: Origin<'_>, out: &mut Vec<Misconfiguration>) {
+fn run(
+    one: &Instruction,
+    origin: Origin<'_>,
+    keeps_pip_cache: bool,
+    out: &mut Vec<Misconfiguration>,
+) {
     let text = one.arguments.as_str();
     let has = |pattern: &Pattern| pattern.as_ref().is_some_and(|regex| regex.is_match(text));
     let simple: [(&str, &Pattern); 7] = [
@@ -277,14 +287,16 @@ fn run(one: &Instruction, origin: Origin<'_>, out: &mut Vec<Misconfiguration>) {
         push("update-alone", one, origin, out);
     }
     for cache in &CACHES {
-        if has(&cache.installs) && !has(&cache.cleans) {
+        let is_kept = keeps_pip_cache || cache.what != PIP;
+        if is_kept && has(&cache.installs) && !has(&cache.cleans) {
             let evidence = format!("{} stays: {}", cache.what, excerpt(one, origin));
             out.extend(at("package-cache", evidence, one, origin));
         }
     }
 }
 
-fn add(one: &Instruction, number: usize, origin: Origin<'_>, out: &mut Vec<Misconfiguration>) {
+/// `is_empty` says that no instruction before it made a file.
+fn add(one: &Instruction, is_empty: bool, origin: Origin<'_>, out: &mut Vec<Misconfiguration>) {
     const UNPACKED: &[&str] = &[
         ".tar", ".tar.gz", ".tgz", ".tar.xz", ".txz", ".tar.bz2", ".tar.zst",
     ];
@@ -306,7 +318,7 @@ fn add(one: &Instruction, number: usize, origin: Origin<'_>, out: &mut Vec<Misco
             .iter()
             .any(|end| word.to_ascii_lowercase().ends_with(end))
     };
-    let is_root = number == 0 && words.last().is_some_and(|to| to == "/");
+    let is_root = is_empty && words.last().is_some_and(|to| to == "/");
     if !is_root && !sources.iter().any(is_unpacked) {
         push("add-local", one, origin, out);
     }

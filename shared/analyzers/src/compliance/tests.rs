@@ -166,6 +166,32 @@ fn each_check_of_a_dockerfile_fires_and_stays_silent() {
 }
 
 #[test]
+fn what_stands_before_an_instruction_matters() {
+    let check = |lines: &[&str], expected: &[&str]| {
+        let steps = lines.iter().map(|text| model::HistoryStep {
+            created_by: (*text).to_owned(),
+            empty_layer: true,
+        });
+        let config = ImageConfig {
+            history: steps.collect(),
+            ..good_config()
+        };
+        let report = image(&[&layer(&[])], &config);
+        assert_eq!(
+            ids(&report.findings.misconfigurations),
+            expected,
+            "{lines:?}"
+        );
+    };
+    let base = "/bin/sh -c #(nop) ADD file:aa in / ";
+    check(&["/bin/sh -c #(nop)  ARG RELEASE", base], &[]);
+    check(&["RUN /bin/sh -c true # buildkit", base], &["add-local"]);
+    let install = "RUN /bin/sh -c pip install a # buildkit";
+    check(&["ENV PIP_NO_CACHE_DIR=1", install], &[]);
+    check(&[install, "ENV PIP_NO_CACHE_DIR=1"], &["package-cache"]);
+}
+
+#[test]
 fn what_a_dockerfile_leaves_out_is_found() {
     let check =
         |text: &str, expected: &[&str]| assert_eq!(ids(&of_dockerfile(text)), expected, "{text}");

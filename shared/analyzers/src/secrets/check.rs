@@ -150,6 +150,7 @@ const NO_PASSWORDS: &[&[u8]] = &[
     b"p4ssw0rd",
     b"hunter2",
     b"open sesame",
+    b"tiger",
     b"opensesame",
     b"gx1fbat3bv",
     b"7fjfp0zbr1ktdrbnfvdmiw",

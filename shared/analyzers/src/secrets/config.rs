@@ -6,7 +6,7 @@ use aws_lc_rs::hmac;
 use model::hex;
 use serde::{Deserialize, Serialize};
 
-use super::rule::SecretRule;
+use super::{engine::built_in_rules, rule::SecretRule};
 
 /// Rules of users.
 const RULES_MAX: usize = 1000;
@@ -25,6 +25,7 @@ pub struct SecretsConfig {
     #[serde(deserialize_with = "checked")]
     pub rules: Vec<SecretRule>,
     /// Ids of rules that are not asked.
+    #[serde(deserialize_with = "known")]
     pub disable: Vec<String>,
     /// The key of fingerprints; who runs the analyzers reads it from its file.
     #[serde(skip)]
@@ -63,6 +64,22 @@ fn checked<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<Vec<Secr
         rule.check().map_err(serde::de::Error::custom)?;
     }
     Ok(rules)
+}
+
+fn known<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<Vec<String>, D::Error> {
+    let ids = Vec::<String>::deserialize(deserializer)?;
+    if ids.is_empty() {
+        return Ok(ids);
+    }
+    let rules = built_in_rules().map_err(serde::de::Error::custom)?;
+    let mut unknown = ids.iter();
+    match unknown.find(|id| !rules.iter().any(|rule| rule.id == **id)) {
+        Some(id) => {
+            let error = format!("there is no built-in secret rule `{id}`");
+            Err(serde::de::Error::custom(error))
+        }
+        None => Ok(ids),
+    }
 }
 
 // === impl FingerprintKey ===
@@ -131,6 +148,17 @@ mod tests {
         assert_ne!(key.id(), other.id());
         assert!(!format!("{key:?}").contains("0123456789abcdef"));
         assert_eq!(FingerprintKey::new(b"short"), Err(FingerprintKeyError(5)));
+    }
+
+    #[test]
+    fn only_rules_that_there_are_can_be_disabled() {
+        let read = serde_saphyr::from_str::<SecretsConfig>;
+        assert!(read("disable: [json-web-token, slack-webhook]").is_ok());
+        let error = read("disable: [json-web-tokens]").unwrap_err().to_string();
+        assert!(
+            error.contains("no built-in secret rule `json-web-tokens`"),
+            "{error}"
+        );
     }
 
     #[test]

@@ -6,7 +6,7 @@
 
 use std::{
     ops::Range,
-    sync::{Arc, OnceLock},
+    sync::{Arc, Mutex, OnceLock, PoisonError},
 };
 
 use aho_corasick::{AhoCorasick, AhoCorasickBuilder, AhoCorasickKind};
@@ -15,7 +15,7 @@ use model::{Digest, FoundSecret, Severity};
 
 use super::{
     check::{Check, entropy, is_placeholder},
-    config::SecretsConfig,
+    config::{FingerprintKey, SecretsConfig},
     rule::{Rule, SecretRule, SecretRuleError},
     text::{Cursor, masked},
 };
@@ -42,15 +42,20 @@ const BUILT_IN: &[&str] = &[
     include_str!("rules/files.yaml"),
 ];
 
-/// All rules, ready to be used.
+/// All rules, ready to be used, and the key that names what they find.
 pub(super) struct Engine {
+    set: Arc<RuleSet>,
+    key: FingerprintKey,
+}
+
+/// Rules and their keywords. Making them ready takes a while, so that is done once for all who look.
+struct RuleSet {
     rules: Vec<Rule>,
     keywords: Option<AhoCorasick>,
     /// The rules of each keyword.
     of_keyword: Vec<Vec<usize>>,
     /// Rules that look at all of a file.
     whole: Vec<usize>,
-    config: SecretsConfig,
 }
 
 /// A secret in a text.
@@ -106,14 +111,143 @@ pub(super) fn built_in_digest() -> Digest {
 // === impl Engine ===
 
 impl Engine {
-    /// The rules of a configuration. Making them ready takes a while, so those of the default are
-    /// made once.
+    /// The rules of a configuration.
     pub(super) fn new(config: &SecretsConfig) -> Arc<Self> {
-        static DEFAULT: OnceLock<Arc<Engine>> = OnceLock::new();
-        if *config == SecretsConfig::default() {
-            return Arc::clone(DEFAULT.get_or_init(|| Arc::new(Self::of(config))));
+        Arc::new(Self {
+            set: RuleSet::new(config),
+            key: config.key.clone(),
+        })
+    }
+
+    /// The secrets of a text.
+    pub(super) fn search(&self, path: &str, text: &[u8]) -> Hits {
+        let mut search = Search {
+            engine: self,
+            path,
+            text,
+            applies: vec![None; self.set.rules.len()],
+            covered: vec![0; self.set.rules.len()],
+            hits: Hits::default(),
+        };
+        for rule in &self.set.whole {
+            if search.applies(*rule) {
+                search.window(*rule, 0, text.len());
+            }
         }
-        Arc::new(Self::of(config))
+        let found = self.set.keywords.iter();
+        for keyword in found.flat_map(|words| words.find_overlapping_iter(text)) {
+            let rules = self.set.of_keyword.get(keyword.pattern().as_usize());
+            for rule in rules.into_iter().flatten() {
+                search.around(*rule, keyword.start(), keyword.end());
+            }
+            if search.hits.is_cut {
+                break;
+            }
+        }
+        search.into_hits()
+    }
+
+    /// The finding of a secret; its text goes no further than here.
+    pub(super) fn finding(
+        &self,
+        hit: &Hit,
+        path: &str,
+        text: &[u8],
+        cursor: &mut Cursor<'_>,
+        from: usize,
+    ) -> FoundSecret {
+        let (line, column) = cursor.place(hit.start);
+        let secret = text.get(hit.start..hit.end).unwrap_or_default();
+        let lines = memchr::memchr_iter(b'\n', secret).count();
+        let end_line = line.saturating_add(u32::try_from(lines).unwrap_or(u32::MAX));
+        let before = text.get(from..hit.start).unwrap_or_default();
+        let rule = self.set.rules.get(hit.rule).map(|rule| &rule.written);
+        let is_password = rule.is_some_and(|rule| rule.check.is_some_and(Check::is_of_passwords));
+        FoundSecret {
+            rule: rule.map(|rule| rule.id.clone()).unwrap_or_default(),
+            title: rule.map(|rule| rule.title.clone()).unwrap_or_default(),
+            severity: hit.severity,
+            path: path.to_owned(),
+            line,
+            column,
+            end_line,
+            masked: masked(before, secret, is_password),
+            advice: rule.map(|rule| rule.advice.clone()).unwrap_or_default(),
+            expires_at: hit.expires_at,
+            fingerprint: self.key.fingerprint(secret),
+            file_digests: Vec::new(),
+        }
+    }
+
+    /// All findings of a text.
+    pub(super) fn findings(&self, path: &str, text: &[u8]) -> (Vec<FoundSecret>, bool) {
+        let hits = self.search(path, text);
+        let mut cursor = Cursor::new(text);
+        let mut from = 0;
+        let mut findings = Vec::with_capacity(hits.list.len());
+        for hit in &hits.list {
+            findings.push(self.finding(hit, path, text, &mut cursor, from));
+            from = hit.end;
+        }
+        (findings, hits.is_cut)
+    }
+
+    /// A text with its secrets masked, and where it had some.
+    pub(super) fn mask(&self, path: &str, text: &str) -> Option<String> {
+        let hits = self.search(path, text.as_bytes());
+        if hits.list.is_empty() {
+            return None;
+        }
+        let mut masked = String::with_capacity(text.len());
+        let mut from = 0;
+        for hit in &hits.list {
+            masked.push_str(&String::from_utf8_lossy(
+                text.as_bytes().get(from..hit.start).unwrap_or_default(),
+            ));
+            masked.push_str("****");
+            from = hit.end;
+        }
+        masked.push_str(&String::from_utf8_lossy(
+            text.as_bytes().get(from..).unwrap_or_default(),
+        ));
+        Some(masked)
+    }
+
+    #[cfg(test)]
+    pub(super) fn shares_rules_with(&self, other: &Self) -> bool {
+        Arc::ptr_eq(&self.set, &other.set)
+    }
+
+    #[cfg(test)]
+    pub(super) fn rules(&self) -> &[Rule] {
+        &self.set.rules
+    }
+}
+
+// === impl RuleSet ===
+
+impl RuleSet {
+    /// Those of a process are nearly always the same: the built-in ones, or those of its
+    /// configuration.
+    fn new(config: &SecretsConfig) -> Arc<Self> {
+        static BUILT_IN: OnceLock<Arc<RuleSet>> = OnceLock::new();
+        static LAST: Mutex<Option<(SecretsConfig, Arc<RuleSet>)>> = Mutex::new(None);
+        let wanted = SecretsConfig {
+            key: FingerprintKey::default(),
+            ..config.clone()
+        };
+        if wanted == SecretsConfig::default() {
+            return Arc::clone(BUILT_IN.get_or_init(|| Arc::new(Self::of(&wanted))));
+        }
+        let mut last = LAST.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some((known, set)) = &*last
+            && *known == wanted
+        {
+            return Arc::clone(set);
+        }
+        let set = Arc::new(Self::of(&wanted));
+        *last = Some((wanted, Arc::clone(&set)));
+        set
     }
 
     fn of(config: &SecretsConfig) -> Self {
@@ -154,107 +288,7 @@ impl Engine {
             keywords: keywords.ok(),
             of_keyword,
             whole,
-            config: config.clone(),
         }
-    }
-
-    /// The secrets of a text.
-    pub(super) fn search(&self, path: &str, text: &[u8]) -> Hits {
-        let mut search = Search {
-            engine: self,
-            path,
-            text,
-            applies: vec![None; self.rules.len()],
-            covered: vec![0; self.rules.len()],
-            hits: Hits::default(),
-        };
-        for rule in &self.whole {
-            if search.applies(*rule) {
-                search.window(*rule, 0, text.len());
-            }
-        }
-        let found = self.keywords.iter();
-        for keyword in found.flat_map(|words| words.find_overlapping_iter(text)) {
-            let rules = self.of_keyword.get(keyword.pattern().as_usize());
-            for rule in rules.into_iter().flatten() {
-                search.around(*rule, keyword.start(), keyword.end());
-            }
-            if search.hits.is_cut {
-                break;
-            }
-        }
-        search.into_hits()
-    }
-
-    /// The finding of a secret; its text goes no further than here.
-    pub(super) fn finding(
-        &self,
-        hit: &Hit,
-        path: &str,
-        text: &[u8],
-        cursor: &mut Cursor<'_>,
-        from: usize,
-    ) -> FoundSecret {
-        let (line, column) = cursor.place(hit.start);
-        let secret = text.get(hit.start..hit.end).unwrap_or_default();
-        let lines = memchr::memchr_iter(b'\n', secret).count();
-        let end_line = line.saturating_add(u32::try_from(lines).unwrap_or(u32::MAX));
-        let before = text.get(from..hit.start).unwrap_or_default();
-        let rule = self.rules.get(hit.rule).map(|rule| &rule.written);
-        let is_password = rule.is_some_and(|rule| rule.check.is_some_and(Check::is_of_passwords));
-        FoundSecret {
-            rule: rule.map(|rule| rule.id.clone()).unwrap_or_default(),
-            title: rule.map(|rule| rule.title.clone()).unwrap_or_default(),
-            severity: hit.severity,
-            path: path.to_owned(),
-            line,
-            column,
-            end_line,
-            masked: masked(before, secret, is_password),
-            advice: rule.map(|rule| rule.advice.clone()).unwrap_or_default(),
-            expires_at: hit.expires_at,
-            fingerprint: self.config.key.fingerprint(secret),
-            file_digests: Vec::new(),
-        }
-    }
-
-    /// All findings of a text.
-    pub(super) fn findings(&self, path: &str, text: &[u8]) -> (Vec<FoundSecret>, bool) {
-        let hits = self.search(path, text);
-        let mut cursor = Cursor::new(text);
-        let mut from = 0;
-        let mut findings = Vec::with_capacity(hits.list.len());
-        for hit in &hits.list {
-            findings.push(self.finding(hit, path, text, &mut cursor, from));
-            from = hit.end;
-        }
-        (findings, hits.is_cut)
-    }
-
-    /// A text with its secrets masked, and where it had some.
-    pub(super) fn mask(&self, path: &str, text: &str) -> Option<String> {
-        let hits = self.search(path, text.as_bytes());
-        if hits.list.is_empty() {
-            return None;
-        }
-        let mut masked = String::with_capacity(text.len());
-        let mut from = 0;
-        for hit in &hits.list {
-            masked.push_str(&String::from_utf8_lossy(
-                text.as_bytes().get(from..hit.start).unwrap_or_default(),
-            ));
-            masked.push_str("****");
-            from = hit.end;
-        }
-        masked.push_str(&String::from_utf8_lossy(
-            text.as_bytes().get(from..).unwrap_or_default(),
-        ));
-        Some(masked)
-    }
-
-    #[cfg(test)]
-    pub(super) fn rules(&self) -> &[Rule] {
-        &self.rules
     }
 }
 
@@ -268,6 +302,7 @@ impl Search<'_> {
         };
         *known.get_or_insert_with(|| {
             engine
+                .set
                 .rules
                 .get(rule)
                 .is_some_and(|rule| rule.applies(path))
@@ -279,7 +314,7 @@ impl Search<'_> {
         if !self.applies(number) {
             return;
         }
-        let Some(reach) = self.engine.rules.get(number).map(|rule| rule.reach) else {
+        let Some(reach) = self.engine.set.rules.get(number).map(|rule| rule.reach) else {
             return;
         };
         let covered = self.covered.get(number).copied().unwrap_or_default();
@@ -299,7 +334,7 @@ impl Search<'_> {
     /// Everything that a rule finds in a part of the text. What stands before is seen, so that the
     /// start of the part is no start of a word.
     fn window(&mut self, number: usize, mut from: usize, upto: usize) {
-        let Some(rule) = self.engine.rules.get(number) else {
+        let Some(rule) = self.engine.set.rules.get(number) else {
             return;
         };
         let (Some(regex), Some(text)) = (rule.regex(), self.text.get(..upto)) else {
@@ -327,7 +362,7 @@ impl Search<'_> {
 
     /// Keeps what the rule finds, if it is a secret.
     fn take(&mut self, number: usize, place: Range<usize>, all: Range<usize>) {
-        let Some(rule) = self.engine.rules.get(number) else {
+        let Some(rule) = self.engine.set.rules.get(number) else {
             return;
         };
         let (Some(secret), Some(all)) = (self.text.get(place.clone()), self.text.get(all)) else {

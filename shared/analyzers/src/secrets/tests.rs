@@ -3,12 +3,14 @@ use std::collections::BTreeSet;
 use model::{FoundSecret, Severity};
 
 use super::{
-    SecretRule, SecretsConfig,
+    FingerprintKey, SecretRule, SecretsConfig,
     engine::{Engine, HITS_MAX},
     rule::Example,
     samples::{self, Key, expand},
 };
 
+mod archives;
+mod hostile;
 mod image;
 mod planted;
 
@@ -99,6 +101,23 @@ fn users_add_replace_and_disable_rules() {
     assert!(fired("sk_live_{w:99}").is_empty());
     assert!(fired("xoxb-{d:12}-{d:12}-{w:24}").is_empty());
     assert_eq!(fired("sk_test_{w:99}"), ["stripe-test-key"]);
+}
+
+#[test]
+fn rules_are_made_ready_once_whatever_the_key_is() {
+    let with_key = |key: &[u8]| {
+        Engine::new(&SecretsConfig {
+            key: FingerprintKey::new(key).unwrap(),
+            ..SecretsConfig::default()
+        })
+    };
+    let (one, other) = (with_key(b"0123456789abcdef"), with_key(b"fedcba9876543210"));
+    assert!(one.shares_rules_with(&other));
+    let without = Engine::new(&SecretsConfig {
+        disable: vec!["slack-webhook".to_owned()],
+        ..SecretsConfig::default()
+    });
+    assert!(!one.shares_rules_with(&without));
 }
 
 #[test]

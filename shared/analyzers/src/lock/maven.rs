@@ -27,7 +27,7 @@ const DEPTH_MAX: usize = 16;
 const TEXT_BYTES_MAX: usize = 4096;
 
 /// Managed dependencies that are gone through for all projects of a directory.
-const STEPS_MAX: usize = 5_000_000;
+const STEPS_MAX: usize = 20_000_000;
 
 /// A project.
 struct Pom {

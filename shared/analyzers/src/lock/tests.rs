@@ -7,7 +7,7 @@ use super::*;
 use crate::{Analyzers, LayerBlob, Subject, coalesce, read_layer};
 
 /// A directory with these files, scanned.
-fn scan(files: &[(&str, &str)], analyzers: &Analyzers) -> ImageReport {
+pub(crate) fn scan(files: &[(&str, &str)], analyzers: &Analyzers) -> ImageReport {
     let mut builder = tar::Builder::new(Vec::new());
     for (path, content) in files {
         let mut header = tar::Header::new_gnu();

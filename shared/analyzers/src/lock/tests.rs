@@ -231,3 +231,22 @@ fn a_version_that_looks_like_a_number_keeps_its_digits() {
         ["a 1.10 direct"]
     );
 }
+
+#[test]
+fn looking_for_needs_ends_where_its_room_does() {
+    let room = Room::default();
+    let mut lock = Lock::new(PackageType::Npm, "x");
+    let all = usize::try_from(LOOKED_AT_BYTES_MAX).unwrap();
+    assert!(room.take(all - 1));
+    room.note(&mut lock);
+    assert!(!lock.is_cut);
+    assert!(!room.take(2));
+    room.note(&mut lock);
+    assert!(lock.is_cut);
+    let mut found = Found::new(1 << 20);
+    lock.finish(&mut found);
+    assert_eq!(
+        (found.gaps[0].code, found.gaps[0].hides),
+        (GapCode::LimitResults, Hides::Nothing)
+    );
+}

@@ -309,3 +309,25 @@ fn components_are_counted_and_cut() {
     bom.need("", "");
     assert_eq!(gaps_of(&bom)[0].code, GapCode::LimitResults);
 }
+
+#[test]
+fn layers_are_counted_and_cut() {
+    let of = |count: usize| {
+        let property = (
+            "tidewaiter:layer:digest".to_owned(),
+            Digest::of(b"x").to_string(),
+        );
+        let bom = Bom {
+            subject: Some(Item {
+                properties: vec![property; count],
+                ..Item::default()
+            }),
+            ..Bom::default()
+        };
+        layers(&bom, Digest::of(b"document"), 1).len()
+    };
+    assert_eq!(
+        (of(0), of(LAYERS_MAX), of(LAYERS_MAX + 1)),
+        (1, LAYERS_MAX, LAYERS_MAX)
+    );
+}

@@ -344,10 +344,8 @@ mod tests {
     #[test]
     fn properties_are_filled_in_to_a_depth() {
         let chain = |length: usize| -> String {
-            (0..length)
-                .map(|n| format!("<p{n}>${{p{}}}</p{n}>", n + 1))
-                .collect::<Vec<_>>()
-                .join("")
+            let each = (0..length).map(|n| format!("<p{n}>${{p{}}}</p{n}>", n + 1));
+            each.collect::<Vec<_>>().concat()
         };
         let poms = project(&format!("{}<p{}>1</p{}>", chain(15), 15, 15));
         assert_eq!(poms.scope("pom.xml").filled("${p0}"), "1");

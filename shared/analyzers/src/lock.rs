@@ -27,7 +27,7 @@ pub(crate) mod pylock;
 pub(crate) mod requirements;
 pub(crate) mod swift;
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
 pub(crate) mod uv;
 pub(crate) mod yarn;
 

@@ -187,6 +187,7 @@ impl ExplainArgs {
             policy: None,
             compliance: None,
             secret_baseline: None,
+            removed_packages: false,
             advisories: self.advisories.clone(),
             skip_dirs: Vec::new(),
             skip_files: Vec::new(),

@@ -38,7 +38,8 @@ pub(crate) fn version(as_json: bool) -> anyhow::Result<Exit> {
         print(&format!("tidewaiter {version} ({os}/{machine})\n"))?;
         return Ok(Exit::Ok);
     }
-    let analyzers = Analyzers::all(&analyzers::Config::default(), &archive::Limits::default());
+    let (config, limits) = (analyzers::Config::default(), archive::Limits::default());
+    let analyzers = Analyzers::of_directory(&config, &limits);
     let analyzers: Vec<_> = analyzers
         .ids()
         .into_iter()

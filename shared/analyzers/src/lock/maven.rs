@@ -27,7 +27,7 @@ const DEPTH_MAX: usize = 16;
 const TEXT_BYTES_MAX: usize = 4096;
 
 /// Managed dependencies that are gone through for all projects of a directory.
-const STEPS_MAX: usize = 5_000_000;
+const STEPS_MAX: usize = 20_000_000;
 
 /// A project.
 struct Pom {
@@ -322,5 +322,52 @@ fn beside(path: &str, other: &str) -> String {
         (true, _) => at,
         (false, "") => "pom.xml".to_owned(),
         (false, at) => format!("{at}/pom.xml"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A project that manages one dependency and has these properties.
+    fn project(properties: &str) -> Poms {
+        let text = format!(
+            "<project><artifactId>a</artifactId><version>1</version><properties>{properties}</properties>\
+             <dependencyManagement><dependencies><dependency><groupId>g</groupId>\
+             <artifactId>x</artifactId><version>1</version></dependency></dependencies>\
+             </dependencyManagement></project>"
+        );
+        let pom = Pom::new(&Element::parse(&text).unwrap());
+        Poms::new([("pom.xml".to_owned(), pom)].into())
+    }
+
+    #[test]
+    fn properties_are_filled_in_to_a_depth() {
+        let chain = |length: usize| -> String {
+            let each = (0..length).map(|n| format!("<p{n}>${{p{}}}</p{n}>", n + 1));
+            each.collect::<Vec<_>>().concat()
+        };
+        let poms = project(&format!("{}<p{}>1</p{}>", chain(15), 15, 15));
+        assert_eq!(poms.scope("pom.xml").filled("${p0}"), "1");
+        let poms = project(&format!("{}<p{}>1</p{}>", chain(16), 16, 16));
+        assert_eq!(poms.scope("pom.xml").filled("${p0}"), "${p16}");
+        assert_eq!(poms.scope("pom.xml").filled("${p0"), "${p0");
+    }
+
+    #[test]
+    fn a_text_grows_to_a_bound() {
+        let poms = project(&format!("<p>{}</p>", "x".repeat(TEXT_BYTES_MAX)));
+        let scope = poms.scope("pom.xml");
+        assert_eq!(scope.filled("${p}").len(), TEXT_BYTES_MAX);
+        assert_eq!(scope.filled("-${p}"), "-${p}");
+    }
+
+    #[test]
+    fn managed_dependencies_are_gone_through_to_a_bound() {
+        let poms = project("");
+        poms.steps.set(STEPS_MAX - 1);
+        assert_eq!(poms.managed(&poms.scope("pom.xml")).len(), 1);
+        assert!(poms.managed(&poms.scope("pom.xml")).is_empty());
+        assert!(poms.steps.get() > STEPS_MAX);
     }
 }

@@ -232,3 +232,32 @@ fn normalized(name: &str) -> String {
     let parts: Vec<String> = parts.map(str::to_ascii_lowercase).collect();
     parts.join("-")
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn constraints_are_gone_through_to_a_bound() {
+        let all = BTreeMap::from([("c.txt", parse("c.txt", "a==1\nb==2\n"))]);
+        let asking = parse("r.txt", "-c c.txt\na\n");
+        let mut steps = STEPS_MAX - 2;
+        assert_eq!(constraints(&all, &asking, &mut steps).len(), 2);
+        assert!(constraints(&all, &asking, &mut steps).is_empty());
+    }
+
+    #[test]
+    fn files_that_include_each_other_are_read_once() {
+        let of = |path: &'static str, text: &str| (path, parse(path, text));
+        let all = BTreeMap::from([
+            of("a.txt", "-c b.txt\nx==1\n"),
+            of("b.txt", "-c a.txt\ny==2\n"),
+        ]);
+        let asking = parse("r.txt", "-c a.txt\n");
+        let versions = constraints(&all, &asking, &mut 0);
+        assert_eq!(
+            (versions.get("x"), versions.get("y")),
+            (Some(&"1"), Some(&"2"))
+        );
+    }
+}

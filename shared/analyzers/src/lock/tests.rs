@@ -7,7 +7,7 @@ use super::*;
 use crate::{Analyzers, LayerBlob, Subject, coalesce, read_layer};
 
 /// A directory with these files, scanned.
-fn scan(files: &[(&str, &str)], analyzers: &Analyzers) -> ImageReport {
+pub(crate) fn scan(files: &[(&str, &str)], analyzers: &Analyzers) -> ImageReport {
     let mut builder = tar::Builder::new(Vec::new());
     for (path, content) in files {
         let mut header = tar::Header::new_gnu();
@@ -229,5 +229,24 @@ fn a_version_that_looks_like_a_number_keeps_its_digits() {
     assert_eq!(
         shown(&of_directory(&[("pnpm-lock.yaml", text)])),
         ["a 1.10 direct"]
+    );
+}
+
+#[test]
+fn looking_for_needs_ends_where_its_room_does() {
+    let room = Room::default();
+    let mut lock = Lock::new(PackageType::Npm, "x");
+    let all = usize::try_from(LOOKED_AT_BYTES_MAX).unwrap();
+    assert!(room.take(all - 1));
+    room.note(&mut lock);
+    assert!(!lock.is_cut);
+    assert!(!room.take(2));
+    room.note(&mut lock);
+    assert!(lock.is_cut);
+    let mut found = Found::new(1 << 20);
+    lock.finish(&mut found);
+    assert_eq!(
+        (found.gaps[0].code, found.gaps[0].hides),
+        (GapCode::LimitResults, Hides::Nothing)
     );
 }

@@ -28,7 +28,7 @@ pub(crate) struct Sbom(AnalyzerId);
 
 impl Sbom {
     pub(crate) fn boxed(config: &Config, limits: &Limits) -> Box<dyn Analyzer> {
-        Box::new(Self(analyzer_id("sbom", 1, config, limits)))
+        Box::new(Self(analyzer_id("sbom", 2, config, limits)))
     }
 }
 
@@ -37,8 +37,8 @@ impl Analyzer for Sbom {
         &self.0
     }
 
-    fn wants(&self, entry: &Entry<'_>, _head: &[u8]) -> Wanted {
-        if is_document(entry.path) {
+    fn wants(&self, entry: &Entry<'_>, head: &[u8]) -> Wanted {
+        if is_document(entry.path) && begins_as_document(head) {
             Wanted::Alone
         } else {
             Wanted::No
@@ -57,6 +57,13 @@ impl Analyzer for Sbom {
 /// Whether a file of this name is a bill of materials.
 pub(crate) fn is_document(path: &str) -> bool {
     ENDS.iter().any(|end| path.ends_with(end))
+}
+
+/// Whether a file begins as one does: drawings of molecules and indexes of databases end in `.cdx` too.
+fn begins_as_document(head: &[u8]) -> bool {
+    let head = head.strip_prefix(b"\xef\xbb\xbf").unwrap_or(head);
+    let head = head.trim_ascii_start();
+    head.starts_with(b"{") || head.starts_with(b"<") || head.starts_with(b"SPDXVersion:")
 }
 
 fn add(bom: &Bom, file: &File, found: &mut Found) {

@@ -1,6 +1,8 @@
+use archive::Limits;
 use model::{Confidence, Package, PackageType, Report};
 
 use super::*;
+use crate::{Analyzers, Config, lock::tests::scan};
 
 /// What `report` writes of its sample, and the sample.
 const CYCLONEDX: &[u8] = include_bytes!("../../../report/testdata/sbom/sample.cdx.json");
@@ -237,6 +239,58 @@ fn other_documents_are_refused_with_a_reason() {
 }
 
 #[test]
+fn a_document_in_an_image_says_nothing_of_what_has_records_of_its_own() {
+    let component = |name: &str, purl: &str| {
+        format!(r#"{{"type": "library", "name": "{name}", "version": "1.0.0", "purl": "{purl}"}}"#)
+    };
+    let document = cyclonedx(&format!(
+        "{},{},{}",
+        component("a", "pkg:npm/a@1.0.0"),
+        component("b", "pkg:npm/b@1.0.0"),
+        component("libc6", "pkg:deb/debian/libc6@1.0.0"),
+    ));
+    let record = r#"{"name": "a", "version": "1.0.0"}"#;
+    let analyzers = Analyzers::all(&Config::default(), &Limits::default());
+    let files = [
+        ("srv/app.cdx.json", document.as_str()),
+        ("srv/node_modules/a/package.json", record),
+    ];
+    let report = scan(&files, &analyzers);
+    let shown: Vec<_> = report
+        .packages
+        .iter()
+        .map(|of| (of.name.as_str(), of.path.as_str()))
+        .collect();
+    assert_eq!(
+        shown,
+        [
+            ("a", "srv/node_modules/a/package.json"),
+            ("b", "srv/app.cdx.json")
+        ]
+    );
+    // Without the record, the document's word is all there is.
+    let report = scan(&files[..1], &analyzers);
+    assert_eq!(report.packages.len(), 2);
+}
+
+#[test]
+fn a_file_that_only_ends_like_a_document_is_left_alone() {
+    let analyzers = Analyzers::all(&Config::default(), &Limits::default());
+    let report = scan(
+        &[
+            ("srv/molecule.cdx", "VjCD0100"),
+            ("srv/a.spdx", "a licence"),
+        ],
+        &analyzers,
+    );
+    assert!(
+        report.packages.is_empty() && report.gaps.is_empty(),
+        "{:?}",
+        report.gaps
+    );
+}
+
+#[test]
 fn components_are_counted_and_cut() {
     let of = |count: usize| {
         let mut bom = Bom::default();
@@ -254,4 +308,26 @@ fn components_are_counted_and_cut() {
     assert!(!bom.is_cut && gaps_of(&bom).is_empty());
     bom.need("", "");
     assert_eq!(gaps_of(&bom)[0].code, GapCode::LimitResults);
+}
+
+#[test]
+fn layers_are_counted_and_cut() {
+    let of = |count: usize| {
+        let property = (
+            "tidewaiter:layer:digest".to_owned(),
+            Digest::of(b"x").to_string(),
+        );
+        let bom = Bom {
+            subject: Some(Item {
+                properties: vec![property; count],
+                ..Item::default()
+            }),
+            ..Bom::default()
+        };
+        layers(&bom, Digest::of(b"document"), 1).len()
+    };
+    assert_eq!(
+        (of(0), of(LAYERS_MAX), of(LAYERS_MAX + 1)),
+        (1, LAYERS_MAX, LAYERS_MAX)
+    );
 }

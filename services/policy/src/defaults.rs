@@ -129,6 +129,8 @@ fn line_of(defaults: &Defaults, gap: &Gap) -> Option<&'static str> {
     match gap.code {
         GapCode::UnknownOs => Some(UNKNOWN_OS),
         GapCode::EndOfLifeOs => Some(END_OF_LIFE_OS),
+        // Software that is only guessed has no advisories anywhere.
+        GapCode::NoAdvisories if gap.hides == Hides::Nothing => None,
         GapCode::NoAdvisories => Some(MISSING_ADVISORIES),
         // Our own finding: see `STALE_ADVISORIES`.
         GapCode::StaleAdvisories => None,

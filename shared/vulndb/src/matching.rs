@@ -7,8 +7,8 @@ use std::{
 
 use jiff::civil::Date;
 use model::{
-    AdvisoryStamp, Assessment, EPSS, Gap, GapCode, Hides, KEV, Os, Package, PackageId,
-    ScannedPackages, ShardKey, Vulnerability,
+    AdvisoryStamp, Assessment, Confidence, EPSS, Gap, GapCode, Hides, KEV, Os, Package, PackageId,
+    PackageType, ScannedPackages, ShardKey, Vulnerability,
 };
 use serde::{Deserialize, Serialize};
 
@@ -70,6 +70,9 @@ struct Found {
     gaps: Vec<Gap>,
     /// How many packages of which ecosystem have no feed.
     uncovered: BTreeMap<String, u64>,
+    /// How much software was recognized that no package manager installed: nobody's advisories go by
+    /// such names.
+    guessed: u64,
     /// How many operating system packages cannot be looked up at all.
     without_release: u64,
     /// How many advisories were compared with packages.
@@ -245,6 +248,10 @@ fn with_end_of_life(mut os: Os, today: Date, found: &mut Found) -> Os {
 
 impl Matching<'_> {
     fn package(&self, package: &Package, found: &mut Found) -> Result<(), ShardError> {
+        if package.kind == PackageType::Generic && package.confidence == Confidence::Low {
+            found.guessed = found.guessed.saturating_add(1);
+            return Ok(());
+        }
         let Some(family) = ecosystems::family_of(package) else {
             if package.kind.is_os() {
                 found.without_release = found.without_release.saturating_add(1);
@@ -572,6 +579,19 @@ impl Found {
             let detail = format!("no advisory feed covers `{ecosystem}` ({count} {noun})");
             self.gaps
                 .push(Gap::new(GapCode::NoAdvisories, Hides::Packages, detail));
+        }
+        if self.guessed > 0 {
+            let noun = if self.guessed == 1 {
+                "program"
+            } else {
+                "programs"
+            };
+            let detail = format!(
+                "no advisories go by what no package manager installed ({} {noun})",
+                self.guessed
+            );
+            self.gaps
+                .push(Gap::new(GapCode::NoAdvisories, Hides::Nothing, detail));
         }
     }
 }

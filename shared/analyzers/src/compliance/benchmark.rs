@@ -293,7 +293,8 @@ fn updates_unknown(report: &Report) -> Option<String> {
             GapCode::NoAdvisories | GapCode::UnknownOs | GapCode::StaleAdvisories
         )
     };
-    let has_gap = report.gaps.iter().any(|gap| is_unassessed(gap.code));
+    let mut gaps = report.gaps.iter();
+    let has_gap = gaps.any(|gap| is_unassessed(gap.code) && gap.hides != Hides::Nothing);
     let has_none = report.advisories.revision == 0 || has_gap;
     has_none
         .then(|| "not all packages could be compared with advisories".to_owned())

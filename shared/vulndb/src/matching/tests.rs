@@ -365,6 +365,21 @@ fn what_nobody_covers_is_a_gap() {
     gap UnknownOs: no rules for operating system `fedora`, version `42`: 0 operating system packages are not matched
     "#);
     insta::assert_snapshot!(check(&shards, None, Vec::new()), @"");
+    let guessed = Package {
+        confidence: Confidence::Low,
+        ..package(PackageType::Generic, "redis", "7.2.4")
+    };
+    let assessment = assess(&shards, None, vec![guessed]);
+    let gaps = assessment
+        .gaps
+        .iter()
+        .map(|gap| (gap.code.clone(), gap.hides));
+    let told = (GapCode::NoAdvisories, Hides::Nothing);
+    assert_eq!(
+        gaps.collect::<Vec<_>>(),
+        [told],
+        "a guess makes no verdict incomplete"
+    );
 }
 
 #[test]

@@ -1,6 +1,9 @@
 //! The key under which secrets get their fingerprints, and baselines of secrets that are accepted.
 
-use std::path::{Path, PathBuf};
+use std::{
+    io::ErrorKind,
+    path::{Path, PathBuf},
+};
 
 use analyzers::FingerprintKey;
 use anyhow::{Context as _, ensure};
@@ -53,15 +56,41 @@ pub(crate) fn own_key(dir: &Path) -> anyhow::Result<FingerprintKey> {
     make_key(&dir.join(KEY_FILE))
 }
 
-/// The key in a file, made where there is none.
+/// A key for this process alone.
+pub(crate) fn passing_key() -> anyhow::Result<FingerprintKey> {
+    Ok(FingerprintKey::new(random()?.as_bytes())?)
+}
+
+/// The key in a file, made where there is none. Of several processes that make it at once all get
+/// the same.
 pub(crate) fn make_key(file: &Path) -> anyhow::Result<FingerprintKey> {
     if !file.exists() {
-        let mut bytes = [0; 32];
-        aws_lc_rs::rand::fill(&mut bytes).context("asking the system for random bytes")?;
-        crate::tokens::write_secret(file, &model::hex(&bytes))
-            .with_context(|| format!("writing the key `{}`", file.display()))?;
+        place(file).with_context(|| format!("writing the key `{}`", file.display()))?;
     }
     read_key(file)
+}
+
+/// Writes a new key, whole or not at all, unless another process was first.
+fn place(file: &Path) -> anyhow::Result<()> {
+    let key = random()?;
+    let mut part = file.as_os_str().to_owned();
+    part.push(format!(".{}.part", std::process::id()));
+    let part = PathBuf::from(part);
+    crate::tokens::write_secret(&part, &key)?;
+    let placed = std::fs::hard_link(&part, file);
+    let removed = std::fs::remove_file(&part);
+    if let Err(error) = placed
+        && error.kind() != ErrorKind::AlreadyExists
+    {
+        return Err(error.into());
+    }
+    Ok(removed?)
+}
+
+fn random() -> anyhow::Result<String> {
+    let mut bytes = [0; 32];
+    aws_lc_rs::rand::fill(&mut bytes).context("asking the system for random bytes")?;
+    Ok(model::hex(&bytes))
 }
 
 /// The key of a directory; `None` where it has none.

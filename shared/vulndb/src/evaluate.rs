@@ -1,7 +1,5 @@
 //! Whether an installed version is affected: OSV's evaluation, as real records need it.
 
-#[cfg(test)]
-mod consistency;
 mod module;
 mod pseudo;
 

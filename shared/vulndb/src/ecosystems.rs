@@ -31,10 +31,7 @@ use model::{Os, Package, PackageType};
 use packageurl::PackageUrl;
 use serde::{Deserialize, Serialize};
 
-use crate::{
-    shard::ShardAdvisory,
-    version::{VERSION_BYTES_MAX, Version},
-};
+use crate::version::{VERSION_BYTES_MAX, Version};
 
 /// A family of ecosystems that share a version order.
 pub trait Ecosystem: Sync {
@@ -65,12 +62,6 @@ pub trait Ecosystem: Sync {
     /// Whether advisories of its source do not speak about this package.
     fn is_exempt(&self, _package: &Package) -> bool {
         false
-    }
-
-    /// Whether an advisory about this name speaks of this very package; `None` where that cannot be
-    /// told.
-    fn speaks_of(&self, _advisory: &ShardAdvisory, _package: &Package) -> Option<bool> {
-        Some(true)
     }
 
     /// The OSV ecosystems of an operating system's release, if it is of this family.

@@ -93,6 +93,11 @@ pub(crate) fn evaluate(
         };
     };
     let module = Module::of(package);
+    // The same sources are built once for each minor release, and all these builds are listed.
+    let is_fix = |window: &Window| matches!(&window.end, WindowEnd::Fixed(fix) if ecosystems::version(family, fix).as_ref() == Some(&version));
+    if matches!(module, Module::Stream(_)) && advisory.windows.iter().any(is_fix) {
+        return Evaluation::Unaffected(Why::Outside);
+    }
     let mut unknown = None;
     let mut never = false;
     let mut inside = Vec::new();

@@ -337,14 +337,10 @@ pub(crate) fn judge(
     let judged: Vec<Judged<'_>> = candidates
         .iter()
         .filter(|candidate| !candidate.advisory.withdrawn)
-        .filter_map(|candidate| {
+        .map(|candidate| {
             let Candidate { advisory, query } = candidate;
-            let says = match family.speaks_of(advisory, package) {
-                Some(true) => evaluate(family, advisory, package, &query.version),
-                Some(false) => return None,
-                None => Evaluation::Undecided("its module stream is not known".to_owned()),
-            };
-            Some(Judged { candidate, says })
+            let says = evaluate(family, advisory, package, &query.version);
+            Judged { candidate, says }
         })
         .collect();
     let mut by_name: BTreeMap<usize, Vec<&Judged<'_>>> = BTreeMap::new();

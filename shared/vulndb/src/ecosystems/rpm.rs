@@ -10,11 +10,7 @@
 use model::{Os, Package, PackageType};
 
 use super::{Ecosystem, Query, query};
-use crate::{
-    ecosystems,
-    shard::{ShardAdvisory, WindowEnd},
-    version::{Key, Version, digits, run},
-};
+use crate::version::{Key, Version, digits, run};
 
 /// Red Hat, SUSE and everybody else with rpm.
 pub(super) struct Rpm;
@@ -25,9 +21,6 @@ const END: u8 = 2;
 const CARET: u8 = 3;
 const WORD: u8 = 4;
 const NUMBER: u8 = 5;
-
-/// The mark of a module's build in a release.
-const MODULE: &str = ".module";
 
 /// The products that SUSE's base images are made from, beside the server itself.
 const SUSE_MODULES: &[&str] = &[
@@ -96,32 +89,6 @@ impl Ecosystem for Rpm {
         name.ends_with("-debuginfo")
             || name.ends_with("-debugsource")
             || matches!(name.as_str(), "gpg-pubkey" | "kernel-headers")
-    }
-
-    fn speaks_of(&self, advisory: &ShardAdvisory, package: &Package) -> Option<bool> {
-        let ends = advisory.windows.iter().map(|window| &window.end);
-        let fixes: Vec<&String> = ends
-            .filter_map(|end| match end {
-                WindowEnd::Fixed(version) => Some(version),
-                _ => None,
-            })
-            .collect();
-        let is_of_module = fixes.iter().any(|fix| fix.contains(MODULE));
-        let label = package.modularity.as_deref();
-        match (is_of_module, label) {
-            (_, None) if package.version.contains(MODULE) => None,
-            (is_of_module, None) => Some(!is_of_module),
-            (false, Some(_)) => Some(false),
-            (true, Some(label)) => {
-                // The same sources are built once for each minor release, and all builds are listed.
-                let installed = ecosystems::version(self, &package.version);
-                let is_fix = |fix: &&String| ecosystems::version(self, fix) == installed;
-                if installed.is_some() && fixes.iter().any(is_fix) {
-                    return Some(false);
-                }
-                is_of_stream(&advisory.title, label)
-            }
-        }
     }
 
     fn releases(&self, os: &Os) -> Vec<String> {
@@ -194,25 +161,6 @@ fn part(text: &str, key: &mut Key) {
         rest = chars.as_str();
     }
     key.byte(END);
-}
-
-/// Whether a title, as `Moderate: ruby:3.3 security update`, names the module and stream of a label,
-/// as `ruby:3.3:9040020240501:9`; `None` where it names none at all.
-fn is_of_stream(title: &str, label: &str) -> Option<bool> {
-    let mut fields = label.split(':');
-    let ours = (fields.next()?, fields.next()?);
-    let streams = title
-        .split([' ', ','])
-        .filter_map(|word| word.split_once(':'))
-        .filter(|(name, stream)| !name.is_empty() && !stream.is_empty());
-    let mut names_any = false;
-    for stream in streams {
-        if stream == ours {
-            return Some(true);
-        }
-        names_any = true;
-    }
-    names_any.then_some(false)
 }
 
 /// `CentOS` Stream is ahead of Red Hat's releases and has other versions.

@@ -1,6 +1,7 @@
 //! The rules of evaluation, one by one.
 
 use model::{Package, PackageType};
+use serde_json::json;
 
 use super::{Evaluation, Why, evaluate, explain, pseudo};
 use crate::{Advisory, ShardAdvisory, family, matching::tests::package};
@@ -298,4 +299,34 @@ fn commits_after_an_advisory_are_undecided_on_another_line_than_the_fix() {
     );
     assert!(!check("v1.1.6", "1.2.3"), "a release");
     assert!(!check("v1.1.6-rc.1", "1.2.3"), "a pre-release");
+}
+
+#[test]
+fn a_module_build_that_is_one_of_the_fixes_is_fixed() {
+    let (older, newer) = ("3-1.module_el8.4.0+1+a", "3-1.module_el8.6.0+2+b");
+    let affected: Vec<_> = [older, newer]
+        .iter()
+        .map(|fix| {
+            json!({
+                "package": {"ecosystem": "AlmaLinux:8", "name": "p"},
+                "ranges": [{"type": "ECOSYSTEM", "events": [{"introduced": "0"}, {"fixed": fix}]}],
+            })
+        })
+        .collect();
+    let record = json!({"id": "ALSA-1", "summary": "Important: ruby:3 security update", "affected": affected});
+    let advisory = Advisory::parse(record.to_string().as_bytes()).unwrap();
+    let part = advisory.split("test").into_iter().next().unwrap().1;
+    let says = |version: &str| {
+        let package = Package {
+            modularity: Some("ruby:3:8040020210702:f1b6c3".to_owned()),
+            ..package(PackageType::Rpm, "p", version)
+        };
+        evaluate(family("AlmaLinux:8").unwrap(), &part, &package, version)
+    };
+    assert!(matches!(
+        says("2-1.module_el8.4.0+1+a"),
+        Evaluation::Affected(_)
+    ));
+    assert_eq!(says(older), Evaluation::Unaffected(Why::Outside));
+    assert_eq!(says(newer), Evaluation::Unaffected(Why::Outside));
 }

@@ -370,10 +370,7 @@ fn what_nobody_covers_is_a_gap() {
         ..package(PackageType::Generic, "redis", "7.2.4")
     };
     let assessment = assess(&shards, None, vec![guessed]);
-    let gaps = assessment
-        .gaps
-        .iter()
-        .map(|gap| (gap.code.clone(), gap.hides));
+    let gaps = assessment.gaps.iter().map(|gap| (gap.code, gap.hides));
     let told = (GapCode::NoAdvisories, Hides::Nothing);
     assert_eq!(
         gaps.collect::<Vec<_>>(),

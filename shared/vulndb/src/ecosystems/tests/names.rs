@@ -3,10 +3,7 @@
 use model::{Digest, Os, Package, PackageId, PackageType, Purl};
 
 use super::of_type;
-use crate::{
-    ecosystems::{family_of, has_releases},
-    shard::{ShardAdvisory, Window, WindowEnd},
-};
+use crate::ecosystems::{family_of, has_releases};
 
 fn package(kind: PackageType, name: &str, version: &str) -> Package {
     Package {
@@ -245,50 +242,4 @@ fn rpm_packages_are_asked_by_both_names_and_apk_packages_by_origin() {
     ] {
         assert_eq!(asked(&sub, Some(&os(id, release, id))), [expected]);
     }
-}
-
-#[test]
-fn an_advisory_of_a_module_speaks_of_packages_of_its_stream_only() {
-    let advisory = |title: &str, fix: &str| ShardAdvisory {
-        title: title.to_owned(),
-        windows: vec![Window {
-            introduced: None,
-            end: WindowEnd::Fixed(fix.to_owned()),
-        }],
-        ..ShardAdvisory::default()
-    };
-    let built = |version: &str, label: Option<&str>| Package {
-        modularity: label.map(ToOwned::to_owned),
-        ..package(PackageType::Rpm, "ruby", version)
-    };
-    let fix = "3.3.1-2.module+el9.4.0+20787+4c237fd3";
-    let module = advisory("Moderate: ruby:3.3 security update", fix);
-    let plain = advisory("Moderate: ruby security update", "3.0.4-161.el9_3");
-    let ours = built(
-        "3.3.0-1.module+el9.4.0+1+1",
-        Some("ruby:3.3:9040020240501:9"),
-    );
-    let speaks = |advisory: &_, package: &_| of_type("rpm").speaks_of(advisory, package);
-    assert_eq!(speaks(&module, &ours), Some(true));
-    assert_eq!(speaks(&plain, &ours), Some(false));
-    let other = built(
-        "3.1.0-1.module+el9.1.0+1+1",
-        Some("ruby:3.1:9010020240501:9"),
-    );
-    assert_eq!(speaks(&module, &other), Some(false));
-    let none = built("3.0.4-160.el9", None);
-    assert_eq!(speaks(&module, &none), Some(false));
-    assert_eq!(speaks(&plain, &none), Some(true));
-    // What a module's build is of cannot be told without its label, nor without a title.
-    assert_eq!(
-        speaks(&module, &built("3.3.0-1.module+el9.4.0+1+1", None)),
-        None
-    );
-    assert_eq!(
-        speaks(&advisory("Moderate: security update", fix), &ours),
-        None
-    );
-    // The fixed build itself, beside newer ones of other minor releases.
-    let fixed = built(fix, Some("ruby:3.3:9040020240501:9"));
-    assert_eq!(speaks(&module, &fixed), Some(false));
 }

@@ -157,7 +157,7 @@ pub use self::{
     coalesce::{PreparedLayer, Subject, coalesce, coalesce_prepared},
     compliance::{Benchmark, Outcome, Status, check_dockerfile, end_of_life},
     file::File,
-    image::image_report,
+    image::{image_report, masked_labels},
     read::{LayerBlob, LayerRead, read_layer},
     sbom::{SBOM_BYTES_MAX, SbomError, read_sbom},
     secrets::{

@@ -432,7 +432,7 @@ impl Seen {
 
     fn new(image: Image, kept: &Kept) -> Self {
         let manifest = manifest(&image, kept);
-        let labels = image.config.runtime.labels.into_iter();
+        let labels = image.config.runtime.labels.into_iter().take(LABELS_MAX);
         let short = |text: String| text.chars().take(LABEL_CHARS_MAX).collect();
         Self {
             digest: image.digest,
@@ -440,8 +440,9 @@ impl Seen {
             is_new: false,
             platform: image.platform,
             config: Some(image.image_id),
-            labels: labels
-                .take(LABELS_MAX)
+            // Records are read by many; whoever builds images puts tokens into labels, too.
+            labels: analyzers::masked_labels(labels.collect())
+                .into_iter()
                 .map(|(name, value)| (short(name), short(value)))
                 .collect(),
         }

@@ -57,7 +57,16 @@ fn secret_key(config: &Config, args: &ServeArgs) -> anyhow::Result<FingerprintKe
     match &config.scanner.secret_key_file {
         Some(file) => secrets::read_key(file),
         None if args.roles.is_empty() => secrets::own_key(dir),
-        None => Ok(secrets::key_of(dir)?.unwrap_or_default()),
+        None => {
+            let known = secrets::key_of(dir)?;
+            if known.is_none() && args.roles.contains(&Role::Scanner) {
+                warn!(
+                    "secrets are named by fingerprints under a key that everybody knows: make one with \
+                     `tidewaiter secrets key FILE` and name it as `scanner.secret_key_file`, the same for all scanners"
+                );
+            }
+            Ok(known.unwrap_or_default())
+        }
     }
 }
 

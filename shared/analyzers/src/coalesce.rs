@@ -27,9 +27,8 @@ mod tests;
 mod tree;
 mod view;
 
-use std::collections::HashMap;
-
 use archive::Limits;
+use foldhash::quality::RandomState;
 use model::{
     Digest, EntryKind, Findings, ImageConfig, ImageReport, LayerReport, Os, Platform, Target,
     TargetLayer,
@@ -39,6 +38,13 @@ pub use self::outline::PreparedLayer;
 pub(crate) use self::purl::{distro, normalized};
 use self::{tampered::Suspects, view::View};
 use crate::os_release;
+
+/// A map that many short texts are looked up in: seeded anew in each process, and cheaper than the
+/// standard library's.
+type HashMap<K, V> = std::collections::HashMap<K, V, RandomState>;
+
+/// The like set.
+type HashSet<T> = std::collections::HashSet<T, RandomState>;
 
 /// What is scanned, beside the layers' content and the config.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -69,7 +75,7 @@ pub fn coalesce(
     subject: Subject,
     limits: &Limits,
 ) -> ImageReport {
-    let mut prepared = HashMap::new();
+    let mut prepared = HashMap::default();
     for layer in layers {
         let known = prepared.entry(layer.blob);
         known.or_insert_with(|| PreparedLayer::new(layer.clone()));

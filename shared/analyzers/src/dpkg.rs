@@ -1,6 +1,9 @@
 //! Debian packages: dpkg's `status`, the `status.d` of distroless images, and the files' owners.
 
-use std::collections::{BTreeMap, BTreeSet, HashSet};
+use std::{
+    borrow::Cow,
+    collections::{BTreeMap, BTreeSet, HashSet},
+};
 
 use archive::{Entry, Limits};
 use model::{AnalyzerId, FoundPackage, Owned, PackageType};
@@ -22,6 +25,9 @@ const DEPENDS_MAX: usize = 10_000;
 /// Where dpkg keeps everything.
 const HOME: &str = "var/lib/dpkg";
 
+/// Its list of packages.
+const STATUS: &str = "var/lib/dpkg/status";
+
 /// Reads dpkg's records.
 pub(crate) struct Dpkg(AnalyzerId);
 
@@ -40,10 +46,13 @@ pub(crate) fn is_database(path: &str) -> bool {
 }
 
 /// The place where dpkg would have to see this file for the packages in it to be installed.
-pub(crate) fn place(path: &str) -> String {
+pub(crate) fn place(path: &str) -> Cow<'static, str> {
+    if path == STATUS {
+        return STATUS.into();
+    }
     match path.rsplit_once("/status.d/") {
-        Some((_, name)) => format!("{HOME}/status.d/{name}"),
-        None => format!("{HOME}/status"),
+        Some((_, name)) => format!("{HOME}/status.d/{name}").into(),
+        None => STATUS.into(),
     }
 }
 

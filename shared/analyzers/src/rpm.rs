@@ -7,7 +7,10 @@ mod ndb;
 mod source;
 mod sqlite;
 
-use std::collections::{BTreeSet, HashMap, HashSet};
+use std::{
+    collections::{BTreeSet, HashMap, HashSet},
+    sync::LazyLock,
+};
 
 use archive::{Entry, Limits};
 use model::{AnalyzerId, FoundPackage, Owned, PackageType};
@@ -75,12 +78,15 @@ pub(crate) fn is_database(path: &str) -> bool {
 }
 
 /// All places where a package's evidence has to be seen for it to be installed.
-pub(crate) fn places() -> impl Iterator<Item = String> {
-    let databases = HOMES
-        .iter()
-        .flat_map(|home| NAMES.iter().map(move |name| (home, name)));
-    let databases = databases.map(|(home, name)| format!("{home}/{name}"));
-    databases.chain([LIST.to_owned()])
+pub(crate) fn places() -> &'static [String] {
+    static PLACES: LazyLock<Vec<String>> = LazyLock::new(|| {
+        let databases = HOMES
+            .iter()
+            .flat_map(|home| NAMES.iter().map(move |name| (home, name)));
+        let databases = databases.map(|(home, name)| format!("{home}/{name}"));
+        databases.chain([LIST.to_owned()]).collect()
+    });
+    &PLACES
 }
 
 fn is_in_home(path: &str, names: &[&str]) -> bool {
@@ -251,7 +257,7 @@ impl Packages {
             found.add_package(package);
         }
         // Another system's files, as in a directory to change the root to, are no files of this one.
-        if places().any(|place| place == path) {
+        if places().iter().any(|place| *place == path) {
             self.owned
                 .into_iter()
                 .for_each(|owned| found.add_owned(owned));

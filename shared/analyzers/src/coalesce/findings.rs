@@ -1,10 +1,8 @@
 //! Findings of the image. What a later layer deleted is still in it, and is marked.
 
-use std::collections::{HashMap, HashSet};
-
 use model::{Findings, Fingerprint, FoundFinding, FoundMalware, FoundSecret, Malware, Secret};
 
-use super::view::View;
+use super::{HashMap, HashSet, view::View};
 
 /// The file that a finding is in.
 pub(super) fn path(finding: &FoundFinding) -> Option<&str> {
@@ -75,7 +73,7 @@ fn unmodified<'a>(view: &View<'a>) -> HashSet<(&'a str, &'a str)> {
     let secrets = findings.filter(|finding| matches!(finding, FoundFinding::Secret(_)));
     let places: HashSet<&str> = secrets.filter_map(path).map(real).collect();
     if places.is_empty() {
-        return HashSet::new();
+        return HashSet::default();
     }
     let owned = sections().flat_map(|section| &section.owned);
     let owned = owned.filter(|owned| places.contains(real(&owned.path)));

@@ -18,16 +18,19 @@
 //! images all entries are looked at. Choosing takes steps of the image's limits like all else.
 
 use std::{
-    collections::{BTreeSet, HashMap, HashSet},
+    collections::BTreeSet,
     hash::{DefaultHasher, Hash as _, Hasher as _},
 };
 
 use model::{EntryKind, LayerEntry, LayerReport, Owned};
 
-use super::{budget::Budget, tampered::Checks};
+use super::{HashMap, HashSet, budget::Budget, purl::Purls, tampered::Checks};
 
 /// Names on the ways to the entries of one layer, and in the targets of its links.
 const NAMES_MAX: usize = 2_000_000;
+
+/// What a package URL takes in memory, about.
+const PURL_BYTES: usize = 120;
 
 /// A layer, made ready for images that have it: what [`super::coalesce_prepared`] needs in order
 /// not to look at all its entries each time.
@@ -36,6 +39,7 @@ pub struct PreparedLayer {
     /// The layer.
     pub report: LayerReport,
     pub(super) outline: Outline,
+    pub(super) purls: Purls,
 }
 
 /// Where the names of a layer stand.
@@ -118,7 +122,11 @@ impl PreparedLayer {
     /// Looks at every entry once.
     pub fn new(report: LayerReport) -> Self {
         let outline = Outline::new(&report);
-        Self { report, outline }
+        Self {
+            report,
+            outline,
+            purls: Purls::default(),
+        }
     }
 
     /// A file that a package owns.
@@ -160,6 +168,10 @@ impl PreparedLayer {
         let others = others.saturating_add(links.len().saturating_mul(2));
         let others = others.saturating_add(owned.len()).saturating_mul(32);
         let all = entries.saturating_add(steps).saturating_add(others);
+        let sections = self.report.sections.iter();
+        let packages = sections.map(|section| section.packages.len());
+        let purls = packages.fold(0_usize, usize::saturating_add);
+        let all = all.saturating_add(purls.saturating_mul(PURL_BYTES));
         all.saturating_add(self.outline.checks.bytes())
     }
 }
@@ -173,7 +185,7 @@ impl Outline {
             by_name: Vec::with_capacity(entries.len()),
             ..Self::default()
         };
-        let mut parents: HashMap<&str, u32> = HashMap::new();
+        let mut parents: HashMap<&str, u32> = HashMap::default();
         // An archive goes through its directories one after the other.
         let mut before = None;
         let mut made: Vec<Name> = Vec::with_capacity(entries.len());
@@ -286,7 +298,7 @@ impl Outline {
     }
 
     fn add_owned(&mut self, report: &LayerReport) {
-        let mut owners = HashSet::new();
+        let mut owners = HashSet::default();
         for (at, section) in (0..).zip(&report.sections) {
             for (number, owned) in (0..).zip(&section.owned) {
                 self.owned.push((hash(split(&owned.path).1), at, number));
@@ -343,14 +355,14 @@ pub(super) fn choose(layers: &[&PreparedLayer], want: Want<'_>, budget: &Budget)
             .iter()
             .map(|layer| (layer.report.entries.entries.as_slice(), &layer.outline))
             .collect(),
-        names: HashSet::new(),
+        names: HashSet::default(),
         todo: vec![Todo::Deep(deep)],
         chosen: layers
             .iter()
             .map(|layer| vec![false; layer.report.entries.entries.len()])
             .collect(),
-        yielding: HashSet::new(),
-        deep: HashSet::from([deep]),
+        yielding: HashSet::default(),
+        deep: std::iter::once(deep).collect(),
     };
     for place in want.places {
         choice.add_way(place);
@@ -402,7 +414,7 @@ impl Choice<'_> {
     /// Chooses what may replace a lower layer's file through a lower layer's link.
     fn add_replacing(&mut self) {
         // With the name before, or none where that may be a link, and so any other.
-        let mut astray: HashSet<(Name, Option<Name>)> = HashSet::new();
+        let mut astray: HashSet<(Name, Option<Name>)> = HashSet::default();
         for (_, outline) in &self.layers {
             let links = outline.astray.iter();
             astray.extend(links.map(|(name, before)| {

@@ -1,13 +1,14 @@
 //! Packages of the image: which of those that layers tell of are there, and since when.
 
-use std::collections::{BTreeMap, HashMap, HashSet};
+use std::collections::BTreeMap;
 
 use model::{
     Confidence, Digest, FoundPackage, Gap, GapCode, Hides, Os, Package, PackageId, PackageType,
-    RemovedPackage, Tampered,
+    Purl, RemovedPackage, Tampered,
 };
 
 use super::{
+    HashMap, HashSet,
     purl::{distro, purl},
     relations,
     tree::Origin,
@@ -36,7 +37,11 @@ pub(super) fn collect(view: &View<'_>, os: Option<&Os>, listed: &Listed<'_>) -> 
         if !view.shows(number) {
             continue;
         }
+        let prepared = view.prepared.get(number);
+        let purls = prepared.and_then(|layer| layer.purls.of(&layer.report, os));
+        let mut purls = purls.unwrap_or_default().iter();
         for found in layer.sections.iter().flat_map(|section| &section.packages) {
+            let known = purls.next();
             if !view.tree.budget.step(1) {
                 break;
             }
@@ -49,7 +54,8 @@ pub(super) fn collect(view: &View<'_>, os: Option<&Os>, listed: &Listed<'_>) -> 
             let Some(layer) = view.layers.get(since) else {
                 continue;
             };
-            let package = report(found, &path, layer.blob, os);
+            let purl = known.map_or_else(|| purl(found, os), Purl::clone);
+            let package = report(found, path, (layer.blob, purl), os);
             installed.push(Installed { found, package });
         }
     }
@@ -77,7 +83,7 @@ pub(super) fn removed(
     listed: &Listed<'_>,
 ) -> (Vec<RemovedPackage>, Option<Gap>) {
     let mut removed = BTreeMap::new();
-    let mut known = HashSet::new();
+    let mut known = HashSet::default();
     for (number, layer) in view.layers.iter().enumerate() {
         if !known.insert(layer.blob) {
             continue;
@@ -123,13 +129,14 @@ fn removal(
     if is_elsewhere {
         return None;
     }
-    places(found).into_iter().find_map(|place| {
+    places(found).find_map(|place| {
         if !view.past(&place).any(|(_, file)| file == Some(origin)) {
             return None;
         }
         let mut gone = None;
         for (layer, file) in view.past(&place) {
-            let is_listed = file.is_some_and(|file| lists(view, file, found, listed));
+            let is_listed =
+                file.is_some_and(|file| file == origin || lists(view, file, found, listed));
             if is_listed || !view.tree.budget.step(1) {
                 break;
             }
@@ -158,7 +165,7 @@ pub(super) fn drop_guesses(packages: &mut Vec<Package>, tampered: &[Tampered]) {
         let is_owned = package.owned_by.is_some() && !changed.contains(package.path.as_str());
         !is_guess(package) || !is_owned
     });
-    let mut known = HashSet::new();
+    let mut known = HashSet::default();
     packages.retain(|package| {
         let place = installation(&package.path).to_owned();
         let one = (package.name.clone(), package.version.clone(), place);
@@ -205,8 +212,8 @@ fn identity(found: &FoundPackage) -> Identity<'_> {
 pub(super) type Listed<'a> = HashMap<(Digest, usize), HashSet<Identity<'a>>>;
 
 pub(super) fn listed<'a>(view: &View<'a>) -> Listed<'a> {
-    let mut listed = Listed::new();
-    let mut known = HashSet::new();
+    let mut listed = Listed::default();
+    let mut known = HashSet::default();
     for (number, layer) in view.layers.iter().enumerate() {
         if !known.insert(layer.blob) {
             continue;
@@ -222,23 +229,22 @@ pub(super) fn listed<'a>(view: &View<'a>) -> Listed<'a> {
 }
 
 /// Where the package's file is seen, and the layer since which it lists the package.
-fn presence<'a>(
-    view: &View<'a>,
+fn presence<'v>(
+    view: &'v View<'v>,
     origin: Origin,
-    found: &'a FoundPackage,
+    found: &'v FoundPackage,
     listed: &Listed<'_>,
-) -> Option<(String, usize)> {
-    let path = view.path_of(origin, &found.path)?.to_owned();
-    let place = places(found)
-        .into_iter()
-        .find(|place| view.seen_at(place) == Some(origin));
+) -> Option<(&'v str, usize)> {
+    let path = view.path_of(origin, &found.path)?;
+    let place = places(found).find(|place| view.seen_at(place) == Some(origin));
     let Some(place) = place else {
         // Nobody's records, but a file that can be reached by another name.
         return (!found.kind.is_os()).then_some((path, origin.layer));
     };
     let mut since = origin.layer;
     for (layer, file) in view.past(&place) {
-        if !view.tree.budget.step(1) || !file.is_some_and(|file| lists(view, file, found, listed)) {
+        let is_listed = file.is_some_and(|file| file == origin || lists(view, file, found, listed));
+        if !view.tree.budget.step(1) || !is_listed {
             break;
         }
         since = layer;
@@ -246,14 +252,19 @@ fn presence<'a>(
     Some((path, since))
 }
 
-fn report(found: &FoundPackage, path: &str, layer: Digest, os: Option<&Os>) -> Package {
+fn report(
+    found: &FoundPackage,
+    path: &str,
+    (layer, purl): (Digest, Purl),
+    os: Option<&Os>,
+) -> Package {
     let distro = if found.kind.is_os() { distro(os) } else { None };
     Package {
         id: id(found, path),
         kind: found.kind,
         name: found.name.clone(),
         version: found.version.clone(),
-        purl: purl(found, os),
+        purl,
         path: path.to_owned(),
         within: found.within.clone(),
         layer,
@@ -283,13 +294,13 @@ fn id(found: &FoundPackage, path: &str) -> PackageId {
         arch,
         ..
     } = found;
-    let rest = match arch {
-        Some(arch) if kind.is_os() => format!("/{arch}"),
-        None if kind.is_os() => String::new(),
-        _ => match &found.within {
-            Some(within) => format!("#{path}!/{within}"),
-            None => format!("#{path}"),
-        },
+    let mut text = [kind.as_str(), ":", name, "@", version].concat();
+    let rest = match (arch, &found.within) {
+        (Some(arch), _) if kind.is_os() => ["/", arch, "", ""],
+        (None, _) if kind.is_os() => [""; 4],
+        (_, Some(within)) => ["#", path, "!/", within],
+        (_, None) => ["#", path, "", ""],
     };
-    PackageId(format!("{kind}:{name}@{version}{rest}"))
+    text.extend(rest);
+    PackageId(text)
 }

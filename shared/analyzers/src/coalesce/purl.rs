@@ -1,7 +1,44 @@
 //! Package URLs (package-url/purl-spec).
 
-use model::{FoundPackage, Os, PackageType, Purl};
+use std::sync::OnceLock;
+
+use model::{FoundPackage, LayerReport, Os, PackageType, Purl};
 use packageurl::PackageUrl;
+
+/// The package URLs of a layer's packages on the operating system that they were first wanted for:
+/// images that share a layer mostly share that, too.
+#[derive(Debug, Default)]
+pub(super) struct Purls(OnceLock<Known>);
+
+/// All of a layer's.
+#[derive(Debug)]
+struct Known {
+    /// The operating system's id and version.
+    os: Option<(String, String)>,
+    purls: Vec<Purl>,
+}
+
+// === impl Purls ===
+
+impl Purls {
+    /// Those of all packages of the layer, in order; `None` where they are known for another
+    /// operating system.
+    pub(super) fn of(&self, report: &LayerReport, os: Option<&Os>) -> Option<&[Purl]> {
+        let known = self.0.get_or_init(|| {
+            let packages = report.sections.iter().flat_map(|section| &section.packages);
+            Known {
+                os: os.map(|os| (os.id.clone(), os.version_id.clone())),
+                purls: packages.map(|found| purl(found, os)).collect(),
+            }
+        });
+        let is_same = match (&known.os, os) {
+            (Some((id, version)), Some(os)) => *id == os.id && *version == os.version_id,
+            (None, None) => true,
+            _ => false,
+        };
+        is_same.then_some(&known.purls)
+    }
+}
 
 /// `debian-12`; `None` where the operating system is unknown.
 pub(crate) fn distro(os: Option<&Os>) -> Option<String> {

@@ -1,10 +1,11 @@
 //! Who needs whom, and which operating system package brought a language's package.
 
-use std::collections::{HashMap, HashSet};
+use std::borrow::Cow;
 
 use model::{Owned, Package, PackageId, PackageType};
 
 use super::{
+    HashMap, HashSet,
     outline::{PreparedLayer, hash, last},
     packages::Installed,
     purl::normalized,
@@ -24,9 +25,10 @@ pub(super) fn resolve(view: &View<'_>, installed: &mut [Installed<'_>]) {
             .depends_on
             .iter()
             .filter_map(|name| names.find(name, one));
-        let mut needed: Vec<PackageId> = needed.filter(|id| *id != one.package.id).collect();
-        needed.sort();
+        let mut needed: Vec<&PackageId> = needed.filter(|id| **id != one.package.id).collect();
+        needed.sort_unstable();
         needed.dedup();
+        let needed: Vec<PackageId> = needed.into_iter().cloned().collect();
         related.push((needed, owners.get(&one.package.path).cloned()));
     }
     for (one, (needed, owner)) in installed.iter_mut().zip(related) {
@@ -41,77 +43,72 @@ pub(super) fn resolve(view: &View<'_>, installed: &mut [Installed<'_>]) {
 struct Names<'a> {
     view: &'a View<'a>,
     /// By name and nearness: architecture, or the directory above the package's own.
-    near: HashMap<(PackageType, String, Option<String>), PackageId>,
+    near: HashMap<(PackageType, Cow<'a, str>, Option<&'a str>), &'a PackageId>,
     /// The first of each name.
-    any: HashMap<(PackageType, String), PackageId>,
-    by_directory: HashMap<String, PackageId>,
+    any: HashMap<(PackageType, Cow<'a, str>), &'a PackageId>,
+    by_directory: HashMap<&'a str, &'a PackageId>,
     /// By file and `name@version`: of lock files, which name exactly what is needed.
-    exact: HashMap<(String, String), PackageId>,
+    exact: HashMap<(&'a str, Cow<'a, str>), &'a PackageId>,
     /// Names of directories among them: what is none is looked for nowhere.
-    folders: HashSet<String>,
+    folders: HashSet<&'a str>,
 }
 
 // === impl Names ===
 
 impl<'a> Names<'a> {
-    fn new(view: &'a View<'a>, installed: &[Installed<'_>]) -> Self {
+    fn new(view: &'a View<'a>, installed: &'a [Installed<'_>]) -> Self {
         let mut names = Self {
             view,
-            near: HashMap::new(),
-            any: HashMap::new(),
-            by_directory: HashMap::new(),
-            exact: HashMap::new(),
-            folders: HashSet::new(),
+            near: HashMap::default(),
+            any: HashMap::default(),
+            by_directory: HashMap::default(),
+            exact: HashMap::default(),
+            folders: HashSet::default(),
         };
         for Installed { package, found } in installed {
-            if lock::is_lock_file(&package.path) {
+            if is_locked(package) {
                 let exactly = lock::exactly(&found.name, &found.version);
-                let key = (package.path.clone(), exactly);
-                names.exact.insert(key, package.id.clone());
+                let key = (package.path.as_str(), Cow::from(exactly));
+                names.exact.insert(key, &package.id);
                 continue;
             }
             let directory = directory(&package.path);
             if package.kind == PackageType::Npm {
-                names.folders.insert(npm::required_as(directory).to_owned());
-                names
-                    .by_directory
-                    .insert(directory.to_owned(), package.id.clone());
+                names.folders.insert(npm::required_as(directory));
+                names.by_directory.insert(directory, &package.id);
                 continue;
             }
             let key = key(package.kind, &package.name);
             let near = (package.kind, key.clone(), nearness(package));
-            names.near.entry(near).or_insert_with(|| package.id.clone());
-            names
-                .any
-                .entry((package.kind, key))
-                .or_insert_with(|| package.id.clone());
+            names.near.entry(near).or_insert(&package.id);
+            let any = (package.kind, key);
+            names.any.entry(any).or_insert(&package.id);
         }
         names
     }
 
     /// The package that `one` means by this name.
-    fn find(&self, name: &str, one: &Installed<'_>) -> Option<PackageId> {
+    fn find<'n>(&'n self, name: &'n str, one: &'n Installed<'_>) -> Option<&'n PackageId> {
         let package = &one.package;
         if !self.view.tree.budget.step(1) {
             return None;
         }
-        if lock::is_lock_file(&package.path) {
-            let key = (package.path.clone(), name.to_owned());
-            return self.exact.get(&key).cloned();
+        if is_locked(package) {
+            let key = (package.path.as_str(), Cow::from(name));
+            return self.exact.get(&key).copied();
         }
         if package.kind == PackageType::Npm {
             return self.find_upwards(name, directory(&package.path));
         }
         let key = key(package.kind, name);
         let near = (package.kind, key, nearness(package));
-        if let Some(id) = self.near.get(&near) {
-            return Some(id.clone());
-        }
-        self.any.get(&(near.0, near.1)).cloned()
+        let (kind, key, _) = &near;
+        let any = || self.any.get(&(*kind, key.clone()));
+        self.near.get(&near).or_else(any).copied()
     }
 
     /// In `node_modules` of the package, or of a directory above it.
-    fn find_upwards(&self, name: &str, mut directory: &str) -> Option<PackageId> {
+    fn find_upwards(&self, name: &str, mut directory: &str) -> Option<&PackageId> {
         /// Bytes of a path that are looked up in one step.
         const STEP_BYTES: usize = 64;
         if !self.folders.contains(name) {
@@ -131,24 +128,29 @@ impl<'a> Names<'a> {
             } else {
                 format!("{directory}/node_modules/{name}")
             };
-            if let Some(id) = self.by_directory.get(&place) {
-                return Some(id.clone());
+            if let Some(id) = self.by_directory.get(place.as_str()) {
+                return Some(id);
             }
             if directory.is_empty() {
                 let mut others = npm::debians(name);
-                return others.find_map(|place| self.by_directory.get(&place).cloned());
+                return others.find_map(|place| self.by_directory.get(place.as_str()).copied());
             }
             directory = directory.rsplit_once('/').map_or("", |(above, _)| above);
         }
     }
 }
 
+/// Whether it is told of by a lock file.
+fn is_locked(package: &Package) -> bool {
+    !package.kind.is_os() && lock::is_lock_file(&package.path)
+}
+
 /// Which of several packages of one name is meant by another: that of the same architecture, or
 /// beside it.
-fn nearness(package: &Package) -> Option<String> {
+fn nearness(package: &Package) -> Option<&str> {
     match package.kind {
-        PackageType::Pypi => Some(site(directory(&package.path)).to_owned()),
-        _ => package.arch.clone(),
+        PackageType::Pypi => Some(site(directory(&package.path))),
+        _ => package.arch.as_deref(),
     }
 }
 
@@ -156,11 +158,11 @@ fn directory(path: &str) -> &str {
     path.rsplit_once('/').map_or("", |(directory, _)| directory)
 }
 
-fn key(kind: PackageType, name: &str) -> String {
+fn key(kind: PackageType, name: &str) -> Cow<'_, str> {
     if kind == PackageType::Pypi {
-        normalized(name)
+        normalized(name).into()
     } else {
-        name.to_owned()
+        name.into()
     }
 }
 
@@ -173,7 +175,7 @@ fn owners(view: &View<'_>, installed: &[Installed<'_>]) -> HashMap<String, Packa
     let languages = installed.iter().filter(|one| !one.package.kind.is_os());
     let wanted: HashSet<&str> = languages.map(|one| one.package.path.as_str()).collect();
     let wanted_names: HashSet<&str> = wanted.iter().map(|path| last(path)).collect();
-    let (mut systems, mut any_arch) = (HashMap::new(), HashMap::new());
+    let (mut systems, mut any_arch) = (HashMap::default(), HashMap::default());
     for one in installed.iter().filter(|one| one.package.kind.is_os()) {
         let package = &one.package;
         let name = package.name.as_str();
@@ -181,10 +183,10 @@ fn owners(view: &View<'_>, installed: &[Installed<'_>]) -> HashMap<String, Packa
         systems.entry(key).or_insert(&package.id);
         any_arch.entry(name).or_insert(&package.id);
     }
-    let mut owners = HashMap::new();
-    let mut known = HashSet::new();
+    let mut owners = HashMap::default();
+    let mut known = HashSet::default();
     // A package's files are listed anew when it changes: the uppermost list counts.
-    let mut blobs = HashSet::new();
+    let mut blobs = HashSet::default();
     let layers = view.prepared.iter().rev();
     for layer in layers.filter(|layer| blobs.insert(layer.report.blob)) {
         for owned in owned_of(view, layer, &wanted_names) {

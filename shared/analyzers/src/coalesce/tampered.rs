@@ -9,7 +9,7 @@
 //! It is no tampering where a package is free to be changed: below `etc`, in what rpm calls
 //! configuration, and where any package that owns the path recorded the content that is there.
 
-use std::collections::{BTreeMap, HashMap, HashSet};
+use std::collections::BTreeMap;
 
 use archive::Limits;
 use aws_lc_rs::digest::{SHA1_FOR_LEGACY_USE_ONLY, digest};
@@ -19,6 +19,7 @@ use model::{
 };
 
 use super::{
+    HashMap, HashSet,
     outline::{Name, PreparedLayer, hash, range},
     view::View,
 };
@@ -103,7 +104,7 @@ impl<'a> Suspects<'a> {
         let is_latest = |owned: &Owned, layer: &PreparedLayer| {
             latest.get(&owner(owned)) == Some(&layer.report.blob)
         };
-        let mut names = HashSet::new();
+        let mut names = HashSet::default();
         for (path, top, owned, layer) in records(&layers, &tops) {
             if !top.fits(owned) && is_latest(owned, layer) {
                 suspects.list.entry(&owned.path).or_default().push(owned);
@@ -137,7 +138,7 @@ impl<'a> Suspects<'a> {
 
     /// Those that can be seen, and differ from all that was recorded of them.
     pub(super) fn tampered(&self, view: &View<'_>, packages: &[Package]) -> Vec<Tampered> {
-        let (mut systems, mut any_arch) = (HashMap::new(), HashMap::new());
+        let (mut systems, mut any_arch) = (HashMap::default(), HashMap::default());
         for package in packages.iter().filter(|package| package.kind.is_os()) {
             let name = package.name.as_str();
             let key = (name, package.arch.as_deref());
@@ -214,7 +215,7 @@ struct Top<'a> {
 }
 
 fn tops<'a>(layers: &[&'a PreparedLayer]) -> HashMap<Name, Top<'a>> {
-    let mut tops = HashMap::new();
+    let mut tops = HashMap::default();
     for layer in layers {
         let of_layer = layer.outline.checks.tops.iter();
         tops.extend(of_layer.filter_map(|(path, number, sums)| {
@@ -228,7 +229,7 @@ fn tops<'a>(layers: &[&'a PreparedLayer]) -> HashMap<Name, Top<'a>> {
 
 /// The layer in which each package's files are listed last: each list is of all its files.
 fn latest<'a>(layers: &[&'a PreparedLayer]) -> HashMap<Owner<'a>, Digest> {
-    let mut latest = HashMap::new();
+    let mut latest = HashMap::default();
     for layer in layers {
         let firsts = layer.outline.owners().iter();
         let firsts = firsts.filter_map(|(section, number)| layer.owned(*section, *number));
@@ -242,7 +243,7 @@ fn records<'a, 'l>(
     layers: &'l [&'a PreparedLayer],
     tops: &'l HashMap<Name, Top<'a>>,
 ) -> impl Iterator<Item = (Name, Top<'a>, &'a Owned, &'a PreparedLayer)> + use<'a, 'l> {
-    let mut known = HashSet::new();
+    let mut known = HashSet::default();
     let layers = layers.iter().copied();
     let layers = layers.filter(move |layer| known.insert(layer.report.blob));
     layers.flat_map(move |layer| {

@@ -568,3 +568,37 @@ fn an_image_without_layers_is_empty() {
     let report = image(&[]);
     assert!(report.packages.is_empty() && report.gaps.is_empty());
 }
+
+#[test]
+fn a_layer_has_the_purls_of_each_image_that_it_is_in() {
+    let shared = PreparedLayer::new(layer(
+        "shared",
+        &["f var/lib/dpkg/status"],
+        debs(&[("openssl", "3.0.11")]),
+    ));
+    let purls = ["debian", "ubuntu", "debian"].map(|id| {
+        let os = FoundOs {
+            path: "etc/os-release".to_owned(),
+            id: id.to_owned(),
+            version_id: "12".to_owned(),
+            codename: None,
+            pretty_name: None,
+            id_like: Vec::new(),
+        };
+        let section = Section {
+            os: vec![os],
+            ..section()
+        };
+        let top = PreparedLayer::new(layer(id, &["f etc/os-release"], section));
+        let layers = [&shared, &top];
+        let config = ImageConfig::default();
+        let report = coalesce_prepared(&layers, &config, subject(), &Limits::default());
+        let purls = report.packages.iter().map(|package| package.purl.0.clone());
+        purls.collect::<Vec<_>>().join(" ")
+    });
+    insta::assert_snapshot!(purls.join("\n"), @"
+    pkg:deb/debian/openssl@3.0.11?arch=amd64&distro=debian-12
+    pkg:deb/ubuntu/openssl@3.0.11?arch=amd64&distro=ubuntu-12
+    pkg:deb/debian/openssl@3.0.11?arch=amd64&distro=debian-12
+    ");
+}

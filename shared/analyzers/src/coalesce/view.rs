@@ -1,14 +1,12 @@
 //! What is visible in the image, and since when.
 
-use std::{
-    collections::{BTreeSet, HashMap, HashSet},
-    rc::Rc,
-};
+use std::{borrow::Cow, collections::BTreeSet, rc::Rc};
 
 use archive::Limits;
 use model::{Digest, EntryKind, FoundPackage, LayerEntry, LayerReport, PackageType};
 
 use super::{
+    HashMap, HashSet,
     budget::Budget,
     gaps,
     outline::{PreparedLayer, Want, choose, hash, last},
@@ -65,31 +63,35 @@ struct Written<'a> {
 /// Places whose history decides since when a package is there: where the package manager looks,
 /// or the file itself.
 pub(super) fn candidates(layers: &[&PreparedLayer]) -> BTreeSet<String> {
-    let mut known = HashSet::new();
+    let mut known = HashSet::default();
     let layers = layers.iter().map(|layer| &layer.report);
     let layers = layers.filter(|layer| known.insert(layer.blob));
     let sections = layers.flat_map(|layer| &layer.sections);
     let packages = sections.flat_map(|section| &section.packages);
-    let mut places: BTreeSet<String> = packages.flat_map(places).collect();
+    let mut places = BTreeSet::new();
+    let mut before = None;
+    for package in packages {
+        // Most are told of by one file, one after the other.
+        let of = (package.kind, package.path.as_str());
+        if before.replace(of) != Some(of) {
+            places.extend(self::places(package).map(Cow::into_owned));
+        }
+    }
     places.extend(os_release::places().map(ToOwned::to_owned));
     places
 }
 
 /// Where a package's evidence has to be seen for it to be installed.
-pub(super) fn places(package: &FoundPackage) -> Vec<String> {
-    match package.kind {
-        PackageType::Deb => vec![dpkg::place(&package.path)],
-        PackageType::Apk => apk::PLACES
-            .iter()
-            .map(|place| (*place).to_owned())
-            .collect(),
-        PackageType::Rpm => rpm::places().collect(),
-        PackageType::Opkg => opkg::PLACES
-            .iter()
-            .map(|place| (*place).to_owned())
-            .collect(),
-        _ => vec![package.path.clone()],
-    }
+pub(super) fn places(package: &FoundPackage) -> impl Iterator<Item = Cow<'_, str>> {
+    let (named, rpm, own): (&[&str], &[String], _) = match package.kind {
+        PackageType::Deb => (&[], &[], Some(dpkg::place(&package.path))),
+        PackageType::Apk => (apk::PLACES, &[], None),
+        PackageType::Rpm => (&[], rpm::places(), None),
+        PackageType::Opkg => (opkg::PLACES, &[], None),
+        _ => (&[], &[], Some(Cow::from(&package.path))),
+    };
+    let named = named.iter().copied().map(Cow::from);
+    named.chain(rpm.iter().map(Cow::from)).chain(own)
 }
 
 // === impl View ===
@@ -131,7 +133,7 @@ impl<'a> View<'a> {
         let fits = prepared.iter().enumerate();
         let fits = fits.filter(|(_, layer)| budget.take_layer(layer.outline.size()));
         let fits: Vec<usize> = fits.map(|(number, _)| number).collect();
-        let mut by_blob: HashMap<Digest, Rc<Written<'a>>> = HashMap::new();
+        let mut by_blob: HashMap<Digest, Rc<Written<'a>>> = HashMap::default();
         let written = prepared.iter().map(|layer| {
             let known = by_blob.entry(layer.report.blob);
             Rc::clone(known.or_insert_with(|| Rc::new(Written::of(layer))))
@@ -149,10 +151,10 @@ impl<'a> View<'a> {
             cut: Vec::new(),
             has_long_paths: false,
             unread_links: None,
-            seen: HashMap::new(),
-            exact: HashSet::new(),
-            shown: HashSet::new(),
-            history: HashMap::new(),
+            seen: HashMap::default(),
+            exact: HashSet::default(),
+            shown: HashSet::default(),
+            history: HashMap::default(),
         };
         for (number, layer) in prepared.iter().enumerate() {
             let all = &layer.report.entries.entries;
@@ -179,7 +181,7 @@ impl<'a> View<'a> {
 
     /// Goes through all that is there.
     fn look(&mut self) {
-        let (mut seen, mut exact) = (HashMap::<Origin, String>::new(), HashSet::new());
+        let (mut seen, mut exact) = (HashMap::<Origin, String>::default(), HashSet::default());
         let (mut unread, mut first) = (0_u64, None);
         let is_all = self.tree.visit(|path, node| {
             if let Some(origin) = self.unread_link(path, node) {
@@ -312,7 +314,7 @@ fn is_record(path: &str) -> bool {
 impl<'a> Written<'a> {
     fn of(layer: &'a PreparedLayer) -> Self {
         let mut written = Self::default();
-        let mut of_records = HashSet::new();
+        let mut of_records = HashSet::default();
         for section in &layer.report.sections {
             let paths = section.packages.iter().map(|package| package.path.as_str());
             let paths = paths.chain(section.gaps.iter().filter_map(|gap| gap.path.as_deref()));
@@ -371,7 +373,7 @@ fn chosen(
     written: &[Rc<Written<'_>>],
     budget: &Budget,
 ) -> Vec<Vec<u32>> {
-    let mut known = HashSet::new();
+    let mut known = HashSet::default();
     let distinct = layers
         .iter()
         .filter(|layer| known.insert(layer.report.blob));
@@ -392,7 +394,7 @@ fn chosen(
         let owned = owned.filter_map(|(section, number)| layer.owned(section, number));
         places.extend(owned.map(|owned| owned.path.as_str()));
     }
-    let mut known = HashSet::new();
+    let mut known = HashSet::default();
     for written in written {
         if known.insert(Rc::as_ptr(written)) {
             places.extend(written.files.keys().copied());

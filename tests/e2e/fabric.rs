@@ -19,6 +19,9 @@ pub(crate) const PATIENCE: Duration = Duration::from_secs(90);
 /// The bearer token that the registry sends with its notifications.
 pub(crate) const HOOK_TOKEN: &str = "registry-hook-token-for-tests";
 
+/// The key under which scanners of a fleet name secrets.
+const SECRETS_KEY: &str = "6b6579206f66207468652074657374732c206f6620333220627974657320616c6c";
+
 /// A registry, and one or more `tidewaiter serve` processes.
 pub(crate) struct Fabric {
     pub(crate) registry: RegistryServer,
@@ -431,6 +434,11 @@ impl Fabric {
 
     async fn spawn(&mut self, index: usize, roles: &[&str], port: u16) {
         let data_dir = self.dir.path().join(format!("data-{index}"));
+        std::fs::create_dir_all(&data_dir).expect("a directory");
+        // Roles of a fleet are given their key; who runs everything makes one.
+        if !roles.is_empty() {
+            std::fs::write(data_dir.join("secrets.key"), SECRETS_KEY).expect("a key file");
+        }
         let mut arguments = vec![
             "serve".to_owned(),
             "--config".to_owned(),

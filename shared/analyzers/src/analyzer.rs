@@ -4,7 +4,8 @@ use std::{fmt, io, sync::OnceLock};
 
 use archive::{Entry, Limits};
 use model::{
-    AnalyzerId, Digest, FileSums, FoundFinding, FoundOs, FoundPackage, Gap, GapCode, Hides, Owned,
+    AnalyzerId, Digest, Diversion, FileSums, FoundFinding, FoundOs, FoundPackage, Gap, GapCode,
+    Hides, Owned,
 };
 use serde::{Deserialize, Serialize};
 
@@ -89,6 +90,7 @@ pub struct Found {
     pub(crate) packages: Vec<FoundPackage>,
     pub(crate) owned: Vec<Owned>,
     pub(crate) sums: Vec<FileSums>,
+    pub(crate) diversions: Vec<Diversion>,
     pub(crate) findings: Vec<FoundFinding>,
     pub(crate) gaps: Vec<Gap>,
     /// Bytes that may still be added.
@@ -169,6 +171,7 @@ impl Found {
             packages: Vec::new(),
             owned: Vec::new(),
             sums: Vec::new(),
+            diversions: Vec::new(),
             findings: Vec::new(),
             gaps: Vec::new(),
             room: bytes_max,
@@ -233,6 +236,14 @@ impl Found {
         }
     }
 
+    /// Adds a path at which packages put their files elsewhere.
+    pub fn add_diversion(&mut self, diversion: Diversion) {
+        let texts = [&diversion.path, &diversion.to].into_iter();
+        if self.fits(bytes(texts.chain(&diversion.package))) {
+            self.diversions.push(diversion);
+        }
+    }
+
     /// Adds a finding.
     pub fn add_finding(&mut self, finding: FoundFinding) {
         if self.fits(finding_bytes(&finding)) {
@@ -264,6 +275,10 @@ impl Found {
             .into_iter()
             .for_each(|owned| self.add_owned(owned));
         other.sums.into_iter().for_each(|sums| self.add_sums(sums));
+        other
+            .diversions
+            .into_iter()
+            .for_each(|diversion| self.add_diversion(diversion));
         other
             .findings
             .into_iter()

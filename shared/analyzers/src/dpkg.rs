@@ -1,4 +1,5 @@
-//! Debian packages: dpkg's `status`, the `status.d` of distroless images, and the files' owners.
+//! Debian packages: dpkg's `status`, the `status.d` of distroless images, the files' owners, and which
+//! files stand elsewhere.
 
 use std::{
     borrow::Cow,
@@ -6,7 +7,7 @@ use std::{
 };
 
 use archive::{Entry, Limits};
-use model::{AnalyzerId, FoundPackage, Owned, PackageType};
+use model::{AnalyzerId, Diversion, FoundPackage, Gap, GapCode, Hides, Owned, PackageType};
 
 use crate::{
     Analyzer, Config, File, Found, Malformed, Wanted, analyzer_id,
@@ -22,11 +23,16 @@ const FILES_MAX: usize = 500_000;
 /// The largest metapackages have some hundred.
 const DEPENDS_MAX: usize = 10_000;
 
+/// A system has a few dozen diversions.
+const DIVERSIONS_MAX: usize = 10_000;
+
 /// Where dpkg keeps everything.
 const HOME: &str = "var/lib/dpkg";
 
 /// Its list of packages.
 const STATUS: &str = "var/lib/dpkg/status";
+/// Where it keeps which files stand elsewhere.
+pub(crate) const DIVERSIONS: &str = "var/lib/dpkg/diversions";
 
 /// Reads dpkg's records.
 pub(crate) struct Dpkg(AnalyzerId);
@@ -38,6 +44,8 @@ enum Kind<'a> {
     Status,
     /// A list of files, of this package.
     Owned(&'a str),
+    /// Files that stand elsewhere.
+    Diversions,
 }
 
 /// Whether a file at this path is read as a list of packages.
@@ -60,7 +68,7 @@ pub(crate) fn place(path: &str) -> Cow<'static, str> {
 
 impl Dpkg {
     pub(crate) fn boxed(config: &Config, limits: &Limits) -> Box<dyn Analyzer> {
-        Box::new(Self(analyzer_id("dpkg", 2, config, limits)))
+        Box::new(Self(analyzer_id("dpkg", 3, config, limits)))
     }
 }
 
@@ -75,7 +83,7 @@ impl Analyzer for Dpkg {
 
     fn wants(&self, entry: &Entry<'_>, _head: &[u8]) -> Wanted {
         match kind(entry.path) {
-            Some(Kind::Status) => Wanted::Alone,
+            Some(Kind::Status | Kind::Diversions) => Wanted::Alone,
             Some(Kind::Owned(package)) => Wanted::Together(package.to_owned()),
             None => Wanted::No,
         }
@@ -96,6 +104,7 @@ impl Analyzer for Dpkg {
                         );
                     }
                 }
+                Some(Kind::Diversions) => read_diversions(&text, found),
                 _ => read_status(PackageType::Deb, file.path(), &text, found),
             }
         }
@@ -129,6 +138,9 @@ impl Analyzer for Dpkg {
 }
 
 fn kind(path: &str) -> Option<Kind<'_>> {
+    if path == DIVERSIONS {
+        return Some(Kind::Diversions);
+    }
     let (directory, name) = path.rsplit_once('/')?;
     let is_home = |at: &str| at == HOME || at.ends_with("/lib/dpkg");
     if name == "status" && is_home(directory) {
@@ -259,9 +271,55 @@ fn read_owned(path: &str, text: &str, owned: &mut BTreeMap<String, Option<String
     true
 }
 
+/// Three lines for each: the path that packages record, where their files are, and the package whose
+/// own file stays, `:` where that is the administrator's (dpkg, `lib/dpkg/db-ctrl-upgrade.c`).
+fn read_diversions(text: &str, found: &mut Found) {
+    let mut lines = text.lines();
+    let mut count = 0_usize;
+    while let (Some(path), Some(to), Some(package)) = (lines.next(), lines.next(), lines.next()) {
+        if count >= DIVERSIONS_MAX {
+            let detail = format!("there are more than {DIVERSIONS_MAX} diversions");
+            return found
+                .add_gap(Gap::new(GapCode::LimitResults, Hides::Nothing, detail).at(DIVERSIONS));
+        }
+        count = count.saturating_add(1);
+        found.add_diversion(Diversion {
+            path: path.trim_start_matches('/').to_owned(),
+            to: to.trim_start_matches('/').to_owned(),
+            package: (package != ":").then(|| package.to_owned()),
+        });
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn diversions_are_three_lines_each_and_bounded() {
+        let one = "/bin/sh\n/bin/sh.distrib\ndash\n/usr/sbin/x\n/usr/sbin/x.real\n:\n/cut\n";
+        let read = |text: &str| {
+            let mut found = Found::new(1 << 24);
+            read_diversions(text, &mut found);
+            (found.diversions, found.gaps.len())
+        };
+        let diversion = |path: &str, to: &str, package: Option<&str>| Diversion {
+            path: path.to_owned(),
+            to: to.to_owned(),
+            package: package.map(ToOwned::to_owned),
+        };
+        let expected = vec![
+            diversion("bin/sh", "bin/sh.distrib", Some("dash")),
+            diversion("usr/sbin/x", "usr/sbin/x.real", None),
+        ];
+        assert_eq!(read(one), (expected, 0));
+        let many = |count: usize| {
+            let (diversions, gaps) = read(&"/a\n/b\n:\n".repeat(count));
+            (diversions.len(), gaps)
+        };
+        assert_eq!(many(DIVERSIONS_MAX), (DIVERSIONS_MAX, 0));
+        assert_eq!(many(DIVERSIONS_MAX + 1), (DIVERSIONS_MAX, 1));
+    }
 
     #[test]
     fn dependencies_are_bounded() {

@@ -25,7 +25,7 @@
 //! | analyzer | reads | finds |
 //! |---|---|---|
 //! | `os-release` | `etc/os-release`, `usr/lib/os-release`; else `etc/redhat-release` and twenty others | the operating system |
-//! | `dpkg` | `var/lib/dpkg/status`, `status.d/*`; `info/*.list`, `*.md5sums` | Debian packages, their files |
+//! | `dpkg` | `var/lib/dpkg/status`, `status.d/*`; `info/*.list`, `*.md5sums`; `diversions` | Debian packages, their files, and which of these stand elsewhere |
 //! | `apk` | `lib/apk/db/installed`, `usr/lib/apk/db/installed` | Alpine packages, their files |
 //! | `rpm` | `Packages`, `Packages.db`, `rpmdb.sqlite` in `var/lib/rpm`, `usr/lib/sysimage/rpm`, `usr/share/rpm`; `var/lib/rpmmanifest/container-manifest-2` | RPM packages, their files |
 //! | `opkg` | `status`, `info/*.list` in `usr/lib/opkg`, `var/lib/opkg` | packages of embedded distributions, their files |

@@ -122,6 +122,9 @@ pub struct Section {
     /// Digests by which package managers know their files.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub sums: Vec<FileSums>,
+    /// Files that packages own and that stand elsewhere.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub diversions: Vec<Diversion>,
     /// Findings.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub findings: Vec<FoundFinding>,
@@ -212,6 +215,19 @@ pub struct Owned {
     /// The digest that was recorded at installation, as `algorithm:value`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub digest: Option<String>,
+}
+
+/// A path at which packages put their files elsewhere, so that another file may stand there
+/// (dpkg-divert).
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Diversion {
+    /// The path that the packages record.
+    pub path: String,
+    /// Where their files are.
+    pub to: String,
+    /// The package whose own file stays at the path; none where the administrator puts one there.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub package: Option<String>,
 }
 
 /// The digests of a file's content that package managers record, beside the sha256 of its entry.

@@ -44,7 +44,7 @@ pub use self::{
         Platform, PlatformError, RuntimeConfig, Target, TargetLayer,
     },
     layer::{
-        AnalyzerId, Entries, EntryKind, FileSums, FoundFinding, FoundMalware, FoundOs,
+        AnalyzerId, Diversion, Entries, EntryKind, FileSums, FoundFinding, FoundMalware, FoundOs,
         FoundPackage, FoundSecret, LayerEntry, LayerReport, Owned, Section, SectionKey,
     },
     package::{Confidence, Package, PackageId, PackageType, Purl, RemovedPackage},

@@ -7,15 +7,16 @@
 //! up in the tree, which knows what is really to be seen there.
 //!
 //! It is no tampering where a package is free to be changed: below `etc`, in what rpm calls
-//! configuration, and where any package that owns the path recorded the content that is there.
+//! configuration, and where any package that owns the path recorded the content that is there. What
+//! dpkg was told to put elsewhere (`dpkg-divert`) is compared there.
 
 use std::collections::BTreeMap;
 
 use archive::Limits;
 use aws_lc_rs::digest::{SHA1_FOR_LEGACY_USE_ONLY, digest};
 use model::{
-    Digest, EntryKind, FileSums, Gap, GapCode, Hides, LayerEntry, LayerReport, Owned, Package,
-    PackageId, Tampered, hex,
+    Digest, Diversion, EntryKind, FileSums, Gap, GapCode, Hides, LayerEntry, LayerReport, Owned,
+    Package, PackageId, Tampered, hex,
 };
 
 use super::{
@@ -23,7 +24,7 @@ use super::{
     outline::{Name, PreparedLayer, hash, range},
     view::View,
 };
-use crate::checksums::may_be_owned;
+use crate::{checksums::may_be_owned, dpkg};
 
 /// Files that are looked up; an image of which more were changed is another system.
 const SUSPECTS_MAX: usize = 1000;
@@ -100,22 +101,23 @@ impl<'a> Suspects<'a> {
         if tops.is_empty() {
             return suspects;
         }
-        let latest = latest(&layers);
+        let (latest, diverted) = (latest(&layers), Diverted::new(&layers));
         let is_latest = |owned: &Owned, layer: &PreparedLayer| {
             latest.get(&owner(owned)) == Some(&layer.report.blob)
         };
         let mut names = HashSet::default();
-        for (path, top, owned, layer) in records(&layers, &tops) {
+        for (path, top, owned, layer) in records(&layers, &tops, &diverted) {
             if !top.fits(owned) && is_latest(owned, layer) {
-                suspects.list.entry(&owned.path).or_default().push(owned);
-                names.insert(path);
+                suspects.list.entry(path).or_default().push(owned);
+                names.insert(key(path));
             }
         }
         // What is there is what another package recorded.
-        let others = records(&layers, &tops).filter(|(path, ..)| names.contains(path));
+        let others = records(&layers, &tops, &diverted);
+        let others = others.filter(|(path, ..)| names.contains(&key(path)));
         let fine =
             others.filter(|(_, top, owned, layer)| top.fits(owned) && is_latest(owned, layer));
-        let fine: HashSet<Name> = fine.map(|(path, ..)| path).collect();
+        let fine: HashSet<Name> = fine.map(|(path, ..)| key(path)).collect();
         suspects.list.retain(|path, _| !fine.contains(&key(path)));
         suspects.cut();
         suspects
@@ -238,11 +240,37 @@ fn latest<'a>(layers: &[&'a PreparedLayer]) -> HashMap<Owner<'a>, Digest> {
     latest
 }
 
-/// What was recorded of all that there is, each layer once.
+/// What dpkg was told to put elsewhere, by the path that packages record.
+struct Diverted<'a>(HashMap<Name, &'a Diversion>);
+
+// === impl Diverted ===
+
+impl<'a> Diverted<'a> {
+    /// The uppermost list counts.
+    fn new(layers: &[&'a PreparedLayer]) -> Self {
+        let has_list = |layer: &&&'a PreparedLayer| {
+            let mut named = layer.named(std::iter::once(dpkg::DIVERSIONS)).into_iter();
+            named.any(|(_, entry)| entry.path == dpkg::DIVERSIONS)
+        };
+        let layer = layers.iter().rev().find(has_list);
+        let sections = layer.into_iter().flat_map(|layer| &layer.report.sections);
+        let all = sections.flat_map(|section| &section.diversions);
+        Self(all.map(|of| (key(&of.path), of)).collect())
+    }
+
+    /// Where the file that a package recorded stands instead.
+    fn find(&self, name: Name, owned: &Owned) -> Option<&'a Diversion> {
+        let diversion = self.0.get(&name).copied();
+        diversion.filter(|of| of.package.as_deref() != Some(owned.package.as_str()))
+    }
+}
+
+/// What was recorded of all that there is, with the path at which it is: each layer once.
 fn records<'a, 'l>(
     layers: &'l [&'a PreparedLayer],
     tops: &'l HashMap<Name, Top<'a>>,
-) -> impl Iterator<Item = (Name, Top<'a>, &'a Owned, &'a PreparedLayer)> + use<'a, 'l> {
+    diverted: &'l Diverted<'a>,
+) -> impl Iterator<Item = (&'a str, Top<'a>, &'a Owned, &'a PreparedLayer)> + use<'a, 'l> {
     let mut known = HashSet::default();
     let layers = layers.iter().copied();
     let layers = layers.filter(move |layer| known.insert(layer.report.blob));
@@ -250,7 +278,11 @@ fn records<'a, 'l>(
         let records = layer.outline.checks.records.iter();
         records.filter_map(move |(path, (section, number))| {
             let owned = layer.owned(*section, *number)?;
-            Some((*path, *tops.get(path)?, owned, layer))
+            let (at, name) = match diverted.find(*path, owned) {
+                Some(moved) => (moved.to.as_str(), key(&moved.to)),
+                None => (owned.path.as_str(), *path),
+            };
+            Some((at, *tops.get(&name)?, owned, layer))
         })
     })
 }

@@ -52,6 +52,7 @@ fn section() -> Section {
         packages: Vec::new(),
         owned: Vec::new(),
         sums: Vec::new(),
+        diversions: Vec::new(),
         findings: Vec::new(),
         gaps: Vec::new(),
     }

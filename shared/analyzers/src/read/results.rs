@@ -125,6 +125,7 @@ impl Results {
                 call.found.packages.clear();
                 call.found.owned.clear();
                 call.found.sums.clear();
+                call.found.diversions.clear();
                 call.found.gaps.clear();
             }
             if let Some(found) = all.get_mut(call.analyzer) {
@@ -163,6 +164,7 @@ fn section(analyzer: AnalyzerId, mut found: Found, bytes_max: u64, gaps_max: usi
         packages: found.packages,
         owned: found.owned,
         sums: found.sums,
+        diversions: found.diversions,
         findings: found.findings,
         gaps: cap(found.gaps, gaps_max),
     }

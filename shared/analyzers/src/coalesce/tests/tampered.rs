@@ -1,6 +1,6 @@
 //! Files that are not as their package brought them.
 
-use model::{Confidence, FileSums};
+use model::{Confidence, Diversion, FileSums};
 
 use super::*;
 
@@ -178,6 +178,60 @@ fn what_any_owner_recorded_is_as_brought() {
         ..TOLD
     };
     assert_eq!(tampered(&[both.layer("1")]), [""; 0]);
+}
+
+/// The layer of `told`, in which dpkg was told that `usr/bin/a` stands elsewhere.
+fn diverted(told: &Told<'_>, package: Option<&str>) -> LayerReport {
+    let entries = [told.entries, &["f var/lib/dpkg/diversions"]].concat();
+    let mut layer = Told {
+        entries: &entries,
+        ..*told
+    }
+    .layer("1");
+    Arc::make_mut(&mut layer.sections[0]).diversions = vec![Diversion {
+        path: "bin/a".to_owned(),
+        to: "usr/bin/a.real".to_owned(),
+        package: package.map(ToOwned::to_owned),
+    }];
+    layer
+}
+
+#[test]
+fn a_diverted_file_is_compared_where_it_is() {
+    let check = |files: &[&str], package: Option<&str>, expected: &[&str]| {
+        let told = Told {
+            files,
+            records: &["a usr/bin/a 1", "b usr/bin/a 2"],
+            ..TOLD
+        };
+        assert_eq!(tampered(&[diverted(&told, package)]), expected, "{files:?}");
+    };
+    // The file of `b` stands in the place of that of `a`.
+    let (both, changed) = (["usr/bin/a 2", "usr/bin/a.real 1"], "of deb:b since 0");
+    check(&both, Some("b"), &[]);
+    let changed = format!("usr/bin/a {changed}");
+    check(&["usr/bin/a 9", "usr/bin/a.real 1"], Some("b"), &[&changed]);
+    let moved = ["usr/bin/a.real of deb:a since 0"];
+    check(&["usr/bin/a 2", "usr/bin/a.real 9"], Some("b"), &moved);
+    // What the administrator puts there, nobody recorded.
+    check(&["usr/bin/a 9"], None, &[]);
+}
+
+#[test]
+fn the_uppermost_list_of_diversions_counts() {
+    let told = Told {
+        files: &["usr/bin/a 9"],
+        records: &["a usr/bin/a 1"],
+        ..TOLD
+    };
+    let ended = Told {
+        name: "1",
+        entries: &["f var/lib/dpkg/diversions"],
+        ..TOLD
+    };
+    let layers = [diverted(&told, None), ended.layer("1")];
+    assert_eq!(tampered(&layers[..1]), [""; 0]);
+    assert_eq!(tampered(&layers), ["usr/bin/a of deb:a since 0"]);
 }
 
 #[test]

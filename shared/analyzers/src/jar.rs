@@ -30,8 +30,12 @@ const PROPERTIES_BYTES_MAX: u64 = 64 << 10;
 /// An archive in an archive is unpacked in memory.
 const INNER_BYTES_MAX: u64 = 256 << 20;
 
-/// All archives in a file, of whatever depth.
-const ALL_INNER_BYTES_MAX: u64 = 1 << 30;
+/// All that is unpacked of one file, of whatever depth: so many times its bytes, for what is in an
+/// archive is packed already and counts again at each level. So all archives of an image cost no more
+/// than so many times what the image has, whatever they promise.
+const UNPACKED_RATIO_MAX: u64 = 16;
+const UNPACKED_FREE_BYTES: u64 = 1 << 20;
+const UNPACKED_BYTES_MAX: u64 = 1 << 30;
 
 /// Words that versions go on with.
 const QUALIFIERS: &[&str] = &[
@@ -82,7 +86,7 @@ struct Look<'a> {
     /// The file.
     path: &'a str,
     depth_max: u32,
-    /// Bytes of inner archives that may still be unpacked.
+    /// Bytes that may still be unpacked.
     room: u64,
     found: &'a mut Found,
 }
@@ -92,7 +96,7 @@ struct Look<'a> {
 impl Jar {
     pub(crate) fn boxed(config: &Config, limits: &Limits) -> Box<dyn Analyzer> {
         Box::new(Self {
-            id: analyzer_id("jar", 1, config, limits),
+            id: analyzer_id("jar", 2, config, limits),
             depth_max: limits.nesting_max.min(DEPTH_MAX),
         })
     }
@@ -119,7 +123,7 @@ impl Analyzer for Jar {
             let mut look = Look {
                 path: file.path(),
                 depth_max: self.depth_max,
-                room: ALL_INNER_BYTES_MAX,
+                room: room(file.entry.size),
                 found,
             };
             look.archive(&mut file.reader(), file.path(), None)?;
@@ -172,14 +176,14 @@ impl Look<'_> {
             .iter()
             .filter(|member| member.name.ends_with(PROPERTIES))
         {
-            let properties = member.read(source, PROPERTIES_BYTES_MAX)?;
+            let properties = self.unpack(source, member, PROPERTIES_BYTES_MAX)?;
             identities.extend(of_properties(&String::from_utf8_lossy(&properties)));
         }
         let mut confidence = Confidence::High;
         if identities.is_empty() {
             let manifest = members.iter().find(|member| member.name == MANIFEST);
             let manifest = match manifest {
-                Some(member) => member.read(source, MANIFEST_BYTES_MAX)?,
+                Some(member) => self.unpack(source, member, MANIFEST_BYTES_MAX)?,
                 None => Vec::new(),
             };
             let manifest = main_section(&String::from_utf8_lossy(&manifest));
@@ -208,6 +212,18 @@ impl Look<'_> {
         Ok(())
     }
 
+    /// The bytes of a member, if neither it nor all of them together are too many.
+    fn unpack(
+        &mut self,
+        source: &mut dyn Source,
+        member: &Member,
+        bytes_max: u64,
+    ) -> Result<Vec<u8>, Malformed> {
+        let bytes = member.read(source, bytes_max.min(self.room))?;
+        self.room = self.room.saturating_sub(bytes.len() as u64);
+        Ok(bytes)
+    }
+
     /// An archive in an archive; one that cannot be read is a gap, and the others are looked at.
     fn inner(
         &mut self,
@@ -226,11 +242,9 @@ impl Look<'_> {
             self.found.add_gap(gap.at(self.path));
             return Ok(());
         }
-        let read = member.read(source, INNER_BYTES_MAX.min(self.room));
-        let looked = read.and_then(|bytes| {
-            self.room = self.room.saturating_sub(bytes.len() as u64);
-            self.archive(&mut Cursor::new(bytes), &member.name, Some(&place))
-        });
+        let read = self.unpack(source, member, INNER_BYTES_MAX);
+        let looked = read
+            .and_then(|bytes| self.archive(&mut Cursor::new(bytes), &member.name, Some(&place)));
         match looked {
             Err(error) if error.is_transient() => Err(error),
             Err(error) => {
@@ -245,6 +259,13 @@ impl Look<'_> {
             Ok(()) => Ok(()),
         }
     }
+}
+
+/// Bytes that may be unpacked of a file of this size.
+fn room(size: u64) -> u64 {
+    let room = size.saturating_mul(UNPACKED_RATIO_MAX);
+    room.saturating_add(UNPACKED_FREE_BYTES)
+        .min(UNPACKED_BYTES_MAX)
 }
 
 /// What Maven Central knows an archive by.

@@ -68,7 +68,7 @@ fn an_archive_carries_others() {
     let war = archive(&[("WEB-INF/lib/tide-1.2.jar", &inner)]);
     let script = [b"#!/bin/sh\nexec java -jar $0\n", &war[..]].concat();
     for bytes in [war, script] {
-        let (packages, gaps) = look(bytes, "app/shop-3.1.war", ALL_INNER_BYTES_MAX);
+        let (packages, gaps) = look(bytes, "app/shop-3.1.war", UNPACKED_BYTES_MAX);
         assert_eq!(
             packages,
             [
@@ -86,7 +86,7 @@ fn depth_and_bytes_of_inner_archives_are_limited() {
     for _ in 0..=DEPTH_MAX {
         bytes = archive(&[("a-1.jar", &bytes)]);
     }
-    let (packages, gaps) = look(bytes.clone(), "a-1.jar", ALL_INNER_BYTES_MAX);
+    let (packages, gaps) = look(bytes.clone(), "a-1.jar", UNPACKED_BYTES_MAX);
     assert_eq!(packages.len(), 1 + DEPTH_MAX as usize);
     assert_eq!(
         gaps.iter().map(|gap| gap.code).collect::<Vec<_>>(),
@@ -97,10 +97,35 @@ fn depth_and_bytes_of_inner_archives_are_limited() {
 }
 
 #[test]
+fn what_is_unpacked_follows_the_size_of_the_file() {
+    assert_eq!(room(0), UNPACKED_FREE_BYTES);
+    assert_eq!(room(100), UNPACKED_FREE_BYTES + 100 * UNPACKED_RATIO_MAX);
+    assert_eq!(room(u64::MAX), UNPACKED_BYTES_MAX);
+    // The same member again and again, as an archive may name it.
+    let pom = properties("org.example", "tide", "1.2");
+    let members: Vec<String> = (0..3)
+        .map(|at| format!("{MAVEN}{at}{PROPERTIES}"))
+        .collect();
+    let members: Vec<(&str, &[u8])> = members.iter().map(|of| (of.as_str(), &pom[..])).collect();
+    let bytes = archive(&members);
+    let all = 3 * pom.len() as u64;
+    assert_eq!(look(bytes.clone(), "tide-1.2.jar", all).0.len(), 3);
+    let mut found = Found::new(1 << 20);
+    let mut short = Look {
+        path: "tide-1.2.jar",
+        depth_max: DEPTH_MAX,
+        room: all - 1,
+        found: &mut found,
+    };
+    let looked = short.archive(&mut Cursor::new(bytes), "tide-1.2.jar", None);
+    assert_eq!(looked.unwrap_err().gap_code(), GapCode::LimitFile);
+}
+
+#[test]
 fn a_damaged_inner_archive_does_not_hide_the_next() {
     let good = archive(&[]);
     let bytes = archive(&[("lib/bad-1.jar", b"no archive"), ("lib/good-2.jar", &good)]);
-    let (packages, gaps) = look(bytes, "a-1.ear", ALL_INNER_BYTES_MAX);
+    let (packages, gaps) = look(bytes, "a-1.ear", UNPACKED_BYTES_MAX);
     assert_eq!(packages, ["a 1 - Low", "good 2 lib/good-2.jar Low"]);
     assert_eq!(gaps.len(), 1);
     assert!(gaps[0].detail.contains("lib/bad-1.jar"));

@@ -209,41 +209,4 @@ impl BuildInfo {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_replaced_module_is_the_one_that_was_built_in() {
-        let modules = "path\texample.org/a\nmod\texample.org/a\t(devel)\t\n\
-                       dep\texample.org/b\tv1.0.0\th1:x=\n\
-                       =>\texample.org/fork\tv1.0.1\th1:y=\n\
-                       dep\texample.org/c\tv0.0.0\n=>\t./staging/c\t\t\nbuild\t-compiler=gc\n";
-        let info = BuildInfo {
-            toolchain: "devel go1.26-abc Mon".to_owned(),
-            modules: modules.to_owned(),
-        };
-        let mut found = Found::new(1 << 20);
-        info.read("bin/a", &mut found);
-        let packages = found.packages.iter();
-        let packages: Vec<_> = packages
-            .map(|one| format!("{} {} {:?}", one.name, one.version, one.confidence))
-            .collect();
-        assert_eq!(
-            packages,
-            [
-                "example.org/a (devel) High",
-                "example.org/fork v1.0.1 High",
-                "example.org/c v0.0.0 Medium",
-                "stdlib go1.26-abc High",
-            ]
-        );
-    }
-
-    #[test]
-    fn a_list_stands_between_marks() {
-        let marked = [&[1; 16][..], b"path\ta\n", &[2; 16]].concat();
-        assert_eq!(unmarked(&marked), b"path\ta\n");
-        assert_eq!(unmarked(b"short"), b"");
-        assert_eq!(unmarked(&[7; 40]), b"");
-    }
-}
+mod tests;

@@ -203,6 +203,7 @@ impl PackageType {
             Self::Hex,
             Self::Otp,
             Self::Conda,
+            Self::Opkg,
             Self::Pub,
             Self::Cocoapods,
             Self::Swift,

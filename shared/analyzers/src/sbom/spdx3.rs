@@ -17,7 +17,7 @@ struct Document {
 #[derive(Default, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
 struct Element {
-    #[serde(rename = "type")]
+    #[serde(rename = "type", alias = "@type")]
     kind: String,
     #[serde(alias = "@id")]
     spdx_id: String,
@@ -124,7 +124,10 @@ fn bom(document: Document) -> Bom {
 fn item(element: Element) -> Item {
     let mut identifiers = element.external_identifier.into_iter().flatten();
     let of_list = || {
-        let purl = identifiers.find(|one| one.external_identifier_type == "packageUrl");
+        let purl = identifiers.find(|one| {
+            one.external_identifier_type
+                .eq_ignore_ascii_case("packageUrl")
+        });
         purl.map(|one| one.identifier)
     };
     let purl = element.package_url.or_else(of_list).unwrap_or_default();

@@ -8,6 +8,8 @@
 //! its own, in a directory that is gone afterwards. Only `push` measures a server that runs already.
 //!
 //! `images` makes what `scan` reads, from the file system that `load-tests/make-tree.sh` installs.
+//! Whether package lists are right is shown by `load-tests/package-truth.sh`, which asks the package
+//! managers' own tools.
 //!
 //! It asserts nothing: what is fast enough is decided by who reads the table.
 //!

@@ -74,7 +74,11 @@ fn every_fixture_has_the_same_packages_through_its_own_documents() {
     let mut compared = 0;
     for fixture in fixtures() {
         let mut outputs = vec![("json", direct.as_path())];
-        outputs.extend(documents.iter().map(|(format, path)| (*format, path.as_path())));
+        outputs.extend(
+            documents
+                .iter()
+                .map(|(format, path)| (*format, path.as_path())),
+        );
         scan(&fixture, home.path(), &outputs);
         let expected = read(&direct);
         for (format, document) in &documents {

@@ -3,12 +3,13 @@
 
 use std::io::Read as _;
 
-use archive::{Entry, Limits};
-use model::{AnalyzerId, FoundPackage, PackageType};
+use archive::Entry;
+use model::{FoundPackage, PackageType};
 use serde::Deserialize;
 
 use crate::{
-    Analyzer, Config, File, Found, Malformed, Wanted, analyzer_id,
+    File, Found, Malformed,
+    each::EachFile,
     executable::{self, Executable},
 };
 
@@ -19,7 +20,7 @@ const PACKED_BYTES_MAX: u64 = 4 << 20;
 const BYTES_MAX: u64 = 8 << 20;
 
 /// Reads the crates that a program was built from.
-pub(crate) struct Cargo(AnalyzerId);
+pub(crate) struct Cargo;
 
 #[derive(Deserialize)]
 struct Crates {
@@ -40,32 +41,23 @@ struct Crate {
 
 // === impl Cargo ===
 
-impl Cargo {
-    pub(crate) fn boxed(config: &Config, limits: &Limits) -> Box<dyn Analyzer> {
-        Box::new(Self(analyzer_id("cargo", 1, config, limits)))
-    }
-}
+impl EachFile for Cargo {
+    const NAME: &'static str = "cargo";
+    const VERSION: u32 = 1;
 
-impl Analyzer for Cargo {
-    fn id(&self) -> &AnalyzerId {
-        &self.0
+    fn is_wanted(entry: &Entry<'_>, head: &[u8]) -> bool {
+        executable::may_carry_list(entry, head)
     }
 
-    fn wants(&self, entry: &Entry<'_>, head: &[u8]) -> Wanted {
-        executable::wants(entry, head)
-    }
-
-    fn analyze(&self, files: &[File], found: &mut Found) -> Result<(), Malformed> {
-        for file in files {
-            let content = executable::content(file);
-            let Some(executable) = Executable::parse(&content) else {
-                continue;
-            };
-            if let Some(packed) = executable.section_data(SECTIONS, PACKED_BYTES_MAX) {
-                match unpack(packed) {
-                    Ok(crates) => crates.read(file.path(), found),
-                    Err(error) => found.malformed(file.path(), error),
-                }
+    fn read(file: &File, found: &mut Found) -> Result<(), Malformed> {
+        let content = executable::content(file);
+        let Some(executable) = Executable::parse(&content) else {
+            return Ok(());
+        };
+        if let Some(packed) = executable.section_data(SECTIONS, PACKED_BYTES_MAX) {
+            match unpack(packed) {
+                Ok(crates) => crates.read(file.path(), found),
+                Err(error) => found.malformed(file.path(), error),
             }
         }
         Ok(())

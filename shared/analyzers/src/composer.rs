@@ -2,18 +2,18 @@
 
 use std::collections::HashSet;
 
-use archive::{Entry, Limits};
-use model::{AnalyzerId, FoundPackage, PackageType};
+use archive::Entry;
+use model::{FoundPackage, PackageType};
 use serde::Deserialize;
 use serde_json::{Map, Value};
 
-use crate::{Analyzer, Config, File, Found, Malformed, Wanted, analyzer_id, malformed};
+use crate::{File, Found, Malformed, each::EachFile, malformed};
 
 /// A large application's has 1 MB. What is parsed takes several times as much memory.
 const BYTES_MAX: u64 = 16 << 20;
 
 /// Reads what Composer installed.
-pub(crate) struct Composer(AnalyzerId);
+pub(crate) struct Composer;
 
 /// Version 1 writes the list alone.
 #[derive(Deserialize)]
@@ -39,59 +39,43 @@ struct Package {
 
 // === impl Composer ===
 
-impl Composer {
-    pub(crate) fn boxed(config: &Config, limits: &Limits) -> Box<dyn Analyzer> {
-        Box::new(Self(analyzer_id("composer", 1, config, limits)))
-    }
-}
+impl EachFile for Composer {
+    const NAME: &'static str = "composer";
+    const VERSION: u32 = 1;
+    const PIECES: &'static [&'static str] = &["/composer/installed.json/"];
 
-impl Analyzer for Composer {
-    fn id(&self) -> &AnalyzerId {
-        &self.0
+    fn is_wanted(entry: &Entry<'_>, _head: &[u8]) -> bool {
+        entry.path.ends_with("/composer/installed.json")
     }
 
-    fn pieces(&self) -> Vec<&str> {
-        vec!["/composer/installed.json/"]
-    }
-
-    fn wants(&self, entry: &Entry<'_>, _head: &[u8]) -> Wanted {
-        if entry.path.ends_with("/composer/installed.json") {
-            Wanted::Alone
-        } else {
-            Wanted::No
-        }
-    }
-
-    fn analyze(&self, files: &[File], found: &mut Found) -> Result<(), Malformed> {
-        for file in files {
-            let bytes = file.bytes(BYTES_MAX)?;
-            let installed = serde_json::from_slice(&bytes);
-            let installed = installed
-                .map_err(|error| malformed(format!("it is no list of packages: {error}")))?;
-            let (packages, development) = match installed {
-                Installed::Two {
-                    packages,
-                    development,
-                } => (packages, Some(development)),
-                Installed::One(packages) => (packages, None),
-            };
-            for package in packages {
-                let is_dev = |names: &HashSet<String>| names.contains(&package.name);
-                let needed = package.require.as_object().into_iter().flat_map(Map::keys);
-                // What is no package has no slash: PHP itself, and its extensions.
-                let needed = needed.filter(|name| name.contains('/'));
-                found.add_package(FoundPackage {
-                    licenses: licenses(&package.license),
-                    depends_on: needed.cloned().collect(),
-                    dev: development.as_ref().map(is_dev),
-                    ..FoundPackage::new(
-                        PackageType::Composer,
-                        &package.name,
-                        &package.version,
-                        file.path(),
-                    )
-                });
-            }
+    fn read(file: &File, found: &mut Found) -> Result<(), Malformed> {
+        let bytes = file.bytes(BYTES_MAX)?;
+        let installed = serde_json::from_slice(&bytes);
+        let installed =
+            installed.map_err(|error| malformed(format!("it is no list of packages: {error}")))?;
+        let (packages, development) = match installed {
+            Installed::Two {
+                packages,
+                development,
+            } => (packages, Some(development)),
+            Installed::One(packages) => (packages, None),
+        };
+        for package in packages {
+            let is_dev = |names: &HashSet<String>| names.contains(&package.name);
+            let needed = package.require.as_object().into_iter().flat_map(Map::keys);
+            // What is no package has no slash: PHP itself, and its extensions.
+            let needed = needed.filter(|name| name.contains('/'));
+            found.add_package(FoundPackage {
+                licenses: licenses(&package.license),
+                depends_on: needed.cloned().collect(),
+                dev: development.as_ref().map(is_dev),
+                ..FoundPackage::new(
+                    PackageType::Composer,
+                    &package.name,
+                    &package.version,
+                    file.path(),
+                )
+            });
         }
         Ok(())
     }

@@ -1,17 +1,17 @@
 //! Packages of a Conda environment: `conda-meta/NAME-VERSION-BUILD.json` (conda, "Package
 //! metadata").
 
-use archive::{Entry, Limits};
-use model::{AnalyzerId, FoundPackage, PackageType};
+use archive::Entry;
+use model::{FoundPackage, PackageType};
 use serde::Deserialize;
 
-use crate::{Analyzer, Config, File, Found, Malformed, Wanted, analyzer_id, malformed};
+use crate::{File, Found, Malformed, each::EachFile, malformed};
 
 /// The list of a package's files makes it long.
 const BYTES_MAX: u64 = 32 << 20;
 
 /// Reads the records of Conda environments.
-pub(crate) struct Conda(AnalyzerId);
+pub(crate) struct Conda;
 
 #[derive(Deserialize)]
 struct Record {
@@ -29,57 +29,41 @@ struct Record {
 
 // === impl Conda ===
 
-impl Conda {
-    pub(crate) fn boxed(config: &Config, limits: &Limits) -> Box<dyn Analyzer> {
-        Box::new(Self(analyzer_id("conda", 1, config, limits)))
-    }
-}
+impl EachFile for Conda {
+    const NAME: &'static str = "conda";
+    const VERSION: u32 = 1;
+    const PIECES: &'static [&'static str] = &["/conda-meta/"];
 
-impl Analyzer for Conda {
-    fn id(&self) -> &AnalyzerId {
-        &self.0
-    }
-
-    fn pieces(&self) -> Vec<&str> {
-        vec!["/conda-meta/"]
-    }
-
-    fn wants(&self, entry: &Entry<'_>, _head: &[u8]) -> Wanted {
+    fn is_wanted(entry: &Entry<'_>, _head: &[u8]) -> bool {
         let directory = entry
             .path
             .strip_suffix(".json")
             .and_then(|path| path.rsplit_once('/'));
-        if directory.is_some_and(|(directory, _)| is_records(directory)) {
-            Wanted::Alone
-        } else {
-            Wanted::No
-        }
+        directory.is_some_and(|(directory, _)| is_records(directory))
     }
 
-    fn analyze(&self, files: &[File], found: &mut Found) -> Result<(), Malformed> {
-        for file in files {
-            let bytes = file.bytes(BYTES_MAX)?;
-            let record: Record = serde_json::from_slice(&bytes)
-                .map_err(|error| malformed(format!("it is no record of a package: {error}")))?;
-            let names = record
-                .depends
-                .iter()
-                .filter_map(|need| need.split_whitespace().next());
-            // Those with two underscores are properties of the machine.
-            let names = names.filter(|name| !name.starts_with("__"));
-            let depends_on = names.map(ToOwned::to_owned).collect();
-            found.add_package(FoundPackage {
-                arch: record.subdir,
-                licenses: record.license.into_iter().collect(),
-                depends_on,
-                digests: record
-                    .sha256
-                    .map(|hex| format!("sha256:{hex}"))
-                    .into_iter()
-                    .collect(),
-                ..FoundPackage::new(PackageType::Conda, record.name, record.version, file.path())
-            });
-        }
+    fn read(file: &File, found: &mut Found) -> Result<(), Malformed> {
+        let bytes = file.bytes(BYTES_MAX)?;
+        let record: Record = serde_json::from_slice(&bytes)
+            .map_err(|error| malformed(format!("it is no record of a package: {error}")))?;
+        let names = record
+            .depends
+            .iter()
+            .filter_map(|need| need.split_whitespace().next());
+        // Those with two underscores are properties of the machine.
+        let names = names.filter(|name| !name.starts_with("__"));
+        let depends_on = names.map(ToOwned::to_owned).collect();
+        found.add_package(FoundPackage {
+            arch: record.subdir,
+            licenses: record.license.into_iter().collect(),
+            depends_on,
+            digests: record
+                .sha256
+                .map(|hex| format!("sha256:{hex}"))
+                .into_iter()
+                .collect(),
+            ..FoundPackage::new(PackageType::Conda, record.name, record.version, file.path())
+        });
         Ok(())
     }
 }

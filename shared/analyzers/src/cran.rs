@@ -1,62 +1,51 @@
 //! Installed R packages: the `DESCRIPTION` in each one's directory of a library (R, "Writing R
 //! Extensions", section 1.1.1).
 
-use archive::{Entry, Limits};
-use model::{AnalyzerId, FoundPackage, PackageType};
+use archive::Entry;
+use model::{FoundPackage, PackageType};
 
-use crate::{
-    Analyzer, Config, File, Found, Malformed, Wanted, analyzer_id, malformed, stanza::paragraphs,
-};
+use crate::{File, Found, Malformed, each::EachFile, malformed, stanza::paragraphs};
 
 /// They hold the text about the package.
 const BYTES_MAX: u64 = 4 << 20;
 
 /// Reads the descriptions of installed R packages.
-pub(crate) struct Cran(AnalyzerId);
+pub(crate) struct Cran;
 
 // === impl Cran ===
 
-impl Cran {
-    pub(crate) fn boxed(config: &Config, limits: &Limits) -> Box<dyn Analyzer> {
-        Box::new(Self(analyzer_id("cran", 1, config, limits)))
-    }
-}
+impl EachFile for Cran {
+    const NAME: &'static str = "cran";
+    const VERSION: u32 = 2;
+    const PIECES: &'static [&'static str] = &["/DESCRIPTION/"];
 
-impl Analyzer for Cran {
-    fn id(&self) -> &AnalyzerId {
-        &self.0
+    fn is_wanted(entry: &Entry<'_>, _head: &[u8]) -> bool {
+        is_description(entry.path)
     }
 
-    fn pieces(&self) -> Vec<&str> {
-        vec!["/DESCRIPTION/"]
-    }
-
-    fn wants(&self, entry: &Entry<'_>, head: &[u8]) -> Wanted {
-        let is_one = is_description(entry.path) && head.starts_with(b"Package:");
-        if is_one { Wanted::Alone } else { Wanted::No }
-    }
-
-    fn analyze(&self, files: &[File], found: &mut Found) -> Result<(), Malformed> {
-        for file in files {
-            let text = file.text(BYTES_MAX)?;
-            let fields = paragraphs(&text).next().unwrap_or_default();
-            let (Some(name), Some(version)) = (fields.get("Package"), fields.get("Version")) else {
-                return Err(malformed("there is no name or no version"));
-            };
-            let needed = [fields.folded("Depends"), fields.folded("Imports")].join(",");
-            let needed = needed
-                .split(',')
-                .map(|need| need.split('(').next().unwrap_or_default());
-            let needed = needed
-                .map(str::trim)
-                .filter(|need| !matches!(*need, "" | "R"));
-            let license = fields.get("License");
-            found.add_package(FoundPackage {
-                licenses: license.map(ToOwned::to_owned).into_iter().collect(),
-                depends_on: needed.map(ToOwned::to_owned).collect(),
-                ..FoundPackage::new(PackageType::Cran, name, version, file.path())
-            });
+    fn read(file: &File, found: &mut Found) -> Result<(), Malformed> {
+        let text = file.text(BYTES_MAX)?;
+        let fields = paragraphs(&text).next().unwrap_or_default();
+        // Installing writes it; without it, R does not list the package.
+        if fields.get("Built").is_none() {
+            return Ok(());
         }
+        let (Some(name), Some(version)) = (fields.get("Package"), fields.get("Version")) else {
+            return Err(malformed("there is no name or no version"));
+        };
+        let needed = [fields.folded("Depends"), fields.folded("Imports")].join(",");
+        let needed = needed
+            .split(',')
+            .map(|need| need.split('(').next().unwrap_or_default());
+        let needed = needed
+            .map(str::trim)
+            .filter(|need| !matches!(*need, "" | "R"));
+        let license = fields.get("License");
+        found.add_package(FoundPackage {
+            licenses: license.map(ToOwned::to_owned).into_iter().collect(),
+            depends_on: needed.map(ToOwned::to_owned).collect(),
+            ..FoundPackage::new(PackageType::Cran, name, version, file.path())
+        });
         Ok(())
     }
 }

@@ -3,11 +3,11 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use archive::{Entry, Limits};
-use model::{AnalyzerId, FoundPackage, PackageType};
+use archive::Entry;
+use model::{FoundPackage, PackageType};
 use serde::Deserialize;
 
-use crate::{Analyzer, Config, File, Found, Malformed, Wanted, analyzer_id, malformed};
+use crate::{File, Found, Malformed, each::EachFile, malformed};
 
 /// A large application's has 1 MB. What is parsed takes several times as much memory.
 const BYTES_MAX: u64 = 16 << 20;
@@ -16,7 +16,7 @@ const BYTES_MAX: u64 = 16 << 20;
 const KINDS: &[&str] = &["package", "runtimepack"];
 
 /// Reads which packages an application was published with.
-pub(crate) struct Dotnet(AnalyzerId);
+pub(crate) struct Dotnet;
 
 #[derive(Deserialize)]
 struct Application {
@@ -41,52 +41,36 @@ struct Target {
 
 // === impl Dotnet ===
 
-impl Dotnet {
-    pub(crate) fn boxed(config: &Config, limits: &Limits) -> Box<dyn Analyzer> {
-        Box::new(Self(analyzer_id("dotnet", 1, config, limits)))
-    }
-}
+impl EachFile for Dotnet {
+    const NAME: &'static str = "dotnet";
+    const VERSION: u32 = 1;
+    const PIECES: &'static [&'static str] = &[".deps.json/"];
 
-impl Analyzer for Dotnet {
-    fn id(&self) -> &AnalyzerId {
-        &self.0
+    fn is_wanted(entry: &Entry<'_>, _head: &[u8]) -> bool {
+        entry.path.ends_with(".deps.json")
     }
 
-    fn pieces(&self) -> Vec<&str> {
-        vec![".deps.json/"]
-    }
-
-    fn wants(&self, entry: &Entry<'_>, _head: &[u8]) -> Wanted {
-        if entry.path.ends_with(".deps.json") {
-            Wanted::Alone
-        } else {
-            Wanted::No
-        }
-    }
-
-    fn analyze(&self, files: &[File], found: &mut Found) -> Result<(), Malformed> {
-        for file in files {
-            let bytes = file.bytes(BYTES_MAX)?;
-            let json = bytes.strip_prefix(b"\xef\xbb\xbf").unwrap_or(&bytes);
-            let application: Application = serde_json::from_slice(json)
-                .map_err(|error| malformed(format!("it is no list of packages: {error}")))?;
-            let packages = application.libraries.iter();
-            for (id, _) in packages.filter(|(_, of)| KINDS.contains(&of.kind.as_str())) {
-                let Some((name, version)) = id.split_once('/') else {
-                    found.malformed(file.path(), format!("`{id}` has no version"));
-                    continue;
-                };
-                let targets = application.targets.values();
-                let targets = targets.filter_map(|packages| packages.get(id));
-                let needed: BTreeSet<&String> = targets
-                    .flat_map(|target| target.dependencies.keys())
-                    .collect();
-                let name = name.strip_prefix("runtimepack.").unwrap_or(name);
-                found.add_package(FoundPackage {
-                    depends_on: needed.into_iter().cloned().collect(),
-                    ..FoundPackage::new(PackageType::Nuget, name, version, file.path())
-                });
-            }
+    fn read(file: &File, found: &mut Found) -> Result<(), Malformed> {
+        let bytes = file.bytes(BYTES_MAX)?;
+        let json = bytes.strip_prefix(b"\xef\xbb\xbf").unwrap_or(&bytes);
+        let application: Application = serde_json::from_slice(json)
+            .map_err(|error| malformed(format!("it is no list of packages: {error}")))?;
+        let packages = application.libraries.iter();
+        for (id, _) in packages.filter(|(_, of)| KINDS.contains(&of.kind.as_str())) {
+            let Some((name, version)) = id.split_once('/') else {
+                found.malformed(file.path(), format!("`{id}` has no version"));
+                continue;
+            };
+            let targets = application.targets.values();
+            let targets = targets.filter_map(|packages| packages.get(id));
+            let needed: BTreeSet<&String> = targets
+                .flat_map(|target| target.dependencies.keys())
+                .collect();
+            let name = name.strip_prefix("runtimepack.").unwrap_or(name);
+            found.add_package(FoundPackage {
+                depends_on: needed.into_iter().cloned().collect(),
+                ..FoundPackage::new(PackageType::Nuget, name, version, file.path())
+            });
         }
         Ok(())
     }

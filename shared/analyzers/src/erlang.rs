@@ -1,74 +1,57 @@
 //! Erlang and Elixir applications: `ebin/NAME.app` (Erlang/OTP, `app(4)`), a term of Erlang's.
 
-use archive::{Entry, Limits};
-use model::{AnalyzerId, FoundPackage, PackageType};
+use archive::Entry;
+use model::{FoundPackage, PackageType};
 
-use crate::{Analyzer, Config, File, Found, Malformed, Wanted, analyzer_id, malformed};
+use crate::{File, Found, Malformed, each::EachFile, malformed};
 
 /// A list of modules makes it long.
 const BYTES_MAX: u64 = 4 << 20;
 
 /// Reads the resource files of applications.
-pub(crate) struct Erlang(AnalyzerId);
+pub(crate) struct Erlang;
 
 // === impl Erlang ===
 
-impl Erlang {
-    pub(crate) fn boxed(config: &Config, limits: &Limits) -> Box<dyn Analyzer> {
-        Box::new(Self(analyzer_id("erlang", 1, config, limits)))
-    }
-}
+impl EachFile for Erlang {
+    const NAME: &'static str = "erlang";
+    const VERSION: u32 = 1;
+    const PIECES: &'static [&'static str] = &["/ebin/"];
 
-impl Analyzer for Erlang {
-    fn id(&self) -> &AnalyzerId {
-        &self.0
-    }
-
-    fn pieces(&self) -> Vec<&str> {
-        vec!["/ebin/"]
-    }
-
-    fn wants(&self, entry: &Entry<'_>, _head: &[u8]) -> Wanted {
+    fn is_wanted(entry: &Entry<'_>, _head: &[u8]) -> bool {
         let directory = entry
             .path
             .strip_suffix(".app")
             .and_then(|path| path.rsplit_once('/'));
-        if directory.is_some_and(|(directory, _)| directory.ends_with("/ebin")) {
-            Wanted::Alone
-        } else {
-            Wanted::No
-        }
+        directory.is_some_and(|(directory, _)| directory.ends_with("/ebin"))
     }
 
-    fn analyze(&self, files: &[File], found: &mut Found) -> Result<(), Malformed> {
-        for file in files {
-            let text = file.text(BYTES_MAX)?;
-            let text = without_comments(&text);
-            let name = after(&text, "application", ',').map(|rest| atom(rest).to_owned());
-            let version = after(&text, "vsn", ',').and_then(quoted);
-            let (Some(name), Some(version)) = (name.filter(|name| !name.is_empty()), version)
-            else {
-                return Err(malformed("there is no name or no version"));
-            };
-            let needed = after(&text, "applications", ',').and_then(|rest| rest.strip_prefix('['));
-            let needed = needed
-                .and_then(|rest| rest.split_once(']'))
-                .map(|(list, _)| list);
-            let needed = needed.unwrap_or_default().split(',').map(atom);
-            // What comes with Erlang/OTP has no page of its own anywhere.
-            let kind = if file.path().contains("/erlang/lib/") {
-                PackageType::Otp
-            } else {
-                PackageType::Hex
-            };
-            found.add_package(FoundPackage {
-                depends_on: needed
-                    .filter(|name| !name.is_empty())
-                    .map(ToOwned::to_owned)
-                    .collect(),
-                ..FoundPackage::new(kind, name, version, file.path())
-            });
-        }
+    fn read(file: &File, found: &mut Found) -> Result<(), Malformed> {
+        let text = file.text(BYTES_MAX)?;
+        let text = without_comments(&text);
+        let name = after(&text, "application", ',').map(|rest| atom(rest).to_owned());
+        let version = after(&text, "vsn", ',').and_then(quoted);
+        let (Some(name), Some(version)) = (name.filter(|name| !name.is_empty()), version) else {
+            return Err(malformed("there is no name or no version"));
+        };
+        let needed = after(&text, "applications", ',').and_then(|rest| rest.strip_prefix('['));
+        let needed = needed
+            .and_then(|rest| rest.split_once(']'))
+            .map(|(list, _)| list);
+        let needed = needed.unwrap_or_default().split(',').map(atom);
+        // What comes with Erlang/OTP has no page of its own anywhere.
+        let kind = if file.path().contains("/erlang/lib/") {
+            PackageType::Otp
+        } else {
+            PackageType::Hex
+        };
+        found.add_package(FoundPackage {
+            depends_on: needed
+                .filter(|name| !name.is_empty())
+                .map(ToOwned::to_owned)
+                .collect(),
+            ..FoundPackage::new(kind, name, version, file.path())
+        });
         Ok(())
     }
 }

@@ -5,7 +5,7 @@ use std::io::{Seek as _, SeekFrom};
 use archive::{Entry, Reader};
 use object::{Object as _, ObjectSection as _, ObjectSegment as _, ReadCache};
 
-use crate::{File, Wanted};
+use crate::File;
 
 /// No program that carries a list of its modules is smaller: their run times alone are larger.
 const BYTES_MIN: u64 = 16 << 10;
@@ -27,13 +27,9 @@ pub(crate) fn is_program(head: &[u8]) -> bool {
         .any(|magic| head.starts_with(*magic))
 }
 
-/// Wants what begins so.
-pub(crate) fn wants(entry: &Entry<'_>, head: &[u8]) -> Wanted {
-    if is_program(head) && entry.size >= BYTES_MIN {
-        Wanted::Alone
-    } else {
-        Wanted::No
-    }
+/// Whether a file may carry a list of what it was built from.
+pub(crate) fn may_carry_list(entry: &Entry<'_>, head: &[u8]) -> bool {
+    is_program(head) && entry.size >= BYTES_MIN
 }
 
 /// The content of a file, of which only what is asked for is read.

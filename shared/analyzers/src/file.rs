@@ -36,6 +36,24 @@ impl File {
         Self { entry, content }
     }
 
+    /// A program of this content.
+    #[cfg(test)]
+    pub(crate) fn of(path: &str, bytes: &[u8]) -> Self {
+        let entry = LayerEntry {
+            path: path.to_owned(),
+            kind: model::EntryKind::File,
+            mode: 0o755,
+            uid: 0,
+            gid: 0,
+            size: bytes.len() as u64,
+            link: None,
+            capabilities: None,
+            digest: None,
+        };
+        let content = Content::Held(Arc::new(Held(bytes.to_vec())));
+        Self::new(Arc::new(entry), content)
+    }
+
     /// The path from the image's root.
     pub fn path(&self) -> &str {
         &self.entry.path

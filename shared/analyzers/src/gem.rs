@@ -1,57 +1,41 @@
 //! Installed Ruby gems: the specification that `RubyGems` writes for each (its
 //! `Gem::Specification#to_ruby`), one assignment or call a line.
 
-use archive::{Entry, Limits};
-use model::{AnalyzerId, FoundPackage, PackageType};
+use archive::Entry;
+use model::{FoundPackage, PackageType};
 
-use crate::{Analyzer, Config, File, Found, Malformed, Wanted, analyzer_id, malformed};
+use crate::{File, Found, Malformed, each::EachFile, malformed};
 
 /// The list of a gem's files makes it long.
 const BYTES_MAX: u64 = 4 << 20;
 
 /// Reads gem specifications.
-pub(crate) struct Gem(AnalyzerId);
+pub(crate) struct Gem;
 
 // === impl Gem ===
 
-impl Gem {
-    pub(crate) fn boxed(config: &Config, limits: &Limits) -> Box<dyn Analyzer> {
-        Box::new(Self(analyzer_id("gem", 1, config, limits)))
-    }
-}
+impl EachFile for Gem {
+    const NAME: &'static str = "gem";
+    const VERSION: u32 = 1;
+    const PIECES: &'static [&'static str] = &["/specifications/"];
 
-impl Analyzer for Gem {
-    fn id(&self) -> &AnalyzerId {
-        &self.0
+    fn is_wanted(entry: &Entry<'_>, _head: &[u8]) -> bool {
+        is_specification(entry.path)
     }
 
-    fn pieces(&self) -> Vec<&str> {
-        vec!["/specifications/"]
-    }
-
-    fn wants(&self, entry: &Entry<'_>, _head: &[u8]) -> Wanted {
-        if is_specification(entry.path) {
-            Wanted::Alone
-        } else {
-            Wanted::No
-        }
-    }
-
-    fn analyze(&self, files: &[File], found: &mut Found) -> Result<(), Malformed> {
-        for file in files {
-            let text = file.text(BYTES_MAX)?;
-            let value = |name| assigned(&text, name).and_then(|value| texts(value).next());
-            let (Some(name), Some(version)) = (value("name"), value("version")) else {
-                return Err(malformed("there is no name or no version"));
-            };
-            let licenses = assigned(&text, "licenses").or_else(|| assigned(&text, "license"));
-            let licenses = licenses.into_iter().flat_map(texts);
-            found.add_package(FoundPackage {
-                licenses: licenses.map(ToOwned::to_owned).collect(),
-                depends_on: dependencies(&text),
-                ..FoundPackage::new(PackageType::Gem, name, version, file.path())
-            });
-        }
+    fn read(file: &File, found: &mut Found) -> Result<(), Malformed> {
+        let text = file.text(BYTES_MAX)?;
+        let value = |name| assigned(&text, name).and_then(|value| texts(value).next());
+        let (Some(name), Some(version)) = (value("name"), value("version")) else {
+            return Err(malformed("there is no name or no version"));
+        };
+        let licenses = assigned(&text, "licenses").or_else(|| assigned(&text, "license"));
+        let licenses = licenses.into_iter().flat_map(texts);
+        found.add_package(FoundPackage {
+            licenses: licenses.map(ToOwned::to_owned).collect(),
+            depends_on: dependencies(&text),
+            ..FoundPackage::new(PackageType::Gem, name, version, file.path())
+        });
         Ok(())
     }
 }

@@ -1,11 +1,12 @@
 //! Go modules of a program, from the build information that Go's linker writes (Go,
 //! `debug/buildinfo`): its own module, those it was built with, and the standard library.
 
-use archive::{Entry, Limits};
-use model::{AnalyzerId, Confidence, FoundPackage, PackageType};
+use archive::Entry;
+use model::{Confidence, FoundPackage, Gap, GapCode, Hides, PackageType};
 
 use crate::{
-    Analyzer, Config, File, Found, Malformed, Wanted, analyzer_id,
+    File, Found, Malformed,
+    each::EachFile,
     executable::{self, Executable},
 };
 
@@ -26,7 +27,7 @@ const TEXT_BYTES_MAX: u64 = 4 << 20;
 const MARK_BYTES: usize = 16;
 
 /// Reads Go's build information.
-pub(crate) struct Golang(AnalyzerId);
+pub(crate) struct Golang;
 
 /// What the linker wrote.
 struct BuildInfo {
@@ -38,32 +39,23 @@ struct BuildInfo {
 
 // === impl Golang ===
 
-impl Golang {
-    pub(crate) fn boxed(config: &Config, limits: &Limits) -> Box<dyn Analyzer> {
-        Box::new(Self(analyzer_id("golang", 1, config, limits)))
-    }
-}
+impl EachFile for Golang {
+    const NAME: &'static str = "golang";
+    const VERSION: u32 = 2;
 
-impl Analyzer for Golang {
-    fn id(&self) -> &AnalyzerId {
-        &self.0
+    fn is_wanted(entry: &Entry<'_>, head: &[u8]) -> bool {
+        executable::may_carry_list(entry, head)
     }
 
-    fn wants(&self, entry: &Entry<'_>, head: &[u8]) -> Wanted {
-        executable::wants(entry, head)
-    }
-
-    fn analyze(&self, files: &[File], found: &mut Found) -> Result<(), Malformed> {
-        for file in files {
-            let content = executable::content(file);
-            let Some(executable) = Executable::parse(&content) else {
-                continue;
-            };
-            match build_info(&executable) {
-                None => {}
-                Some(Err(detail)) => found.malformed(file.path(), detail),
-                Some(Ok(info)) => info.read(file.path(), found),
-            }
+    fn read(file: &File, found: &mut Found) -> Result<(), Malformed> {
+        let content = executable::content(file);
+        let Some(executable) = Executable::parse(&content) else {
+            return Ok(());
+        };
+        match build_info(&executable) {
+            None => {}
+            Some(Err(detail)) => found.malformed(file.path(), detail),
+            Some(Ok(info)) => info.read(file.path(), found),
         }
         Ok(())
     }
@@ -171,6 +163,12 @@ fn unmarked(modules: &[u8]) -> &[u8] {
 // === impl BuildInfo ===
 
 impl BuildInfo {
+    /// Whether it is a command of Go itself, which takes nobody else's code.
+    fn is_of_go(&self) -> bool {
+        let mut lines = self.modules.lines();
+        lines.any(|line| line.starts_with("path\tcmd/"))
+    }
+
     fn read(&self, path: &str, found: &mut Found) {
         let mut modules: Vec<(&str, &str, Confidence)> = Vec::new();
         for line in self.modules.lines() {
@@ -195,6 +193,12 @@ impl BuildInfo {
                 }
                 _ => {}
             }
+        }
+        if modules.is_empty() && !self.is_of_go() {
+            // Most are of a distribution, which builds them so, and whose package is compared.
+            let detail = "it was built without modules: whose code is in it, it does not say";
+            let gap = Gap::new(GapCode::UnresolvedDependency, Hides::Nothing, detail);
+            found.add_gap(gap.at(path));
         }
         let mut words = self.toolchain.split_whitespace();
         let toolchain = words.find(|word| word.starts_with("go"));

@@ -87,7 +87,8 @@
 //! of paths it is after, and they are one automaton. One more analyzer costs a few of its states.
 //!
 //! To add a kind of lock file: a file in `lock/`, one line in [`LOCKS`], a row and testdata as below.
-//! To add an analyzer: a file with a unit-like struct and [`Analyzer`], one line in [`ANALYZERS`],
+//! To add an analyzer: a file with a unit-like struct and `EachFile`, or [`Analyzer`] where it needs
+//! several files or an input of its own; one line in [`ANALYZERS`],
 //! a row above, `testdata/NAME/` with a good and a broken case, and a line in `testdata/versions`.
 //! To change what one finds: raise its version.
 
@@ -115,6 +116,7 @@ mod conformance;
 mod cran;
 mod dotnet;
 mod dpkg;
+mod each;
 mod erlang;
 mod executable;
 mod file;
@@ -150,6 +152,8 @@ mod zip;
 
 use archive::Limits;
 
+use self::each::each;
+
 pub(crate) use self::analyzer::malformed;
 
 pub use self::{
@@ -176,21 +180,21 @@ pub static ANALYZERS: &[MakeAnalyzer] = &[
     dpkg::Dpkg::boxed,
     apk::Apk::boxed,
     rpm::Rpm::boxed,
-    opkg::Opkg::boxed,
+    each::<opkg::Opkg>,
     python::Python::boxed,
     npm::Npm::boxed,
-    gem::Gem::boxed,
-    composer::Composer::boxed,
-    dotnet::Dotnet::boxed,
-    cran::Cran::boxed,
-    erlang::Erlang::boxed,
-    conda::Conda::boxed,
+    each::<gem::Gem>,
+    each::<composer::Composer>,
+    each::<dotnet::Dotnet>,
+    each::<cran::Cran>,
+    each::<erlang::Erlang>,
+    each::<conda::Conda>,
     jar::Jar::boxed,
-    golang::Golang::boxed,
-    cargo::Cargo::boxed,
+    each::<golang::Golang>,
+    each::<cargo::Cargo>,
     php::Php::boxed,
     wordpress::Wordpress::boxed,
-    jdk::Jdk::boxed,
+    each::<jdk::Jdk>,
     signature::Software::boxed,
     sbom::Sbom::boxed,
     setuid::Setuid::boxed,

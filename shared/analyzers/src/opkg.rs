@@ -1,10 +1,10 @@
 //! Packages of embedded distributions: opkg's `status`, which has dpkg's form, and its lists of
 //! files.
 
-use archive::{Entry, Limits};
-use model::{AnalyzerId, Owned, PackageType};
+use archive::Entry;
+use model::{Owned, PackageType};
 
-use crate::{Analyzer, Config, File, Found, Malformed, Wanted, analyzer_id, dpkg};
+use crate::{File, Found, Malformed, dpkg, each::EachFile};
 
 /// A router's `status` has 100 KB.
 const BYTES_MAX: u64 = 64 << 20;
@@ -19,7 +19,7 @@ const HOMES: &[&str] = &["usr/lib/opkg", "var/lib/opkg"];
 pub(crate) const PLACES: &[&str] = &["usr/lib/opkg/status", "var/lib/opkg/status"];
 
 /// Reads opkg's records.
-pub(crate) struct Opkg(AnalyzerId);
+pub(crate) struct Opkg;
 
 /// Whether a file at this path is read as a list of packages.
 pub(crate) fn is_database(path: &str) -> bool {
@@ -36,36 +36,20 @@ fn owner(path: &str) -> Option<&str> {
 
 // === impl Opkg ===
 
-impl Opkg {
-    pub(crate) fn boxed(config: &Config, limits: &Limits) -> Box<dyn Analyzer> {
-        Box::new(Self(analyzer_id("opkg", 1, config, limits)))
-    }
-}
+impl EachFile for Opkg {
+    const NAME: &'static str = "opkg";
+    const VERSION: u32 = 1;
+    const PIECES: &'static [&'static str] = &["/lib/opkg/"];
 
-impl Analyzer for Opkg {
-    fn id(&self) -> &AnalyzerId {
-        &self.0
+    fn is_wanted(entry: &Entry<'_>, _head: &[u8]) -> bool {
+        is_database(entry.path) || owner(entry.path).is_some()
     }
 
-    fn pieces(&self) -> Vec<&str> {
-        vec!["/lib/opkg/"]
-    }
-
-    fn wants(&self, entry: &Entry<'_>, _head: &[u8]) -> Wanted {
-        if is_database(entry.path) || owner(entry.path).is_some() {
-            Wanted::Alone
-        } else {
-            Wanted::No
-        }
-    }
-
-    fn analyze(&self, files: &[File], found: &mut Found) -> Result<(), Malformed> {
-        for file in files {
-            let text = file.text(BYTES_MAX)?;
-            match owner(file.path()) {
-                Some(package) => read_owned(package, file.path(), &text, found),
-                None => dpkg::read_status(PackageType::Opkg, file.path(), &text, found),
-            }
+    fn read(file: &File, found: &mut Found) -> Result<(), Malformed> {
+        let text = file.text(BYTES_MAX)?;
+        match owner(file.path()) {
+            Some(package) => read_owned(package, file.path(), &text, found),
+            None => dpkg::read_status(PackageType::Opkg, file.path(), &text, found),
         }
         Ok(())
     }

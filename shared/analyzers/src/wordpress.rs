@@ -148,12 +148,7 @@ fn assigned<'a>(text: &'a str, variable: &str) -> Option<&'a str> {
 
 #[cfg(test)]
 mod tests {
-    use std::sync::Arc;
-
-    use model::{EntryKind, LayerEntry};
-
     use super::*;
-    use crate::file::{Content, Held};
 
     #[test]
     fn plugins_and_themes_have_places() {
@@ -193,19 +188,7 @@ mod tests {
         let read = |before: usize| {
             let header = "/* Plugin Name: One\n * Version: 1 */";
             let bytes = format!("{}{header}", "\n".repeat(before));
-            let entry = LayerEntry {
-                path: "wp-content/plugins/one/one.php".to_owned(),
-                kind: EntryKind::File,
-                mode: 0o644,
-                uid: 0,
-                gid: 0,
-                size: bytes.len() as u64,
-                link: None,
-                capabilities: None,
-                digest: None,
-            };
-            let content = Content::Held(Arc::new(Held(bytes.into_bytes())));
-            let file = File::new(Arc::new(entry), content);
+            let file = File::of("wp-content/plugins/one/one.php", bytes.as_bytes());
             let mut found = Found::new(1 << 20);
             let wordpress = Wordpress::boxed(&Config::default(), &Limits::default());
             wordpress.analyze(&[file], &mut found).unwrap();

@@ -1,9 +1,4 @@
-use std::sync::Arc;
-
-use model::{EntryKind, LayerEntry};
-
 use super::*;
-use crate::file::{Content, Held};
 
 /// Where the programs of these tests have their build information, in the file and in memory.
 const AT: usize = 0x400;
@@ -34,6 +29,24 @@ fn a_replaced_module_is_the_one_that_was_built_in() {
             "stdlib go1.26-abc High",
         ]
     );
+}
+
+#[test]
+fn a_program_without_modules_is_a_gap() {
+    let gaps = |modules: &str| {
+        let info = BuildInfo {
+            toolchain: "go1.19.8".to_owned(),
+            modules: modules.to_owned(),
+        };
+        let mut found = Found::new(1 << 20);
+        info.read("bin/a", &mut found);
+        assert_eq!(found.packages.last().unwrap().name, "stdlib");
+        found.gaps.len()
+    };
+    assert_eq!(gaps("path\texample.org/a\nbuild\t-trimpath=true\n"), 1);
+    assert_eq!(gaps(""), 1);
+    assert_eq!(gaps("path\tcmd/compile\nbuild\t-compiler=gc\n"), 0);
+    assert_eq!(gaps("path\ta\nmod\texample.org/a\tv1.0.0\n"), 0);
 }
 
 #[test]
@@ -118,25 +131,12 @@ fn pe() -> Vec<u8> {
     program(&head)
 }
 
-fn modules(bytes: Vec<u8>) -> Vec<String> {
-    let entry = LayerEntry {
-        path: "bin/a".to_owned(),
-        kind: EntryKind::File,
-        mode: 0o755,
-        uid: 0,
-        gid: 0,
-        size: bytes.len() as u64,
-        link: None,
-        capabilities: None,
-        digest: None,
-    };
-    let golang = Golang::boxed(&Config::default(), &Limits::default());
-    let wanted = golang.wants(&Entry::from(&entry), &bytes[..1024]);
-    assert_eq!(wanted, Wanted::Alone);
-    let content = Content::Held(Arc::new(Held(bytes)));
-    let file = File::new(Arc::new(entry), content);
+fn modules(bytes: &[u8]) -> Vec<String> {
+    let file = File::of("bin/a", bytes);
+    let entry = Entry::from(&*file.entry);
+    assert!(Golang::is_wanted(&entry, &bytes[..1024]));
     let mut found = Found::new(1 << 20);
-    golang.analyze(&[file], &mut found).unwrap();
+    Golang::read(&file, &mut found).unwrap();
     let packages = found.packages.iter();
     packages
         .map(|one| format!("{} {}", one.name, one.version))
@@ -146,6 +146,6 @@ fn modules(bytes: Vec<u8>) -> Vec<String> {
 #[test]
 fn programs_for_other_systems_have_the_same_information() {
     let expected = ["example.org/a v1.0.0", "stdlib go1.25.1"];
-    assert_eq!(modules(mach_o()), expected);
-    assert_eq!(modules(pe()), expected);
+    assert_eq!(modules(&mach_o()), expected);
+    assert_eq!(modules(&pe()), expected);
 }

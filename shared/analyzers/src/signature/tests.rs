@@ -1,32 +1,11 @@
 use std::sync::Arc;
 
-use model::{EntryKind, LayerEntry};
-
 use super::*;
-use crate::file::{Content, Held};
-
-fn file(path: &str, bytes: &[u8]) -> File {
-    let entry = LayerEntry {
-        path: path.to_owned(),
-        kind: EntryKind::File,
-        mode: 0o755,
-        uid: 0,
-        gid: 0,
-        size: bytes.len() as u64,
-        link: None,
-        capabilities: None,
-        digest: None,
-    };
-    File::new(
-        Arc::new(entry),
-        Content::Held(Arc::new(Held(bytes.to_vec()))),
-    )
-}
 
 /// `NAME VERSION` of all that is found.
 fn found(path: &str, bytes: &[u8]) -> String {
     let software = Software::boxed(&Config::default(), &Limits::default());
-    let file = file(path, bytes);
+    let file = File::of(path, bytes);
     let head = &bytes[..bytes.len().min(1024)];
     if software.wants(&Entry::from(&*file.entry), head) == Wanted::No {
         return "unwanted".to_owned();
@@ -310,7 +289,7 @@ fn branches_stand_in_names() {
 fn a_program_is_searched_up_to_a_size() {
     let software = Software::boxed(&Config::default(), &Limits::default());
     let analyze = |size: u64| {
-        let mut file = file("usr/sbin/nginx", &elf("nginx version: nginx/1.25.1"));
+        let mut file = File::of("usr/sbin/nginx", &elf("nginx version: nginx/1.25.1"));
         Arc::make_mut(&mut file.entry).size = size;
         let mut found = Found::new(1 << 20);
         software

@@ -45,6 +45,12 @@ pub const LEASES: &str = "tw_leases";
 pub const ATTEMPTS: &str = "tw_attempts";
 /// Bucket of alert states.
 pub const ALERT_STATES: &str = "tw_alerts";
+/// Bucket of nodes: what each reported last, and what it should do.
+pub const NODES: &str = "tw_nodes";
+/// Bucket of incidents.
+pub const INCIDENTS: &str = "tw_incidents";
+/// Objects: timelines and evidence of incidents.
+pub const EVIDENCE_OBJECTS: &str = "tw_evidence";
 /// Objects: packages, findings and assessments of images.
 pub const REPORT_OBJECTS: &str = "tw_reports";
 /// Objects: what is known of layers, shared by all scanners; the oldest go when it is full.

@@ -24,6 +24,7 @@ mod package;
 mod record;
 mod reference;
 mod report;
+pub mod runtime;
 pub mod schema;
 mod slug;
 mod verdict;

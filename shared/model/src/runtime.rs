@@ -1,0 +1,31 @@
+//! What nodes tell: the containers and images they hold, and what the containers do.
+//!
+//! Two messages come from an agent, both on `tw.evt.<tenant>.runtime.<shard>.<node>`:
+//! [`NodeReported`], a whole picture of the node, sent at the start, soon after a change and at
+//! least every minute; and [`RuntimeBatch`], what containers did since the batch before. Both carry
+//! the node's boot and a sequence, so a copy or a late one is told from news.
+//!
+//! Agents run where an attacker may be: every text here is hostile, and bounded by who decodes it.
+
+mod activity;
+mod container;
+mod event;
+mod incident;
+
+pub use self::{
+    activity::{
+        Activity, Drop, Exec, ExecutedFile, FileOpen, Listen, NetworkFlow, Origin, ProcessKey,
+        RareCall, RuntimeEvent, Stdio, SyscallMade, Transport,
+    },
+    container::{
+        Container, ContainerState, HostFacts, HostRuntime, ImageAtRest, MountPoint, NodeRecord,
+        PortMapping, Security, SensorMatrix,
+    },
+    event::{
+        ContainerDetected, ImageSighted, IncidentChanged, NodeReported, RUNTIME, RuntimeBatch,
+        Shard,
+    },
+    incident::{
+        Detection, DetectionKind, Evidence, Incident, IncidentState, ProcessSeen, Technique,
+    },
+};

@@ -16,6 +16,7 @@ use tracing::{info, warn};
 
 use crate::{
     Sections,
+    files::FileObjects,
     scan::{Reader, Scan, ScanError, gap_code, scan, unreadable},
 };
 
@@ -36,8 +37,15 @@ pub struct ImageJobs<S> {
     reader: Reader,
     sources: Arc<dyn SourceOf>,
     sections: S,
+    files: FileObjects,
     /// How many images of one source are at hand, by the job's priority: each has its own slots.
     shares: Vec<(Priority, Shares)>,
+}
+
+/// A scan, and the objects with the files of its layers.
+struct Seen {
+    scan: Scan,
+    files: Vec<Option<Digest>>,
 }
 
 /// The objects of a scan.
@@ -91,6 +99,7 @@ impl<S: Sections + 'static> ImageJobs<S> {
         });
         Self {
             shares: shares.into(),
+            files: FileObjects::new(cx.clone(), store.clone()),
             cx,
             store,
             reader,
@@ -100,10 +109,13 @@ impl<S: Sections + 'static> ImageJobs<S> {
     }
 
     /// Scans the image of a job; `alone` after it killed its scanner.
-    async fn report(&self, job: &ImageScan, alone: bool) -> Result<Scan, Failure> {
-        let unreadable = |code: GapCode, detail: String| Scan {
-            unfinished: true,
-            ..self.unread(job, Gap::new(code, Hides::Entries, detail))
+    async fn report(&self, tenant: &Slug, job: &ImageScan, alone: bool) -> Result<Seen, Failure> {
+        let unreadable = |code: GapCode, detail: String| Seen {
+            scan: Scan {
+                unfinished: true,
+                ..self.unread(job, Gap::new(code, Hides::Entries, detail))
+            },
+            files: Vec::new(),
         };
         let Some(source) = self.sources.source(&job.source) else {
             let detail = format!("no source `{}` is configured", job.source);
@@ -135,9 +147,17 @@ impl<S: Sections + 'static> ImageJobs<S> {
                 error @ ScanError::Source { .. } => Failure::Retry(anyhow!(error).context(context)),
             }
         })?;
+        let (layers, gaps) = (std::mem::take(&mut scan.layers), &mut scan.report.gaps);
+        let files = self
+            .files
+            .of(tenant, &reader.wanted.entries, &layers, gaps)
+            .await
+            .map_err(Failure::Retry)?;
+        gaps.sort();
+        gaps.dedup();
         // What low limits left out is in the gaps. Another push of it is no reason to die again.
         scan.report.analyzers = self.reader.ids();
-        Ok(scan)
+        Ok(Seen { scan, files })
     }
 
     /// Stores what a [`model::ScannedPackages`] and a [`model::ScannedFindings`] are read from.
@@ -197,8 +217,8 @@ impl<S: Sections + 'static> Handler for ImageJobs<S> {
         let Some(_share) = share.flatten() else {
             return Err(Failure::Later(Shares::pause(delivery.attempt)));
         };
-        let scan = self.report(job, delivery.alone).await?;
-        self.record(&key, job, current, scan).await
+        let seen = self.report(&key.tenant, job, delivery.alone).await?;
+        self.record(&key, job, current, seen).await
     }
 
     /// An image that kills its scanner, or whose source stays away, gets a record all the same, with
@@ -222,7 +242,8 @@ impl<S: Sections + 'static> Handler for ImageJobs<S> {
             unfinished,
             ..self.unread(job, Gap::new(code, Hides::Entries, cause))
         };
-        self.record(&key, job, current, scan).await
+        let files = Vec::new();
+        self.record(&key, job, current, Seen { scan, files }).await
     }
 }
 
@@ -237,6 +258,7 @@ impl<S: Sections + 'static> ImageJobs<S> {
                 job.reference.clone(),
                 gap,
             ),
+            layers: Vec::new(),
             unfinished: false,
             layers_read: 0,
             duration: std::time::Duration::ZERO,
@@ -249,13 +271,14 @@ impl<S: Sections + 'static> ImageJobs<S> {
         key: &RecordKey,
         job: &ImageScan,
         current: Option<Stored<Scanned>>,
-        scan: Scan,
+        Seen { scan, files }: Seen,
     ) -> Result<Outcome, Failure> {
         let Scan {
             report,
             unfinished,
             layers_read,
             duration,
+            ..
         } = scan;
         let stored = self.store_objects(&key.tenant, &report).await;
         let Objects {
@@ -275,6 +298,7 @@ impl<S: Sections + 'static> ImageJobs<S> {
             cause: job.cause.clone(),
             unfinished,
             contents,
+            files,
         };
         info!(
             image.digest = %job.image,

@@ -31,6 +31,7 @@
 
 mod config;
 mod documents;
+mod files;
 mod handler;
 mod metrics;
 mod permits;

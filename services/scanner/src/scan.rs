@@ -62,6 +62,8 @@ pub struct Reader {
 pub struct Scan {
     /// What was found.
     pub report: ImageReport,
+    /// The layers that show it, base layer first, one that the image names often as often.
+    pub layers: Vec<Arc<PreparedLayer>>,
     /// Whether something stood in the way that may be gone the next time.
     pub unfinished: bool,
     /// How many layers were read, and not taken from a cache.
@@ -220,6 +222,7 @@ pub async fn scan(
         .collect();
     let (config, subject) = (image.config.clone(), subject(image, layers));
     let settings = Arc::clone(&reader.settings);
+    let layers = ordered.clone();
     let laid = cx.compute(move || {
         let ordered: Vec<&PreparedLayer> = ordered.iter().map(|layer| &**layer).collect();
         let Settings {
@@ -236,6 +239,7 @@ pub async fn scan(
     metrics::scanned(duration);
     Ok(Scan {
         report,
+        layers,
         unfinished,
         layers_read,
         duration,

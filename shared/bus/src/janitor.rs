@@ -155,11 +155,16 @@ async fn names(
         .collect();
     if kind == Scanned::TYPE {
         let scanned = store.value::<Scanned>(bucket, key, raw).await?;
-        names.extend(
-            scanned
-                .into_iter()
-                .flat_map(|at| [at.body.packages, at.body.findings]),
-        );
+        for Scanned {
+            packages,
+            findings,
+            files,
+            ..
+        } in scanned.into_iter().map(|at| at.body)
+        {
+            names.extend([packages, findings]);
+            names.extend(files.into_iter().flatten());
+        }
     } else if kind == Assessed::TYPE {
         let assessed = store.value::<Assessed>(bucket, key, raw).await?;
         names.extend(

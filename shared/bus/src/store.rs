@@ -27,7 +27,7 @@ use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use self::{backend::Backend, contents::Packs, memory::Memory, pointers::Pointers};
 use crate::{
     envelope::{Attributes, BODY_OBJECT, Headers, decode},
-    error::{PutError, StoreError},
+    error::{EncodeError, PutError, StoreError},
     handler::{Discard, Outcome, Write, WriteKind},
     janitor::Janitor,
     subject,
@@ -239,8 +239,13 @@ impl Store {
         bucket: &str,
         value: &T,
     ) -> Result<Digest, StoreError> {
-        let bytes = objects::owned(&objects::pack(value)?, tenant.as_str());
-        self.put_object_bytes(bucket, bytes).await
+        self.put_object_bytes(bucket, Self::packed_of(tenant, value)?)
+            .await
+    }
+
+    /// The bytes of such an object, for [`Store::put_object_bytes`]: packing much takes long.
+    pub fn packed_of<T: Serialize>(tenant: &Slug, value: &T) -> Result<Bytes, EncodeError> {
+        Ok(objects::owned(&objects::pack(value)?, tenant.as_str()))
     }
 
     /// Stores a value as an object, named by the digest of its bytes (zstd of MessagePack). Doing

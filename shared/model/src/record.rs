@@ -87,6 +87,11 @@ pub struct Scanned {
     /// What the objects hold, by content.
     #[serde(default)]
     pub contents: ScannedContents,
+    /// The object with the files that can run ([`crate::runtime::LayerFiles`]) of each layer, base
+    /// layer first; `None` for a layer that has nothing of it. Empty in records of earlier versions,
+    /// and of an image whose layers are not known.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub files: Vec<Option<Digest>>,
 }
 
 /// The digests of what is in the objects of a scan and may be the same for many images, without the

@@ -10,6 +10,7 @@
 mod activity;
 mod container;
 mod event;
+mod files;
 mod incident;
 
 pub use self::{
@@ -25,6 +26,7 @@ pub use self::{
         ContainerDetected, ImageSighted, IncidentChanged, NodeReported, RUNTIME, RuntimeBatch,
         Shard,
     },
+    files::{LayerFile, LayerFiles},
     incident::{
         Detection, DetectionKind, Evidence, Incident, IncidentState, ProcessSeen, Technique,
     },

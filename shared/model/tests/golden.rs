@@ -20,6 +20,7 @@ use model::{
         Alert, Attempts, DeadLetter, Event, ImageDeleted, ImageJudged, ImagePushed, ImageScan,
         ScanRequested, VulnerabilityChanged,
     },
+    runtime::{ImageSighted, LayerFiles},
 };
 use serde::{Serialize, de::DeserializeOwned};
 use serde_json::Value;
@@ -78,6 +79,7 @@ fn cases() -> Vec<Case> {
         event::<ImageDeleted>(),
         event::<ScanRequested>(),
         event::<ImageScan>(),
+        event::<ImageSighted>(),
         event::<ImageJudged>(),
         event::<VulnerabilityChanged>(),
         event::<Alert>(),
@@ -100,6 +102,7 @@ fn cases() -> Vec<Case> {
         stored::<SweptMark>("swept"),
         stored::<ScannedPackages>("packages"),
         stored::<ScannedFindings>("findings"),
+        stored::<LayerFiles>("layer_files"),
         stored::<Assessment>("assessment"),
         stored::<DeadLetter>("dead_letter"),
         stored::<Attempts>("attempts"),

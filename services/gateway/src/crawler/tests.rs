@@ -147,6 +147,7 @@ impl World {
                 unfinished: false,
                 cause: job.cause.clone(),
                 contents: model::ScannedContents::default(),
+                files: Vec::new(),
             };
             let old = old.map_or(0, |old| old.revision);
             self.store.put_record(&key, &record, old).await.unwrap();

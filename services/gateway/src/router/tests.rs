@@ -216,6 +216,7 @@ impl World {
             unfinished: false,
             cause: String::new(),
             contents: model::ScannedContents::default(),
+            files: Vec::new(),
         };
         let key = RecordKey::new(&tenant(), image, What::Scanned);
         self.store.put_record(&key, &record, 0).await.unwrap()

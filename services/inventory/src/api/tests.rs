@@ -179,6 +179,7 @@ impl World {
             unfinished: false,
             cause: String::new(),
             contents: model::ScannedContents::default(),
+            files: Vec::new(),
         };
         let scan = store
             .put_record(&key(image, What::Scanned), &scanned, 0)

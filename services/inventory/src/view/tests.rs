@@ -72,6 +72,7 @@ fn scanned(packages: &[Package]) -> Fact {
         unfinished: false,
         cause: String::new(),
         contents: model::ScannedContents::default(),
+        files: Vec::new(),
     };
     Fact::Scanned(record, Some(Arc::new(PackageRows::new(packages).unwrap())))
 }

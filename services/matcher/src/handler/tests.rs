@@ -91,6 +91,7 @@ impl Bench {
             unfinished: false,
             cause: String::new(),
             contents: ScannedContents::default(),
+            files: Vec::new(),
         };
         let present = self.store.record::<Scanned>(&self.key).await.unwrap();
         let expected = present.map_or(0, |stored| stored.revision);

@@ -86,6 +86,7 @@ impl World {
             unfinished: false,
             cause: String::new(),
             contents: model::ScannedContents::default(),
+            files: Vec::new(),
         };
         self.store.put_record(&self.key, &scanned, 0).await.unwrap();
     }

@@ -1,4 +1,4 @@
-//! The router: what registries and CI tell goes in; records, names and image jobs come out.
+//! The router: what registries, CI and nodes tell goes in; records, names and image jobs come out.
 //!
 //! Where a tag leads is the word of its source, asked when the event is routed (for what we know
 //! already a request for headers only), never that of the event. A digest is believed, since it can only name what it
@@ -19,6 +19,7 @@
 mod deletions;
 mod lead;
 mod names;
+mod nodes;
 mod requests;
 
 use std::{
@@ -32,6 +33,7 @@ use chassis::Cx;
 use model::{
     AnalyzerId, Digest, RecordKey, Scanned, Slug, What,
     event::{Event, ImageDeleted, ImagePushed, ImageScan, Priority, ScanRequested},
+    runtime::ImageSighted,
 };
 use tracing::{info, warn};
 
@@ -61,6 +63,8 @@ pub(crate) enum Routed {
     Deleted(ImageDeleted),
     /// CI asks for a scan.
     Requested(ScanRequested),
+    /// A node holds an image that is not scanned.
+    Sighted(ImageSighted),
 }
 
 /// Why jobs are made, and how.
@@ -77,6 +81,7 @@ impl Input for Routed {
             ImagePushed::TYPE => Self::Pushed(decode(body)?),
             ImageDeleted::TYPE => Self::Deleted(decode(body)?),
             ScanRequested::TYPE => Self::Requested(decode(body)?),
+            ImageSighted::TYPE => Self::Sighted(decode(body)?),
             _ => return Ok(None),
         }))
     }
@@ -94,35 +99,31 @@ impl Handler for Router {
             ..
         } = delivery;
         // A source that answers slowly must not hold up what others tell.
-        let Some(_share) = self.shares.take(body.source().as_str()) else {
-            return Err(Failure::Later(Shares::pause(attempt)));
+        let source = match &body {
+            Routed::Pushed(event) => Some(&event.source),
+            Routed::Deleted(event) => Some(&event.source),
+            Routed::Requested(event) => Some(&event.source),
+            Routed::Sighted(event) => self.source_of(&tenant, event),
         };
+        let share = source.map(|source| self.shares.take(source.as_str()));
+        if matches!(share, Some(None)) {
+            return Err(Failure::Later(Shares::pause(attempt)));
+        }
         let outcome = match &body {
             Routed::Pushed(event) => self.pushed(&tenant, &id, event).await?,
             Routed::Deleted(event) => self.deleted(&tenant, event).await?,
             Routed::Requested(event) => self.requested(&tenant, &id, event).await?,
+            Routed::Sighted(event) => self.sighted_on_node(&tenant, &id, event).await?,
         };
         let what = match &body {
             _ if outcome.is_empty() => "nothing_new",
             Routed::Pushed(_) => "pushed",
             Routed::Deleted(_) => "deleted",
             Routed::Requested(_) => "requested",
+            Routed::Sighted(_) => "sighted",
         };
         metrics::routed(what, outcome.events::<ImageScan>().len());
         Ok(outcome)
-    }
-}
-
-// === impl Routed ===
-
-impl Routed {
-    /// The source that it is about.
-    const fn source(&self) -> &Slug {
-        match self {
-            Self::Pushed(event) => &event.source,
-            Self::Deleted(event) => &event.source,
-            Self::Requested(event) => &event.source,
-        }
     }
 }
 

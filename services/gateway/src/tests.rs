@@ -44,6 +44,7 @@ impl Handler for Arrivals {
             Routed::Pushed(event) => event.tag.unwrap_or_default(),
             Routed::Deleted(event) => event.repository,
             Routed::Requested(event) => event.id,
+            Routed::Sighted(event) => event.image.to_string(),
         };
         self.0.lock().unwrap().insert(name);
         Ok(Outcome::none())

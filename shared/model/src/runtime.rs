@@ -12,6 +12,7 @@ mod container;
 mod event;
 mod files;
 mod incident;
+mod sighted;
 
 pub use self::{
     activity::{
@@ -30,4 +31,5 @@ pub use self::{
     incident::{
         Detection, DetectionKind, Evidence, Incident, IncidentState, ProcessSeen, Technique,
     },
+    sighted::{SightedRecord, Unserved},
 };

@@ -20,7 +20,7 @@ use model::{
         Alert, Attempts, DeadLetter, Event, ImageDeleted, ImageJudged, ImagePushed, ImageScan,
         ScanRequested, VulnerabilityChanged,
     },
-    runtime::{ImageSighted, LayerFiles},
+    runtime::{ImageSighted, LayerFiles, SightedRecord},
 };
 use serde::{Serialize, de::DeserializeOwned};
 use serde_json::Value;
@@ -103,6 +103,7 @@ fn cases() -> Vec<Case> {
         stored::<ScannedPackages>("packages"),
         stored::<ScannedFindings>("findings"),
         stored::<LayerFiles>("layer_files"),
+        stored::<SightedRecord>("sighted"),
         stored::<Assessment>("assessment"),
         stored::<DeadLetter>("dead_letter"),
         stored::<Attempts>("attempts"),

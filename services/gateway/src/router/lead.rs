@@ -400,11 +400,42 @@ impl Lead {
         }
         self
     }
+
+    /// Whether an image that a runtime knows by this digest is behind it. An image whose manifest
+    /// could not be read is, where its digest was asked for.
+    pub(super) fn holds(&self, image: Digest, by_digest: bool) -> bool {
+        let is = |seen: &Seen| {
+            let is_read = seen.config.is_some() || by_digest;
+            seen.config == Some(image) || (seen.digest == image && is_read)
+        };
+        self.index == Some(image) || self.images.iter().any(is)
+    }
+
+    /// The same with the image alone that a runtime knows by this digest; with all of them where
+    /// that is the index.
+    pub(super) fn only(&self, image: Digest) -> Self {
+        let is = |seen: &&Seen| seen.config == Some(image) || seen.digest == image;
+        let only: Vec<Seen> = self.images.iter().filter(is).cloned().collect();
+        let mut lead = self.clone();
+        if !only.is_empty() {
+            lead.images = only;
+        }
+        lead
+    }
 }
 
 // === impl Seen ===
 
 impl Seen {
+    /// What a record says of an image, however little.
+    pub(super) fn of_record(digest: Digest, known: Known) -> Self {
+        Self {
+            config: known.config,
+            labels: known.labels,
+            ..Self::unread(digest, known.platform)
+        }
+    }
+
     /// What the store says of an image. `None`: its manifest was not read yet, and its source may
     /// do better now.
     fn known(digest: Digest, known: Known) -> Option<Self> {

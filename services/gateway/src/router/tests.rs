@@ -1,5 +1,7 @@
 //! Events in, records and jobs out, with a registry in memory.
 
+mod nodes;
+
 use std::sync::Mutex;
 
 use futures::{FutureExt as _, future::BoxFuture};

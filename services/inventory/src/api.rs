@@ -3,12 +3,17 @@
 mod advisories;
 mod broker;
 mod checks;
+mod containers;
 mod events;
 mod health;
 mod images;
+mod incidents;
+mod join;
 mod lookup;
+mod nodes;
 mod page;
 mod reports;
+mod running;
 mod scans;
 mod table;
 mod verdicts;

@@ -1,4 +1,4 @@
-//! Follows the records of every partition into the view.
+//! Follows the records of every partition, nodes and incidents into the view.
 
 use std::{sync::Arc, time::Duration};
 
@@ -8,11 +8,12 @@ use chassis::Cx;
 use futures::StreamExt as _;
 use model::{
     Assessed, Judged, Known, Partition, RecordKey, Scanned, What,
-    event::{REPORT_OBJECTS, images_bucket},
+    event::{INCIDENTS, NODES, REPORT_OBJECTS, images_bucket},
+    runtime::{Incident, NodeRecord},
 };
 use tracing::{debug, error, warn};
 
-use crate::view::{Fact, PackageRows, View, VulnerabilityRows, Write};
+use crate::view::{Fact, IncidentKey, NodeKey, PackageRows, Told, View, VulnerabilityRows, Write};
 
 /// Changes that are taken up together.
 const CHUNK: usize = 64;
@@ -29,14 +30,14 @@ pub(crate) struct Objects {
     vulnerabilities: Contents<VulnerabilityRows>,
 }
 
-/// Starts one task per partition.
+/// Starts one task per bucket.
 pub(crate) fn start(cx: &Cx, bus: &Bus, view: &Arc<View>) {
     let objects = Objects::new(&bus.store());
-    for partition in Partition::all() {
+    let of_images = Partition::all().map(images_bucket);
+    for bucket in of_images.chain([NODES, INCIDENTS].map(str::to_owned)) {
         let (task, bus, view) = (cx.clone(), bus.clone(), Arc::clone(view));
         let objects = objects.clone();
         cx.spawn("inventory.follow", async move {
-            let bucket = images_bucket(partition);
             while !task.is_stopping() {
                 if let Err(error) = follow(&task, &bus, (&view, &objects), &bucket).await {
                     error!(
@@ -111,7 +112,7 @@ async fn patient_write(cx: &Cx, objects: &Objects, bucket: &str, change: &Change
                 return Some(Write {
                     bucket,
                     sequence: change.sequence,
-                    fact: None,
+                    told: None,
                 });
             }
         }
@@ -124,13 +125,43 @@ pub(crate) async fn write_of(
     bucket: &str,
     change: &Change,
 ) -> Result<Write, StoreError> {
-    let mut write = Write {
+    let told = match bucket {
+        NODES => told_of_node(change).await?,
+        INCIDENTS => told_of_incident(change).await?,
+        _ => told_of_image(objects, change).await?,
+    };
+    Ok(Write {
         bucket: bucket.to_owned(),
         sequence: change.sequence,
-        fact: None,
+        told,
+    })
+}
+
+async fn told_of_node(change: &Change) -> Result<Option<Told>, StoreError> {
+    let Ok(key) = change.key.parse::<NodeKey>() else {
+        return Ok(None);
     };
+    if change.body.is_none() {
+        return Ok(Some(Told::Node(key, None)));
+    }
+    let record = change.decode::<NodeRecord>().await?;
+    Ok(record.map(|record| Told::Node(key, Some(Box::new(record)))))
+}
+
+async fn told_of_incident(change: &Change) -> Result<Option<Told>, StoreError> {
+    let Ok(key) = change.key.parse::<IncidentKey>() else {
+        return Ok(None);
+    };
+    if change.body.is_none() {
+        return Ok(Some(Told::Incident(key, None)));
+    }
+    let incident = change.decode::<Incident>().await?;
+    Ok(incident.map(|incident| Told::Incident(key, Some(Box::new(incident)))))
+}
+
+async fn told_of_image(objects: &Objects, change: &Change) -> Result<Option<Told>, StoreError> {
     let Ok(key) = change.key.parse::<RecordKey>() else {
-        return Ok(write);
+        return Ok(None);
     };
     let fact = if change.body.is_none() {
         Some(Fact::Gone)
@@ -162,8 +193,7 @@ pub(crate) async fn write_of(
                 .map(|judged| Fact::Judged(Box::new(judged))),
         }
     };
-    write.fact = fact.map(|fact| (key, fact));
-    Ok(write)
+    Ok(fact.map(|fact| Told::Image(key, Box::new(fact))))
 }
 
 // === impl Objects ===

@@ -14,6 +14,10 @@
 //! digest may be an image's, an index's or a config's. An index is as bad as its worst platform.
 //! Where several policies have a say and the question names none, the worst decides.
 //!
+//! Nodes say what they hold by digests of their runtimes; which images these are is looked up when
+//! somebody asks, so a container and what is known of its image may come in any order. What is wrong
+//! with a container's settings is computed from what its runtime says (`settings.rs`).
+//!
 //! It decides nothing, writes no record and sends nothing.
 //!
 //! What can be asked, by whom, and what the answers are stands in `api/table.rs`: the router and the
@@ -24,9 +28,11 @@
 //! in `view.rs`, and a higher schema version, which fills it from the start.
 
 mod api;
+mod census;
 mod config;
 mod follow;
 mod metrics;
+mod settings;
 mod verdicts;
 mod view;
 
@@ -51,5 +57,6 @@ pub async fn run(cx: &Cx, bus: &Bus, config: &Config) -> anyhow::Result<axum::Ro
     let opened = cx.blocking(move || View::open(&dir)).await?;
     let view = Arc::new(opened.context("opening the view")?);
     follow::start(cx, bus, &view);
+    census::start(cx, &view);
     Ok(api::routes(Api::new(cx, bus, view, config)))
 }

@@ -6,7 +6,9 @@
 
 mod anew;
 mod image;
+mod incidents;
 mod keys;
+mod nodes;
 mod rows;
 
 use std::{
@@ -19,6 +21,7 @@ use cache::{Batch, CacheError, Database, Schema};
 use model::{
     Assessed, Digest, Judged, Known, PackageType, RecordKey, Scanned, Severity, Slug,
     Vulnerability, What,
+    runtime::{Incident, NodeRecord},
 };
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -29,7 +32,9 @@ use self::{
 };
 pub(crate) use self::{
     image::{ImageView, JudgedView},
+    incidents::IncidentKey,
     keys::{NameKey, of_image as vulnerability_key, tenant as tenant_prefix},
+    nodes::{Holder, NodeKey, NodeView, Placed, digests, digests_at_rest},
     rows::{PackageRows, VulnerabilityRows},
 };
 use crate::metrics;
@@ -44,9 +49,15 @@ const PACKAGES: &str = "packages";
 const LISTS: &str = "lists";
 const MEMBERS: &str = "members";
 const INDEXED: &str = "indexed";
+const NODES: &str = "nodes";
+const CONTAINERS: &str = "containers";
+const CONTAINER_IDS: &str = "container_ids";
+const HOLDERS: &str = "holders";
+const INCIDENTS: &str = "incidents";
+const INCIDENT_ORDER: &str = "incident_order";
 
 const SCHEMA: Schema<'_> = Schema {
-    version: 3,
+    version: 4,
     families: &[
         CURSORS,
         IMAGES,
@@ -58,6 +69,12 @@ const SCHEMA: Schema<'_> = Schema {
         LISTS,
         MEMBERS,
         INDEXED,
+        NODES,
+        CONTAINERS,
+        CONTAINER_IDS,
+        HOLDERS,
+        INCIDENTS,
+        INCIDENT_ORDER,
     ],
 };
 
@@ -81,13 +98,24 @@ pub(crate) enum Fact {
     Gone,
 }
 
+/// What a key of a followed bucket says.
+#[derive(Clone, Debug)]
+pub(crate) enum Told {
+    /// A record of an image.
+    Image(RecordKey, Box<Fact>),
+    /// What a node reported last; `None`: it is not one any more.
+    Node(NodeKey, Option<Box<NodeRecord>>),
+    /// An incident; `None`: it is forgotten.
+    Incident(IncidentKey, Option<Box<Incident>>),
+}
+
 /// A change of a bucket, in order.
 #[derive(Clone, Debug)]
 pub(crate) struct Write {
     pub(crate) bucket: String,
     pub(crate) sequence: u64,
-    /// `None`: a key that is no record of an image.
-    pub(crate) fact: Option<(RecordKey, Fact)>,
+    /// `None`: a key that is not one of these, or that nobody can read.
+    pub(crate) told: Option<Told>,
 }
 
 /// What a digest leads to.
@@ -145,17 +173,27 @@ impl View {
         if write.sequence <= self.cursor(&write.bucket)? {
             return Ok(());
         }
-        let touches_lists =
-            |(_, fact): &(RecordKey, Fact)| matches!(fact, Fact::Scanned(..) | Fact::Gone);
-        let _guard = write
-            .fact
-            .as_ref()
-            .is_some_and(touches_lists)
-            .then(|| self.lists.lock().unwrap_or_else(PoisonError::into_inner));
+        let touches_lists = matches!(
+            &write.told,
+            Some(Told::Image(_, fact)) if matches!(**fact, Fact::Scanned(..) | Fact::Gone)
+        );
+        let _guard =
+            touches_lists.then(|| self.lists.lock().unwrap_or_else(PoisonError::into_inner));
         self.database.batch(|batch| {
-            if let Some((key, fact)) = &write.fact {
-                metrics::changed(name_of(&key.what));
-                self.take(batch, key, fact, write.sequence)?;
+            match &write.told {
+                Some(Told::Image(key, fact)) => {
+                    metrics::changed(name_of(&key.what));
+                    self.take(batch, key, fact, write.sequence)?;
+                }
+                Some(Told::Node(key, record)) => {
+                    metrics::changed("node");
+                    self.take_node(batch, key, record.as_deref())?;
+                }
+                Some(Told::Incident(key, incident)) => {
+                    metrics::changed("incident");
+                    self.take_incident(batch, key, incident.as_deref())?;
+                }
+                None => {}
             }
             batch.put_as(CURSORS, write.bucket.as_bytes(), &write.sequence)
         })

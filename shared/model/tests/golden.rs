@@ -20,7 +20,7 @@ use model::{
         Alert, Attempts, DeadLetter, Event, ImageDeleted, ImageJudged, ImagePushed, ImageScan,
         ScanRequested, VulnerabilityChanged,
     },
-    runtime::{ImageSighted, LayerFiles, SightedRecord},
+    runtime::{LayerFiles, SightedRecord},
 };
 use serde::{Serialize, de::DeserializeOwned};
 use serde_json::Value;
@@ -79,7 +79,6 @@ fn cases() -> Vec<Case> {
         event::<ImageDeleted>(),
         event::<ScanRequested>(),
         event::<ImageScan>(),
-        event::<ImageSighted>(),
         event::<ImageJudged>(),
         event::<VulnerabilityChanged>(),
         event::<Alert>(),

@@ -5,6 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use axum::{
     Json,
     extract::{Path, Query, State},
+    http::Uri,
     response::{IntoResponse as _, Response},
 };
 use cache::CacheError;
@@ -18,18 +19,20 @@ use serde::{Deserialize, Serialize};
 use super::{
     Api, Caller, bad_parameter,
     checks::{self, Checks, Looked},
-    internal,
+    containers, internal,
+    join::Join,
     lookup::FoundBy,
     page, permit, reports,
 };
 use crate::{
     verdicts::{Marks, selects},
-    view::{ImageView, NameKey, View},
+    view::{ImageView, NameKey, Placed, View},
 };
 
 /// Rows that are read at once.
 const CHUNK: usize = 256;
 const REPORT: &str = "/report";
+const CONTAINERS: &str = "/containers";
 
 /// Filters of the list. All that are given must fit.
 #[derive(Clone, Debug, Default, Deserialize, JsonSchema)]
@@ -50,6 +53,10 @@ pub(super) struct ListQuery {
     severity: Option<String>,
     /// A platform, as `linux/arm64`.
     platform: Option<String>,
+    /// Whether a container of it runs on a node.
+    active: Option<bool>,
+    /// Whether it lies on a node's disk and no container of it runs anywhere.
+    latent: Option<bool>,
     /// At most so many rows; 100 where it is not said.
     #[schemars(range(min = 1, max = 500))]
     limit: Option<usize>,
@@ -190,6 +197,8 @@ struct Filter {
     package: Option<String>,
     severity: Option<Severity>,
     platform: Option<Platform>,
+    active: Option<bool>,
+    latent: Option<bool>,
 }
 
 enum Repository {
@@ -217,12 +226,13 @@ pub(super) async fn list(
             if let Some(cve) = &query.cve {
                 filter.vulnerabilities = Some(view.vulnerability_names(&tenant, cve)?);
             }
-            let scan = Scan {
+            let mut scan = Scan {
                 view,
                 tenant: &tenant,
                 filter: &filter,
                 marks: &marks,
                 now,
+                join: Join::new(view, &tenant, &marks, now),
             };
             scan.page(after, limit, examined_max)
         })
@@ -232,18 +242,25 @@ pub(super) async fn list(
     Ok(Json(page))
 }
 
-/// `GET /v1/images/{reference or digest}`, and `…/report` of a digest.
+/// `GET /v1/images/{reference or digest}`, and `…/report` and `…/containers` of a digest.
 pub(super) async fn get(
     State(api): State<Api>,
     caller: Caller,
     Path(query): Path<String>,
-    Query(wanted): Query<reports::ReportQuery>,
+    uri: Uri,
 ) -> Result<Response, ApiError> {
     let tenant = permit(caller)?;
-    if let Some(digest) = query
-        .strip_suffix(REPORT)
-        .filter(|rest| rest.starts_with("sha256:"))
-    {
+    let of_digest = |suffix: &str| {
+        let digest = query.strip_suffix(suffix);
+        digest.filter(|rest| rest.starts_with("sha256:"))
+    };
+    if let Some(digest) = of_digest(CONTAINERS) {
+        let page = parameters::<PageQuery>(&uri)?;
+        let containers = containers::of_image(&api, &tenant, digest, &page).await?;
+        return Ok(Json(containers).into_response());
+    }
+    let wanted = parameters::<reports::ReportQuery>(&uri)?;
+    if let Some(digest) = of_digest(REPORT) {
         let report = reports::get(&api, &tenant, digest, &wanted).await?;
         return Ok(report.into_response());
     }
@@ -283,6 +300,23 @@ pub(super) async fn get(
     .into_response())
 }
 
+/// The parameters of a question: which there are depends on how its path ends.
+fn parameters<T: serde::de::DeserializeOwned>(uri: &Uri) -> Result<T, ApiError> {
+    let Query(parameters) = Query::try_from_uri(uri)
+        .map_err(|rejection| ApiError::bad_request(rejection.body_text()))?;
+    Ok(parameters)
+}
+
+/// What policy says of an image that is named so, as it reads now.
+pub(super) fn decision(
+    image: (Digest, &ImageView),
+    repository: Option<&str>,
+    marks: &Marks,
+    now: Timestamp,
+) -> Option<Decision> {
+    Summary::new(image, repository, marks, now).decision
+}
+
 // === impl Api ===
 
 impl Api {
@@ -310,13 +344,14 @@ struct Scan<'a> {
     filter: &'a Filter,
     marks: &'a Marks,
     now: Timestamp,
+    join: Join<'a>,
 }
 
 // === impl Scan ===
 
 impl Scan<'_> {
     fn page(
-        &self,
+        &mut self,
         mut after: Option<Vec<u8>>,
         limit: usize,
         examined_max: usize,
@@ -342,7 +377,7 @@ impl Scan<'_> {
     }
 
     /// The row of a name, if it fits.
-    fn row(&self, name: &NameKey) -> Result<Option<Row>, CacheError> {
+    fn row(&mut self, name: &NameKey) -> Result<Option<Row>, CacheError> {
         if !self.filter.fits_name(name) {
             return Ok(None);
         }
@@ -351,7 +386,10 @@ impl Scan<'_> {
         };
         let repository = Some(name.repository.as_str());
         let summary = Summary::new((name.image, &image), repository, self.marks, self.now);
-        if !self.filter.fits(&summary) || !self.fits_indexes(name.image)? {
+        if !self.filter.fits(&summary)
+            || !self.fits_indexes(name.image)?
+            || !self.fits_nodes(name.image, &image)?
+        {
             return Ok(None);
         }
         let reference = match &name.tag {
@@ -365,6 +403,19 @@ impl Scan<'_> {
             tag,
             image: summary,
         }))
+    }
+
+    /// Whether it runs or lies on nodes as it should.
+    fn fits_nodes(&mut self, digest: Digest, image: &ImageView) -> Result<bool, CacheError> {
+        let Filter { active, latent, .. } = self.filter;
+        if active.is_none() && latent.is_none() {
+            return Ok(true);
+        }
+        let held = self.join.held(digest, image)?;
+        let is_active = held.instances.iter().any(Placed::runs);
+        let is_latent = !is_active && !held.at_rest.is_empty();
+        Ok(active.is_none_or(|wanted| wanted == is_active)
+            && latent.is_none_or(|wanted| wanted == is_latent))
     }
 
     fn fits_indexes(&self, image: Digest) -> Result<bool, CacheError> {
@@ -411,6 +462,8 @@ impl Filter {
             package: query.package.clone(),
             severity: severity.map_err(|error| bad_parameter("severity", error))?,
             platform: platform.map_err(|error| bad_parameter("platform", error))?,
+            active: query.active,
+            latent: query.latent,
         })
     }
 

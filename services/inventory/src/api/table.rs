@@ -4,9 +4,9 @@ use axum::http::StatusCode;
 use chassis::http::{Access, Page, Route};
 
 use super::{
-    Api, advisories, events, health, images,
+    Api, advisories, containers, events, health, images, incidents, nodes,
     reports::{ReportAnswer, ReportQuery},
-    scans, verdicts, vulnerabilities,
+    running, scans, verdicts, vulnerabilities,
 };
 
 const READ: Access = Access::Scope(super::READ);
@@ -18,6 +18,8 @@ const BAD_REQUEST: StatusCode = StatusCode::BAD_REQUEST;
 pub(super) fn table() -> Vec<Route<Api>> {
     let mut table = images();
     table.extend(questions());
+    table.extend(nodes());
+    table.extend(incidents());
     table.push(events());
     table
 }
@@ -69,6 +71,103 @@ fn images() -> Vec<Route<Api>> {
             StatusCode::CONFLICT,
             "the image was scanned again meanwhile: ask again",
         ),
+        READ.get_within(
+            "/v1/images/{digest}/containers",
+            "listImageContainers",
+            "Where an image runs, and where it lies on a disk",
+        )
+        .path::<model::Digest>("digest", "the digest of an image, index or config")
+        .query::<chassis::http::PageQuery>()
+        .answers::<containers::ImageContainers>(OK, "a page of its containers, and the nodes")
+        .refuses(
+            BAD_REQUEST,
+            "that is no digest, or a parameter means nothing",
+        )
+        .refuses(NOT_FOUND, "no such image is known"),
+    ]
+}
+
+/// Nodes and their containers.
+fn nodes() -> Vec<Route<Api>> {
+    vec![
+        READ.get(
+            "/v1/nodes",
+            "listNodes",
+            "Nodes that have reported",
+            nodes::list,
+        )
+        .query::<chassis::http::PageQuery>()
+        .answers::<Page<nodes::Row>>(OK, "a page of the list, by name"),
+        READ.get(
+            "/v1/nodes/{node}",
+            "getNode",
+            "A node: its host, what its agent sees, the images on its disk",
+            nodes::get,
+        )
+        .path::<model::Slug>("node", "the node's name")
+        .answers::<nodes::Details>(OK, "what it reported last")
+        .refuses(BAD_REQUEST, "that is no name of a node")
+        .refuses(NOT_FOUND, "no node of that name has reported"),
+        READ.get(
+            "/v1/containers",
+            "listContainers",
+            "Containers of all nodes",
+            containers::list,
+        )
+        .detail(
+            "All filters that are given must fit. A page may be short, and even empty, while \
+                 `next` is there: a request looks at a bounded number of rows.",
+        )
+        .query::<containers::ListQuery>()
+        .answers::<Page<containers::Row>>(OK, "a page of the list, by node and id"),
+        READ.get(
+            "/v1/containers/{id}",
+            "getContainer",
+            "A container: what it may do, what is wrong with that, its incidents",
+            containers::get,
+        )
+        .path::<String>("id", "the runtime's id, or enough of its beginning")
+        .answers::<containers::Details>(OK, "what its node reported last")
+        .refuses(NOT_FOUND, "no node has such a container")
+        .refuses(StatusCode::CONFLICT, "several begin so"),
+        READ.get(
+            "/v1/vulnerabilities/{id}/containers",
+            "listAffectedContainers",
+            "Where a vulnerability runs",
+            running::containers,
+        )
+        .detail(
+            "One row per image that runs. An alias finds what its vulnerability finds. A page may \
+                 be short, and even empty, while `next` is there.",
+        )
+        .path::<String>(
+            "id",
+            "the vulnerability, by any of its names, as `CVE-2021-44228`",
+        )
+        .query::<chassis::http::PageQuery>()
+        .answers::<Page<running::Running>>(OK, "a page of the list, in the order of digests"),
+    ]
+}
+
+fn incidents() -> Vec<Route<Api>> {
+    vec![
+        READ.get(
+            "/v1/incidents",
+            "listIncidents",
+            "What containers did that they should not",
+            incidents::list,
+        )
+        .query::<incidents::ListQuery>()
+        .answers::<Page<model::runtime::Incident>>(OK, "a page of the list, the latest first"),
+        READ.get(
+            "/v1/incidents/{id}",
+            "getIncident",
+            "An incident, with what was detected in order",
+            incidents::get,
+        )
+        .path::<String>("id", "the incident")
+        .answers::<incidents::Details>(OK, "the incident")
+        .refuses(NOT_FOUND, "there is no such incident"),
     ]
 }
 

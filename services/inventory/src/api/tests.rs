@@ -4,6 +4,7 @@
 mod contract;
 mod health;
 mod images;
+mod runtime;
 mod scans;
 mod verdicts;
 mod vulnerabilities;
@@ -32,7 +33,7 @@ use testkit::{Answered, Contract};
 use tower::ServiceExt as _;
 
 use super::*;
-use crate::view::{Fact, PackageRows, VulnerabilityRows, Write};
+use crate::view::{Fact, PackageRows, Told, VulnerabilityRows, Write};
 
 /// Noon of the day of all tests.
 const NOW: &str = "2026-03-01T12:00:00Z";
@@ -134,7 +135,7 @@ impl World {
         let write = Write {
             bucket,
             sequence: self.sequence,
-            fact: Some((key, fact)),
+            told: Some(Told::Image(key, Box::new(fact))),
         };
         self.api.view.apply(&write).unwrap();
     }

@@ -13,6 +13,9 @@ use serde::Serialize;
 use super::{Api, Caller, page, permit};
 use crate::view::{Hit, View, vulnerability_key};
 
+/// Images that are read at once.
+const CHUNK: usize = 128;
+
 /// An image with a vulnerability.
 #[derive(Debug, Serialize, JsonSchema)]
 pub(super) struct Affected {
@@ -24,6 +27,15 @@ pub(super) struct Affected {
     references: Vec<String>,
     /// Its packages that have the vulnerability.
     packages: Vec<Hit>,
+}
+
+/// Where a page begins, and how far it goes.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Bounds<'a> {
+    pub(super) after: Option<&'a [u8]>,
+    pub(super) limit: usize,
+    /// How many images are looked at.
+    pub(super) examined_max: usize,
 }
 
 /// `GET /v1/vulnerabilities/{id}/images`. An alias finds what its vulnerability finds.
@@ -48,30 +60,51 @@ fn affected(
     after: Option<&[u8]>,
     limit: usize,
 ) -> Result<Page<Affected>, CacheError> {
-    let mut items = Vec::new();
+    let bounds = Bounds {
+        after,
+        limit,
+        examined_max: usize::MAX,
+    };
+    walk(view, tenant, id, bounds, |image, packages| {
+        row(view, tenant, image, packages).map(Some)
+    })
+}
+
+/// A page of what `row` makes of images with a vulnerability.
+pub(super) fn walk<T>(
+    view: &View,
+    tenant: &Slug,
+    id: &str,
+    bounds: Bounds<'_>,
+    mut row: impl FnMut(Digest, Vec<Hit>) -> Result<Option<T>, CacheError>,
+) -> Result<Page<T>, CacheError> {
+    let (mut items, mut examined, mut end) = (Vec::new(), 0_usize, None);
     for name in view.vulnerability_names(tenant, id)? {
         // Names are in order, and so are the keys: what lies before the cursor was on a page.
         let last = vulnerability_key(tenant, &name, Digest::from_bytes([u8::MAX; 32]));
-        if after.is_some_and(|after| after > last.as_slice()) {
+        if bounds.after.is_some_and(|after| after > last.as_slice()) {
             continue;
         }
         let first = vulnerability_key(tenant, &name, Digest::from_bytes([0; 32]));
-        let after = after.filter(|after| *after >= first.as_slice());
+        let after = bounds.after.filter(|after| *after >= first.as_slice());
         let after = after.and_then(|after| after.last_chunk::<32>()).copied();
-        let room = limit.saturating_sub(items.len());
-        let found = view.affected(tenant, &name, after.map(Digest::from_bytes), room)?;
-        let is_full = found.len() >= room;
-        let end = found
-            .last()
-            .map(|(image, _)| vulnerability_key(tenant, &name, *image));
-        for (image, packages) in found {
-            items.push(row(view, tenant, image, packages)?);
-        }
-        if is_full {
-            return Ok(Page {
-                items,
-                next: end.map(|key| PageQuery::cursor(&key)),
-            });
+        let mut after = after.map(Digest::from_bytes);
+        loop {
+            let found = view.affected(tenant, &name, after, CHUNK)?;
+            let is_last = found.len() < CHUNK;
+            for (image, packages) in found {
+                if items.len() >= bounds.limit || examined >= bounds.examined_max {
+                    let next = end.map(|key: Vec<u8>| PageQuery::cursor(&key));
+                    return Ok(Page { items, next });
+                }
+                examined = examined.saturating_add(1);
+                items.extend(row(image, packages)?);
+                end = Some(vulnerability_key(tenant, &name, image));
+                after = Some(image);
+            }
+            if is_last {
+                break;
+            }
         }
     }
     Ok(Page { items, next: None })

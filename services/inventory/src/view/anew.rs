@@ -2,7 +2,10 @@
 //! view has of the old one is forgotten, for none of it may be there any more.
 
 use cache::CacheError;
-use model::{Digest, RecordKey, Slug, What, event::images_bucket};
+use model::{
+    Digest, RecordKey, Slug, What,
+    event::{INCIDENTS, NODES, images_bucket},
+};
 
 use super::{CURSORS, Fact, IMAGES, View, keys};
 
@@ -19,7 +22,11 @@ impl View {
         let is_new = cursor > last || known.as_deref().is_some_and(|known| known != made);
         if is_new {
             tracing::warn!("`{bucket}` was made anew: the view of it begins again");
-            self.forget_all(bucket)?;
+            match bucket {
+                NODES => self.forget_nodes()?,
+                INCIDENTS => self.forget_incidents()?,
+                _ => self.forget_all(bucket)?,
+            }
             self.database.put_as(CURSORS, bucket.as_bytes(), &0_u64)?;
         }
         self.database.put_as(CURSORS, &key, &made)?;

@@ -1,6 +1,7 @@
 //! Keys of the view. A zero byte ends each text, so none is the beginning of another; digests
 //! stand at the end as 32 bytes.
 
+use jiff::Timestamp;
 use model::{Digest, Slug};
 
 const DIGEST_BYTES: usize = 32;
@@ -109,6 +110,69 @@ pub(super) fn indexed(tenant: &Slug, image: Digest, family: &str) -> Vec<u8> {
     key
 }
 
+/// Of a node, and what the keys of its containers begin with.
+pub(super) fn node(tenant: &Slug, node: &Slug) -> Vec<u8> {
+    joined(&[tenant.as_str(), node.as_str()])
+}
+
+/// Reads what [`node`] wrote.
+pub(super) fn node_of(key: &[u8]) -> Option<(Slug, Slug)> {
+    let mut texts = key.split(|byte| *byte == 0);
+    let mut slug = || -> Option<Slug> { std::str::from_utf8(texts.next()?).ok()?.parse().ok() };
+    Some((slug()?, slug()?))
+}
+
+pub(crate) fn container(tenant: &Slug, node: &Slug, id: &str) -> Vec<u8> {
+    joined(&[tenant.as_str(), node.as_str(), id])
+}
+
+/// Leads from an id to its node; without the last zero it is the beginning of all ids that begin so.
+pub(super) fn container_id(tenant: &Slug, id: &str, node: &Slug) -> Vec<u8> {
+    joined(&[tenant.as_str(), id, node.as_str()])
+}
+
+pub(super) fn container_ids_of(tenant: &Slug, beginning: &str) -> Vec<u8> {
+    let mut key = joined(&[tenant.as_str()]);
+    key.extend_from_slice(beginning.as_bytes());
+    key
+}
+
+/// Of what holds an image: a container of a node, or the node's disk where `id` is empty.
+pub(super) fn holder(tenant: &Slug, image: Digest, node: &Slug, id: &str) -> Vec<u8> {
+    let mut key = ending(&[tenant.as_str()], image);
+    key.extend(joined(&[node.as_str(), id]));
+    key
+}
+
+/// Node and container of what [`holder`] wrote.
+pub(super) fn holder_of<'a>(key: &'a [u8], prefix: &[u8]) -> Option<(Slug, &'a str)> {
+    let mut texts = key.strip_prefix(prefix)?.split(|byte| *byte == 0);
+    let mut text = || std::str::from_utf8(texts.next()?).ok();
+    Some((text()?.parse().ok()?, text()?))
+}
+
+pub(super) fn incident(tenant: &Slug, id: &str) -> Vec<u8> {
+    joined(&[tenant.as_str(), id])
+}
+
+/// Orders incidents: what happened last is first.
+pub(crate) fn incident_order(tenant: &Slug, last_at: Timestamp, id: &str) -> Vec<u8> {
+    let mut key = joined(&[tenant.as_str()]);
+    // Microseconds of all times that there are fit, and none is below zero here.
+    let since = i128::from(last_at.as_microsecond()) - i128::from(i64::MIN);
+    let until = u64::MAX - u64::try_from(since).unwrap_or(u64::MAX);
+    key.extend_from_slice(&until.to_be_bytes());
+    key.extend_from_slice(id.as_bytes());
+    key
+}
+
+/// The id of what [`incident_order`] wrote.
+pub(super) fn incident_of(key: &[u8]) -> Option<&str> {
+    let zero = key.iter().position(|byte| *byte == 0)?;
+    let id = key.get(zero.checked_add(1 + size_of::<u64>())?..)?;
+    std::str::from_utf8(id).ok()
+}
+
 /// The first key after this one.
 pub(super) fn after(key: &[u8]) -> Vec<u8> {
     [key, &[0]].concat()
@@ -157,6 +221,17 @@ mod tests {
         let slug = Slug::default_tenant();
         let key = name(&slug, "r/app-two", None, Digest::of(b"x"));
         assert!(!key.starts_with(&names_of(&slug, "r/app", None)));
+    }
+
+    #[test]
+    fn what_happened_last_is_first() {
+        let slug = Slug::default_tenant();
+        let at = |second| Timestamp::from_second(second).unwrap();
+        let mut ordered = [-5, 0, 7, 1_800_000_000].map(|n| incident_order(&slug, at(n), "i1"));
+        let newest_first: Vec<_> = ordered.iter().rev().cloned().collect();
+        ordered.sort();
+        assert_eq!(ordered.to_vec(), newest_first);
+        assert_eq!(incident_of(&ordered[0]), Some("i1"));
     }
 
     #[test]

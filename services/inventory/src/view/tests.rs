@@ -147,7 +147,7 @@ impl World {
         let write = Write {
             bucket: "tw_images_0".to_owned(),
             sequence: self.sequence,
-            fact: Some((key, fact)),
+            told: Some(Told::Image(key, Box::new(fact))),
         };
         self.view.apply(&write).unwrap();
     }
@@ -364,7 +364,7 @@ fn a_bucket_that_was_made_anew_is_forgotten_and_no_other() {
     let write = Write {
         bucket: bucket.clone(),
         sequence: 6,
-        fact: None,
+        told: None,
     };
     world.view.apply(&write).unwrap();
     let begin = |last, made| world.view.begin(&bucket, last, made).unwrap();
@@ -385,7 +385,7 @@ fn a_bucket_that_was_made_anew_is_forgotten_and_no_other() {
     let write = Write {
         bucket: old.clone(),
         sequence: 9,
-        fact: None,
+        told: None,
     };
     world.view.apply(&write).unwrap();
     assert_eq!(world.view.begin(&old, 3, "tuesday").unwrap(), 0);

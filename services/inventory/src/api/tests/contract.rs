@@ -2,7 +2,7 @@
 
 use super::*;
 
-const PATHS: [&str; 8] = [
+const PATHS: [&str; 16] = [
     "/v1/images",
     "/v1/images/r.example/team/app:1",
     "/v1/vulnerabilities/CVE-2026-1/images",
@@ -11,7 +11,18 @@ const PATHS: [&str; 8] = [
     "/v1/advisories",
     "/v1/health",
     REPORT,
+    CONTAINERS,
+    "/v1/nodes",
+    "/v1/nodes/node-1",
+    "/v1/containers",
+    "/v1/containers/aa1",
+    "/v1/vulnerabilities/CVE-2026-1/containers",
+    "/v1/incidents",
+    "/v1/incidents/i1",
 ];
+/// The containers of image `a`.
+const CONTAINERS: &str =
+    "/v1/images/sha256:ca978112ca1bbdcafac231b39a23dc4da786eff8147c4e72b9807785afee48bb/containers";
 /// The report of image `a`.
 const REPORT: &str =
     "/v1/images/sha256:ca978112ca1bbdcafac231b39a23dc4da786eff8147c4e72b9807785afee48bb/report";
@@ -23,6 +34,9 @@ async fn world() -> World {
         .assessed("a", vec![vulnerability("CVE-2026-1", "critical")])
         .await;
     world.judged("a", "default", Decision::Deny, scan).await;
+    let container = |id: &str| runtime::container(id, "app", digest("a config"));
+    world.reported("node-1", &[container("aa1"), container("ab1")], &[]);
+    world.happened(runtime::incident("i1", "aa1", 1));
     world
 }
 
@@ -84,7 +98,18 @@ async fn every_answer_that_is_described_is_given() {
         "/v1/images/r.example/none:1",
         "/v1/images/sha256:ff/report",
         &report("none"),
+        &report("none").replace("/report", "/containers"),
         "/v1/vulnerabilities/CVE-2026-1/images?cursor=zz",
+        "/v1/vulnerabilities/CVE-2026-1/containers?cursor=zz",
+        "/v1/images/sha256:ff/containers",
+        "/v1/nodes?limit=0",
+        "/v1/nodes/NODE",
+        "/v1/nodes/none",
+        "/v1/containers?state=flying",
+        "/v1/containers/a",
+        "/v1/containers/none",
+        "/v1/incidents?severity=none",
+        "/v1/incidents/none",
         "/v1/verdicts",
         "/v1/verdicts?image=r.example/none:1",
         "/v1/scans/r1?wait=121",

@@ -252,11 +252,11 @@ async fn what_was_there_all_the_time_is_listed_once_whatever_is_written_meanwhil
                         ..Known::default()
                     };
                     let bucket = images_bucket(key.image.partition());
-                    let fact = Some((key, Fact::Known(known)));
+                    let told = Some(Told::Image(key, Box::new(Fact::Known(known))));
                     view.apply(&Write {
                         bucket,
                         sequence,
-                        fact,
+                        told,
                     })
                     .unwrap();
                 }

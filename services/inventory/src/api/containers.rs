@@ -1,0 +1,546 @@
+//! `GET /v1/containers`, `GET /v1/containers/{id}`, `GET /v1/images/{digest}/containers`.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use axum::{
+    Json,
+    extract::{Path, Query, State},
+};
+use cache::CacheError;
+use chassis::http::{ApiError, Page, PageQuery};
+use futures::{StreamExt as _, TryStreamExt as _, stream};
+use jiff::Timestamp;
+use model::{
+    Counts, Decision, Digest, Misconfiguration, Severity, Slug,
+    event::REFS,
+    runtime::{
+        Container, ContainerState, Incident, MountPoint, PortMapping, Security, SightedRecord,
+        Unserved,
+    },
+};
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+use super::{
+    Api, Caller, bad_parameter, incidents, internal,
+    join::{Join, Joined},
+    page, permit,
+};
+use crate::{
+    settings,
+    view::{Placed, View, digests},
+};
+
+/// Rows that are read at once.
+const CHUNK: usize = 256;
+/// Records that are read at once.
+const PARALLEL: usize = 16;
+/// Incidents of one container that are shown.
+const INCIDENTS_MAX: usize = 50;
+
+/// Filters of the list. All that are given must fit.
+#[derive(Clone, Debug, Default, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub(super) struct ListQuery {
+    /// A node.
+    node: Option<String>,
+    /// Part of the image's name, or a digest of it: of the index, the manifest or the config.
+    image: Option<String>,
+    /// The orchestrator's namespace.
+    namespace: Option<String>,
+    /// What it does.
+    state: Option<ContainerState>,
+    /// Whether its image is unknown or denied.
+    #[serde(alias = "unauthorised")]
+    unauthorized: Option<bool>,
+    /// Whether its image has vulnerabilities.
+    vulnerable: Option<bool>,
+    /// At least one vulnerability of this severity or worse.
+    severity: Option<String>,
+    /// Whether the outside can reach it over its host.
+    exposed: Option<bool>,
+    /// A check of its settings that finds something, as `privileged`.
+    check: Option<String>,
+    /// At most so many rows; 100 where it is not said.
+    #[schemars(range(min = 1, max = 500))]
+    limit: Option<usize>,
+    /// The `next` of the page before.
+    cursor: Option<String>,
+}
+
+/// A container in a list.
+#[derive(Debug, Serialize, JsonSchema)]
+#[schemars(rename = "ContainerRow")]
+pub(super) struct Row {
+    /// The runtime's id.
+    id: String,
+    /// The node.
+    node: Slug,
+    /// Its name.
+    name: String,
+    /// The runtime.
+    runtime: String,
+    /// What it does.
+    state: ContainerState,
+    /// The image's name as it was asked for.
+    image: String,
+    /// The digest by which the runtime knows the image.
+    image_id: Option<Digest>,
+    /// The image; null where it is not known.
+    image_digest: Option<Digest>,
+    /// The pod.
+    pod: Option<String>,
+    /// The orchestrator's namespace.
+    namespace: Option<String>,
+    /// What owns it there.
+    owner: Option<String>,
+    /// When it was last started.
+    #[schemars(with = "Option<model::schema::Time>")]
+    started_at: Option<Timestamp>,
+    /// Published ports.
+    ports: Vec<PortMapping>,
+    /// Whether the outside can reach it over its host: a port is published at more than the host
+    /// itself, or the host's network is its own.
+    exposed: bool,
+    /// What policy says of the image, as it reads now.
+    decision: Option<Decision>,
+    /// How many vulnerabilities the image has; null where nobody looked.
+    counts: Option<Counts>,
+    /// Why it should not run here; null where nothing speaks against it.
+    unauthorized: Option<Unauthorized>,
+    /// How many checks of its settings find something.
+    settings_failed: u32,
+    /// How bad the worst of them is.
+    settings_worst: Option<Severity>,
+    /// By which digests the node knows the image.
+    #[serde(skip)]
+    digests: Vec<Digest>,
+}
+
+/// Why a container should not run.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, JsonSchema)]
+pub(super) struct Unauthorized {
+    /// In one word.
+    reason: Reason,
+    /// What a source said, where one was asked.
+    detail: Option<String>,
+}
+
+/// Why a container should not run, in one word.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+#[schemars(rename = "UnauthorizedReason")]
+enum Reason {
+    /// Its image is not known, and nobody has looked for it yet.
+    Unknown,
+    /// Its image is not known, and no source serves the registry that it is from.
+    NoSource,
+    /// Its image is not known, and the source that its name is of does not have it.
+    NotThere,
+    /// Its image is not known, and its source does not let us have it.
+    Refused,
+    /// Policy denies its image.
+    Denied,
+}
+
+/// Everything that is known of a container.
+#[derive(Debug, Serialize, JsonSchema)]
+#[schemars(rename = "ContainerDetails")]
+pub(super) struct Details {
+    #[serde(flatten)]
+    row: Row,
+    /// When it was made.
+    #[schemars(with = "Option<model::schema::Time>")]
+    created_at: Option<Timestamp>,
+    /// The first process, as the host counts; 0 where it does not run.
+    pid: u32,
+    /// Its labels.
+    labels: BTreeMap<String, String>,
+    /// Its mounts.
+    mounts: Vec<MountPoint>,
+    /// What it may do.
+    security: Security,
+    /// What is wrong with its settings, worst first.
+    misconfigurations: Vec<Misconfiguration>,
+    /// Its incidents, what happened last first; of many the newest.
+    incidents: Vec<Incident>,
+}
+
+/// The containers of an image.
+#[derive(Debug, Serialize, JsonSchema)]
+pub(super) struct ImageContainers {
+    /// A page of them, by node and id.
+    items: Vec<Row>,
+    /// The cursor of the next page; absent on the last one.
+    next: Option<String>,
+    /// How many there are, running or not.
+    total: usize,
+    /// Nodes that have the image on their disk and run no container of it.
+    at_rest: BTreeSet<Slug>,
+}
+
+/// Filters, parsed.
+struct Filter {
+    query: ListQuery,
+    digest: Option<Digest>,
+    severity: Option<Severity>,
+    check: Option<&'static settings::Check>,
+}
+
+/// `GET /v1/containers`.
+pub(super) async fn list(
+    State(api): State<Api>,
+    caller: Caller,
+    Query(query): Query<ListQuery>,
+) -> Result<Json<Page<Row>>, ApiError> {
+    let tenant = permit(caller)?;
+    let page = PageQuery::new(query.limit, query.cursor.clone());
+    let (limit, after) = (page.limit()?, page::after(&page, &tenant)?);
+    let node = query.node.as_deref().map(str::parse::<Slug>).transpose();
+    let node = node.map_err(|error| bad_parameter("node", error))?;
+    let filter = Filter::parse(query)?;
+    let now = api.now();
+    let marks = api.marks.get(&api.store, now).await.map_err(internal)?;
+    let (examined_max, of_view) = (api.rows_examined_max, tenant.clone());
+    let mut page = api
+        .read(move |view| {
+            let scan = Scan {
+                view,
+                tenant: &of_view,
+                node: node.as_ref(),
+                filter: &filter,
+                join: Join::new(view, &of_view, &marks, now),
+            };
+            scan.page(after, limit, examined_max)
+        })
+        .await?;
+    api.say_why(&tenant, page.items.iter_mut()).await?;
+    Ok(Json(page))
+}
+
+/// `GET /v1/containers/{id}`.
+pub(super) async fn get(
+    State(api): State<Api>,
+    caller: Caller,
+    Path(id): Path<String>,
+) -> Result<Json<Details>, ApiError> {
+    let tenant = permit(caller)?;
+    let (of_view, wanted) = (tenant.clone(), id.clone());
+    let mut found = api
+        .read(move |view| view.containers_with(&of_view, &wanted, 2))
+        .await?;
+    if let Some(exact) = found.iter().position(|placed| placed.container.id == id) {
+        found = vec![found.swap_remove(exact)];
+    }
+    let shown: String = id.chars().take(100).collect();
+    let placed = match (found.pop(), found.pop()) {
+        (Some(placed), None) if !id.is_empty() => placed,
+        (Some(_), Some(_)) => {
+            let what = format!("the ids of several containers begin with `{shown}`");
+            return Err(ApiError::conflict(what).hint("give more of the id"));
+        }
+        _ => {
+            let what = format!("no node has a container `{shown}`");
+            return Err(ApiError::not_found(what).hint("`GET /v1/containers` lists them"));
+        }
+    };
+    let now = api.now();
+    let marks = api.marks.get(&api.store, now).await.map_err(internal)?;
+    let of_view = tenant.clone();
+    let mut details = api
+        .read(move |view| {
+            let mut join = Join::new(view, &of_view, &marks, now);
+            let joined = join.image_of(&placed.node, &placed.container)?;
+            let about = incidents::Filter::of_container(&placed.container.id);
+            let incidents = about.newest(view, &of_view, INCIDENTS_MAX)?;
+            Ok(Details::new(placed, &joined, incidents))
+        })
+        .await?;
+    api.say_why(&tenant, std::iter::once(&mut details.row))
+        .await?;
+    Ok(Json(details))
+}
+
+/// `GET /v1/images/{digest}/containers`.
+pub(super) async fn of_image(
+    api: &Api,
+    tenant: &Slug,
+    digest: &str,
+    query: &PageQuery,
+) -> Result<ImageContainers, ApiError> {
+    let (limit, after) = (query.limit()?, page::after(query, tenant)?);
+    let found = api.find(tenant, digest).await?;
+    let now = api.now();
+    let marks = api.marks.get(&api.store, now).await.map_err(internal)?;
+    let of_view = tenant.clone();
+    let mut containers = api
+        .read(move |view| {
+            let mut join = Join::new(view, &of_view, &marks, now);
+            let (mut all, mut at_rest) = (BTreeMap::new(), BTreeSet::new());
+            for (digest, image) in &found.images {
+                let held = join.held(*digest, image)?;
+                at_rest.extend(held.at_rest);
+                all.extend(held.instances.into_iter().map(|one| (one.key.clone(), one)));
+            }
+            let is_running = |node: &Slug| all.values().any(|one| one.runs() && one.node == *node);
+            at_rest.retain(|node| !is_running(node));
+            let total = all.len();
+            let rest = all
+                .into_iter()
+                .filter(|(key, _)| Some(key) > after.as_ref());
+            let mut rest = rest.peekable();
+            let (mut items, mut last) = (Vec::new(), None);
+            for (key, placed) in rest.by_ref().take(limit) {
+                let joined = join.image_of(&placed.node, &placed.container)?;
+                items.push(Row::new(placed.node, &placed.container, &joined));
+                last = Some(key);
+            }
+            let next = last.filter(|_| rest.peek().is_some());
+            Ok(ImageContainers {
+                items,
+                next: next.map(|key| PageQuery::cursor(&key)),
+                total,
+                at_rest,
+            })
+        })
+        .await?;
+    api.say_why(tenant, containers.items.iter_mut()).await?;
+    Ok(containers)
+}
+
+// === impl Api ===
+
+impl Api {
+    /// Says of rows with an unknown image why no source gives it.
+    async fn say_why(
+        &self,
+        tenant: &Slug,
+        rows: impl Iterator<Item = &mut Row>,
+    ) -> Result<(), ApiError> {
+        let mut rows: Vec<&mut Row> = rows
+            .filter(|row| {
+                let why = row.unauthorized.as_ref();
+                why.is_some_and(|why| why.reason == Reason::Unknown)
+            })
+            .collect();
+        let wanted: BTreeSet<Digest> = rows
+            .iter()
+            .filter_map(|row| row.digests.first().copied())
+            .collect();
+        let found = stream::iter(wanted)
+            .map(async |digest| {
+                let key = SightedRecord::key(tenant, digest);
+                let found = self.store.get::<SightedRecord>(REFS, &key).await?;
+                Ok::<_, bus::StoreError>(found.map(|found| (digest, found.body)))
+            })
+            .buffered(PARALLEL)
+            .try_filter_map(async |found| Ok(found));
+        let found: BTreeMap<Digest, SightedRecord> = found.try_collect().await.map_err(internal)?;
+        for row in &mut rows {
+            let record = row.digests.first().and_then(|digest| found.get(digest));
+            if let Some(record) = record {
+                row.unauthorized = Some(Unauthorized {
+                    reason: record.why.into(),
+                    detail: record.detail.clone(),
+                });
+            }
+        }
+        Ok(())
+    }
+}
+
+/// One pass over the containers of a tenant.
+struct Scan<'a> {
+    view: &'a View,
+    tenant: &'a Slug,
+    node: Option<&'a Slug>,
+    filter: &'a Filter,
+    join: Join<'a>,
+}
+
+// === impl Scan ===
+
+impl Scan<'_> {
+    fn page(
+        mut self,
+        mut after: Option<Vec<u8>>,
+        limit: usize,
+        examined_max: usize,
+    ) -> Result<Page<Row>, CacheError> {
+        let mut items = Vec::new();
+        let mut examined: usize = 0;
+        loop {
+            let after_here = after.as_deref();
+            let found = self
+                .view
+                .containers(self.tenant, self.node, after_here, CHUNK)?;
+            let is_last = found.len() < CHUNK;
+            for placed in found {
+                if items.len() >= limit || examined >= examined_max {
+                    let next = after.map(|key| PageQuery::cursor(&key));
+                    return Ok(Page { items, next });
+                }
+                examined = examined.saturating_add(1);
+                if self.filter.fits_container(&placed.container) {
+                    let joined = self.join.image_of(&placed.node, &placed.container)?;
+                    if self.filter.fits(&placed.container, &joined) {
+                        items.push(Row::new(placed.node, &placed.container, &joined));
+                    }
+                }
+                after = Some(placed.key);
+            }
+            if is_last {
+                return Ok(Page { items, next: None });
+            }
+        }
+    }
+}
+
+// === impl Filter ===
+
+impl Filter {
+    fn parse(query: ListQuery) -> Result<Self, ApiError> {
+        let severity = query.severity.as_deref().map(str::parse::<Severity>);
+        let severity = severity
+            .transpose()
+            .map_err(|error| bad_parameter("severity", error))?;
+        let is_digest = |text: &&str| text.starts_with("sha256:");
+        let digest = query
+            .image
+            .as_deref()
+            .filter(is_digest)
+            .map(str::parse::<Digest>);
+        let digest = digest
+            .transpose()
+            .map_err(|error| bad_parameter("image", error))?;
+        let check = match query.check.as_deref() {
+            None => None,
+            Some(id) => {
+                let found = settings::CHECKS.iter().find(|check| check.id == id);
+                let known = || settings::CHECKS.iter().map(|check| check.id);
+                Some(found.ok_or_else(|| {
+                    let known = known().collect::<Vec<_>>().join(", ");
+                    bad_parameter("check", format!("there is none of that name, but {known}"))
+                })?)
+            }
+        };
+        Ok(Self {
+            query,
+            digest,
+            severity,
+            check,
+        })
+    }
+
+    /// Whether what its runtime says of a container fits.
+    fn fits_container(&self, container: &Container) -> bool {
+        let Self { query, check, .. } = self;
+        let is_named = |part: &String| self.digest.is_some() || container.image.contains(part);
+        query.image.as_ref().is_none_or(is_named)
+            && (query.namespace.is_none() || query.namespace == container.namespace)
+            && query.state.is_none_or(|state| state == container.state)
+            && check.is_none_or(|check| check.fires(container))
+            && query
+                .exposed
+                .is_none_or(|exposed| exposed == settings::is_exposed(container))
+    }
+
+    /// Whether what is known of its image fits.
+    fn fits(&self, container: &Container, joined: &Joined) -> bool {
+        let is_meant = |digest: Digest| {
+            joined.images.contains(&digest) || digests(container).any(|known| known == digest)
+        };
+        let has_any = || joined.has(Severity::Unknown);
+        let is_unauthorized = || unauthorized(joined).is_some();
+        self.digest.is_none_or(is_meant)
+            && self.severity.is_none_or(|least| joined.has(least))
+            && self
+                .query
+                .vulnerable
+                .is_none_or(|wanted| wanted == has_any())
+            && self
+                .query
+                .unauthorized
+                .is_none_or(|wanted| wanted == is_unauthorized())
+    }
+}
+
+/// Why a container should not run, as far as the view knows.
+fn unauthorized(joined: &Joined) -> Option<Unauthorized> {
+    let reason = if joined.images.is_empty() {
+        Reason::Unknown
+    } else if joined.decision == Some(Decision::Deny) {
+        Reason::Denied
+    } else {
+        return None;
+    };
+    Some(Unauthorized {
+        reason,
+        detail: None,
+    })
+}
+
+// === impl Reason, Row, Details ===
+
+impl From<Unserved> for Reason {
+    fn from(why: Unserved) -> Self {
+        match why {
+            Unserved::NoSource => Self::NoSource,
+            Unserved::NotThere => Self::NotThere,
+            Unserved::Refused => Self::Refused,
+        }
+    }
+}
+
+impl Row {
+    pub(super) fn new(node: Slug, container: &Container, joined: &Joined) -> Self {
+        let (settings_failed, settings_worst) = settings::summary(container);
+        Self {
+            id: container.id.clone(),
+            node,
+            name: container.name.clone(),
+            runtime: container.runtime.clone(),
+            state: container.state,
+            image: container.image.clone(),
+            image_id: container.image_id,
+            image_digest: joined.images.first().copied(),
+            pod: container.pod.clone(),
+            namespace: container.namespace.clone(),
+            owner: container.owner.clone(),
+            started_at: container.started_at,
+            ports: container.ports.clone(),
+            exposed: settings::is_exposed(container),
+            decision: joined.decision,
+            counts: joined.counts,
+            unauthorized: unauthorized(joined),
+            settings_failed,
+            settings_worst,
+            digests: digests(container).collect(),
+        }
+    }
+}
+
+impl Details {
+    fn new(placed: Placed, joined: &Joined, incidents: Vec<Incident>) -> Self {
+        let row = Row::new(placed.node, &placed.container, joined);
+        let misconfigurations = settings::of(&placed.container);
+        let Container {
+            created_at,
+            pid,
+            labels,
+            mounts,
+            security,
+            ..
+        } = placed.container;
+        Self {
+            row,
+            created_at,
+            pid,
+            labels,
+            mounts,
+            security,
+            misconfigurations,
+            incidents,
+        }
+    }
+}

@@ -2,7 +2,7 @@
 //! the old record has that long to finish.
 //!
 //! Before an object is deleted the records that could name it are read again, and what one of them
-//! names stays. What is in the queue when the process ends is not deleted: it costs disk and
+//! names stays, as does what was stored again within that hour ([`Store::collect`]). What is in the queue when the process ends is not deleted: it costs disk and
 //! nothing else, and comparing the objects of a bucket with its records finds it. Beyond
 //! [`QUEUE_MAX`] objects the oldest is deleted early.
 
@@ -19,7 +19,7 @@ use crate::{
     envelope::CE_TYPE,
     error::StoreError,
     handler::{Discard, Write, WriteKind},
-    store::{Store, pointer},
+    store::{Collected, Store, pointer},
     wire::Raw,
 };
 
@@ -30,7 +30,10 @@ const CHANNEL: usize = 4_096;
 
 /// Hands objects over to the task that deletes them.
 #[derive(Clone, Debug)]
-pub(crate) struct Janitor(mpsc::Sender<Doomed>);
+pub(crate) struct Janitor {
+    queue: mpsc::Sender<Doomed>,
+    after: Duration,
+}
 
 /// An object to delete, unless one of `keys` names it.
 #[derive(Debug)]
@@ -45,7 +48,7 @@ struct Doomed {
 
 impl Janitor {
     pub(crate) fn start(cx: &Cx, store: Store, after: Duration) -> Self {
-        let (sender, receiver) = mpsc::channel(CHANNEL);
+        let (queue, receiver) = mpsc::channel(CHANNEL);
         let stopping = cx.clone();
         cx.spawn("janitor", async move {
             tokio::select! {
@@ -53,7 +56,12 @@ impl Janitor {
                 () = clean(receiver, store, after) => {}
             }
         });
-        Self(sender)
+        Self { queue, after }
+    }
+
+    /// How old an object is at least that goes.
+    pub(crate) const fn after(&self) -> Duration {
+        self.after
     }
 
     /// A record was replaced: the object that held its body goes, by bucket and digest.
@@ -87,7 +95,7 @@ impl Janitor {
     }
 
     fn hand(&self, doomed: Doomed) {
-        if self.0.try_send(doomed).is_err() {
+        if self.queue.try_send(doomed).is_err() {
             tracing::debug!("an object stays although nothing names it any more");
         }
     }
@@ -117,9 +125,8 @@ async fn clean(mut incoming: mpsc::Receiver<Doomed>, store: Store, after: Durati
             },
             () = sleep_until(due.unwrap_or_else(Instant::now)), if due.is_some() => {
                 if let Some((_, doomed)) = queue.pop_front()
-                    && let Err(error) = delete(&store, &doomed).await
+                    && !is_done(&store, &doomed, after).await
                 {
-                    tracing::debug!(%error, "an object stays for now: {error}");
                     queue.push_back((Instant::now() + after, doomed));
                 }
             }
@@ -127,17 +134,31 @@ async fn clean(mut incoming: mpsc::Receiver<Doomed>, store: Store, after: Durati
     }
 }
 
-async fn delete(store: &Store, doomed: &Doomed) -> Result<(), StoreError> {
+/// Whether the object is gone, or named.
+async fn is_done(store: &Store, doomed: &Doomed, after: Duration) -> bool {
+    let is_named = || is_named(store, doomed);
+    let collected = store.collect(&doomed.bucket, &doomed.digest, after, is_named);
+    match collected.await {
+        Ok(Collected::Gone | Collected::Named) => true,
+        Ok(Collected::Young) => false,
+        Err(error) => {
+            tracing::debug!(%error, "an object stays for now: {error}");
+            false
+        }
+    }
+}
+
+async fn is_named(store: &Store, doomed: &Doomed) -> Result<bool, StoreError> {
     for (bucket, key) in &doomed.keys {
         if let Some(raw) = store.raw(bucket, key).await?
             && names(store, bucket, key, raw)
                 .await?
                 .contains(&doomed.digest)
         {
-            return Ok(());
+            return Ok(true);
         }
     }
-    store.delete_object(&doomed.bucket, &doomed.digest).await
+    Ok(false)
 }
 
 /// The objects that a record names. An assessment before the present one is not among them: it is

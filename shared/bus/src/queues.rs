@@ -190,10 +190,7 @@ impl Bus {
         let filter = if filter.is_empty() { ">" } else { filter };
         let which = json!({ "seq": from, "next_by_subj": filter });
         let found = self.0.wire.direct(stream, &which).await?;
-        let time = found
-            .as_ref()
-            .and_then(|raw| raw.headers.get("Nats-Time-Stamp"));
-        Ok(time.and_then(|time| time.parse().ok()))
+        Ok(found.and_then(|raw| raw.stored_at()))
     }
 }
 

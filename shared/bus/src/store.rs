@@ -16,7 +16,7 @@ mod pointers;
 #[cfg(test)]
 pub(crate) mod suite;
 
-use std::{fmt, sync::Arc};
+use std::{fmt, sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use futures::{StreamExt, TryStreamExt, stream};
@@ -49,6 +49,9 @@ const OBJECT_PLAIN_BYTES_MAX: u64 = 1024 * 1024 * 1024;
 /// How many pointers are resolved at once in a list.
 const PARALLEL: usize = 16;
 const ZSTD_LEVEL: i32 = 3;
+/// A writer relies on an object for this part of the time after which the janitor deletes it: the
+/// rest is for naming it, and for clocks that differ.
+const REUSE_PART: u32 = 2;
 
 /// Reads and writes state; cheap to clone.
 #[derive(Clone)]
@@ -68,6 +71,17 @@ pub struct Stored<T> {
     pub revision: u64,
     /// The value.
     pub body: T,
+}
+
+/// What became of an object that nothing named.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Collected {
+    /// It is not there any more.
+    Gone,
+    /// Something names it again.
+    Named,
+    /// It was stored again of late: who did that may still be about to name it.
+    Young,
 }
 
 /// What an object that holds a record's body contains.
@@ -285,8 +299,12 @@ impl Store {
                 max: OBJECT_BYTES_MAX,
             });
         }
+        let reuse = self.janitor.as_ref().and_then(|janitor| {
+            let recent = janitor.after() / REUSE_PART;
+            self.now().checked_sub(recent).ok()
+        });
         self.backend
-            .put_object(bucket, &digest, bytes, false)
+            .put_object(bucket, &digest, bytes, reuse)
             .await?;
         Ok(digest)
     }
@@ -358,9 +376,38 @@ impl Store {
         Ok(found.is_some_and(|raw| !is_marker(&raw.headers)))
     }
 
-    /// Deletes an object. Deleting what is not there is no error.
+    /// Deletes an object. Deleting what is not there is no error; what is stored meanwhile stays.
     pub async fn delete_object(&self, bucket: &str, digest: &Digest) -> Result<(), StoreError> {
-        self.backend.delete_object(bucket, digest).await
+        match self.backend.seen(bucket, digest).await? {
+            Some(seen) => self.backend.delete_seen(bucket, digest, seen).await,
+            None => Ok(()),
+        }
+    }
+
+    /// Deletes an object that nothing names and that has been there for `after`.
+    ///
+    /// A writer may store it again at any moment and name it then. One who finds it old stores it
+    /// again, later than what is seen here, and that stays. One who finds it young names it long
+    /// before it is old enough to be seen here.
+    pub(crate) async fn collect(
+        &self,
+        bucket: &str,
+        digest: &Digest,
+        after: Duration,
+        is_named: impl AsyncFnOnce() -> Result<bool, StoreError>,
+    ) -> Result<Collected, StoreError> {
+        let Some(seen) = self.backend.seen(bucket, digest).await? else {
+            return Ok(Collected::Gone);
+        };
+        let old = self.now().checked_sub(after);
+        if !old.is_ok_and(|old| seen.at <= old) {
+            return Ok(Collected::Young);
+        }
+        if is_named().await? {
+            return Ok(Collected::Named);
+        }
+        self.backend.delete_seen(bucket, digest, seen).await?;
+        Ok(Collected::Gone)
     }
 
     /// Writes the records and keys of an outcome in order, as the bus does for handlers. Events

@@ -12,6 +12,7 @@ use async_nats::{
     RequestErrorKind, ServerError, StatusCode, Subject,
 };
 use bytes::Bytes;
+use jiff::Timestamp;
 use serde::Deserialize;
 use serde_json::Value;
 use tokio::{
@@ -85,6 +86,13 @@ pub(crate) struct Raw {
     pub(crate) sequence: u64,
     pub(crate) headers: Headers,
     pub(crate) body: Bytes,
+}
+
+impl Raw {
+    /// When the server stored it, as far as the answer says.
+    pub(crate) fn stored_at(&self) -> Option<Timestamp> {
+        self.headers.get("Nats-Time-Stamp")?.parse().ok()
+    }
 }
 
 /// Why a request has no answer, or not the one that was wanted.

@@ -2,6 +2,7 @@
 
 use bytes::Bytes;
 use futures::future::BoxFuture;
+use jiff::Timestamp;
 use model::Digest;
 
 use crate::{
@@ -39,13 +40,13 @@ pub(crate) trait Backend: Send + Sync {
     /// Keys that start with `prefix`, sorted, without deleted ones.
     fn list<'a>(&'a self, bucket: &'a str, prefix: &'a str) -> Reply<'a, Vec<(String, Raw)>>;
 
-    /// Stores an object; does nothing if it is there, unless its life shall begin anew.
+    /// Stores an object; one that was stored since `reuse` may be left as it is.
     fn put_object<'a>(
         &'a self,
         bucket: &'a str,
         digest: &'a Digest,
         bytes: Bytes,
-        renew: bool,
+        reuse: Option<Timestamp>,
     ) -> Reply<'a, ()>;
 
     /// An object's bytes, not verified yet.
@@ -70,8 +71,21 @@ pub(crate) trait Backend: Send + Sync {
     /// How full a bucket of objects is.
     fn usage<'a>(&'a self, bucket: &'a str) -> Reply<'a, Usage>;
 
-    /// Deletes an object.
-    fn delete_object<'a>(&'a self, bucket: &'a str, digest: &'a Digest) -> Reply<'a, ()>;
+    /// When and where an object was stored the last time.
+    fn seen<'a>(&'a self, bucket: &'a str, digest: &'a Digest) -> Reply<'a, Option<Seen>>;
+
+    /// Deletes an object as it was seen; what was stored later stays.
+    fn delete_seen<'a>(&'a self, bucket: &'a str, digest: &'a Digest, seen: Seen) -> Reply<'a, ()>;
+}
+
+/// One storing of an object: it tells what was there from what came later.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Seen {
+    /// Of its last message.
+    pub(crate) sequence: u64,
+    pub(crate) chunks: usize,
+    /// By the clock of the store.
+    pub(crate) at: Timestamp,
 }
 
 /// How full a bucket of objects is.

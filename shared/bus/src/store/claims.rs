@@ -74,7 +74,7 @@ impl Store {
             });
         }
         self.backend
-            .put_object(CLAIM_OBJECTS, &digest, body, true)
+            .put_object(CLAIM_OBJECTS, &digest, body, None)
             .await?;
         Ok(digest)
     }

@@ -6,14 +6,16 @@ use std::{
 };
 
 use bytes::Bytes;
+use chassis::Clock as _;
 use futures::{
-    FutureExt,
+    FutureExt, TryFutureExt,
     future::{BoxFuture, ready},
 };
+use jiff::Timestamp;
 use model::Digest;
 
 use super::{
-    backend::{Backend, Reply, Usage},
+    backend::{Backend, Reply, Seen, Usage},
     keys,
 };
 use crate::{
@@ -32,9 +34,15 @@ struct State {
     messages: BTreeMap<(String, String), Raw>,
     /// By bucket.
     sequences: BTreeMap<String, u64>,
-    objects: BTreeMap<(String, Digest), Bytes>,
-    /// By bucket and name, with the digest.
-    named: BTreeMap<(String, Digest), (Digest, Bytes)>,
+    /// By bucket and name.
+    objects: BTreeMap<(String, Digest), Object>,
+}
+
+#[derive(Clone)]
+struct Object {
+    digest: Digest,
+    bytes: Bytes,
+    seen: Seen,
 }
 
 // === impl Memory ===
@@ -92,10 +100,9 @@ impl Backend for Memory {
         bucket: &'a str,
         digest: &'a Digest,
         bytes: Bytes,
-        _renew: bool,
+        _reuse: Option<Timestamp>,
     ) -> Reply<'a, ()> {
-        self.state(|state| state.objects.insert((bucket.to_owned(), *digest), bytes));
-        ready(Ok(())).boxed()
+        self.put_named(bucket, digest, bytes)
     }
 
     fn object<'a>(
@@ -104,23 +111,24 @@ impl Backend for Memory {
         digest: &'a Digest,
         max: u64,
     ) -> Reply<'a, Option<Bytes>> {
-        let found = self.state(|state| state.objects.get(&(bucket.to_owned(), *digest)).cloned());
-        let size = found.as_ref().map_or(0, |bytes| bytes.len() as u64);
-        let answer = if size > max {
-            Err(StoreError::TooLarge {
-                what: format!("{bucket}/{digest}"),
-                size,
-                max,
-            })
-        } else {
-            Ok(found)
-        };
-        ready(answer).boxed()
+        let found = self.named(bucket, digest, max);
+        found.map_ok(|found| found.map(|(_, bytes)| bytes)).boxed()
     }
 
     fn put_named<'a>(&'a self, bucket: &'a str, name: &'a Digest, bytes: Bytes) -> Reply<'a, ()> {
-        let object = (Digest::of(&bytes), bytes);
-        self.state(|state| state.named.insert((bucket.to_owned(), *name), object));
+        self.state(|state| {
+            let seen = Seen {
+                sequence: state.next(bucket),
+                chunks: 1,
+                at: chassis::SystemClock.now(),
+            };
+            let object = Object {
+                digest: Digest::of(&bytes),
+                bytes,
+                seen,
+            };
+            state.objects.insert((bucket.to_owned(), *name), object)
+        });
         ready(Ok(())).boxed()
     }
 
@@ -130,7 +138,8 @@ impl Backend for Memory {
         name: &'a Digest,
         max: u64,
     ) -> Reply<'a, Option<(Digest, Bytes)>> {
-        let found = self.state(|state| state.named.get(&(bucket.to_owned(), *name)).cloned());
+        let found = self.state(|state| state.objects.get(&(bucket.to_owned(), *name)).cloned());
+        let found = found.map(|object| (object.digest, object.bytes));
         let size = found.as_ref().map_or(0, |(_, bytes)| bytes.len() as u64);
         let answer = if size > max {
             Err(StoreError::TooLarge {
@@ -146,18 +155,10 @@ impl Backend for Memory {
 
     fn usage<'a>(&'a self, bucket: &'a str) -> Reply<'a, Usage> {
         let usage = self.state(|state| {
-            let named = state
-                .named
-                .iter()
-                .map(|((place, _), (_, bytes))| (place, bytes));
-            let all = state
-                .objects
-                .iter()
-                .map(|((place, _), bytes)| (place, bytes));
-            let sizes = named
-                .chain(all)
-                .filter(|(place, _)| *place == bucket)
-                .map(|(_, bytes)| bytes.len() as u64);
+            let there = state.objects.iter();
+            let sizes = there
+                .filter(|((place, _), _)| *place == bucket)
+                .map(|(_, object)| object.bytes.len() as u64);
             sizes.fold(Usage::default(), |usage, size| Usage {
                 bytes: usage.bytes + size,
                 messages: usage.messages + 1,
@@ -167,11 +168,19 @@ impl Backend for Memory {
         ready(Ok(usage)).boxed()
     }
 
-    fn delete_object<'a>(&'a self, bucket: &'a str, digest: &'a Digest) -> Reply<'a, ()> {
+    fn seen<'a>(&'a self, bucket: &'a str, digest: &'a Digest) -> Reply<'a, Option<Seen>> {
+        let id = (bucket.to_owned(), *digest);
+        let seen = self.state(|state| state.objects.get(&id).map(|object| object.seen));
+        ready(Ok(seen)).boxed()
+    }
+
+    fn delete_seen<'a>(&'a self, bucket: &'a str, digest: &'a Digest, seen: Seen) -> Reply<'a, ()> {
         let id = (bucket.to_owned(), *digest);
         self.state(|state| {
-            state.objects.remove(&id);
-            state.named.remove(&id);
+            let there = state.objects.get(&id).map(|object| object.seen.sequence);
+            if there.is_some_and(|sequence| sequence <= seen.sequence) {
+                state.objects.remove(&id);
+            }
         });
         ready(Ok(())).boxed()
     }
@@ -180,6 +189,12 @@ impl Backend for Memory {
 // === impl State ===
 
 impl State {
+    fn next(&mut self, bucket: &str) -> u64 {
+        let sequence = self.sequences.entry(bucket.to_owned()).or_default();
+        *sequence += 1;
+        *sequence
+    }
+
     fn put(
         &mut self,
         bucket: &str,
@@ -198,9 +213,7 @@ impl State {
         if !fits {
             return Err(PutError::Conflict);
         }
-        let sequence = self.sequences.entry(bucket.to_owned()).or_default();
-        *sequence += 1;
-        let sequence = *sequence;
+        let sequence = self.next(bucket);
         self.messages.insert(
             id,
             Raw {

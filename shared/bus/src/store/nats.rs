@@ -7,12 +7,13 @@ use std::{fmt, time::Duration};
 
 use bytes::Bytes;
 use futures::{FutureExt, StreamExt, TryFutureExt, TryStreamExt, future::BoxFuture, stream};
+use jiff::Timestamp;
 use model::Digest;
 use serde_json::{Value, json};
 use tokio::time::{Instant, sleep};
 
 use super::{
-    backend::{Backend, Reply, Usage},
+    backend::{Backend, Reply, Seen, Usage},
     keys,
 };
 use crate::{
@@ -135,19 +136,19 @@ impl Nats {
             .await
     }
 
-    /// Stores an object that its content names. One of many chunks is left alone if it is there;
-    /// for a single chunk, asking costs what storing it again does.
+    /// Stores an object that its content names. One of many chunks is left alone if it was stored of
+    /// late; for a single chunk, asking costs what storing it again does.
     async fn put_once(
         &self,
         bucket: &str,
         digest: &Digest,
         bytes: Bytes,
-        renew: bool,
+        reuse: Option<Timestamp>,
     ) -> Result<(), StoreError> {
-        let stream = topology::object_stream(bucket);
-        let first = topology::object_subject(bucket, digest, 0);
-        let is_large = bytes.len() > CHUNK_BYTES;
-        if is_large && !renew && self.last(&stream, &first).await?.is_some() {
+        if let Some(since) = reuse.filter(|_| bytes.len() > CHUNK_BYTES)
+            && let Some(seen) = self.last_seen(bucket, digest).await?
+            && seen.at >= since
+        {
             return Ok(());
         }
         self.put_chunks(bucket, digest, Headers::default(), bytes)
@@ -270,21 +271,41 @@ impl Nats {
         })
     }
 
-    async fn purge_chunks(&self, bucket: &str, digest: &Digest) -> Result<(), StoreError> {
+    async fn last_seen(&self, bucket: &str, digest: &Digest) -> Result<Option<Seen>, StoreError> {
         let stream = topology::object_stream(bucket);
-        let first = topology::object_subject(bucket, digest, 0);
-        let count = self.last(&stream, &first).await?.and_then(|first| {
-            first
-                .headers
-                .get(CHUNKS)
-                .and_then(|text| text.parse::<usize>().ok())
-        });
-        // Chunk 0 goes first: without it the object does not exist. Exact subjects, since the
-        // server looks through every block for a wildcard.
-        for n in 0..count.unwrap_or(0) {
+        let subject = topology::object_subject(bucket, digest, 0);
+        let Some(first) = self.last(&stream, &subject).await? else {
+            return Ok(None);
+        };
+        let chunks = first.headers.get(CHUNKS).and_then(|text| text.parse().ok());
+        match (chunks, first.stored_at()) {
+            (Some(chunks), Some(at)) => Ok(Some(Seen {
+                sequence: first.sequence,
+                chunks,
+                at,
+            })),
+            _ => Err(StoreError::Malformed {
+                what: format!("{bucket}/{digest}"),
+                cause: "chunk 0 has no count or no time".to_owned(),
+            }),
+        }
+    }
+
+    async fn purge_chunks(
+        &self,
+        bucket: &str,
+        digest: &Digest,
+        seen: Seen,
+    ) -> Result<(), StoreError> {
+        let stream = topology::object_stream(bucket);
+        // Chunk 0 goes first: without it the object does not exist. It was stored last, so none of
+        // this storing comes after it. Exact subjects, since the server looks through every block
+        // for a wildcard.
+        for n in 0..seen.chunks {
             let filter = topology::object_subject(bucket, digest, n);
             let asked = format!("STREAM.PURGE.{stream}");
-            let purged = self.0.api(&asked, &json!({ "filter": filter })).await;
+            let which = json!({ "filter": filter, "seq": seen.sequence + 1 });
+            let purged = self.0.api(&asked, &which).await;
             purged.map_err(|error| unavailable(&filter, &error))?;
         }
         Ok(())
@@ -347,9 +368,9 @@ impl Backend for Nats {
         bucket: &'a str,
         digest: &'a Digest,
         bytes: Bytes,
-        renew: bool,
+        reuse: Option<Timestamp>,
     ) -> Reply<'a, ()> {
-        self.put_once(bucket, digest, bytes, renew).boxed()
+        self.put_once(bucket, digest, bytes, reuse).boxed()
     }
 
     fn object<'a>(
@@ -407,8 +428,12 @@ impl Backend for Nats {
         .boxed()
     }
 
-    fn delete_object<'a>(&'a self, bucket: &'a str, digest: &'a Digest) -> Reply<'a, ()> {
-        self.purge_chunks(bucket, digest).boxed()
+    fn seen<'a>(&'a self, bucket: &'a str, digest: &'a Digest) -> Reply<'a, Option<Seen>> {
+        self.last_seen(bucket, digest).boxed()
+    }
+
+    fn delete_seen<'a>(&'a self, bucket: &'a str, digest: &'a Digest, seen: Seen) -> Reply<'a, ()> {
+        self.purge_chunks(bucket, digest, seen).boxed()
     }
 }
 

@@ -1,13 +1,16 @@
 //! One suite for both backends.
 
+use std::{sync::Arc, time::Duration};
+
 use bytes::Bytes;
+use chassis::{FixedClock, SystemClock};
 use jiff::Timestamp;
 use model::{
     Digest, Known, PolicyRecord, RecordKey, Slug, What,
     event::{CONFIG, LAYER_OBJECTS, LEASES, REFS, REPORT_OBJECTS, images_bucket},
 };
 
-use super::Store;
+use super::{Collected, Store};
 use crate::{Outcome, PutError, StoreError, testing::World};
 
 macro_rules! store_test_suite {
@@ -38,6 +41,8 @@ store_test_suite![
     records_of_a_partition_are_listed_by_type,
     objects_are_named_by_content,
     large_objects_survive_in_chunks,
+    an_object_that_nothing_names_is_collected_when_it_is_old,
+    an_object_stored_again_while_it_is_collected_survives,
     named_objects_are_replaced_and_counted,
     limits_hold,
     keys_are_checked,
@@ -238,6 +243,65 @@ async fn large_objects_survive_in_chunks(store: Store) {
                 .unwrap()
                 .is_none()
         );
+    }
+}
+
+/// Of one chunk, and of several.
+const SIZES: [usize; 2] = [1_000, 600_000];
+const HOUR: Duration = Duration::from_hours(1);
+
+/// The same store, as it is seen so much later.
+fn later(store: &Store, by: Duration) -> Store {
+    let now = store.now().checked_add(by).unwrap();
+    Store {
+        clock: Arc::new(FixedClock::new(now)),
+        ..store.clone()
+    }
+}
+
+async fn is_there(store: &Store, digest: &Digest) -> bool {
+    let read = store.object_bytes(REPORT_OBJECTS, digest, 1_000_000).await;
+    read.unwrap().is_some()
+}
+
+async fn an_object_that_nothing_names_is_collected_when_it_is_old(store: Store) {
+    for size in SIZES {
+        let put = store.put_object_bytes(REPORT_OBJECTS, vec![1; size].into());
+        let digest = put.await.unwrap();
+        let collect = async |minutes, is_named| {
+            let store = later(&store, Duration::from_mins(minutes));
+            let collected = store.collect(REPORT_OBJECTS, &digest, HOUR, async || Ok(is_named));
+            collected.await.unwrap()
+        };
+        assert_eq!(collect(59, false).await, Collected::Young);
+        assert_eq!(collect(61, true).await, Collected::Named);
+        assert!(is_there(&store, &digest).await);
+        assert_eq!(collect(61, false).await, Collected::Gone);
+        assert!(!is_there(&store, &digest).await);
+    }
+}
+
+async fn an_object_stored_again_while_it_is_collected_survives(store: Store) {
+    for size in SIZES {
+        let bytes = Bytes::from(vec![2; size]);
+        let put = store.put_object_bytes(REPORT_OBJECTS, bytes.clone());
+        let digest = put.await.unwrap();
+        let store = later(&store, 2 * HOUR);
+        // The records are read, none names the object, and now a writer comes who will name it.
+        let again = async || {
+            store.put_object_bytes(REPORT_OBJECTS, bytes).await?;
+            Ok(false)
+        };
+        let collected = store.collect(REPORT_OBJECTS, &digest, HOUR, again);
+        assert_eq!(collected.await.unwrap(), Collected::Gone);
+        assert!(is_there(&store, &digest).await, "{size}");
+        // Nor is it taken before its writer has had the time to name it.
+        let now = Store {
+            clock: Arc::new(SystemClock),
+            ..store.clone()
+        };
+        let collected = now.collect(REPORT_OBJECTS, &digest, HOUR, async || Ok(false));
+        assert_eq!(collected.await.unwrap(), Collected::Young);
     }
 }
 

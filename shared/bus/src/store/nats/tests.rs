@@ -154,3 +154,24 @@ async fn a_full_bucket_drops_the_oldest_and_goes_on() {
         "{there:?}"
     );
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_large_object_is_stored_again_only_when_it_has_been_there_for_a_while() {
+    let Some(world) = World::start().await else {
+        return;
+    };
+    let store = world.bus.store();
+    let sequence = async |minutes| {
+        let now = store.now().checked_add(Duration::from_mins(minutes));
+        let store = Store {
+            clock: std::sync::Arc::new(chassis::FixedClock::new(now.unwrap())),
+            ..store.clone()
+        };
+        let put = store.put_object_bytes(LAYER_OBJECTS, bytes(1, 600_000));
+        let seen = store.backend.seen(LAYER_OBJECTS, &put.await.unwrap()).await;
+        seen.unwrap().unwrap().sequence
+    };
+    let first = sequence(0).await;
+    assert_eq!(sequence(29).await, first);
+    assert!(sequence(31).await > first);
+}

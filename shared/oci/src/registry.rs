@@ -117,6 +117,15 @@ struct Inner {
     origin: Endpoint,
 }
 
+/// Whether what a tag leads to may have been read before.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Expect {
+    /// Asking for its digest may spare the download.
+    Known,
+    /// It would be one request more.
+    New,
+}
+
 struct MirrorEndpoint {
     endpoint: Endpoint,
     tags: bool,
@@ -159,22 +168,24 @@ impl Registry {
         }
     }
 
-    /// What [`Source::resolve`] gives, with the small documents that were read on the way.
+    /// What [`Source::resolve`] gives, with the small documents that were read on the way: for who
+    /// has not seen it before, so that a tag's manifest is asked for at once.
     pub async fn resolve_keeping(&self, wanted: &Wanted) -> Result<(Resolved, Kept), OciError> {
-        let root = self.root(wanted).await?;
+        let root = self.root(wanted, Expect::New).await?;
         let keeping = Keeping::new(&*self.inner, &root);
         let resolved = resolve::follow(&keeping, wanted, self.reference(wanted), root).await?;
         Ok((resolved, keeping.kept()))
     }
 
     /// The manifest or index that is asked for.
-    async fn root(&self, wanted: &Wanted) -> Result<Fetched, OciError> {
+    async fn root(&self, wanted: &Wanted, expect: Expect) -> Result<Fetched, OciError> {
         let repository = &wanted.repository;
-        match (&wanted.digest, &wanted.tag) {
-            (Some(digest), _) => self.inner.manifest(repository, *digest).await,
-            (None, Some(tag)) => self.inner.tagged(repository, tag).await,
-            (None, None) => self.inner.tagged(repository, "latest").await,
-        }
+        let tag = match (&wanted.digest, &wanted.tag) {
+            (Some(digest), _) => return self.inner.manifest(repository, *digest).await,
+            (None, Some(tag)) => tag,
+            (None, None) => "latest",
+        };
+        self.inner.tagged(repository, tag, expect).await
     }
 
     fn reference(&self, wanted: &Wanted) -> String {
@@ -185,7 +196,7 @@ impl Registry {
 impl Source for Registry {
     fn resolve<'a>(&'a self, wanted: &'a Wanted) -> BoxFuture<'a, Result<Resolved, OciError>> {
         Box::pin(async move {
-            let root = self.root(wanted).await?;
+            let root = self.root(wanted, Expect::Known).await?;
             resolve::follow(&*self.inner, wanted, self.reference(wanted), root).await
         })
     }
@@ -198,7 +209,7 @@ impl Source for Registry {
         Box::pin(async move {
             let root = match wanted.digest.and_then(|digest| kept.fetched(digest)) {
                 Some(root) => root,
-                None => self.root(wanted).await?,
+                None => self.root(wanted, Expect::Known).await?,
             };
             resolve::follow(&*self.inner, wanted, self.reference(wanted), root).await
         })
@@ -247,9 +258,15 @@ impl Inner {
     }
 
     /// What a tag leads to. The registry itself is asked where, and whoever has it for what.
-    async fn tagged(&self, repository: &str, tag: &str) -> Result<Fetched, OciError> {
+    async fn tagged(
+        &self,
+        repository: &str,
+        tag: &str,
+        expect: Expect,
+    ) -> Result<Fetched, OciError> {
         let has_readers = self.mirrors.iter().any(|mirror| !mirror.tags);
-        if has_readers || self.origin.config.documents.is_some() {
+        let may_know = self.origin.config.documents.is_some() && expect == Expect::Known;
+        if has_readers || may_know {
             let claimed = match self.tag(&Method::HEAD, repository, tag).await {
                 Ok(found) => found.claimed,
                 Err(error) if error.is_transient() => return Err(error),
@@ -260,8 +277,19 @@ impl Inner {
                 return self.manifest(repository, digest).await;
             }
         }
-        let found = self.tag(&Method::GET, repository, tag).await?;
-        Ok(found.fetched)
+        let fetched = self.tag(&Method::GET, repository, tag).await?.fetched;
+        let name = self.manifest_name(repository, fetched.digest);
+        self.keep(&name, &fetched).await;
+        Ok(fetched)
+    }
+
+    fn manifest_name<'a>(&'a self, repository: &'a str, digest: Digest) -> DocumentName<'a> {
+        DocumentName {
+            host: self.origin.host(),
+            repository,
+            is_manifest: true,
+            digest,
+        }
     }
 
     /// The document, if it was read before. A store that lies is a store that has nothing.
@@ -330,10 +358,8 @@ impl Inner {
         what: &str,
     ) -> Result<Fetched, OciError> {
         let name = DocumentName {
-            host: self.origin.host(),
-            repository,
             is_manifest: kind == "manifests",
-            digest,
+            ..self.manifest_name(repository, digest)
         };
         if let Some(known) = self.known(&name, bytes_max).await {
             return Ok(known);

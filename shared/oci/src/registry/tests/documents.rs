@@ -152,3 +152,31 @@ async fn a_missing_tag_is_said_as_without_a_store() {
     let expected = plain.resolve(&wanted("app", "2")).await.unwrap_err();
     assert_eq!(error.to_string(), expected.to_string());
 }
+
+#[tokio::test]
+async fn a_new_image_costs_a_request_for_each_of_its_documents() {
+    let Some(server) = RegistryServer::start(RegistryOptions::default()) else {
+        return;
+    };
+    server.push(clean_image(), "app", "1");
+    server.clear_log();
+    let (cx, kept) = (Cx::for_tests(), Arc::new(Kept::default()));
+    let registry = with(&cx, &server.host(), &kept);
+    let (resolved, manifests) = registry.resolve_keeping(&wanted("app", "1")).await.unwrap();
+    let image = &resolved.images[0];
+    let config = format!("GET /v2/app/blobs/{}", image.image_id);
+    assert_eq!(
+        requests(&server),
+        ["GET /v2/app/manifests/1", config.as_str()]
+    );
+    assert!(manifests.get(&image.digest).is_some());
+
+    // Who works on it in the same process asks for nothing, with the manifest in hand or not.
+    server.clear_log();
+    let by_digest = Wanted::by_digest("app", image.digest);
+    for manifests in [manifests, crate::Kept::default()] {
+        let again = registry.resolve_from(&by_digest, &manifests).await.unwrap();
+        assert_eq!(again.images[0].digest, image.digest);
+    }
+    assert_eq!(requests(&server), Vec::<String>::new());
+}

@@ -83,7 +83,7 @@ pub use self::{
     lease::Lease,
     outbox::Outbox,
     private_server::PrivateServer,
-    queues::Queue,
+    queues::{Queue, WentBy},
     shares::{Share, Shares},
     slots::Slots,
     spool::{Spool, SpoolError},

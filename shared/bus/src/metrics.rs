@@ -34,6 +34,9 @@ const QUEUE_DEPTH: &str = "tidewaiter.bus.queue.depth";
 const QUEUE_IN_FLIGHT: &str = "tidewaiter.bus.queue.in_flight";
 /// Since the oldest message of a queue was stored, seconds, by `consumer`; 0 where it is empty.
 const QUEUE_OLDEST: &str = "tidewaiter.bus.queue.oldest_age";
+/// Messages that a stream dropped before they were given to a `consumer`; several processes that
+/// serve it count the same ones.
+const WENT_BY: &str = "tidewaiter.bus.went_by";
 /// Dead letters that nobody dropped or retried.
 const LETTERS: &str = "tidewaiter.bus.dead_letters_kept";
 /// Bytes of message bodies that are kept as objects.
@@ -68,6 +71,7 @@ pub(crate) struct Metrics {
     dead_letters: Counter<u64>,
     crashes: Counter<u64>,
     refused: Counter<u64>,
+    went_by: Counter<u64>,
     depth: Gauge<u64>,
     in_flight: Gauge<u64>,
     oldest: Gauge<f64>,
@@ -128,6 +132,11 @@ pub(crate) fn metrics() -> &'static Metrics {
                 "Deaths of processes found by their heirs",
             ),
             refused: counter(REFUSED, "{message}", "Publishes that a full stream refused"),
+            went_by: counter(
+                WENT_BY,
+                "{message}",
+                "Messages that a stream dropped before a consumer was given them",
+            ),
             depth: gauge(QUEUE_DEPTH, "{message}", "Messages that wait"),
             in_flight: gauge(QUEUE_IN_FLIGHT, "{message}", "Messages being handled"),
             oldest: meter
@@ -196,6 +205,11 @@ impl Metrics {
     pub(crate) fn refused(&self, template: &str) {
         self.refused
             .add(1, &[KeyValue::new("template", template.to_owned())]);
+    }
+
+    pub(crate) fn went_by(&self, consumer: &str, messages: u64) {
+        let labels = [KeyValue::new("consumer", consumer.to_owned())];
+        self.went_by.add(messages, &labels);
     }
 
     pub(crate) fn queue(&self, queue: &Queue) {

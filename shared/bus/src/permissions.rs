@@ -135,7 +135,8 @@ fn names() -> String {
 
 impl Grants {
     /// What a process with these roles may do: the rights of each, and of all of them together no
-    /// more. Who reads a stream may make consumers and take from them; those of others are denied.
+    /// more. Who reads a stream may make consumers, take from them and delete them; those of others
+    /// are denied. Where the others are not known here, nobody may delete any.
     pub fn of(roles: impl IntoIterator<Item = Role>) -> Self {
         let mut grants = Self::default();
         for role in roles {
@@ -297,7 +298,9 @@ impl Grants {
         self.looks_at(stream);
         self.api(&format!("CONSUMER.CREATE.{stream}"));
         self.api(&format!("CONSUMER.MSG.NEXT.{stream}.*"));
-        self.api(&format!("CONSUMER.DELETE.{stream}.*"));
+        if topology::names_all_consumers_of(stream) {
+            self.api(&format!("CONSUMER.DELETE.{stream}.*"));
+        }
         self.read.insert(stream.to_owned());
     }
 

@@ -9,6 +9,7 @@ use serde_json::{Value, json};
 
 use crate::{
     consume::{Arrived, Pull, Pulled},
+    topology,
     wire::{REQUEST, Wire, WireError},
 };
 
@@ -290,8 +291,11 @@ impl Reader {
         }
     }
 
-    /// It would expire; deleting it is polite.
+    /// It would expire; deleting it is polite, and not allowed where it could be another's.
     async fn drop_consumer(&self, consumer: &str) {
+        if !topology::names_all_consumers_of(&self.stream) {
+            return;
+        }
         let asked = format!("$JS.API.CONSUMER.DELETE.{}.{consumer}", self.stream);
         self.wire.send(asked.into(), Bytes::new()).await;
     }

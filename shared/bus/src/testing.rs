@@ -9,7 +9,10 @@ use std::{
 
 use chassis::Cx;
 use jiff::Timestamp;
-use model::event::{DeadLetter, ImagePushed, JOBS};
+use model::{
+    AlertState, Fingerprint, Severity,
+    event::{Alert, DeadLetter, ImagePushed, JOBS},
+};
 use tempfile::TempDir;
 use tokio::runtime::Runtime;
 
@@ -266,6 +269,23 @@ pub(crate) async fn queue_is_empty(bus: &Bus) {
             .is_ok_and(|left| left == 0)
     })
     .await;
+}
+
+/// An alert with a title of its own.
+pub(crate) fn alert(title: &str) -> Alert {
+    Alert {
+        fingerprint: Fingerprint(title.to_owned()),
+        state: AlertState::Raised,
+        severity: Severity::High,
+        title: title.to_owned(),
+        text: String::new(),
+        image: None,
+        references: Vec::new(),
+        event: String::new(),
+        at: Timestamp::UNIX_EPOCH,
+        policy: None,
+        reminder: 0,
+    }
 }
 
 /// An event.

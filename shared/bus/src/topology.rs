@@ -66,6 +66,7 @@ pub(crate) fn streams(config: &Config) -> Vec<Stream> {
         jobs(),
         news(RESULTS, &["tw.res.>"], NEWS_AGE, 5 * GIB, 512 * 1024),
         // A full one drops its oldest: a sink that is away for so long must not stop the others.
+        // What it missed so is counted ([`crate::WentBy`]).
         news(ALERTS, &["tw.alert.>"], NEWS_AGE, GIB, 512 * 1024),
         // Empty unless the bridge is on. JSON is larger, and nobody claims it from elsewhere.
         news(JSON, &["tw.json.>"], 7 * DAY, 2 * GIB, -1),
@@ -123,6 +124,12 @@ pub(crate) fn consumers_of(role: Role) -> Vec<ConsumerSpec> {
             Vec::new()
         }
     }
+}
+
+/// Whether every durable consumer of a stream is in this list. Sinks are configured, so theirs are
+/// not.
+pub(crate) fn names_all_consumers_of(stream: &str) -> bool {
+    stream != ALERTS
 }
 
 /// A partition's consumer of one record of its images.

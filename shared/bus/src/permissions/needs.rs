@@ -159,6 +159,9 @@ impl Grants {
         }
         self.follows(CONFIG);
         self.writes(CONFIG, "tokens.*");
+        // Of those who make the first token one does.
+        self.leases("first_token");
+        self.waits_for(LEASES);
     }
 
     fn operator(&mut self) {
@@ -179,8 +182,8 @@ impl Grants {
         }
     }
 
-    /// Not `ALERTS`: whoever reads a stream may take from consumers of others and delete them, and
-    /// those of sinks are not in the topology, so they could not be denied. Alerts are in `JSON`.
+    /// Not `ALERTS`: whoever reads a stream may take from consumers of others, and those of sinks
+    /// are not in the topology, so they could not be denied. Alerts are in `JSON`.
     fn subscriber(&mut self) {
         for stream in [EVENTS, RESULTS, JSON] {
             self.reads_in_order(stream);
@@ -199,6 +202,9 @@ impl Grants {
     /// how it does.
     fn listens(&mut self) {
         self.reads_keys(CONFIG, "tokens.*");
+        // When they were used last.
+        self.reads_keys(CONFIG, "used.*");
+        self.writes(CONFIG, "used.*");
         self.leases("process.status.*");
     }
 

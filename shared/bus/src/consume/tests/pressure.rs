@@ -2,8 +2,8 @@
 
 use super::*;
 use crate::{
-    Outbox, Slots, Start, encode,
-    testing::{pushed, soon},
+    Outbox, Slots, Start, WentBy, encode,
+    testing::{alert, pushed, soon},
 };
 
 async fn stored_bytes(bus: &Bus, stream: &str) -> u64 {
@@ -257,4 +257,61 @@ async fn a_queue_that_nobody_serves_and_a_spool_that_cannot_drain_are_told() {
     let spool = world.bus.spool().unwrap();
     assert_eq!((spool.events, spool.bytes_max), (1, 10_000_000));
     assert!(spool.bytes > 0);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_a_full_stream_drops_before_a_sink_takes_it_is_counted_once() {
+    let Some(world) = World::start().await else {
+        return;
+    };
+    let wire = &world.bus.0.wire;
+    let info = wire.api("STREAM.INFO.ALERTS", &Value::Null).await;
+    let mut config = info.unwrap()["config"].take();
+    config["max_msgs"] = 3.into();
+    wire.api("STREAM.UPDATE.ALERTS", &config).await.unwrap();
+    let consume = Consume::new(&world.bus, "ALERTS", "sink_slow", 1);
+    let begun = Arc::new(AtomicU32::new(0));
+    let counted = Arc::clone(&begun);
+    let hang = acting(move |_: Delivery<model::event::Alert>| {
+        counted.fetch_add(1, Ordering::SeqCst);
+        std::future::pending()
+    });
+    world.bus.consume(&world.cx, consume, hang);
+    let publish = async |numbers: std::ops::Range<u64>| {
+        for number in numbers {
+            let alert = alert(&number.to_string());
+            world.bus.publish(&tenant(), &alert).await.unwrap();
+        }
+    };
+    publish(0..1).await;
+    eventually("it has one", async || begun.load(Ordering::SeqCst) == 1).await;
+    world.bus.look().await;
+    assert_eq!(world.bus.went_by(), []);
+    // Of ten, the sink has the first and the stream the last three.
+    publish(1..10).await;
+    let lost = |messages| {
+        [WentBy {
+            stream: "ALERTS".to_owned(),
+            consumer: "sink_slow".to_owned(),
+            messages,
+        }]
+    };
+    for _ in 0..2 {
+        world.bus.look().await;
+        assert_eq!(world.bus.went_by(), lost(6));
+    }
+    publish(10..12).await;
+    world.bus.look().await;
+    assert_eq!(world.bus.went_by(), lost(8));
+    // What was gone before a sink was there is nothing that it lost.
+    let late = Consume::new(&world.bus, "ALERTS", "sink_late", 1);
+    let began = Arc::clone(&begun);
+    let hang = acting(move |_: Delivery<model::event::Alert>| {
+        began.fetch_add(1, Ordering::SeqCst);
+        std::future::pending()
+    });
+    world.bus.consume(&world.cx, late, hang);
+    eventually("it has one", async || begun.load(Ordering::SeqCst) == 2).await;
+    world.bus.look().await;
+    assert_eq!(world.bus.went_by(), lost(8));
 }

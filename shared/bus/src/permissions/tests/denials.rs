@@ -7,13 +7,15 @@ use chassis::Cx;
 use futures::StreamExt as _;
 use model::{
     Digest, Known, RecordKey, Slug, What,
-    event::{ADVISORIES, CONFIG, FEED_OBJECTS, LAYER_OBJECTS, REFS, RESULTS, images_bucket},
+    event::{
+        ADVISORIES, ALERTS, CONFIG, FEED_OBJECTS, LAYER_OBJECTS, NEWS, REFS, RESULTS, images_bucket,
+    },
 };
 use serde_json::{Value, json};
 
 use super::fleet::Fleet;
 use crate::{
-    Bus, Config, ConsumerSpec, Headers, Heard, Start, UserKey,
+    Begin, Bus, Config, ConsumerSpec, Headers, Heard, Selection, Start, UserKey,
     error::BusError,
     permissions::Role,
     testing::{Server, World, pushed, soon},
@@ -261,4 +263,56 @@ async fn a_key_that_the_server_does_not_know_is_told_as_such() {
         panic!("another error");
     };
     insta::assert_snapshot!(cause, @"it does not know this key, user or password");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn nobody_deletes_the_consumers_of_sinks_or_of_other_roles() {
+    let Some(fleet) = Fleet::start().await else {
+        return;
+    };
+    let alerting = fleet.role(Role::Alerting).await;
+    let sink = ConsumerSpec::new("ALERTS", "sink_log", "", 100);
+    alerting.ensure_consumer(&sink).await.unwrap();
+    for role in Role::ALL {
+        let bus = fleet.role(role).await;
+        for consumer in ["ALERTS.sink_log", "EVENTS.router", "RESULTS.alerting"] {
+            let began = Instant::now();
+            let delete = format!("CONSUMER.DELETE.{consumer}");
+            denied(began, bus.0.wire.api(&delete, &Value::Null).await);
+        }
+    }
+    assert_eq!(alerting.durables("ALERTS").await.unwrap(), ["sink_log"]);
+    // Who reads alerts has a consumer of his own, and leaves it to end by itself.
+    let inventory = fleet.role(Role::Inventory).await;
+    let denials = inventory.0.wire.denied_so_far();
+    let reading = fleet.cx.child();
+    let mut alerts = inventory
+        .tail(&reading, ALERTS, Start::New, "")
+        .await
+        .unwrap();
+    assert!(matches!(
+        soon(alerts.next()).await,
+        Some(Heard::CaughtUp | Heard::UpTo(_))
+    ));
+    reading.stop();
+    while soon(alerts.next()).await.is_some() {}
+    inventory.0.wire.flush().await.unwrap();
+    assert_eq!(inventory.0.wire.denied_so_far(), denials);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_subscriber_is_told_that_alerts_are_not_for_him() {
+    let Some(fleet) = Fleet::start().await else {
+        return;
+    };
+    let bus = fleet.role(Role::Subscriber).await;
+    let began = Instant::now();
+    let all = bus.news(&fleet.cx, Begin::New, Selection::default()).await;
+    insta::assert_snapshot!(denied(began, all.map(drop)), @"`subscriber` publish on `$JS.API.STREAM.INFO.ALERTS`");
+    let others = NEWS.iter().filter(|kind| kind.stream != ALERTS);
+    let selection = Selection {
+        kinds: others.collect(),
+        ..Selection::default()
+    };
+    bus.news(&fleet.cx, Begin::New, selection).await.unwrap();
 }

@@ -1,26 +1,7 @@
-use model::{
-    AlertState, Fingerprint, Severity,
-    event::{Alert, ImagePushed},
-};
+use model::event::{Alert, ImagePushed};
 
 use super::*;
-use crate::testing::{World, pushed, soon};
-
-fn alert(title: &str) -> Alert {
-    Alert {
-        fingerprint: Fingerprint(title.to_owned()),
-        state: AlertState::Raised,
-        severity: Severity::High,
-        title: title.to_owned(),
-        text: String::new(),
-        image: None,
-        references: Vec::new(),
-        event: String::new(),
-        at: Timestamp::UNIX_EPOCH,
-        policy: None,
-        reminder: 0,
-    }
-}
+use crate::testing::{World, alert, pushed, soon};
 
 fn tenant(name: &str) -> Slug {
     name.parse().unwrap()

@@ -168,36 +168,48 @@ impl Router {
                 kind: RefKind::Index,
                 images,
             };
-            outcome = self.leads_to(outcome, tenant, index, record).await?;
+            outcome = self
+                .leads_to(outcome, tenant, (index, record), false)
+                .await?;
         }
         let mut configs: BTreeSet<Digest> = BTreeSet::new();
         for config in lead.images.iter().filter_map(|image| image.config) {
             if !configs.insert(config) {
                 continue;
             }
-            let of_config = lead
-                .images
-                .iter()
-                .filter(|image| image.config == Some(config));
-            let images = of_config.map(|image| image.digest).collect();
+            let of_config = || {
+                let images = lead.images.iter();
+                images.filter(move |image| image.config == Some(config))
+            };
+            let images = of_config().map(|image| image.digest).collect();
+            let is_new = of_config().all(|image| image.is_new);
             let record = RefRecord {
                 kind: RefKind::Config,
                 images,
             };
-            outcome = self.leads_to(outcome, tenant, config, record).await?;
+            outcome = self
+                .leads_to(outcome, tenant, (config, record), is_new)
+                .await?;
         }
         Ok(outcome)
     }
 
+    /// Where nobody knew the images before, hardly anybody knew what leads to them: it is not asked
+    /// for. Should there be something, the write loses, and all runs again with images that are
+    /// known by then, for they are written first.
     async fn leads_to(
         &self,
         outcome: Outcome,
         tenant: &Slug,
-        digest: Digest,
-        mut record: RefRecord,
+        (digest, mut record): (Digest, RefRecord),
+        is_new: bool,
     ) -> Result<Outcome, Failure> {
         let key = RefRecord::key(tenant, digest);
-        let stored = self.store.get::<RefRecord>(REFS, &key).await?;
+        let stored = if is_new {
+            None
+        } else {
+            self.store.get::<RefRecord>(REFS, &key).await?
+        };
         let revision = stored.as_ref().map_or(0, |stored| stored.revision);
         if let Some(stored) = stored {
             if record.kind == RefKind::Config {

@@ -4,6 +4,7 @@ mod nodes;
 
 use std::sync::Mutex;
 
+use bus::PutError;
 use futures::{FutureExt as _, future::BoxFuture};
 use jiff::Timestamp;
 use model::{
@@ -151,9 +152,17 @@ impl World {
 
     /// Handles an event and writes what follows, as the bus does.
     async fn route(&self, event: Routed) -> Arc<Outcome> {
-        let outcome = self.try_route(event).await.expect("the event is handled");
-        self.store.apply(&outcome).await.unwrap();
-        Arc::new(outcome)
+        // As the bus does it: who loses runs again.
+        for _ in 0..3 {
+            let routed = self.try_route(event.clone()).await;
+            let outcome = routed.expect("the event is handled");
+            match self.store.apply(&outcome).await {
+                Ok(_) => return Arc::new(outcome),
+                Err(PutError::Conflict) => {}
+                Err(error) => panic!("{error}"),
+            }
+        }
+        panic!("it loses again and again");
     }
 
     async fn try_route(&self, event: Routed) -> Result<Outcome, Failure> {
@@ -374,6 +383,26 @@ async fn a_push_makes_the_image_known_and_a_job() {
             images: vec![digest("a")]
         }
     );
+}
+
+#[tokio::test]
+async fn a_new_image_with_the_config_of_a_known_one_is_added_to_it() {
+    let world = World::new();
+    world.answer(&digest("a").to_string(), Ok(one("a")));
+    world.push("1", "a", 10).await;
+    // The same layers, compressed anew: another manifest, the same config.
+    let mut again = one("b");
+    again.images[0].image_id = digest("a config");
+    world.answer(&digest("b").to_string(), Ok(again));
+    let outcome = world.push("2", "b", 20).await;
+    assert_eq!(outcome.events::<ImageScan>().len(), 1);
+    let key = RefRecord::key(&tenant(), digest("a config"));
+    let config = world.store.get::<RefRecord>(REFS, &key).await.unwrap();
+    let mut images = config.unwrap().body.images;
+    images.sort();
+    let mut both = [digest("a"), digest("b")];
+    both.sort();
+    assert_eq!(images, both);
 }
 
 #[tokio::test]

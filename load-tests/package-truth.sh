@@ -15,7 +15,7 @@ set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 
 tidewaiter="${TIDEWAITER:-${CARGO_TARGET_DIR:-$HOME/.cache/tidewaiter/target}/release/tidewaiter}"
-data="${TIDEWAITER_TEST_DATA:-../shared/data}"
+data="${TIDEWAITER_TEST_DATA:-}"
 work="${KEEP:-$(mktemp -d)}"
 [ -n "${KEEP:-}" ] || trap 'rm -rf "$work"' EXIT
 mkdir -p "$work"

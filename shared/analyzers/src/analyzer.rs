@@ -4,8 +4,8 @@ use std::{fmt, io, sync::OnceLock};
 
 use archive::{Entry, Limits};
 use model::{
-    AnalyzerId, Digest, Diversion, FileSums, FoundFinding, FoundOs, FoundPackage, Gap, GapCode,
-    Hides, Owned,
+    AnalyzerId, Digest, Diversion, FileSums, FoundFinding, FoundLicenses, FoundOs, FoundPackage,
+    Gap, GapCode, Hides, Owned,
 };
 use serde::{Deserialize, Serialize};
 
@@ -91,6 +91,7 @@ pub struct Found {
     pub(crate) owned: Vec<Owned>,
     pub(crate) sums: Vec<FileSums>,
     pub(crate) diversions: Vec<Diversion>,
+    pub(crate) licenses: Vec<FoundLicenses>,
     pub(crate) findings: Vec<FoundFinding>,
     pub(crate) gaps: Vec<Gap>,
     /// Bytes that may still be added.
@@ -172,6 +173,7 @@ impl Found {
             owned: Vec::new(),
             sums: Vec::new(),
             diversions: Vec::new(),
+            licenses: Vec::new(),
             findings: Vec::new(),
             gaps: Vec::new(),
             room: bytes_max,
@@ -200,10 +202,7 @@ impl Found {
     /// Adds a package. A licence that is longer than any name is left out: some write its whole
     /// text where the name belongs.
     pub fn add_package(&mut self, mut package: FoundPackage) {
-        package
-            .licenses
-            .retain(|name| name.len() <= LICENSE_BYTES_MAX);
-        package.licenses.truncate(LICENSES_MAX);
+        names_only(&mut package.licenses);
         let texts = [&package.path, &package.name, &package.version].into_iter();
         let texts = texts
             .chain(&package.arch)
@@ -244,6 +243,15 @@ impl Found {
         }
     }
 
+    /// Adds the licences of a package, as [`add_package`](Self::add_package) does.
+    pub fn add_licenses(&mut self, mut licenses: FoundLicenses) {
+        names_only(&mut licenses.licenses);
+        let bytes = list_bytes(&licenses.licenses);
+        if self.fits(bytes.saturating_add(licenses.package.len())) {
+            self.licenses.push(licenses);
+        }
+    }
+
     /// Adds a finding.
     pub fn add_finding(&mut self, finding: FoundFinding) {
         if self.fits(finding_bytes(&finding)) {
@@ -280,6 +288,10 @@ impl Found {
             .into_iter()
             .for_each(|diversion| self.add_diversion(diversion));
         other
+            .licenses
+            .into_iter()
+            .for_each(|licenses| self.add_licenses(licenses));
+        other
             .findings
             .into_iter()
             .for_each(|finding| self.add_finding(finding));
@@ -303,6 +315,12 @@ impl Found {
         }
         !self.is_over
     }
+}
+
+/// Leaves out what is too long for a name, and what are too many.
+fn names_only(licenses: &mut Vec<String>) {
+    licenses.retain(|name| name.len() <= LICENSE_BYTES_MAX);
+    licenses.truncate(LICENSES_MAX);
 }
 
 /// Bytes of texts.

@@ -37,7 +37,7 @@ use model::{
 pub use self::outline::PreparedLayer;
 pub(crate) use self::purl::{distro, normalized};
 use self::{tampered::Suspects, view::View};
-use crate::os_release;
+use crate::{licenses, os_release};
 
 /// A map that many short texts are looked up in: seeded anew in each process, and cheaper than the
 /// standard library's.
@@ -101,6 +101,7 @@ pub fn coalesce_prepared(
     report.gaps.extend(suspects.gap());
     report.gaps.sort();
     packages::drop_guesses(&mut report.packages, &report.findings.tampered);
+    report.findings.licenses = licenses::describe(layers, &mut report.packages);
     report
 }
 

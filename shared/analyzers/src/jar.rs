@@ -1,6 +1,8 @@
 //! Java archives: who they are, and what they carry inside (Apache Maven's `pom.properties`, the
 //! JAR File Specification's manifest; and where neither says it, the file's name).
 
+mod licenses;
+
 use std::{collections::BTreeMap, io::Cursor};
 
 use archive::{Entry, Limits};
@@ -19,6 +21,7 @@ const ENDS: &[&str] = &[
 const MANIFEST: &str = "META-INF/MANIFEST.MF";
 const MAVEN: &str = "META-INF/maven/";
 const PROPERTIES: &str = "/pom.properties";
+const POM: &str = "/pom.xml";
 
 /// `.ear` in which a `.war` has a `.jar` that carries one: real ones go no deeper.
 const DEPTH_MAX: u32 = 4;
@@ -26,6 +29,7 @@ const DEPTH_MAX: u32 = 4;
 /// A manifest with a digest for each of 100,000 files has 20 MB; its main section comes first.
 const MANIFEST_BYTES_MAX: u64 = 32 << 20;
 const PROPERTIES_BYTES_MAX: u64 = 64 << 10;
+const POM_BYTES_MAX: u64 = 2 << 20;
 
 /// An archive in an archive is unpacked in memory.
 const INNER_BYTES_MAX: u64 = 256 << 20;
@@ -79,6 +83,7 @@ struct Identity {
     group: Option<String>,
     artifact: String,
     version: String,
+    licenses: Vec<String>,
 }
 
 /// One file with all that it carries.
@@ -150,7 +155,7 @@ impl Look<'_> {
         let digest = sha1(source)?;
         let wanted = |name: &str| {
             name == MANIFEST
-                || (name.starts_with(MAVEN) && name.ends_with(PROPERTIES))
+                || name.starts_with(MAVEN) && (name.ends_with(PROPERTIES) || name.ends_with(POM))
                 || is_archive(name)
         };
         let members = zip::members(source, &wanted)?;
@@ -162,6 +167,57 @@ impl Look<'_> {
         Ok(())
     }
 
+    /// What is in an archive: what Maven says, else what the manifest and the name say.
+    fn identities(
+        &mut self,
+        source: &mut dyn Source,
+        members: &[Member],
+        own: &Identity,
+    ) -> Result<(Vec<Identity>, Confidence), Malformed> {
+        let mut identities = Vec::new();
+        for member in members {
+            let Some(directory) = member.name.strip_suffix(PROPERTIES) else {
+                continue;
+            };
+            let properties = self.unpack(source, member, PROPERTIES_BYTES_MAX)?;
+            let Some(mut identity) = of_properties(&String::from_utf8_lossy(&properties)) else {
+                continue;
+            };
+            let mut poms = members.iter();
+            let pom = poms.find(|other| other.name.strip_suffix(POM) == Some(directory));
+            // What cannot be read of it is no reason to doubt the package.
+            let pom = pom.and_then(|pom| self.unpack(source, pom, POM_BYTES_MAX).ok());
+            identity.licenses =
+                licenses::of_pom(&String::from_utf8_lossy(&pom.unwrap_or_default()));
+            identities.push(identity);
+        }
+        let is_silent = |one: &Identity| one.artifact == own.artifact && one.licenses.is_empty();
+        if !identities.is_empty() && !identities.iter().any(is_silent) {
+            return Ok((identities, Confidence::High));
+        }
+        let manifest = members.iter().find(|member| member.name == MANIFEST);
+        let read = manifest.map(|manifest| self.unpack(source, manifest, MANIFEST_BYTES_MAX));
+        let read = match read.transpose() {
+            Err(_) if !identities.is_empty() => None,
+            read => read?,
+        };
+        let manifest = main_section(&String::from_utf8_lossy(&read.unwrap_or_default()));
+        let declared = licenses::of_manifest(&manifest);
+        if identities.is_empty() {
+            let (identity, confidence) = of_manifest(&manifest, own);
+            let licenses = declared;
+            let identity = identity.map(|identity| Identity {
+                licenses,
+                ..identity
+            });
+            return Ok((identity.into_iter().collect(), confidence));
+        }
+        for silent in identities.iter_mut().filter(|one| is_silent(one)) {
+            silent.licenses.clone_from(&declared);
+        }
+        Ok((identities, Confidence::High))
+    }
+
     fn identify(
         &mut self,
         source: &mut dyn Source,
@@ -171,26 +227,7 @@ impl Look<'_> {
         digest: &str,
     ) -> Result<(), Malformed> {
         let own = of_name(name);
-        let mut identities = Vec::new();
-        for member in members
-            .iter()
-            .filter(|member| member.name.ends_with(PROPERTIES))
-        {
-            let properties = self.unpack(source, member, PROPERTIES_BYTES_MAX)?;
-            identities.extend(of_properties(&String::from_utf8_lossy(&properties)));
-        }
-        let mut confidence = Confidence::High;
-        if identities.is_empty() {
-            let manifest = members.iter().find(|member| member.name == MANIFEST);
-            let manifest = match manifest {
-                Some(member) => self.unpack(source, member, MANIFEST_BYTES_MAX)?,
-                None => Vec::new(),
-            };
-            let manifest = main_section(&String::from_utf8_lossy(&manifest));
-            let (identity, how_sure) = of_manifest(&manifest, &own);
-            confidence = how_sure;
-            identities.extend(identity);
-        }
+        let (identities, confidence) = self.identities(source, members, &own)?;
         for identity in identities {
             // The archive's digest is that of the package it is named after, not of what was
             // copied into it.
@@ -200,6 +237,7 @@ impl Look<'_> {
                 None => identity.artifact,
             };
             self.found.add_package(FoundPackage {
+                licenses: identity.licenses,
                 within: within.map(ToOwned::to_owned),
                 digests: is_own
                     .then(|| format!("sha1:{digest}"))
@@ -314,6 +352,7 @@ fn of_name(path: &str) -> Identity {
         group: None,
         artifact: artifact.to_owned(),
         version: version.trim_start_matches('-').to_owned(),
+        licenses: Vec::new(),
     }
 }
 
@@ -330,6 +369,7 @@ fn of_properties(text: &str) -> Option<Identity> {
         group: Some(get("groupId")?.to_owned()),
         artifact: get("artifactId")?.to_owned(),
         version: get("version")?.to_owned(),
+        licenses: Vec::new(),
     })
 }
 
@@ -397,6 +437,7 @@ fn of_manifest(
         group: group.map(ToOwned::to_owned),
         artifact: own.artifact.clone(),
         version: version.to_owned(),
+        licenses: Vec::new(),
     };
     (
         Some(identity).filter(|identity| is_text(&identity.artifact)),

@@ -26,6 +26,7 @@
 //! |---|---|---|
 //! | `os-release` | `etc/os-release`, `usr/lib/os-release`; else `etc/redhat-release` and twenty others | the operating system |
 //! | `dpkg` | `var/lib/dpkg/status`, `status.d/*`; `info/*.list`, `*.md5sums`; `diversions` | Debian packages, their files, and which of these stand elsewhere |
+//! | `copyright` | `usr/share/doc/NAME/copyright` | licences of Debian packages |
 //! | `apk` | `lib/apk/db/installed`, `usr/lib/apk/db/installed` | Alpine packages, their files |
 //! | `rpm` | `Packages`, `Packages.db`, `rpmdb.sqlite` in `var/lib/rpm`, `usr/lib/sysimage/rpm`, `usr/share/rpm`; `var/lib/rpmmanifest/container-manifest-2` | RPM packages, their files |
 //! | `opkg` | `status`, `info/*.list` in `usr/lib/opkg`, `var/lib/opkg` | packages of embedded distributions, their files |
@@ -113,6 +114,7 @@ mod composer;
 mod conda;
 #[cfg(test)]
 mod conformance;
+mod copyright;
 mod cran;
 mod dotnet;
 mod dpkg;
@@ -126,6 +128,7 @@ mod golang;
 mod image;
 mod jar;
 mod jdk;
+pub mod licenses;
 mod links;
 mod lock;
 mod md5;
@@ -178,6 +181,7 @@ pub type MakeAnalyzer = fn(&Config, &Limits) -> Box<dyn Analyzer>;
 pub static ANALYZERS: &[MakeAnalyzer] = &[
     os_release::OsRelease::boxed,
     dpkg::Dpkg::boxed,
+    copyright::Copyright::boxed,
     apk::Apk::boxed,
     rpm::Rpm::boxed,
     each::<opkg::Opkg>,

@@ -283,15 +283,64 @@ pub struct Malware {
     pub fingerprint: Fingerprint,
 }
 
+/// What kind of licence one is, mildest first: what it asks of who passes the package on.
+#[derive(
+    Clone,
+    Copy,
+    Debug,
+    Default,
+    PartialEq,
+    Eq,
+    Hash,
+    PartialOrd,
+    Ord,
+    Serialize,
+    Deserialize,
+    JsonSchema,
+)]
+#[serde(rename_all = "snake_case")]
+pub enum LicenseCategory {
+    /// Nothing.
+    PublicDomain,
+    /// To be named.
+    Permissive,
+    /// The source of changes to the package itself.
+    WeakCopyleft,
+    /// The source of all that is made with it.
+    Copyleft,
+    /// That too where it is only reached over a network.
+    NetworkCopyleft,
+    /// The source can be seen; some uses are forbidden.
+    SourceAvailable,
+    /// A contract.
+    Proprietary,
+    /// Nobody knows.
+    #[default]
+    #[serde(other)]
+    Unknown,
+}
+
 /// A package's licence; the report's `licenses[]`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct License {
     /// The package.
     pub package_id: PackageId,
-    /// The expression as declared.
+    /// Its name.
+    #[serde(default)]
+    pub package: String,
+    /// Its kind.
+    #[serde(rename = "type", default = "generic")]
+    pub kind: PackageType,
+    /// An SPDX expression; `NOASSERTION` where the package declares nothing.
     pub expression: String,
-    /// What kind of licence it is.
-    pub category: String,
+    /// What kind of licence it is; of a choice the mildest.
+    pub category: LicenseCategory,
+    /// The waiver that accepts it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub waived: Option<Waived>,
+    /// Its name over rebuilds and versions: kind, name and expression.
+    #[serde(default = "nameless")]
+    pub fingerprint: Fingerprint,
 }
 
 /// A file that is not as its package installed it; the report's `tampered[]`.
@@ -303,6 +352,50 @@ pub struct Tampered {
     pub package_id: PackageId,
     /// The layer that changed it.
     pub layer: Digest,
+}
+
+fn generic() -> PackageType {
+    PackageType::Generic
+}
+
+fn nameless() -> Fingerprint {
+    Fingerprint(String::new())
+}
+
+// === impl LicenseCategory ===
+
+impl LicenseCategory {
+    /// All categories, mildest first.
+    pub const ALL: [Self; 8] = [
+        Self::PublicDomain,
+        Self::Permissive,
+        Self::WeakCopyleft,
+        Self::Copyleft,
+        Self::NetworkCopyleft,
+        Self::SourceAvailable,
+        Self::Proprietary,
+        Self::Unknown,
+    ];
+
+    /// As in reports.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::PublicDomain => "public_domain",
+            Self::Permissive => "permissive",
+            Self::WeakCopyleft => "weak_copyleft",
+            Self::Copyleft => "copyleft",
+            Self::NetworkCopyleft => "network_copyleft",
+            Self::SourceAvailable => "source_available",
+            Self::Proprietary => "proprietary",
+            Self::Unknown => "unknown",
+        }
+    }
+}
+
+impl fmt::Display for LicenseCategory {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(self.as_str())
+    }
 }
 
 // === impl Severity ===

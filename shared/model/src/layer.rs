@@ -125,6 +125,9 @@ pub struct Section {
     /// Files that packages own and that stand elsewhere.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub diversions: Vec<Diversion>,
+    /// Licences of packages, where a file of its own tells of them.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub licenses: Vec<FoundLicenses>,
     /// Findings.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub findings: Vec<FoundFinding>,
@@ -239,6 +242,15 @@ pub struct FileSums {
     pub md5: String,
     /// As apk records it: `sha1:value`.
     pub sha1: String,
+}
+
+/// What a file says of the licences of an operating system's package.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct FoundLicenses {
+    /// The package: the name of the directory that the file is in.
+    pub package: String,
+    /// Licences as the file names them.
+    pub licenses: Vec<String>,
 }
 
 /// A finding in one file of one layer; whether a later layer deleted the file is for `coalesce`.

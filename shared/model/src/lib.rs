@@ -36,8 +36,8 @@ pub use self::{
     },
     digest::{Digest, DigestError, Hasher, Partition, hex},
     finding::{
-        Cvss, Fingerprint, FixState, License, Malware, Match, Misconfiguration, Secret, Severity,
-        Tampered, Vex, Vulnerability, Waived,
+        Cvss, Fingerprint, FixState, License, LicenseCategory, Malware, Match, Misconfiguration,
+        Secret, Severity, Tampered, Vex, Vulnerability, Waived,
     },
     gap::{Gap, GapCode, Hides},
     image::{
@@ -45,8 +45,9 @@ pub use self::{
         Platform, PlatformError, RuntimeConfig, Target, TargetLayer,
     },
     layer::{
-        AnalyzerId, Diversion, Entries, EntryKind, FileSums, FoundFinding, FoundMalware, FoundOs,
-        FoundPackage, FoundSecret, LayerEntry, LayerReport, Owned, Section, SectionKey,
+        AnalyzerId, Diversion, Entries, EntryKind, FileSums, FoundFinding, FoundLicenses,
+        FoundMalware, FoundOs, FoundPackage, FoundSecret, LayerEntry, LayerReport, Owned, Section,
+        SectionKey,
     },
     package::{Confidence, Package, PackageId, PackageType, Purl, RemovedPackage},
     record::{

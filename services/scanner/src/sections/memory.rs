@@ -134,7 +134,7 @@ fn of_section(section: &Section) -> usize {
         size_of::<Owned>() + texts + text(owned.arch.as_ref()) + text(owned.digest.as_ref())
     };
     let owned: usize = section.owned.iter().map(owned).sum();
-    let others = (section.findings.len() + section.os.len() + 1) * OTHER;
+    let others = (section.findings.len() + section.licenses.len() + section.os.len() + 1) * OTHER;
     packages + owned + others + gaps(&section.gaps)
 }
 

@@ -136,7 +136,7 @@ impl PreparedLayer {
     }
 
     /// Entries with the last names of these paths, in order.
-    pub(super) fn named<'p>(
+    pub(crate) fn named<'p>(
         &self,
         paths: impl Iterator<Item = &'p str>,
     ) -> Vec<(usize, &LayerEntry)> {

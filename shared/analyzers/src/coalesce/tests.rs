@@ -53,6 +53,7 @@ fn section() -> Section {
         owned: Vec::new(),
         sums: Vec::new(),
         diversions: Vec::new(),
+        licenses: Vec::new(),
         findings: Vec::new(),
         gaps: Vec::new(),
     }

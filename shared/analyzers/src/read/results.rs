@@ -126,6 +126,7 @@ impl Results {
                 call.found.owned.clear();
                 call.found.sums.clear();
                 call.found.diversions.clear();
+                call.found.licenses.clear();
                 call.found.gaps.clear();
             }
             if let Some(found) = all.get_mut(call.analyzer) {
@@ -165,6 +166,7 @@ fn section(analyzer: AnalyzerId, mut found: Found, bytes_max: u64, gaps_max: usi
         owned: found.owned,
         sums: found.sums,
         diversions: found.diversions,
+        licenses: found.licenses,
         findings: found.findings,
         gaps: cap(found.gaps, gaps_max),
     }

@@ -3,9 +3,10 @@
 use jiff::Timestamp;
 use model::{
     AdvisoryStamp, Confidence, Cvss, Decision, Digest, Feed, Fingerprint, FixState, Gap, GapCode,
-    Hides, License, Malware, Match, Misconfiguration, Os, Package, PackageId, PackageType, Purl,
-    REPORT_SCHEMA, Reason, RemovedPackage, Report, ReportAnalyzer, RuntimeConfig, Secret, Severity,
-    Tampered, Target, TargetLayer, Tool, Verdict, Vex, Vulnerability, Waived,
+    Hides, License, LicenseCategory, Malware, Match, Misconfiguration, Os, Package, PackageId,
+    PackageType, Purl, REPORT_SCHEMA, Reason, RemovedPackage, Report, ReportAnalyzer,
+    RuntimeConfig, Secret, Severity, Tampered, Target, TargetLayer, Tool, Verdict, Vex,
+    Vulnerability, Waived,
 };
 
 fn time(text: &str) -> Timestamp {
@@ -299,8 +300,12 @@ pub(crate) fn full() -> Report {
     };
     let license = License {
         package_id: id,
+        package: "openssl".to_owned(),
+        kind: PackageType::Deb,
         expression: "Apache-2.0".to_owned(),
-        category: "permissive".to_owned(),
+        category: LicenseCategory::Permissive,
+        waived: None,
+        fingerprint: Fingerprint::of(&["license", "openssl"]),
     };
     let gap = Gap::new(
         GapCode::LimitFile,

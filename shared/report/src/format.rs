@@ -40,6 +40,8 @@ pub struct Options {
     pub ignore_unfixed: bool,
     /// Whether what waivers and VEX documents accept is listed as well, in the table and in SARIF.
     pub show_suppressed: bool,
+    /// Whether the table lists the licences of packages.
+    pub licenses: bool,
 }
 
 /// Writes a report.

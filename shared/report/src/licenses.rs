@@ -1,5 +1,9 @@
 //! Licences as packages declare them, as SPDX identifiers where they are some.
 
+use std::{collections::HashMap, slice};
+
+use model::{Package, PackageId, Report};
+
 use crate::cyclonedx::{License, LicenseChoice};
 
 /// The identifiers of the SPDX license list, sorted.
@@ -9,6 +13,32 @@ pub(crate) const SPDX_IDS: &str = include_str!("spdx-ids.txt");
 const NAME_CHARS_MAX: usize = 200;
 
 const DECLARED: &str = "declared";
+
+/// What the packages of a report are under.
+pub(crate) struct Expressions<'a>(HashMap<&'a PackageId, &'a String>);
+
+// === impl Expressions ===
+
+impl<'a> Expressions<'a> {
+    /// The expressions that name nothing but licences of the list.
+    pub(crate) fn of(report: &'a Report) -> Self {
+        let all = report.licenses.iter();
+        let listed = all.filter(|license| {
+            !license.expression.contains("LicenseRef-") && is_expression(&license.expression)
+        });
+        Self(
+            listed
+                .map(|license| (&license.package_id, &license.expression))
+                .collect(),
+        )
+    }
+
+    /// The expression of a package where there is one, else what it declares.
+    pub(crate) fn of_package(&self, package: &'a Package) -> &'a [String] {
+        let expression = self.0.get(&package.id);
+        expression.map_or(&package.licenses, |expression| slice::from_ref(*expression))
+    }
+}
 
 /// One expression, or a list of identifiers and names: the format has no mixture.
 pub(crate) fn choices(declared: &[String]) -> Vec<LicenseChoice<'_>> {
@@ -147,5 +177,22 @@ mod tests {
             panic!("one license");
         };
         assert_eq!(license.name.unwrap().chars().count(), NAME_CHARS_MAX);
+    }
+
+    #[test]
+    fn a_package_is_under_its_expression_if_that_names_what_is_on_the_list() {
+        let mut report = crate::tests::samples::full();
+        let package = Package {
+            licenses: vec!["GPLv2+".to_owned()],
+            ..report.packages[0].clone()
+        };
+        let said = |report: &Report| Expressions::of(report).of_package(&package).to_vec();
+        report.licenses[0].package_id = package.id.clone();
+        report.licenses[0].expression = "GPL-2.0-or-later".to_owned();
+        assert_eq!(said(&report), ["GPL-2.0-or-later"]);
+        for unlisted in ["NOASSERTION", "MIT AND LicenseRef-x"] {
+            report.licenses[0].expression = unlisted.to_owned();
+            assert_eq!(said(&report), ["GPLv2+"], "{unlisted}");
+        }
     }
 }

@@ -3,6 +3,7 @@
 mod findings;
 mod gaps;
 mod header;
+mod licenses;
 mod packages;
 mod page;
 mod verdict;
@@ -58,5 +59,6 @@ fn write(report: &Report, page: &mut Page<'_>) -> io::Result<()> {
     findings::malware(&report.malware, page)?;
     findings::tampered(&report.tampered, page)?;
     findings::removed(&report.removed, page)?;
+    licenses::write(&report.licenses, page)?;
     gaps::write(&report.gaps, page)
 }

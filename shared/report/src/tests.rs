@@ -3,8 +3,8 @@ pub(crate) mod samples;
 pub(crate) mod schemas;
 
 use model::{
-    AdvisoryStamp, Decision, Digest, Gap, GapCode, Hides, REPORTS_SCHEMA, Report, Reports,
-    Severity, Vulnerability,
+    AdvisoryStamp, Decision, Digest, Gap, GapCode, Hides, License, LicenseCategory, REPORTS_SCHEMA,
+    Report, Reports, Severity, Vulnerability,
 };
 
 use self::samples::{empty, full, reason, verdict};
@@ -339,6 +339,40 @@ fn suppressed_findings_are_shown_on_request() {
     1 not counted, accepted by waivers
     1 not counted, not affected by VEX documents
     "#);
+}
+
+#[test]
+fn licenses_are_listed_on_request_strictest_first() {
+    let mut report = full();
+    let license = |name: &str, expression: &str, category| License {
+        package: name.to_owned(),
+        expression: expression.to_owned(),
+        category,
+        ..report.licenses[0].clone()
+    };
+    let more = [
+        license("bash", "GPL-3.0-or-later", LicenseCategory::Copyleft),
+        license("mystery", "NOASSERTION", LicenseCategory::Unknown),
+        license("zstd", "Apache-2.0", LicenseCategory::Permissive),
+    ];
+    report.licenses.extend(more);
+    let options = Options {
+        licenses: true,
+        ..Options::default()
+    };
+    let text = check(&report, Format::Table, &options);
+    let listed = text
+        .split("\n\n")
+        .find(|part| part.contains("KIND"))
+        .unwrap();
+    insta::assert_snapshot!(listed, @r"
+    3 licenses
+    LICENSE           KIND        PACKAGES  WHICH
+    NOASSERTION       unknown     1         mystery
+    GPL-3.0-or-later  copyleft    1         bash
+    Apache-2.0        permissive  2         openssl, zstd
+    ");
+    assert!(!check(&report, Format::Table, &Options::default()).contains("KIND"));
 }
 
 #[test]

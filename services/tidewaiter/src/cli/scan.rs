@@ -77,6 +77,9 @@ pub(crate) struct ScanArgs {
     /// Show what waivers and VEX documents accept, too
     #[arg(long)]
     pub(crate) show_suppressed: bool,
+    /// List the licenses of packages, too
+    #[arg(long)]
+    pub(crate) licenses: bool,
     /// List what layers had and later ones removed or replaced, too
     #[arg(long)]
     pub(crate) removed_packages: bool,
@@ -181,6 +184,7 @@ impl ExplainArgs {
             fail_on: None,
             ignore_unfixed: false,
             show_suppressed: false,
+            licenses: false,
             exit_code: crate::exit::Exit::DENY,
             allow_incomplete: false,
             platform: self.platform.clone(),

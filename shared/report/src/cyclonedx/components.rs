@@ -73,10 +73,11 @@ pub(super) fn packages<'a>(report: &'a Report, refs: &Refs) -> Vec<Component<'a>
         .map(|(number, layer)| (layer.digest, (number + 1, layer)))
         .collect();
     let os = report.target.os.iter().map(|os| operating_system(os, refs));
-    let packages = report
-        .packages
-        .iter()
-        .map(|one| package(one, layers.get(&one.layer).copied(), refs));
+    let expressions = licenses::Expressions::of(report);
+    let packages = report.packages.iter().map(|one| {
+        let licenses = expressions.of_package(one);
+        package(one, licenses, layers.get(&one.layer).copied(), refs)
+    });
     os.chain(packages).collect()
 }
 
@@ -94,11 +95,12 @@ fn operating_system<'a>(os: &'a Os, refs: &Refs) -> Component<'a> {
 
 fn package<'a>(
     package: &'a Package,
+    licenses: &'a [String],
     layer: Option<(usize, &'a TargetLayer)>,
     refs: &Refs,
 ) -> Component<'a> {
     let (group, name) = names(package);
-    let licenses = licenses::choices(&package.licenses);
+    let licenses = licenses::choices(licenses);
     let hashes: Vec<_> = package
         .digests
         .iter()

@@ -118,10 +118,11 @@ impl<'a> Writer<'a> {
             .iter()
             .map(|package| (&package.id, self.id("Package", &package.id.0)));
         let ids: HashMap<&PackageId, String> = ids.collect();
+        let expressions = licenses::Expressions::of(report);
         for package in &report.packages {
             let id = self.id("Package", &package.id.0);
             let layer = layers.get(&package.layer).copied();
-            self.package(package, layer, id.clone());
+            self.package(package, expressions.of_package(package), layer, id.clone());
             self.relate(image, "CONTAINS", &id);
             for needed in &package.depends_on {
                 if let Some(needed) = ids.get(needed) {
@@ -148,6 +149,7 @@ impl<'a> Writer<'a> {
     fn package(
         &mut self,
         package: &'a Package,
+        licenses: &'a [String],
         layer: Option<(usize, &'a TargetLayer)>,
         id: String,
     ) {
@@ -164,6 +166,7 @@ impl<'a> Writer<'a> {
         // A list of licences is one expression here, and the list is not to be had from it.
         let are_licenses_other = match package.licenses.as_slice() {
             [] => false,
+            declared if declared != licenses => true,
             [one] => licenses::id(one) != Some(one),
             _ => true,
         };
@@ -175,7 +178,7 @@ impl<'a> Writer<'a> {
             &mut properties,
         );
         let vendor = package.vendor.as_ref().filter(|vendor| !vendor.is_empty());
-        let license_declared = self.declared(&package.licenses);
+        let license_declared = self.declared(licenses);
         self.packages.push(Written {
             name: Cow::Borrowed(&package.name),
             version_info: Some(Cow::Borrowed(&package.version)),

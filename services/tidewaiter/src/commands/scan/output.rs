@@ -101,6 +101,7 @@ fn render(
         severities: args.severity.clone(),
         ignore_unfixed: args.ignore_unfixed,
         show_suppressed: args.show_suppressed,
+        licenses: args.licenses,
     };
     if let Some(benchmark) = args.compliance {
         return compliance::render(benchmark, format, &options, documents);

@@ -126,28 +126,41 @@ pub(crate) fn describe(layers: &[&PreparedLayer], packages: &mut [Package]) -> V
             package.licenses = (*licenses).to_vec();
         }
     }
-    packages.iter().map(license).collect()
+    let mut known = HashMap::new();
+    packages
+        .iter()
+        .map(|package| license(package, &mut known))
+        .collect()
 }
 
 fn is_open(package: &Package) -> bool {
     package.kind == PackageType::Deb && package.licenses.is_empty()
 }
 
-fn license(package: &Package) -> License {
-    let expression = expression(package.kind, &package.licenses);
-    let expression = expression.unwrap_or_else(|| NOTHING.to_owned());
+/// What is said of a package. Many declare the same.
+fn license<'a>(
+    package: &'a Package,
+    known: &mut HashMap<(PackageType, &'a [String]), (String, LicenseCategory)>,
+) -> License {
+    let declared = (package.kind, package.licenses.as_slice());
+    let (expression, category) = known.entry(declared).or_insert_with(|| {
+        let expression = expression(package.kind, &package.licenses);
+        let expression = expression.unwrap_or_else(|| NOTHING.to_owned());
+        let category = category(&expression);
+        (expression, category)
+    });
     License {
         package_id: package.id.clone(),
         package: package.name.clone(),
         kind: package.kind,
-        category: category(&expression),
+        category: *category,
         fingerprint: model::Fingerprint::of(&[
             "license",
             package.kind.as_str(),
             &package.name,
-            &expression,
+            expression,
         ]),
-        expression,
+        expression: expression.clone(),
         waived: None,
     }
 }

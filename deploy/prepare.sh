@@ -1,19 +1,22 @@
 #!/usr/bin/env bash
-# Installs what this machine lacks: deploy/prepare.sh [build] [test] [demo]
+# Installs what this machine lacks: deploy/prepare.sh [build] [test] [demo] [runtime]
 #
-#   build   a compiler for Rust, and one for RocksDB's and AWS-LC's C and C++
+#   build   a compiler for Rust, and those for RocksDB's and AWS-LC's C and C++ and the agent's C
 #   test    the servers and tools that the tests run
 #   demo    what the quickstart runs and makes its image with
+#   runtime what the quickstart of the agent runs containers with
 #
 # Nothing is done for what is there already, so a second run takes a moment.
 set -euo pipefail
 
-# Of crates: cc (AWS-LC), g++ and libclang (RocksDB). Everything else is Rust.
-build_packages=(ca-certificates curl g++ libclang-dev)
+# Of crates: cc (AWS-LC), g++ and libclang (RocksDB), clang, make, libelf and zlib (the agent's kernel
+# side and its loader). Everything else is Rust.
+build_packages=(ca-certificates clang curl g++ libclang-dev libelf-dev make pkg-config zlib1g-dev)
 test_packages=(ca-certificates curl debootstrap debian-archive-keyring docker-registry nats-server
   python3 rpm ruby skopeo)
 demo_packages=(ca-certificates curl debootstrap debian-archive-keyring docker-registry gzip
   nats-server skopeo tar)
+runtime_packages=(ca-certificates podman runc)
 # Packages that start a server as soon as they are installed.
 servers=(docker-registry nats-server)
 
@@ -40,8 +43,8 @@ is_installed() {
 # A package counts as there when its command is: people install from elsewhere, too.
 is_there() {
   case "$1" in
-    g++ | curl | skopeo | debootstrap | docker-registry | nats-server | python3 | gzip | tar | npm \
-      | rpm | ruby)
+    g++ | clang | make | curl | podman | runc | skopeo | debootstrap | docker-registry | nats-server \
+      | python3 | gzip | tar | npm | rpm | ruby)
       PATH="$PATH:/usr/sbin:/sbin" command -v "$1" >/dev/null
       ;;
     libclang-dev) compgen -G '/usr/lib/llvm-*/lib/libclang.so*' >/dev/null || is_installed "$1" ;;
@@ -102,6 +105,7 @@ for part in "$@"; do
       ;;
     test) install_packages "${test_packages[@]}" ;;
     demo) install_packages "${demo_packages[@]}" ;;
-    *) fail "\`$part\` is none of: build, test, demo" ;;
+    runtime) install_packages "${runtime_packages[@]}" ;;
+    *) fail "\`$part\` is none of: build, test, demo, runtime" ;;
   esac
 done

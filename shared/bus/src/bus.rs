@@ -6,14 +6,16 @@ use std::{
     time::Duration,
 };
 
+use bytes::Bytes;
 use chassis::Cx;
-use model::SpoolState;
+use model::{SpoolState, event::CLAIM_OBJECTS};
 use tokio::sync::OnceCell;
 
 use crate::{
     config::Config,
     consume::Held,
-    error::BusError,
+    envelope::Headers,
+    error::{BusError, StoreError},
     fullness::Fullness,
     gate::Gate,
     janitor::Janitor,
@@ -23,6 +25,7 @@ use crate::{
     queues::Queues,
     spool::Spool,
     store::{Store, nats::Nats},
+    subject, topology,
     wait::Wakes,
     wire::Wire,
 };
@@ -101,6 +104,39 @@ impl Bus {
     ) -> Result<Self, BusError> {
         let holder = Holder::Roles(roles.into_iter().collect());
         Self::start(cx, config, &holder.to_string(), Some(holder.grants())).await
+    }
+
+    /// [`Bus::connect_later_as`] for somebody who is no role: the agent of a node. Its messages go as
+    /// they are, for it may write nothing beside them.
+    pub async fn connect_later_for(
+        cx: &Cx,
+        config: &Config,
+        holder: Holder,
+    ) -> Result<Self, BusError> {
+        let name = match &holder {
+            Holder::Agent { .. } => "agent".to_owned(),
+            Holder::Roles(_) => holder.to_string(),
+        };
+        Self::start(cx, config, &name, Some(holder.grants())).await
+    }
+
+    /// The body that goes with a message: itself, or nothing where it is too large and was put
+    /// beside it, which only those do who may.
+    pub(crate) async fn check_in(
+        &self,
+        headers: &mut Headers,
+        body: Bytes,
+    ) -> Result<Bytes, StoreError> {
+        let beside = topology::object_subjects(CLAIM_OBJECTS);
+        let may = |grants: &Grants| {
+            grants
+                .publish()
+                .any(|filter| subject::matches(filter, &beside))
+        };
+        if self.0.grants.as_ref().is_none_or(may) {
+            return self.0.store.check_in(headers, body).await;
+        }
+        Ok(body)
     }
 
     /// Whether it is a part of a fleet, with the rights of its roles alone.

@@ -221,7 +221,7 @@ async fn publish_item(bus: &Bus, item: Item) -> Result<(), WireError> {
         text: error.to_string(),
     })?;
     let mut headers: Headers = headers.into_iter().collect();
-    let checked = bus.0.store.check_in(&mut headers, body).await;
+    let checked = bus.check_in(&mut headers, body).await;
     let body = checked.map_err(|error| {
         if error.is_permanent() {
             WireError::Refused {

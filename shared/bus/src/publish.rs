@@ -77,8 +77,7 @@ pub(crate) async fn send(
 
 async fn publish_here(bus: &Bus, emit: &Emit) -> Result<(), BusError> {
     let mut headers = emit.headers(bus.0.cx.now());
-    let store = &bus.0.store;
-    let body = store.check_in(&mut headers, emit.body.clone()).await?;
+    let body = bus.check_in(&mut headers, emit.body.clone()).await?;
     let deadline = Instant::now() + PATIENCE;
     loop {
         match send(bus, &emit.subject, &headers, body.clone()).await {

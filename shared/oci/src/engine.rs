@@ -7,6 +7,7 @@
 mod containerd;
 mod docker;
 mod grpc;
+mod inventory;
 #[cfg(test)]
 mod tests;
 
@@ -26,6 +27,8 @@ use crate::{
     registry::USER_AGENT,
     source::{Platforms, Wanted},
 };
+
+pub use self::inventory::{Changes, EngineInventory};
 
 /// Where engines may listen. The environment is the caller's to read.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]

@@ -63,7 +63,7 @@ pub use self::{
     docker_archive::DockerArchive,
     docker_config::DockerConfig,
     documents::{Document, DocumentName, DocumentStore},
-    engine::Engines,
+    engine::{Changes, EngineInventory, Engines},
     error::OciError,
     kept::Kept,
     layout::OciLayout,

@@ -20,7 +20,7 @@ use containerd::{
 };
 
 /// An engine's socket that is served until the test ends.
-struct Served {
+pub(super) struct Served {
     dir: TempDir,
     task: tokio::task::JoinHandle<()>,
 }
@@ -33,11 +33,15 @@ impl Drop for Served {
 
 impl Served {
     #[expect(clippy::disallowed_methods, reason = "the test itself stops it")]
-    fn new(router: Router) -> Self {
+    pub(super) fn new(router: Router) -> Self {
         let dir = temp_dir();
         let listener = UnixListener::bind(dir.path().join("socket")).unwrap();
         let task = tokio::spawn(async move { axum::serve(listener, router).await.unwrap() });
         Self { dir, task }
+    }
+
+    pub(super) fn socket(&self) -> PathBuf {
+        self.dir.path().join("socket")
     }
 
     fn opening(&self, engine: Engine) -> Opening {
@@ -166,7 +170,7 @@ struct Contents {
     asked: Arc<Mutex<Vec<String>>>,
 }
 
-fn frame(message: &impl Message) -> Vec<u8> {
+pub(super) fn frame(message: &impl Message) -> Vec<u8> {
     let bytes = message.encode_to_vec();
     let mut frame = vec![0];
     frame.extend(u32::try_from(bytes.len()).unwrap().to_be_bytes());
@@ -174,7 +178,7 @@ fn frame(message: &impl Message) -> Vec<u8> {
     frame
 }
 
-fn grpc_answer(status: &str, body: Vec<u8>) -> Response<Body> {
+pub(super) fn grpc_answer(status: &str, body: Vec<u8>) -> Response<Body> {
     let answer = Response::builder().header("content-type", "application/grpc");
     let answer = if status.is_empty() {
         answer

@@ -1,0 +1,255 @@
+#!/usr/bin/env bash
+# What containers really do, on one machine, from a fresh clone to the first incident:
+#
+#   deploy/quickstart-runtime.sh [IMAGE] [--once] [--data-dir DIR]
+#
+# Installs what is missing, builds, starts a NATS server, `tidewaiter serve` and the agent, starts a
+# container, runs a program in it that is not of its image, and shows the incident. Without IMAGE it
+# makes one: Debian with old packages. Needs root: the agent looks into the kernel. Ctrl-C stops
+# everything and cleans up, the container too.
+#
+#   IMAGE           oci:DIR:TAG, docker-archive:FILE, debian:12, …: whatever skopeo reads; with a shell
+#   --once          stop after the incident
+#   --data-dir DIR  keep data in DIR; otherwise in a temporary directory that is removed at the end
+set -euo pipefail
+here="$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)"
+cd "$here/.."
+
+image='' once=no data=''
+while [ $# -gt 0 ]; do
+  case "$1" in
+    --once) once=yes ;;
+    --data-dir)
+      data="${2:?quickstart: --data-dir needs a directory}"
+      shift
+      ;;
+    -h | --help)
+      sed -n '2,/^set -/s/^# \{0,1\}//p' "${BASH_SOURCE[0]}"
+      exit 0
+      ;;
+    -*)
+      echo "quickstart: unknown flag \`$1\`, see --help" >&2
+      exit 1
+      ;;
+    *) image="$1" ;;
+  esac
+  shift
+done
+
+export CARGO_TARGET_DIR="${CARGO_TARGET_DIR:-$HOME/.cache/tidewaiter/target}"
+export PATH="${CARGO_HOME:-$HOME/.cargo}/bin:$PATH:/usr/sbin:/sbin"
+tidewaiter="$CARGO_TARGET_DIR/release/tidewaiter"
+agent="$CARGO_TARGET_DIR/release/tidewaiter-agent"
+demo="$HOME/.cache/tidewaiter/demo-image-$(sha256sum "$here/demo/make-image.sh" | cut -c1-12)"
+name="tidewaiter-demo-$$"
+tag="localhost/tidewaiter/$name:1"
+
+nats_pid='' server_pid='' podman_pid='' agent_pid='' temporary='' has_container=no
+
+say() { printf '%s\n' "$*"; }
+step() { printf '\n-- %s\n' "$*"; }
+fail() {
+  printf 'quickstart: %s\n' "$*" >&2
+  exit 1
+}
+
+# Stops one process of ours: asks, waits, and then does not ask any more.
+stop() { # PID NAME
+  [ -n "$1" ] && kill -0 "$1" 2>/dev/null || return 0
+  kill -TERM "$1" 2>/dev/null || true
+  local tries=150
+  while kill -0 "$1" 2>/dev/null && [ $tries -gt 0 ]; do
+    sleep 0.1
+    tries=$((tries - 1))
+  done
+  if kill -0 "$1" 2>/dev/null; then
+    say "$2 does not stop: killing it"
+    kill -KILL "$1" 2>/dev/null || true
+  fi
+  wait "$1" 2>/dev/null || true
+}
+
+clean() {
+  local result=$?
+  trap - EXIT
+  trap '' INT TERM
+  if [ $has_container = yes ]; then
+    podman rm --force --time 0 "$name" >/dev/null 2>&1 || true
+    podman rmi --force "$tag" >/dev/null 2>&1 || true
+  fi
+  stop "$agent_pid" 'the agent'
+  stop "$podman_pid" "podman's service"
+  stop "$server_pid" 'tidewaiter'
+  stop "$nats_pid" 'nats-server'
+  [ -z "$temporary" ] || rm -rf "$temporary"
+  exit $result
+}
+trap clean EXIT
+trap 'exit 130' INT
+trap 'exit 143' TERM HUP
+
+free_port() {
+  local port
+  while true; do
+    # Below the range from which the kernel gives ports to clients.
+    port=$((20000 + RANDOM % 12000))
+    (exec 3<>"/dev/tcp/127.0.0.1/$port") 2>/dev/null || break
+  done
+  printf '%s\n' $port
+}
+
+random_hex() { od --address-radix=n --format=x1 --read-bytes=32 /dev/urandom | tr -d ' \n'; }
+
+# Waits until a command succeeds, as long as a process lives.
+wait_for() { # PID SECONDS WHAT LOG COMMAND…
+  local pid="$1" end=$((SECONDS + $2)) what="$3" log="$4"
+  shift 4
+  until "$@" >/dev/null 2>&1; do
+    if ! kill -0 "$pid" 2>/dev/null || [ $SECONDS -ge $end ]; then
+      tail -n 20 "$log" >&2
+      fail "$what is not there; the log is above"
+    fi
+    sleep 0.1
+  done
+}
+
+# One server for both. In a fleet each node's agent has a key of its own, with which it can publish
+# under its node's name and do nothing else: `tidewaiter nats accounts --agent NODE`.
+start_nats() {
+  local password
+  nats_port=$(free_port)
+  password=$(random_hex)
+  cat >"$data/nats.conf" <<END
+listen: 127.0.0.1:$nats_port
+jetstream { store_dir: "$data/nats" }
+authorization { user: tidewaiter, password: "$password" }
+END
+  setsid nats-server --config "$data/nats.conf" >"$data/nats.log" 2>&1 &
+  nats_pid=$!
+  wait_for "$nats_pid" 30 'nats-server' "$data/nats.log" bash -c "exec 3<>/dev/tcp/127.0.0.1/$nats_port"
+  nats_url="nats://tidewaiter:$password@127.0.0.1:$nats_port"
+}
+
+start_server() {
+  cat >"$data/tidewaiter.yaml" <<END
+data_dir: $data
+http:
+  listen: 127.0.0.1:0
+bus:
+  url: $nats_url
+END
+  rm -f "$data/http.addr"
+  # In a session of its own, so that Ctrl-C reaches this script alone, which then stops it in order.
+  setsid "$tidewaiter" serve --config "$data/tidewaiter.yaml" >"$data/tidewaiter.log" 2>&1 &
+  server_pid=$!
+  wait_for "$server_pid" 60 'tidewaiter' "$data/tidewaiter.log" test -s "$data/http.addr"
+  server="http://$(cat "$data/http.addr")"
+  wait_for "$server_pid" 60 'tidewaiter' "$data/tidewaiter.log" curl --silent --fail "$server/readyz"
+  say "tidewaiter: $server, log in $data/tidewaiter.log"
+}
+
+start_agent() {
+  local socket="$data/podman.sock"
+  setsid podman system service --time=0 "unix://$socket" >"$data/podman.log" 2>&1 &
+  podman_pid=$!
+  wait_for "$podman_pid" 30 "podman's service" "$data/podman.log" test -S "$socket"
+  cat >"$data/agent.yaml" <<END
+node: quickstart
+data_dir: $data/agent
+bus:
+  url: $nats_url
+engines:
+  podman: ["$socket"]
+END
+  "$agent" probe --config "$data/agent.yaml"
+  setsid "$agent" run --config "$data/agent.yaml" >"$data/agent.log" 2>&1 &
+  agent_pid=$!
+  wait_for "$agent_pid" 60 'the agent' "$data/agent.log" grep -q 'tier `bpf`' "$data/agent.log"
+  say "agent:      node quickstart, log in $data/agent.log"
+}
+
+get() { # PATH
+  # The token as a header from a file: an argument can be seen by everybody.
+  printf 'Authorization: Bearer %s\n' "$(cat "$data/admin.token")" \
+    | curl --silent --fail --header @- "$server$1"
+}
+
+# What podman runs with where cgroups are those of v1 as well, or rights are few.
+run_container() {
+  local runtime=()
+  [ -e /sys/fs/cgroup/cgroup.controllers ] || runtime=(--runtime runc)
+  podman "${runtime[@]}" run --detach --name "$name" \
+    --ulimit nofile=1024:1024 --ulimit nproc=2048:2048 "$tag" sleep 86400 >"$data/container.id"
+}
+
+is_known() { get /v1/containers | grep -q "$(cat "$data/container.id")"; }
+
+has_incident() { get /v1/incidents >"$data/incidents.json" && grep -q "$(cat "$data/container.id")" "$data/incidents.json"; }
+
+[ "$(id -u)" = 0 ] || fail 'the agent looks into the kernel: run it as root'
+
+step 'preparing this machine'
+"$here/prepare.sh" build demo runtime
+
+step 'building (the first time takes a while: RocksDB is C++)'
+cargo build --locked --release --workspace --bin tidewaiter --bin tidewaiter-agent
+
+umask 077
+if [ -z "$data" ]; then
+  temporary="$(mktemp -d)"
+  data="$temporary"
+else
+  mkdir -p "$data"
+  data="$(cd "$data" && pwd)"
+fi
+
+if [ -z "$image" ]; then
+  if [ ! -f "$demo/oci-layout" ]; then
+    step 'making the demonstration image'
+    rm -rf "$demo.part"
+    mkdir -p "$(dirname "$demo")"
+    (umask 022 && "$here/demo/make-image.sh" "$demo.part")
+    mv "$demo.part" "$demo"
+  fi
+  image="oci:$demo:demo"
+fi
+case "$image" in
+  *:/* | oci:* | oci-archive:* | docker-archive:* | containers-storage:* | dir:*) ;;
+  *) image="docker://$image" ;;
+esac
+
+step 'starting'
+start_nats
+start_server
+start_agent
+
+step "a container of $image"
+has_container=yes
+skopeo copy --quiet --insecure-policy "$image" "containers-storage:$tag"
+run_container
+wait_for "$agent_pid" 30 'the container in the inventory' "$data/agent.log" is_known
+say "container $name is known to the fabric: GET /v1/containers"
+
+step 'a program that is not of its image'
+# A copy with another content, as whatever somebody downloads.
+podman exec "$name" sh -c 'cp /bin/ls /tmp/dropped && printf x >>/tmp/dropped && chmod +x /tmp/dropped && /tmp/dropped / >/dev/null'
+started=$(date +%s%3N)
+wait_for "$agent_pid" 120 'the incident' "$data/tidewaiter.log" has_incident
+say "seen after $(($(date +%s%3N) - started)) ms:"
+cat "$data/incidents.json"
+
+cat <<END
+
+-- how to go on
+Incidents              curl -H "Authorization: Bearer \$(cat $data/admin.token)" $server/v1/incidents
+Containers             curl -H "Authorization: Bearer \$(cat $data/admin.token)" $server/v1/containers
+What containers do     $agent watch
+Something else in it   podman exec -it $name sh
+END
+
+if [ $once = no ]; then
+  printf '\nCtrl-C stops everything%s.\n' "${temporary:+ and removes $temporary}"
+  wait -n $server_pid $agent_pid || true
+  tail -n 20 "$data/tidewaiter.log" "$data/agent.log" >&2
+  fail 'a part has stopped; the end of the logs is above'
+fi

@@ -1,0 +1,173 @@
+//! Configuration of the agent.
+
+use std::path::PathBuf;
+
+use anyhow::{Context as _, ensure};
+use chassis::telemetry;
+use model::Slug;
+use oci::{Engine, Engines};
+use serde::{Deserialize, Serialize};
+
+use crate::watch::Watched;
+
+/// Everything that can be set. Each key is `TIDEWAITER_AGENT_<KEY>` in the environment, too.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Config {
+    /// The node's name. Absent: the host's name.
+    pub node: Option<Slug>,
+    /// Whose node it is.
+    pub tenant: Slug,
+    /// Where the spool and the sequence are kept.
+    pub data_dir: PathBuf,
+    /// The connection to NATS. `credentials_file` is what `tidewaiter nats accounts` makes for this
+    /// node.
+    pub bus: bus::Config,
+    /// Bytes of events that may wait on disk while NATS is away.
+    pub spool_bytes_max: u64,
+    /// Container engines.
+    pub engines: EnginesConfig,
+    /// The longest time between two pictures of the node, seconds.
+    pub inventory_interval_s: u64,
+    /// What is watched.
+    pub sensor: SensorConfig,
+    /// Digests of files that ran.
+    pub hash: HashConfig,
+    /// Logs, metrics and traces.
+    pub telemetry: telemetry::Config,
+}
+
+/// Where container engines listen. A socket that is not there is not asked.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct EnginesConfig {
+    /// Sockets of Docker.
+    pub docker: Vec<PathBuf>,
+    /// Sockets of podman.
+    pub podman: Vec<PathBuf>,
+    /// Sockets of containerd.
+    pub containerd: Vec<PathBuf>,
+    /// Namespaces of containerd.
+    pub namespaces: Vec<String>,
+}
+
+/// What is watched, and how much of it is told.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct SensorConfig {
+    /// Whether anything is watched; without it only the inventory is told.
+    pub enabled: bool,
+    /// Globs of files whose opening is told, within the container and without a leading slash. The
+    /// last part must be a plain name: the kernel looks at it first.
+    pub watched_files: Vec<String>,
+    /// How long a connection that was told is not told again, seconds.
+    pub quiet_s: u64,
+    /// Events of one class (process, network, file, syscall) that are told of one container in a
+    /// second; programs that start are always told.
+    pub events_per_s_max: u32,
+}
+
+/// Digests of files that ran.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct HashConfig {
+    /// The largest file that is hashed, bytes.
+    pub file_bytes_max: u64,
+    /// Bytes hashed in a second, on average.
+    pub bytes_per_s_max: u64,
+}
+
+// === impl Config ===
+
+impl Config {
+    /// Finds what serde cannot: globs that are none, bounds of zero.
+    pub fn check(&self) -> anyhow::Result<()> {
+        Watched::new(&self.sensor.watched_files).context("`sensor.watched_files`")?;
+        ensure!(self.inventory_interval_s > 0, "`inventory_interval_s` is 0");
+        ensure!(
+            self.sensor.events_per_s_max > 0,
+            "`sensor.events_per_s_max` is 0: set `sensor.enabled` to false to see nothing"
+        );
+        ensure!(
+            self.spool_bytes_max >= 4 << 20,
+            "`spool_bytes_max` is less than 4 MiB, too little for one picture of a node"
+        );
+        Ok(())
+    }
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        Self {
+            node: None,
+            tenant: Slug::default_tenant(),
+            data_dir: PathBuf::from("/var/lib/tidewaiter-agent"),
+            bus: bus::Config {
+                url: Some("nats://127.0.0.1:4222".to_owned()),
+                ..bus::Config::default()
+            },
+            spool_bytes_max: 256 << 20,
+            engines: EnginesConfig::default(),
+            inventory_interval_s: 60,
+            sensor: SensorConfig::default(),
+            hash: HashConfig::default(),
+            telemetry: telemetry::Config::default(),
+        }
+    }
+}
+
+impl Default for EnginesConfig {
+    fn default() -> Self {
+        let paths = |paths: &[&str]| paths.iter().map(PathBuf::from).collect();
+        Self {
+            docker: paths(&["/run/docker.sock"]),
+            podman: paths(&["/run/podman/podman.sock"]),
+            containerd: paths(&[
+                "/run/containerd/containerd.sock",
+                "/run/k3s/containerd/containerd.sock",
+            ]),
+            namespaces: ["default", "k8s.io"].map(str::to_owned).into(),
+        }
+    }
+}
+
+impl EnginesConfig {
+    /// As `oci` wants them.
+    pub(crate) fn engines(&self) -> Engines {
+        let each = [
+            (Engine::Docker, &self.docker),
+            (Engine::Podman, &self.podman),
+            (Engine::Containerd, &self.containerd),
+        ];
+        let sockets = each.into_iter().flat_map(|(engine, sockets)| {
+            sockets.iter().map(move |socket| (engine, socket.clone()))
+        });
+        Engines {
+            sockets: sockets.collect(),
+            namespaces: self.namespaces.clone(),
+        }
+    }
+}
+
+impl Default for SensorConfig {
+    fn default() -> Self {
+        Self {
+            enabled: true,
+            watched_files: crate::watch::DEFAULT
+                .iter()
+                .map(|&glob| glob.to_owned())
+                .collect(),
+            quiet_s: 60,
+            events_per_s_max: 2_000,
+        }
+    }
+}
+
+impl Default for HashConfig {
+    fn default() -> Self {
+        Self {
+            file_bytes_max: 128 << 20,
+            bytes_per_s_max: 32 << 20,
+        }
+    }
+}

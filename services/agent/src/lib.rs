@@ -1,0 +1,63 @@
+//! agent: what a node holds and what its containers do, told to the fabric.
+//!
+//! It tells two things. The **inventory** ([`inventory`]) is a whole picture of the node: containers,
+//! images on disk, the host, and what this agent can see. It is sent at the start, within a second
+//! of a change and at least every minute. The **batches** ([`sender`]) hold what processes of
+//! containers did since the last one: programs started, connections, watched files, rare system
+//! calls. What could not be told is counted per class and container and told instead.
+//!
+//! ```text
+//! kernel (bpf/sensor.bpf.c) ── two ring buffers ──► [`raw`] ► [`pipeline`] ► [`sender`] ► spool ► NATS
+//! engines' sockets ───────────────────────────────► [`inventory`] ────────────────┘
+//! recorded events ([`replay`]) ───────────────────────────────────► the same batches
+//! ```
+//!
+//! The decision that shapes it: **the kernel side decides whose event it is and carries everything
+//! that cannot be had later**: process keys with start times, paths, arguments, where a file's
+//! content comes from, what standard input is. So user space keeps no process table that could be
+//! wrong, and a process that lives for a millisecond is told of as well as any other. It costs a
+//! larger kernel side (one file) and Linux 5.17 with BTF (`bpf_loop`). Only a file's content needs
+//! the file: what is not of the image's own layers is hashed once per version, bounded in size and
+//! rate, through the process while it lives, or through its container.
+//!
+//! Nothing is loaded that does not load: every program is tried by itself, and what this node can
+//! see is part of its inventory (`sensors`). Where nothing loads, the inventory remains, and says so.
+//!
+//! Its size is bounded: 12 MiB of ring buffers in the kernel, at most about 16 MiB of maps there,
+//! batches of at most 500 events or 700 KB, one of them being made and 64 waiting for the disk, a
+//! spool of 256 MiB on disk, and a cache of 16,384 digests. Work that grows with load runs on one
+//! thread, so it takes at most one processor, and hashing at most 32 MiB a second of it.
+//!
+//! What it does not do: it judges nothing and blocks nothing, and it holds no rights on the fabric
+//! but to publish under its own node's name. It sees containers only; a process of the host costs
+//! one look-up and is not told of.
+//!
+//! To add an event: a kind in `bpf/events.h`, a program in `bpf/sensor.bpf.c` with its line in
+//! `bpf.rs`, its decoding in `raw.rs`, its `Activity` in `pipeline.rs`.
+
+pub mod config;
+pub mod node;
+
+mod batch;
+mod bpf;
+mod cgroup;
+mod files;
+mod inventory;
+mod metrics;
+mod pipeline;
+mod raw;
+mod replay;
+mod run;
+mod script;
+mod sender;
+mod sensor;
+mod sequence;
+mod watch;
+
+pub use self::{
+    config::Config,
+    inventory::{Held, look_around},
+    replay::{Told, replay},
+    run::{run, watch},
+    sensor::probe,
+};

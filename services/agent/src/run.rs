@@ -1,0 +1,112 @@
+//! Wires the parts together.
+
+use std::{sync::Arc, time::Duration};
+
+use anyhow::Context as _;
+use bus::{Bus, Outbox, permissions::Holder};
+use chassis::Cx;
+use tokio::sync::{Notify, mpsc};
+
+use crate::{
+    batch::{Batch, Told},
+    cgroup::Layout,
+    config::Config,
+    inventory::Inventory,
+    node::{self, Node},
+    sender::{Sender, WAITING_MAX},
+    sensor,
+    sequence::Sequence,
+};
+
+/// Starts everything; it works until `cx` stops.
+pub async fn run(cx: &Cx, config: &Config) -> anyhow::Result<()> {
+    config.check()?;
+    let node = Node::here(config)?;
+    let holder = Holder::Agent {
+        tenant: config.tenant.clone(),
+        node: node.name.clone(),
+    };
+    let bus = Bus::connect_later_for(cx, &config.bus, holder).await;
+    let bus = bus.context("connecting to NATS")?;
+    let dir = &config.data_dir;
+    let sequence = Sequence::open(dir, &node.boot);
+    let sequence = sequence.with_context(|| format!("opening `{}`", dir.display()))?;
+    let outbox = Outbox::open(cx, &bus, &dir.join("spool"), config.spool_bytes_max);
+    let outbox = outbox.context("opening the spool; is another agent running?")?;
+    let booted_at = node::booted_at(&*cx.clock());
+    let (batches, batches_in) = mpsc::channel(WAITING_MAX);
+    let (reports, reports_in) = mpsc::channel(1);
+    let sender = Sender::new(outbox, &config.tenant, &node, booted_at, sequence);
+    cx.spawn("sender", sender.run(cx.clone(), batches_in, reports_in));
+    let changed = Arc::new(Notify::new());
+    let layout = Layout::here();
+    let sensor = sensor::start(cx, config, &layout, batches, Arc::clone(&changed)).await?;
+    let matrix = &sensor.matrix;
+    tracing::info!(
+        "node `{}` of `{}`: tier `{}`, sees {:?}, missing {:?}",
+        node.name,
+        config.tenant,
+        matrix.tier,
+        matrix.sees,
+        matrix.missing
+    );
+    let inventory = Inventory {
+        node,
+        engines: config.engines.engines(),
+        layout,
+        sensor,
+        interval: Duration::from_secs(config.inventory_interval_s),
+        changed,
+        reports,
+    };
+    cx.spawn("inventory", inventory.run(cx.clone()));
+    Ok(())
+}
+
+/// Hands over what containers do as it happens, until `cx` stops or nobody takes it.
+pub async fn watch(
+    cx: &Cx,
+    config: &Config,
+    mut out: impl FnMut(Told) -> std::io::Result<()>,
+) -> anyhow::Result<()> {
+    config.check()?;
+    let (batches, mut batches_in) = mpsc::channel(WAITING_MAX);
+    let changed = Arc::new(Notify::new());
+    let layout = Layout::here();
+    let sensor = sensor::start(cx, config, &layout, batches, changed).await?;
+    anyhow::ensure!(
+        sensor.matrix.tier != "none",
+        "nothing can be watched: {:?}",
+        sensor.matrix.missing
+    );
+    while let Some(batch) = batches_in.recv().await {
+        for told in told(batch) {
+            out(told)?;
+        }
+    }
+    Ok(())
+}
+
+fn told(batch: Batch) -> impl Iterator<Item = Told> {
+    let Batch {
+        containers,
+        events,
+        drops,
+        ..
+    } = batch;
+    for drop in drops {
+        tracing::warn!(
+            "{} events of class `{}` were counted and not told",
+            drop.count,
+            drop.class
+        );
+    }
+    events.into_iter().filter_map(move |event| {
+        Some(Told {
+            container: containers.get(usize::from(event.container))?.clone(),
+            at_ns: event.at_ns,
+            process: event.process,
+            activity: event.activity,
+        })
+    })
+}

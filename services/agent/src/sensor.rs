@@ -1,0 +1,280 @@
+//! The sensor: one thread that reads what the kernel tells and makes batches of it.
+//!
+//! It looks at the buffers at once where something urgent came (a file that is not of the image
+//! runs, a rare call), else every few milliseconds, so that many events are one round. When the
+//! batches are not taken, it waits, and the kernel counts what does not fit its buffers.
+
+use std::{
+    cell::RefCell,
+    path::Path,
+    rc::Rc,
+    sync::{
+        Arc,
+        mpsc::{Receiver, Sender, channel},
+    },
+    thread,
+    time::{Duration, Instant},
+};
+
+use anyhow::Context as _;
+use chassis::Cx;
+use model::runtime::SensorMatrix;
+use nix::sys::fanotify::{EventFFlags, Fanotify, InitFlags};
+use tokio::sync::{Notify, mpsc, oneshot};
+
+use crate::{
+    batch::{Batch, Told},
+    bpf::{Bpf, Loaded},
+    cgroup::{Found, Layout},
+    config::Config,
+    metrics,
+    pipeline::Pipeline,
+    raw,
+    watch::Watched,
+};
+
+/// How long it sleeps where nothing comes.
+const IDLE: Duration = Duration::from_millis(100);
+/// How long events gather before the next round.
+const GATHER: Duration = Duration::from_millis(5);
+/// How often drops are looked at.
+const DROPS_EVERY: Duration = Duration::from_secs(1);
+
+/// The sensor as others see it.
+pub(crate) struct Sensor {
+    /// What is seen and what can be enforced.
+    pub(crate) matrix: SensorMatrix,
+    /// Containers that the inventory found.
+    pub(crate) learn: Sender<Found>,
+}
+
+/// Starts the sensor's thread. Where nothing can be loaded, only the matrix says so.
+pub(crate) async fn start(
+    cx: &Cx,
+    config: &Config,
+    layout: &Layout,
+    batches: mpsc::Sender<Batch>,
+    changed: Arc<Notify>,
+) -> anyhow::Result<Sensor> {
+    let (learn, found) = channel();
+    if !config.sensor.enabled {
+        let matrix = matrix(
+            layout,
+            Err("it is switched off (`sensor.enabled`)".to_owned()),
+        );
+        return Ok(Sensor { matrix, learn });
+    }
+    let (reply, answer) = oneshot::channel();
+    let pipeline = Pipeline::new(&config.sensor, &config.hash)?;
+    let (config, of_thread, cx_here) = (config.clone(), layout.clone(), cx.clone());
+    cx.spawn("sensor", {
+        let cx = cx.clone();
+        async move {
+            let work = move || {
+                let watched = Watched::new(&config.sensor.watched_files);
+                let loaded =
+                    watched.and_then(|watched| Bpf::load(&of_thread, &config.sensor, &watched));
+                let (bpf, loaded) = match loaded {
+                    Ok(loaded) => loaded,
+                    Err(error) => {
+                        drop(reply.send(Err(format!("{error:#}"))));
+                        return;
+                    }
+                };
+                drop(reply.send(Ok(loaded)));
+                let work = Work {
+                    bpf,
+                    pipeline,
+                    batches,
+                    changed,
+                    found,
+                };
+                if let Err(error) = work.run(&cx_here, &of_thread) {
+                    tracing::error!(%error, "the sensor ended: {error:#}");
+                    cx_here.stop();
+                }
+            };
+            if let Err(error) = cx.blocking(work).await {
+                tracing::error!(%error, "the sensor ended: {error}");
+                cx.stop();
+            }
+        }
+    });
+    let loaded = answer.await.context("the sensor's thread ended")?;
+    Ok(Sensor {
+        matrix: matrix(layout, loaded),
+        learn,
+    })
+}
+
+/// What this node can see and enforce: loads the sensor and lets it go.
+pub fn probe(config: &Config) -> SensorMatrix {
+    let layout = Layout::here();
+    let watched = Watched::new(&config.sensor.watched_files);
+    let loaded = watched.and_then(|watched| Bpf::load(&layout, &config.sensor, &watched));
+    let loaded = loaded.map(|(_, loaded)| loaded);
+    matrix(&layout, loaded.map_err(|error| format!("{error:#}")))
+}
+
+fn matrix(layout: &Layout, loaded: Result<Loaded, String>) -> SensorMatrix {
+    let mut matrix = SensorMatrix {
+        tier: "none".to_owned(),
+        ..SensorMatrix::default()
+    };
+    match loaded {
+        Ok(loaded) => {
+            matrix.tier = "bpf".to_owned();
+            matrix.sees = loaded.sees;
+            matrix.missing = loaded.missing;
+        }
+        Err(why) => {
+            matrix.missing.insert("exec".to_owned(), why);
+        }
+    }
+    let has = |file: &str| cgroups_have(&layout.root, file);
+    let frozen = layout.mode == "v1" || has("cgroup.freeze");
+    for (name, is_there, why) in [
+        ("freeze", frozen, "cgroups cannot be frozen"),
+        (
+            "kill",
+            has("cgroup.kill"),
+            "cgroups have no `cgroup.kill` (Linux 5.14, v2)",
+        ),
+        (
+            "deny-exec",
+            may_deny(),
+            "fanotify does not ask for permission here",
+        ),
+    ] {
+        if is_there {
+            matrix.enforces.push(name.to_owned());
+        } else {
+            matrix.missing.insert(name.to_owned(), why.to_owned());
+        }
+    }
+    matrix
+}
+
+/// Whether a cgroup below the root has a file; the root itself has fewer.
+fn cgroups_have(root: &Path, file: &str) -> bool {
+    let entries = std::fs::read_dir(root).into_iter().flatten().flatten();
+    entries
+        .take(1_000)
+        .any(|entry| entry.path().join(file).exists())
+}
+
+fn may_deny() -> bool {
+    Fanotify::init(InitFlags::FAN_CLASS_CONTENT, EventFFlags::O_RDONLY).is_ok()
+}
+
+/// What the thread works with.
+struct Work {
+    bpf: Bpf,
+    pipeline: Pipeline,
+    batches: mpsc::Sender<Batch>,
+    changed: Arc<Notify>,
+    found: Receiver<Found>,
+}
+
+/// What the buffers' callback works with.
+struct Hands {
+    pipeline: Pipeline,
+    batch: Batch,
+    unread: u64,
+}
+
+// === impl Work ===
+
+impl Work {
+    fn run(self, cx: &Cx, layout: &Layout) -> anyhow::Result<()> {
+        let Self {
+            mut bpf,
+            pipeline,
+            batches,
+            changed,
+            found,
+        } = self;
+        let hands = Rc::new(RefCell::new(Hands {
+            pipeline,
+            batch: Batch::default(),
+            unread: 0,
+        }));
+        for found in layout.scan() {
+            bpf.learn(&found)?;
+            hands.borrow_mut().pipeline.learn(&found);
+        }
+        let take = |bytes: &[u8]| {
+            let mut hands = hands.borrow_mut();
+            hands.take(bytes);
+            if hands.batch.is_full() {
+                send(&batches, hands.batch.take());
+            }
+        };
+        let buffers = bpf.buffers(&take)?;
+        let mut drops_at = Instant::now();
+        while !cx.is_stopping() {
+            // A signal to this process is no error. What came without a wake-up is not among what is
+            // waited for, so it is looked for.
+            drop(buffers.poll(IDLE));
+            drop(buffers.consume());
+            while let Ok(found) = found.try_recv() {
+                bpf.learn(&found)?;
+                hands.borrow_mut().pipeline.learn(&found);
+            }
+            let mut hands = hands.borrow_mut();
+            if drops_at.elapsed() >= DROPS_EVERY {
+                drops_at = Instant::now();
+                hands.count_drops(bpf.drops());
+            }
+            if hands.batch.is_due() {
+                send(&batches, hands.batch.take());
+            }
+            if hands.pipeline.take_changed() {
+                changed.notify_one();
+            }
+            drop(hands);
+            thread::sleep(GATHER);
+        }
+        drop(buffers.consume());
+        let mut hands = hands.borrow_mut();
+        hands.count_drops(bpf.drops());
+        if !hands.batch.is_empty() {
+            send(&batches, hands.batch.take());
+        }
+        Ok(())
+    }
+}
+
+/// Hands a batch on, waiting where it is not taken: the kernel's buffers hold what comes meanwhile.
+fn send(batches: &mpsc::Sender<Batch>, batch: Batch) {
+    metrics::events(batch.events.len());
+    // Nobody takes them any more when the process ends.
+    drop(batches.blocking_send(batch));
+}
+
+// === impl Hands ===
+
+impl Hands {
+    fn take(&mut self, bytes: &[u8]) {
+        let told: Option<Told> = match raw::decode(bytes) {
+            Some(raw) => self.pipeline.take(raw),
+            None => {
+                self.unread += 1;
+                None
+            }
+        };
+        if let Some(told) = told {
+            self.batch.push(told);
+        }
+    }
+
+    fn count_drops(&mut self, drops: Vec<(u64, &'static str, u64)>) {
+        let unread = std::mem::take(&mut self.unread);
+        let unread = (unread > 0).then_some((0, "unknown", unread));
+        for (cgroup, class, count) in drops.into_iter().chain(unread) {
+            metrics::drops(class, count);
+            let container = self.pipeline.container(cgroup);
+            self.batch.push_drop(container, class, count);
+        }
+    }
+}

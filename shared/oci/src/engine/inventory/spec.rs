@@ -1,0 +1,114 @@
+//! What a container may do, read from its OCI runtime spec (`config.json`).
+
+use model::runtime::{MountPoint, Security};
+use serde_json::Value;
+
+use super::{PARTS_MAX, text};
+
+/// Capabilities that Docker, containerd and CRI-O give where nothing is said.
+pub(super) const DEFAULT_CAPABILITIES: &[&str] = &[
+    "AUDIT_WRITE",
+    "CHOWN",
+    "DAC_OVERRIDE",
+    "FOWNER",
+    "FSETID",
+    "KILL",
+    "MKNOD",
+    "NET_BIND_SERVICE",
+    "NET_RAW",
+    "SETFCAP",
+    "SETGID",
+    "SETPCAP",
+    "SETUID",
+    "SYS_CHROOT",
+];
+/// How many capabilities a process has that has all of them, on the oldest kernel in use.
+const ALL_CAPABILITIES: usize = 37;
+/// Mounts that runtimes make for every container.
+const OF_RUNTIME: &[&str] = &["proc", "sysfs", "devpts", "mqueue", "cgroup", "cgroup2"];
+
+/// What a spec says of the container's rights.
+pub(super) fn security(spec: &Value) -> Security {
+    let process = &spec["process"];
+    let linux = &spec["linux"];
+    let names = strings(&process["capabilities"]["effective"]);
+    let shares = |kind: &str| {
+        let namespaces = linux["namespaces"].as_array();
+        let mut own = namespaces.into_iter().flatten();
+        !own.any(|namespace| namespace["type"] == kind)
+    };
+    let has_all = names.len() >= ALL_CAPABILITIES;
+    let devices = linux["resources"]["devices"].as_array();
+    let all_devices = devices.into_iter().flatten().any(|rule| {
+        rule["allow"] == true
+            && rule["major"].is_null()
+            && rule["access"] == "rwm"
+            && rule["type"].as_str().is_none_or(|kind| kind == "a")
+    });
+    let uid = process["user"]["uid"].as_u64().unwrap_or(0);
+    let gid = process["user"]["gid"].as_u64().unwrap_or(0);
+    let cpu = &linux["resources"]["cpu"];
+    let millis = match (cpu["quota"].as_u64(), cpu["period"].as_u64()) {
+        (Some(quota), Some(period)) if quota > 0 && period > 0 => {
+            quota.saturating_mul(1_000).checked_div(period)
+        }
+        _ => None,
+    };
+    let positive = |value: &Value| value.as_u64().filter(|number| *number > 0);
+    Security {
+        privileged: has_all && all_devices,
+        user: format!("{uid}:{gid}"),
+        capabilities: names,
+        host_network: shares("network"),
+        host_pid: shares("pid"),
+        host_ipc: shares("ipc"),
+        host_uts: shares("uts"),
+        host_users: shares("user"),
+        read_only_root: spec["root"]["readonly"] == true,
+        new_privileges: process["noNewPrivileges"] != true,
+        seccomp: Some(
+            if linux["seccomp"].is_object() {
+                "default"
+            } else {
+                "unconfined"
+            }
+            .into(),
+        ),
+        apparmor: process["apparmorProfile"].as_str().map(text),
+        memory_bytes_max: positive(&linux["resources"]["memory"]["limit"]),
+        pids_max: positive(&linux["resources"]["pids"]["limit"]),
+        cpu_millis_max: millis,
+        devices: {
+            let devices = linux["devices"].as_array().into_iter().flatten();
+            let paths = devices.filter_map(|device| device["path"].as_str());
+            paths.take(PARTS_MAX).map(text).collect()
+        },
+        restart: None,
+        health_check: None,
+    }
+}
+
+/// The mounts of a spec, without those that every container has.
+pub(super) fn mounts(spec: &Value) -> Vec<MountPoint> {
+    let mounts = spec["mounts"].as_array().into_iter().flatten();
+    let kind = |mount: &Value| mount["type"].as_str().unwrap_or("bind").to_owned();
+    mounts
+        .filter(|mount| !OF_RUNTIME.contains(&kind(mount).as_str()))
+        .filter(|mount| mount["destination"] != "/dev" && mount["destination"] != "/dev/shm")
+        .take(PARTS_MAX)
+        .map(|mount| MountPoint {
+            kind: text(&kind(mount)),
+            source: text(mount["source"].as_str().unwrap_or_default()),
+            target: text(mount["destination"].as_str().unwrap_or_default()),
+            writable: !strings(&mount["options"])
+                .iter()
+                .any(|option| option == "ro"),
+        })
+        .collect()
+}
+
+fn strings(value: &Value) -> Vec<String> {
+    let list = value.as_array().into_iter().flatten();
+    let texts = list.filter_map(Value::as_str);
+    texts.take(PARTS_MAX).map(text).collect()
+}

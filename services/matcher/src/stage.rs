@@ -293,9 +293,9 @@ pub(crate) fn is_one_file(feed: &str) -> bool {
 // === impl Import ===
 
 impl Import {
-    /// Whether what is imported is the whole feed; one file always is.
+    /// Whether what is imported is the whole feed; one file always is, unless nothing changed in it.
     fn is_whole(&self) -> bool {
-        self.mode == Mode::Replace || is_one_file(&self.feed)
+        self.mode == Mode::Replace || (self.mode == Mode::Merge && is_one_file(&self.feed))
     }
 }
 

@@ -19,7 +19,8 @@ pub fn canonical(id: &str) -> &str {
     if id.starts_with("CVE-") || !id.as_bytes().contains(&b'V') {
         return id;
     }
-    let Some(start) = id.rfind("CVE-") else {
+    // Shorter than what a search for texts of any length begins with.
+    let Some(start) = id.as_bytes().windows(4).rposition(|four| four == b"CVE-") else {
         return id;
     };
     let (prefix, cve) = id.split_at_checked(start).unwrap_or(("", id));
@@ -45,24 +46,32 @@ pub(crate) fn is_whole_cve(text: &str) -> bool {
         && parts.is_some_and(|(year, number)| year.len() == 4 && digits(year) && digits(number))
 }
 
-/// The vulnerabilities that an advisory is about: itself where it is or has a CVE, else those that
-/// it contains, else itself.
-pub(crate) fn subjects(advisory: &ShardAdvisory) -> BTreeSet<&str> {
-    let own = canonical(&advisory.id);
-    let mut aliases = advisory.aliases.iter().map(|alias| canonical(alias));
-    if is_cve(own) || aliases.any(is_cve) || advisory.upstream.is_empty() {
-        return BTreeSet::from([own]);
+/// The vulnerabilities that an advisory is about, in order: itself where it is or has a CVE, else those
+/// that it contains, else itself.
+pub(crate) fn subjects(advisory: &ShardAdvisory) -> Vec<&str> {
+    if is_one(advisory) {
+        return vec![canonical(&advisory.id)];
     }
-    advisory
-        .upstream
-        .iter()
-        .map(|name| canonical(name))
-        .collect()
+    let contained = advisory.upstream.iter().map(|name| canonical(name));
+    let mut contained: Vec<&str> = contained.collect();
+    contained.sort_unstable();
+    contained.dedup();
+    contained
 }
 
 /// Whether an advisory is a bulletin: it contains vulnerabilities and is none itself.
 pub(crate) fn is_bulletin(advisory: &ShardAdvisory) -> bool {
-    !subjects(advisory).contains(canonical(&advisory.id))
+    let own = canonical(&advisory.id);
+    let mut contained = advisory.upstream.iter();
+    !is_one(advisory) && !contained.any(|name| canonical(name) == own)
+}
+
+/// Whether an advisory is that of one vulnerability.
+fn is_one(advisory: &ShardAdvisory) -> bool {
+    let mut aliases = advisory.aliases.iter();
+    advisory.upstream.is_empty()
+        || is_cve(canonical(&advisory.id))
+        || aliases.any(|alias| is_cve(canonical(alias)))
 }
 
 // === impl Names ===
@@ -147,10 +156,10 @@ mod tests {
             &[],
             &["DEBIAN-CVE-2024-1", "CVE-2024-1", "CVE-2024-2"],
         );
-        assert_eq!(subjects(&dsa), BTreeSet::from(["CVE-2024-1", "CVE-2024-2"]));
+        assert_eq!(subjects(&dsa), ["CVE-2024-1", "CVE-2024-2"]);
         assert!(is_bulletin(&dsa));
         let cve = advisory("DEBIAN-CVE-2024-1", &[], &["CVE-2024-1"]);
-        assert_eq!(subjects(&cve), BTreeSet::from(["CVE-2024-1"]));
+        assert_eq!(subjects(&cve), ["CVE-2024-1"]);
         assert!(!is_bulletin(&cve) && !is_bulletin(&advisory("DSA-2-1", &[], &[])));
     }
 

@@ -43,6 +43,15 @@ pub struct Update {
     /// Debian's own tracker, which says beside OSV's records of it what gets no fix: 70 MB; `null`:
     /// not fetched.
     pub debian_tracker_url: Option<String>,
+    /// Red Hat's VEX documents, which say beside OSV's records what has no fix yet and what gets none:
+    /// 200 MB once. Fetched where images hold its packages; `null`: not fetched.
+    pub red_hat_vex_url: Option<String>,
+    /// SUSE's and openSUSE's, all in one archive; likewise.
+    pub suse_vex_url: Option<String>,
+    /// Amazon Linux's repositories, with their lists of updates: OSV.dev has none. Likewise.
+    pub amazon_url: Option<String>,
+    /// Oracle Linux's errata: OSV.dev has none. Likewise.
+    pub oracle_oval_url: Option<String>,
     /// Seconds from one fetch of a feed to the next.
     pub interval_s: u64,
 }
@@ -95,6 +104,16 @@ impl Default for Update {
                 "https://epss.empiricalsecurity.com/epss_scores-current.csv.gz".to_owned(),
             ),
             debian_tracker_url: None,
+            red_hat_vex_url: Some(
+                "https://security.access.redhat.com/data/csaf/v2/vex".to_owned(),
+            ),
+            suse_vex_url: Some(
+                "https://ftp.suse.com/pub/projects/security/csaf-vex.tar.bz2".to_owned(),
+            ),
+            amazon_url: Some("https://cdn.amazonlinux.com".to_owned()),
+            oracle_oval_url: Some(
+                "https://linux.oracle.com/security/oval/com.oracle.elsa-all.xml.bz2".to_owned(),
+            ),
             interval_s: 6 * 60 * 60,
         }
     }

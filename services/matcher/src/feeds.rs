@@ -1,25 +1,31 @@
-//! Where records come from: directories, zips in the layout of OSV.dev's `all.zip`, single files, and
-//! servers ([`Feeds`]). Everything is bounded.
+//! Where records come from: directories, zips in the layout of OSV.dev's `all.zip`, compressed tars,
+//! single files, and servers ([`Feeds`]). Everything is bounded.
 
 mod checksum;
 mod export;
 mod http;
 mod increment;
+mod packed;
 #[cfg(test)]
 pub(crate) mod tests;
+mod vendors;
 
 use std::{
     fmt, fs,
-    io::{self, Cursor, Read, Seek},
+    io::{self, Cursor},
     path::{Path, PathBuf},
 };
 
 use anyhow::Context as _;
 use bytes::Bytes;
-use model::{DEBIAN_TRACKER, EPSS, KEV};
-use zip::ZipArchive;
+use model::{EPSS, KEV};
 
-pub(crate) use self::export::{Export, stage_export};
+pub(crate) use self::{
+    export::{Export, stage_export},
+    increment::Absent,
+    packed::{inflate, is_packed},
+    vendors::{PLACES, place},
+};
 pub use self::{
     export::{Exported, SigningKey, VerifyingKey, export, import_export, is_export},
     http::Feeds,
@@ -32,13 +38,16 @@ use crate::FeedLimits;
 pub enum Source {
     /// Every `*.json` below a directory.
     Directory(PathBuf),
-    /// Every `*.json` in a zip.
+    /// Every `*.json` in a zip, or in a compressed tar.
     Zip(PathBuf),
-    /// Every `*.json` in a zip that is in memory.
+    /// The same, in memory.
     Bytes(Bytes),
     /// One record, or one table, which may be compressed.
     Record(PathBuf),
 }
+
+/// How names of files end that are compressed by themselves.
+const COMPRESSED: [&str; 2] = [".gz", ".bz2"];
 
 /// Takes a record's name and bytes.
 type Visit<'a> = &'a mut dyn FnMut(&str, &[u8]);
@@ -53,6 +62,9 @@ struct Budget {
 
 /// What a feed can tell and what not, in one sentence.
 pub fn tells(feed: &str) -> &'static str {
+    if let Some(vendor) = vulndb::vendor(feed) {
+        return vendor.tells();
+    }
     match feed {
         "AlmaLinux" | "Rocky Linux" | "Red Hat" | "SUSE" | "openSUSE" | "openEuler" | "Mageia"
         | "Wolfi" | "Chainguard" | "MinimOS" => {
@@ -65,7 +77,6 @@ pub fn tells(feed: &str) -> &'static str {
         "Debian" | "Ubuntu" => {
             "vulnerabilities with and without a fix; what will not be fixed is not told apart"
         }
-        DEBIAN_TRACKER => "vulnerabilities with and without a fix, and those that get none",
         KEV => "what is known to be exploited; it finds nothing by itself",
         EPSS => "how likely exploitation is; it finds nothing by itself",
         _ => "what the ecosystem's own databases list",
@@ -79,9 +90,10 @@ impl Source {
     pub fn open(path: &Path) -> anyhow::Result<Self> {
         let kind = fs::metadata(path).with_context(|| format!("opening `{}`", path.display()))?;
         let name = path.to_string_lossy().to_ascii_lowercase();
-        let is_single = [".json", ".csv", ".gz"]
+        let plain = COMPRESSED.iter().find_map(|end| name.strip_suffix(end));
+        let is_single = [".json", ".csv", ".xml"]
             .iter()
-            .any(|end| name.ends_with(end));
+            .any(|end| plain.unwrap_or(&name).ends_with(end));
         Ok(match kind.is_dir() {
             true => Self::Directory(path.to_owned()),
             false if is_single => Self::Record(path.to_owned()),
@@ -108,9 +120,9 @@ impl Source {
                 let size = file.metadata()?.len();
                 let most = limits.archive_bytes_max;
                 anyhow::ensure!(size <= most, "its {size} bytes are more than {most}");
-                zip_records(io::BufReader::new(file), &mut budget, visit)
+                packed::records(io::BufReader::new(file), &mut budget, visit)
             }
-            Self::Bytes(bytes) => zip_records(Cursor::new(bytes), &mut budget, visit),
+            Self::Bytes(bytes) => packed::records(Cursor::new(bytes), &mut budget, visit),
             Self::Record(path) => record(path, &mut budget, visit),
         }
     }
@@ -173,7 +185,7 @@ fn record(path: &Path, budget: &mut Budget, visit: Visit<'_>) -> anyhow::Result<
     let bytes = chassis::files::read_bounded(path, budget.file_bytes_max)
         .with_context(|| format!("reading `{}`", path.display()))?;
     let name = path.to_string_lossy();
-    let (name, bytes) = match name.strip_suffix(".gz") {
+    let (name, bytes) = match COMPRESSED.iter().find_map(|end| name.strip_suffix(end)) {
         Some(name) => {
             let bytes = inflate(&bytes, budget.file_bytes_max)
                 .with_context(|| format!("reading `{}`", path.display()))?;
@@ -186,45 +198,9 @@ fn record(path: &Path, budget: &mut Budget, visit: Visit<'_>) -> anyhow::Result<
     Ok(())
 }
 
-/// Inflates a file, if it is compressed at all.
-pub(crate) fn inflate(bytes: &[u8], bytes_max: u64) -> anyhow::Result<Vec<u8>> {
-    let limits = archive::Limits {
-        uncompressed_bytes_max: bytes_max,
-        ..archive::Limits::default()
-    };
-    let mut plain = Vec::new();
-    archive::Inflate::open(bytes, &limits)?.read_to_end(&mut plain)?;
-    Ok(plain)
-}
-
-fn zip_records(
-    reader: impl Read + Seek,
-    budget: &mut Budget,
-    visit: Visit<'_>,
-) -> anyhow::Result<()> {
-    let mut archive = ZipArchive::new(reader).context("it is not a zip")?;
-    let mut bytes = Vec::new();
-    for index in 0..archive.len() {
-        let entry = archive.by_index(index)?;
-        let name = String::from_utf8_lossy(entry.name_raw()).into_owned();
-        if !entry.is_file() || !is_record(&name) {
-            continue;
-        }
-        bytes.clear();
-        // One byte more than allowed: the parser refuses a record that is too large, and says so.
-        entry
-            .take(budget.file_bytes_max + 1)
-            .read_to_end(&mut bytes)
-            .with_context(|| format!("reading `{}`", name.escape_debug()))?;
-        budget.spend(bytes.len())?;
-        visit(&name, &bytes);
-    }
-    Ok(())
-}
-
 fn is_record(name: &str) -> bool {
     let name = name.to_ascii_lowercase();
-    [".json", ".csv", ".csv.gz"]
+    [".json", ".csv", ".csv.gz", ".xml", ".xml.gz", ".xml.bz2"]
         .iter()
         .any(|end| name.ends_with(end))
 }

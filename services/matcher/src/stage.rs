@@ -9,13 +9,15 @@ use std::collections::{BTreeMap, BTreeSet};
 use anyhow::Context as _;
 use bytes::Bytes;
 use jiff::Timestamp;
-use model::{AdvisoryManifest, DEBIAN_TRACKER, Digest, EPSS, Feed, KEV, ShardKey};
-use vulndb::{Advisory, Exploitation, Lookup, RECORD_BYTES_MAX, Shard, ShardAdvisory};
+use model::{AdvisoryManifest, Digest, EPSS, Feed, KEV, ShardKey};
+use vulndb::{Advisory, Exploitation, Lookup, RECORD_BYTES_MAX, Shard, ShardAdvisory, Vendor};
 
 use crate::{Advisories, FeedLimits, Source};
 
 /// The largest file that is a feed by itself; Debian's tracker has 70 MB.
 pub(crate) const ONE_FILE_BYTES_MAX: usize = 256 << 20;
+/// How many records that cannot be used are named.
+const PROBLEMS_MAX: usize = 5;
 /// The longest name of a feed.
 const FEED_BYTES_MAX: usize = 64;
 
@@ -196,7 +198,9 @@ pub(crate) fn read(
     let feed = import.feed.as_str();
     check_feed(feed)?;
     let mut parts = Parts::default();
-    let file_bytes_max = if is_one_file(feed) {
+    let is_large =
+        is_one_file(feed) || vulndb::vendor(feed).is_some_and(|one| one.extension() == "xml");
+    let file_bytes_max = if is_large {
         ONE_FILE_BYTES_MAX
     } else {
         RECORD_BYTES_MAX
@@ -287,7 +291,7 @@ fn set_feed(
 
 /// Whether a feed is one file, and no OSV records.
 pub(crate) fn is_one_file(feed: &str) -> bool {
-    [KEV, EPSS, DEBIAN_TRACKER].contains(&feed)
+    [KEV, EPSS].contains(&feed) || vulndb::vendor(feed).is_some_and(Vendor::is_whole)
 }
 
 // === impl Import ===
@@ -303,21 +307,26 @@ impl Import {
 
 impl Parts {
     fn add(&mut self, feed: &str, name: &str, bytes: &[u8], wanted: Wanted<'_>) {
-        let extension = if feed == EPSS { "csv" } else { "json" };
+        let vendor = vulndb::vendor(feed);
+        let extension = match (feed, vendor) {
+            (_, Some(vendor)) => vendor.extension(),
+            (EPSS, _) => "csv",
+            _ => "json",
+        };
         // A mirror has lists beside its records.
         if !name.to_ascii_lowercase().ends_with(extension) {
             return;
         }
         self.records += 1;
-        let added = match feed {
-            KEV => vulndb::read_kev(feed, bytes)
+        let added = match (feed, vendor) {
+            (_, Some(vendor)) => self.add_vendors(vendor, bytes, wanted),
+            (KEV, _) => vulndb::read_kev(feed, bytes)
                 .map(|found| self.add_exploitation(feed, found))
                 .map_err(anyhow::Error::from),
-            EPSS => vulndb::read_epss(feed, bytes)
+            (EPSS, _) => vulndb::read_epss(feed, bytes)
                 .map(|found| self.add_exploitation(feed, found))
                 .map_err(anyhow::Error::from),
-            DEBIAN_TRACKER => self.add_tracker(feed, bytes, wanted),
-            _ => self.add_record(feed, bytes, wanted),
+            (_, None) => self.add_record(feed, bytes, wanted),
         };
         if let Err(error) = added {
             self.refuse(name, &error);
@@ -333,18 +342,27 @@ impl Parts {
         Ok(())
     }
 
-    fn add_tracker(&mut self, feed: &str, bytes: &[u8], wanted: Wanted<'_>) -> anyhow::Result<()> {
+    fn add_vendors(
+        &mut self,
+        vendor: &dyn Vendor,
+        bytes: &[u8],
+        wanted: Wanted<'_>,
+    ) -> anyhow::Result<()> {
         // What is read before something is wrong must not count.
         let mut parts = Self::default();
-        vulndb::read_debian_tracker(feed, bytes, &mut |key, part| {
-            if !parts.ids.contains(&part.id) {
-                parts.ids.insert(part.id.clone());
-            }
-            parts.add_part(key, part, wanted);
-        })?;
-        self.by_shard.append(&mut parts.by_shard);
-        self.ids.append(&mut parts.ids);
+        let said = vendor.read(bytes, &mut |key, part| parts.add_part(key, part, wanted))?;
+        for (key, mut part) in parts.by_shard {
+            self.by_shard.entry(key).or_default().append(&mut part);
+        }
         self.ecosystems.append(&mut parts.ecosystems);
+        // A file of many records counts as many.
+        let records = said.ids.len() + said.unreadable.len();
+        self.records += records.saturating_sub(1);
+        self.malformed += said.unreadable.len();
+        self.ids.extend(said.ids);
+        self.unreadable.extend(said.unreadable);
+        let room = PROBLEMS_MAX.saturating_sub(self.problems.len());
+        self.problems.extend(said.problems.into_iter().take(room));
         Ok(())
     }
 
@@ -372,11 +390,12 @@ impl Parts {
     }
 
     fn refuse(&mut self, name: &str, error: &anyhow::Error) {
-        const PROBLEMS_MAX: usize = 5;
         self.malformed += 1;
         let file = name.rsplit('/').next().unwrap_or(name);
         let stem = file.rsplit_once('.').map_or(file, |(stem, _)| stem);
         self.unreadable.insert(stem.to_owned());
+        // Vendors write ids small in the names of files.
+        self.unreadable.insert(stem.to_ascii_uppercase());
         if self.problems.len() < PROBLEMS_MAX {
             self.problems
                 .push(format!("`{}`: {error:#}", name.escape_debug()));

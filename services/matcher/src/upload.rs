@@ -18,12 +18,10 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use std::sync::Arc;
 
-use crate::{FeedLimits, Import, Mode, leader::INBOX, stage};
+use crate::{FeedLimits, Import, Mode, feeds, leader::INBOX, stage};
 
 const ADMIN: Access = Access::Scope("admin");
 const ZIP: &str = "application/zip";
-/// The first bytes of a zip with and without files.
-const ZIP_MAGIC: [&[u8]; 2] = [b"PK\x03\x04", b"PK\x05\x06"];
 
 #[derive(Clone)]
 struct Uploads {
@@ -89,7 +87,10 @@ fn table() -> Vec<Route<Uploads>> {
                 "Hands in advisories",
                 upload,
             )
-            .detail("The body is a zip of OSV records, as OSV.dev's `all.zip`.")
+            .detail(
+                "The body is a zip of OSV records, as OSV.dev's `all.zip`; or, for a vendor's feed, a \
+                 zip or compressed tar of its files.",
+            )
             .query::<Wanted>()
             .body_of(ZIP)
             .answers::<Accepted>(
@@ -134,9 +135,9 @@ async fn upload(
     body: Body,
 ) -> Result<(StatusCode, Json<Accepted>), ApiError> {
     stage::check_feed(&wanted.feed).map_err(|error| ApiError::bad_request(error.to_string()))?;
-    if !ZIP_MAGIC.iter().any(|magic| body.starts_with(magic)) {
+    if !feeds::is_packed(&body) {
         return Err(ApiError::bad_request(
-            "the body is not a zip of OSV records",
+            "the body is neither a zip of OSV records nor a compressed tar",
         ));
     }
     let import = Import {

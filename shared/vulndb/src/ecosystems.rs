@@ -33,6 +33,10 @@ use serde::{Deserialize, Serialize};
 
 use crate::version::{VERSION_BYTES_MAX, Version};
 
+/// The method of a question in the ecosystem of what subscribers get, for a package that is none of
+/// theirs.
+pub(crate) const FOR_SUBSCRIBERS: &str = "subscription";
+
 /// A family of ecosystems that share a version order.
 pub trait Ecosystem: Sync {
     /// The kind of its packages.
@@ -126,7 +130,8 @@ pub struct Query {
     pub lookup: Lookup,
     /// The version to compare.
     pub version: String,
-    /// Which name it is: `source_package`, `origin` or `package`.
+    /// Which name it is: `source_package`, `origin` or `package`; or that of a source package where
+    /// only subscribers get a fix: `subscription`.
     pub method: &'static str,
 }
 

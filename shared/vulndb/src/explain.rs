@@ -13,6 +13,7 @@ use crate::{
     matching::{self, Candidate},
     names::{self, Names},
     shard::{ShardAdvisory, ShardError, Shards},
+    subscription,
 };
 
 /// Why, or why not.
@@ -234,7 +235,9 @@ fn of_advisory(
     let says = if advisory.withdrawn {
         "nothing: it is withdrawn".to_owned()
     } else {
-        match evaluate::evaluate(family, advisory, package, &query.version) {
+        let mut says = evaluate::evaluate(family, advisory, package, &query.version);
+        subscription::take_fixes(query, &mut says);
+        match says {
             Evaluation::Affected(hit) => format!("affected: it is in {}", hit.range),
             Evaluation::Unaffected(why) => format!("not affected: {why}"),
             Evaluation::Never => "not affected: the vendor says that no version is".to_owned(),

@@ -22,8 +22,23 @@
 //! that are no vulnerabilities ([`ShardAdvisory`]). [`explain`] tells why a finding is there, or why
 //! not; [`risk`] is the order in which findings come.
 //!
+//! Vendors' own feeds ([`VENDORS`]) say what OSV's records of their packages leave out, in the same
+//! ecosystems and under the CVE: so a finding is one, the vendor's record of the CVE decides where it
+//! and a bulletin differ, and who knows of a fix speaks for it.
+//!
+//! | feed | format | says beside what has a fix |
+//! |---|---|---|
+//! | `Red Hat VEX` | CSAF VEX | what has none, gets none, is looked at, never was affected |
+//! | `SUSE VEX` | CSAF VEX | the same |
+//! | `Debian tracker` | JSON of its own | what has none, gets none, is looked at, never was affected |
+//! | `Amazon updates` | `updateinfo.xml` | nothing; OSV.dev has no records of it |
+//! | `Oracle OVAL` | OVAL | nothing; OSV.dev has no records of it |
+//!
+//! Ubuntu's OSV records are its own and whole. What only subscribers get a fix for (ESM, Pro) is in
+//! ecosystems of its own: it affects everybody, and the fix is told and counts for subscribers only.
+//!
 //! It does no I/O and reads no clock; whoever calls brings the shards ([`Shards`]) and the date.
-//! It reads no VEX documents.
+//! It reads no VEX documents but those of its feeds: others are statements about findings.
 //!
 //! | ecosystem | versions | packages |
 //! |---|---|---|
@@ -49,7 +64,8 @@
 //! | `bitnami` | `SemVer` precedence, without the revision | by name |
 //!
 //! To add an ecosystem: a file in `ecosystems/` that implements [`Ecosystem`], a line in
-//! [`ECOSYSTEMS`], and its upstream's version vectors in the tests.
+//! [`ECOSYSTEMS`], and its upstream's version vectors in the tests. To add a vendor's feed: a file in
+//! `vendors/` that implements [`Vendor`], a line in [`VENDORS`], and a file of it in the tests.
 #![cfg_attr(
     not(test),
     warn(
@@ -61,7 +77,6 @@
     )
 )]
 
-mod debian;
 mod ecosystems;
 mod evaluate;
 mod explain;
@@ -74,11 +89,12 @@ mod os;
 mod osv;
 mod risk;
 mod shard;
+mod subscription;
 mod support;
+mod vendors;
 mod version;
 
 pub use self::{
-    debian::{MalformedTracker, read_debian_tracker},
     ecosystems::{
         ECOSYSTEMS, Ecosystem, Incomparable, Lookup, Query, compare, family, lookups, newest,
         schemes,
@@ -96,5 +112,6 @@ pub use self::{
         Exploitation, MalformedShard, Shard, ShardAdvisory, ShardError, Shards, Window, WindowEnd,
     },
     support::end_of_life,
+    vendors::{MalformedVendor, Said, Take, VENDORS, Vendor, vendor},
     version::{VERSION_BYTES_MAX, Version},
 };

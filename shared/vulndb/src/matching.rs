@@ -20,7 +20,7 @@ use crate::{
     names::{self, Names},
     os, risk,
     shard::{Exploitation, Shard, ShardAdvisory, ShardError, Shards},
-    support,
+    subscription, support,
 };
 
 /// How many advisories a gap names.
@@ -154,9 +154,10 @@ pub(crate) fn covered<'a>(
     let is_covered = |package: &&Package| {
         let queries = queries(package, os);
         let mut ecosystems = queries.iter().map(|query| &query.lookup.ecosystem);
-        package.kind.is_os() && ecosystems.any(|ecosystem| shards.covers(ecosystem))
+        ecosystems.any(|ecosystem| shards.covers(ecosystem))
     };
     packages
+        .filter(|package| package.kind.is_os())
         .filter(is_covered)
         .map(|package| &package.id)
         .collect()
@@ -198,11 +199,13 @@ pub(crate) fn candidates<'a>(asked: &'a [Asked<'a>]) -> Vec<Candidate<'a>> {
     let mut candidates = Vec::new();
     for (query, shard) in asked {
         for advisory in shard.of_package(&query.lookup.name) {
-            if known.insert((advisory.id.as_str(), query.lookup.ecosystem.as_str())) {
+            let ecosystem = query.lookup.ecosystem.as_str();
+            if known.insert((&advisory.id, ecosystem, &advisory.modules)) {
                 candidates.push(Candidate { advisory, query });
             }
         }
     }
+    subscription::yield_to_everybodys(&mut candidates);
     candidates
 }
 
@@ -339,7 +342,8 @@ pub(crate) fn judge(
         .filter(|candidate| !candidate.advisory.withdrawn)
         .map(|candidate| {
             let Candidate { advisory, query } = candidate;
-            let says = evaluate(family, advisory, package, &query.version);
+            let mut says = evaluate(family, advisory, package, &query.version);
+            subscription::take_fixes(query, &mut says);
             Judged { candidate, says }
         })
         .collect();

@@ -306,7 +306,12 @@ fn rate(rating: &Rating, id: &str, part: &mut ShardAdvisory) {
         part.rating = rating.score.parse().ok().or(part.rating);
         return;
     }
-    let vector = rating.score.trim();
+    rate_vector(&rating.score, database(id), part);
+}
+
+/// Adds what a CVSS vector says.
+pub(crate) fn rate_vector(vector: &str, source: &str, part: &mut ShardAdvisory) {
+    let vector = vector.trim();
     match vector.parse::<cvss::Cvss>() {
         Ok(parsed) => {
             let version = match parsed {
@@ -316,7 +321,7 @@ fn rate(rating: &Rating, id: &str, part: &mut ShardAdvisory) {
                 _ => "4.0",
             };
             let rated = Cvss {
-                source: database(id).to_owned(),
+                source: source.to_owned(),
                 version: version.to_owned(),
                 vector: vector.to_owned(),
                 score: parsed.score(),

@@ -116,7 +116,7 @@ pub struct Exploitation {
     pub epss: Option<f64>,
 }
 
-/// What stands under one [`ShardKey`]: advisories, sorted by package, id and feed; and under the
+/// What stands under one [`ShardKey`]: advisories, sorted by package, id, feed and modules; and under the
 /// keys of [`model::KEV`] and [`model::EPSS`] what is known of exploitation, sorted by CVE and feed.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Shard {
@@ -157,7 +157,7 @@ pub trait Shards {
 // === impl Shard ===
 
 impl Shard {
-    /// A shard of these advisories; of equal (package, id, feed) the last one stays.
+    /// A shard of these advisories; of equal (package, id, feed, modules) the last one stays.
     pub fn new(advisories: Vec<ShardAdvisory>) -> Self {
         Self::of(advisories, Vec::new())
     }
@@ -283,8 +283,9 @@ impl ShardAdvisory {
         self.windows.is_empty() && self.versions.is_empty()
     }
 
-    fn name(&self) -> (&str, &str, &str) {
-        (&self.package, &self.id, &self.feed)
+    /// One advisory may say different things of builds for different module streams.
+    fn name(&self) -> (&str, &str, &str, &[String]) {
+        (&self.package, &self.id, &self.feed, &self.modules)
     }
 
     /// Whether it finds the same as another one: all but texts and dates is equal.

@@ -6,6 +6,7 @@
 
 use std::{
     collections::BTreeSet,
+    fmt,
     io::{Cursor, Write as _},
 };
 
@@ -13,19 +14,19 @@ use anyhow::Context as _;
 use bytes::Bytes;
 use futures::{StreamExt as _, TryStreamExt as _, stream};
 use jiff::Timestamp;
-use model::{DEBIAN_TRACKER, EPSS, KEV};
+use model::{EPSS, KEV};
 use vulndb::RECORD_BYTES_MAX;
 use zip::{ZipWriter, write::SimpleFileOptions};
 
 use super::{
     Feeds,
     http::{Download, Newer},
-    inflate,
+    packed::inflate,
 };
 use crate::{Mode, stage::ONE_FILE_BYTES_MAX};
 
 /// Records that are fetched at once.
-const FETCHES: usize = 8;
+pub(super) const FETCHES: usize = 8;
 /// Bytes of the list of changes.
 const LIST_BYTES_MAX: u64 = 256 << 20;
 const ID_BYTES_MAX: usize = 256;
@@ -50,7 +51,13 @@ pub struct Fetched {
     pub revision: Option<String>,
     /// How many records changed, where single ones were fetched.
     pub changes: Option<usize>,
+    /// How new they are where there is more to fetch; `None` where that is all.
+    pub as_of: Option<Timestamp>,
 }
+
+/// A server has no such feed.
+#[derive(Debug)]
+pub(crate) struct Absent(String);
 
 /// The list of changes.
 struct List {
@@ -85,12 +92,13 @@ impl Feeds {
                 mode: Mode::Replace,
                 revision: list.and_then(|list| list.revision()),
                 changes: None,
+                as_of: None,
             }),
-            _ => anyhow::bail!("`{ecosystem}/all.zip` does not exist there"),
+            _ => Err(Absent(format!("`{ecosystem}/all.zip` does not exist there")).into()),
         }
     }
 
-    /// Fetches a feed that is one file: CISA's, FIRST's, or Debian's tracker.
+    /// Fetches a feed that is one file: CISA's, FIRST's, or a vendor's.
     pub async fn fetch_file(&self, feed: &str, latest: &Latest) -> anyhow::Result<Fetched> {
         let etag = latest.revision.as_deref();
         let download = match self.whole(etag).await? {
@@ -99,17 +107,18 @@ impl Feeds {
             Newer::Here(download) => download,
         };
         let bytes = inflate(&self.bytes(&download)?, ONE_FILE_BYTES_MAX as u64)?;
-        let name = match feed {
-            KEV => "kev.json",
-            EPSS => "epss.csv",
-            DEBIAN_TRACKER => "debian.json",
-            other => anyhow::bail!("`{other}` is not one file"),
+        let name = match (feed, vulndb::vendor(feed)) {
+            (_, Some(vendor)) => format!("feed.{}", vendor.extension()),
+            (KEV, _) => "kev.json".to_owned(),
+            (EPSS, _) => "epss.csv".to_owned(),
+            (other, _) => anyhow::bail!("`{other}` is not one file"),
         };
         Ok(Fetched {
-            zip: zip([(name.to_owned(), Bytes::from(bytes))])?,
+            zip: zip([(name, Bytes::from(bytes))])?,
             mode: Mode::Replace,
             revision: download.etag,
             changes: None,
+            as_of: None,
         })
     }
 
@@ -137,6 +146,7 @@ impl Feeds {
             mode: Mode::Increment,
             revision,
             changes: Some(changes),
+            as_of: None,
         })
     }
 
@@ -152,11 +162,21 @@ impl Feeds {
         }
     }
 
-    fn bytes(&self, download: &Download) -> anyhow::Result<Bytes> {
+    pub(super) fn bytes(&self, download: &Download) -> anyhow::Result<Bytes> {
         let most = self.limits.archive_bytes_max;
         Ok(chassis::files::read_bounded(download.file.path(), most)?.into())
     }
 }
+
+// === impl Absent ===
+
+impl fmt::Display for Absent {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl std::error::Error for Absent {}
 
 // === impl List ===
 
@@ -203,17 +223,18 @@ impl List {
     }
 }
 
-fn unchanged(revision: Option<String>) -> anyhow::Result<Fetched> {
+pub(super) fn unchanged(revision: Option<String>) -> anyhow::Result<Fetched> {
     Ok(Fetched {
         zip: zip([])?,
         mode: Mode::Increment,
         revision,
         changes: Some(0),
+        as_of: None,
     })
 }
 
 /// The newest change and the tag of a revision.
-fn parts(revision: &str) -> (Option<Timestamp>, Option<&str>) {
+pub(super) fn parts(revision: &str) -> (Option<Timestamp>, Option<&str>) {
     let (newest, etag) = revision.split_once(' ').unwrap_or((revision, ""));
     (
         newest.parse().ok(),
@@ -222,7 +243,7 @@ fn parts(revision: &str) -> (Option<Timestamp>, Option<&str>) {
 }
 
 /// Whether a text can be the name of a record's file.
-fn is_id(id: &str) -> bool {
+pub(super) fn is_id(id: &str) -> bool {
     (1..=ID_BYTES_MAX).contains(&id.len())
         && !id.starts_with('.')
         && id
@@ -230,7 +251,7 @@ fn is_id(id: &str) -> bool {
             .all(|b| b.is_ascii_graphic() && b != b'/' && b != b'\\')
 }
 
-fn zip(files: impl IntoIterator<Item = (String, Bytes)>) -> anyhow::Result<Bytes> {
+pub(super) fn zip(files: impl IntoIterator<Item = (String, Bytes)>) -> anyhow::Result<Bytes> {
     let mut zip = ZipWriter::new(Cursor::new(Vec::new()));
     for (name, bytes) in files {
         zip.start_file(name, SimpleFileOptions::default())?;

@@ -401,7 +401,7 @@ async fn feeds_of_what_images_hold_are_kept_up_to_date() {
             ..Update::default()
         },
     };
-    let mut tried = Tried::new();
+    let mut tried = Tried::default();
     // Nobody holds anything yet; the catalog is fetched all the same, and refused: it is empty.
     updater(3600)
         .update_due(&bench.cx, &mut tried)
@@ -427,10 +427,29 @@ async fn feeds_of_what_images_hold_are_kept_up_to_date() {
     bench.take(&leader).await;
     assert_eq!(site.asked(), ["/npm/modified_id.csv", "/npm/all.zip"]);
     assert_eq!(shown(leader.advisories()).len(), 1);
+    // What OSV.dev has no export of is fetched from its vendor alone, and what nobody has is asked
+    // for once in an interval.
+    let mark = SweptMark {
+        ecosystems: BTreeSet::from(["Oracle Linux".to_owned(), "Nobody".to_owned()]),
+        ..SweptMark::default()
+    };
+    bench
+        .store
+        .put(ADVISORIES, "swept.4", &mark, None)
+        .await
+        .unwrap();
+    let mut asked = updater(3600);
+    asked.update.oracle_oval_url = Some(format!("{url}/elsa.xml"));
+    asked.update_due(&bench.cx, &mut tried).await.unwrap();
+    asked.update_due(&bench.cx, &mut tried).await.unwrap();
+    assert_eq!(
+        site.asked(),
+        ["/Nobody/modified_id.csv", "/Nobody/all.zip", "/elsa.xml"]
+    );
     // A record that cannot be read changes nothing, and what stands stays.
     site.export("npm", &[(2, "A", "x", "2.0.0")]);
     site.put("/npm/A.json", "{");
-    tried.clear();
+    tried.at.clear();
     updater(3600)
         .update_due(&bench.cx, &mut tried)
         .await
@@ -439,7 +458,7 @@ async fn feeds_of_what_images_hold_are_kept_up_to_date() {
     let before = leader.advisories().manifest();
     assert!(shown(leader.advisories())[0].contains("1.0.0"));
     site.export("npm", &[(3, "A", "x", "2.0.0")]);
-    tried.clear();
+    tried.at.clear();
     updater(3600)
         .update_due(&bench.cx, &mut tried)
         .await

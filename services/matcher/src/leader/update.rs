@@ -11,19 +11,32 @@ use anyhow::Context as _;
 use bus::Store;
 use chassis::Cx;
 use jiff::{SignedDuration, Timestamp};
-use model::{DEBIAN_TRACKER, EPSS, KEV, Partition, SweptMark, event::ADVISORIES};
+use model::{EPSS, KEV, Partition, SweptMark, event::ADVISORIES};
 
 use crate::{
-    FeedLimits, Feeds, Fetched, Import, Latest, Update, head::Head, index::Index, metrics, stage,
-    upload,
+    FeedLimits, Feeds, Fetched, Import, Latest, Update,
+    feeds::{self, Absent},
+    head::Head,
+    index::Index,
+    metrics, upload,
 };
 
 /// How often it is looked at least whether a feed is due: images may hold an ecosystem that none
 /// did before.
 const TICK_MAX: Duration = Duration::from_mins(1);
 
-/// When each feed was tried last.
-pub(crate) type Tried = BTreeMap<String, Timestamp>;
+/// Ecosystems whose packages images hold and that OSV.dev has no export of: their vendors' feeds are
+/// all that there is.
+const ELSEWHERE: [&str; 2] = ["Amazon Linux", "Oracle Linux"];
+
+/// What was tried before.
+#[derive(Debug, Default)]
+pub(crate) struct Tried {
+    /// When each feed was tried last.
+    pub(crate) at: BTreeMap<String, Timestamp>,
+    /// The feeds that the server does not have: that is said once.
+    absent: BTreeSet<String>,
+}
 
 /// Keeps feeds up to date.
 #[derive(Debug)]
@@ -39,7 +52,7 @@ pub(crate) struct Updater {
 impl Updater {
     /// Fetches feeds and hands them in until `cx` stops.
     pub(super) async fn run(&self, cx: &Cx) {
-        let mut tried = Tried::new();
+        let mut tried = Tried::default();
         let interval = Duration::from_secs(self.update.interval_s.max(1));
         loop {
             if let Err(error) = self.update_due(cx, &mut tried).await {
@@ -61,18 +74,29 @@ impl Updater {
         let interval = SignedDuration::from_secs(i64::try_from(interval).unwrap_or(i64::MAX));
         for feed in self.wanted(cx).await? {
             let now = cx.now();
-            let last = tried.get(&feed);
+            let last = tried.at.get(&feed);
             if cx.is_stopping() || last.is_some_and(|last| now.duration_since(*last) < interval) {
                 continue;
             }
-            tried.insert(feed.clone(), now);
-            if let Err(error) = self.update(cx, &feed).await {
-                metrics::imported("unavailable");
-                tracing::warn!(
-                    error = format!("{error:#}"),
-                    feed,
-                    "updating `{feed}`: {error:#}"
-                );
+            tried.at.insert(feed.clone(), now);
+            match self.update(cx, &feed).await {
+                Ok(is_all) => {
+                    tried.absent.remove(&feed);
+                    if !is_all {
+                        tried.at.remove(&feed);
+                    }
+                }
+                Err(error) => {
+                    metrics::imported("unavailable");
+                    let is_known = error.is::<Absent>() && !tried.absent.insert(feed.clone());
+                    if !is_known {
+                        tracing::warn!(
+                            error = format!("{error:#}"),
+                            feed,
+                            "updating `{feed}`: {error:#}"
+                        );
+                    }
+                }
             }
         }
         Ok(())
@@ -98,14 +122,23 @@ impl Updater {
             };
             wanted.extend(cx.blocking(held).await??);
         }
-        let tracker = update.debian_tracker_url.as_ref();
-        wanted.extend(tracker.map(|_| DEBIAN_TRACKER.to_owned()));
+        let of_vendors: Vec<String> = feeds::PLACES
+            .iter()
+            .filter(|place| (place.url)(update).is_some())
+            .filter(|place| speaks_of(place.feed, &wanted))
+            .map(|place| place.feed.to_owned())
+            .collect();
+        if update.ecosystems.is_empty() {
+            wanted.retain(|ecosystem| !ELSEWHERE.contains(&ecosystem.as_str()));
+        }
+        wanted.extend(of_vendors);
         wanted.extend(update.kev_url.as_ref().map(|_| KEV.to_owned()));
         wanted.extend(update.epss_url.as_ref().map(|_| EPSS.to_owned()));
         Ok(wanted)
     }
 
-    async fn update(&self, cx: &Cx, feed: &str) -> anyhow::Result<()> {
+    /// Fetches what is new of a feed and hands it in; false where there is more.
+    async fn update(&self, cx: &Cx, feed: &str) -> anyhow::Result<bool> {
         let advisories = Arc::clone(self.head.advisories());
         let name = feed.to_owned();
         let latest = cx.blocking(move || advisories.latest(&name)).await??;
@@ -113,11 +146,11 @@ impl Updater {
         let import = Import {
             feed: feed.to_owned(),
             mode: fetched.mode,
-            fetched_at: cx.now(),
+            fetched_at: fetched.as_of.unwrap_or_else(|| cx.now()),
             revision: fetched.revision,
         };
         upload::hand_in(&self.store, &import, fetched.zip).await?;
-        Ok(())
+        Ok(fetched.as_of.is_none())
     }
 }
 
@@ -131,18 +164,28 @@ impl Update {
         latest: &Latest,
         limits: &FeedLimits,
     ) -> anyhow::Result<Fetched> {
-        if !stage::is_one_file(feed) {
-            let feeds = Feeds::new(&self.url, &self.mirrors, limits)?;
-            return feeds.fetch(feed, latest).await;
-        }
-        let url = match feed {
-            KEV => &self.kev_url,
-            EPSS => &self.epss_url,
-            _ => &self.debian_tracker_url,
+        let place = feeds::place(feed);
+        let url = match (feed, place) {
+            (_, Some(place)) => (place.url)(self),
+            (KEV, _) => self.kev_url.as_deref(),
+            (EPSS, _) => self.epss_url.as_deref(),
+            _ => {
+                let feeds = Feeds::new(&self.url, &self.mirrors, limits)?;
+                return feeds.fetch(feed, latest).await;
+            }
         };
-        let url = url
-            .as_deref()
-            .with_context(|| format!("no URL is set for `{feed}`"))?;
-        Feeds::new(url, &[], limits)?.fetch_file(feed, latest).await
+        let url = url.with_context(|| format!("no URL is set for `{feed}`"))?;
+        let feeds = Feeds::new(url, &[], limits)?;
+        match place {
+            Some(place) => place.fetch(&feeds, latest).await,
+            None => feeds.fetch_file(feed, latest).await,
+        }
     }
+}
+
+/// Whether a vendor's feed is about some of these ecosystems, or is named itself.
+fn speaks_of(feed: &str, wanted: &BTreeSet<String>) -> bool {
+    let own = vulndb::vendor(feed).map(vulndb::Vendor::ecosystems);
+    let mut own = own.unwrap_or_default().iter();
+    wanted.contains(feed) || own.any(|ecosystem| wanted.contains(*ecosystem))
 }

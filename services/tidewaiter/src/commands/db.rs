@@ -14,7 +14,7 @@ use matcher::{
     Advisories, Fetched, Import, Imported, Latest, Loose as Feed, Mode, Source, Update,
     VerifyingKey,
 };
-use model::{DEBIAN_TRACKER, EPSS, KEV};
+use model::{EPSS, KEV};
 use serde_json::Value;
 use zip::{ZipWriter, write::SimpleFileOptions};
 
@@ -141,7 +141,19 @@ impl Db {
         Ok(())
     }
 
+    /// Fetches what is new of a feed, in as many steps as there are.
     async fn update_one(&self, update: &Update, name: &str, place: &DbPlace) -> anyhow::Result<()> {
+        while !self.update_step(update, name, place).await? {}
+        Ok(())
+    }
+
+    /// One step; false where there is more.
+    async fn update_step(
+        &self,
+        update: &Update,
+        name: &str,
+        place: &DbPlace,
+    ) -> anyhow::Result<bool> {
         let limits = &self.config.limits;
         let Some(server) = place.server.server() else {
             let dir = CacheDirs::find(place.cache_dir.as_deref())?.advisories();
@@ -150,14 +162,18 @@ impl Db {
             let fetched = update
                 .fetch(name, &latest.unwrap_or_default(), limits)
                 .await?;
-            return self.keep_fetched(name, fetched, place).await;
+            let is_all = fetched.as_of.is_none();
+            self.keep_fetched(name, fetched, place).await?;
+            return Ok(is_all);
         };
         let fetched = update.fetch(name, &Latest::default(), limits).await?;
         let feed = Feed {
             feed: name.to_owned(),
             source: Source::Bytes(fetched.zip),
         };
-        self.hand_in(feed, fetched.mode, &server).await
+        // The server knows how far it is; from here only what is whole can be brought.
+        self.hand_in(feed, fetched.mode, &server).await?;
+        Ok(true)
     }
 
     async fn keep_fetched(
@@ -169,7 +185,7 @@ impl Db {
         let import = Import {
             feed: name.to_owned(),
             mode: fetched.mode,
-            fetched_at: self.cx.now(),
+            fetched_at: fetched.as_of.unwrap_or_else(|| self.cx.now()),
             revision: fetched.revision,
         };
         if fetched.changes == Some(0) {
@@ -350,8 +366,8 @@ fn usual(place: &DbPlace, is_mirror: bool) -> anyhow::Result<Vec<String>> {
     if names.is_empty() {
         names.extend(USUAL.map(ToOwned::to_owned));
     }
-    let elsewhere = [KEV, EPSS, DEBIAN_TRACKER];
-    names.retain(|name| !is_mirror || !elsewhere.contains(&name.as_str()));
+    let is_elsewhere = |name: &str| [KEV, EPSS].contains(&name) || vulndb::vendor(name).is_some();
+    names.retain(|name| !is_mirror || !is_elsewhere(name));
     Ok(names)
 }
 
@@ -405,10 +421,14 @@ fn feed_name(path: &Path) -> String {
     } else {
         name
     };
+    // As they call their files themselves.
     match name {
-        // As CISA and FIRST call their files.
         Some(name) if name == "known_exploited_vulnerabilities" => KEV.to_owned(),
         Some(name) if name.starts_with("epss_scores") => EPSS.to_owned(),
+        Some(name) if name.starts_with("csaf_vex_") => "Red Hat VEX".to_owned(),
+        Some(name) if name.starts_with("csaf-vex") => "SUSE VEX".to_owned(),
+        Some(name) if name.starts_with("com.oracle.elsa-") => "Oracle OVAL".to_owned(),
+        Some(name) if name.starts_with("updateinfo.xml") => "Amazon updates".to_owned(),
         Some(name) => name,
         None => "import".to_owned(),
     }

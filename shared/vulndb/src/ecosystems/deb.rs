@@ -2,7 +2,7 @@
 
 use model::{Os, Package, PackageType};
 
-use super::{Ecosystem, Query, query};
+use super::{Ecosystem, FOR_SUBSCRIBERS, Query, query};
 use crate::{
     os,
     version::{Key, Version, digits, run},
@@ -60,15 +60,22 @@ impl Ecosystem for Deb {
     fn queries(&self, package: &Package, os: Option<&Os>) -> Vec<Query> {
         let name = package.source_name.as_ref().unwrap_or(&package.name);
         let version = package.source_version.as_ref().unwrap_or(&package.version);
-        let mut releases = os.map(|os| self.releases(os)).unwrap_or_default();
-        if ["+esm", "~esm", "+fips"]
-            .iter()
-            .any(|mark| version.contains(mark))
-        {
-            releases.extend(os.and_then(os::ubuntu_pro));
-        }
+        let releases = os.map(|os| self.releases(os)).unwrap_or_default();
         let ask = |release: &String| query(release, name.clone(), version, "source_package");
-        releases.iter().map(ask).collect()
+        let mut queries: Vec<Query> = releases.iter().map(ask).collect();
+        if let Some(pro) = os.and_then(os::ubuntu_pro) {
+            let is_subscribers = ["+esm", "~esm", "+fips"]
+                .iter()
+                .any(|mark| version.contains(mark));
+            // Others have what subscribers have a fix for, and no fix.
+            let method = if is_subscribers {
+                "source_package"
+            } else {
+                FOR_SUBSCRIBERS
+            };
+            queries.push(query(&pro, name.clone(), version, method));
+        }
+        queries
     }
 }
 

@@ -169,18 +169,21 @@ fn is_stream(os: &Os) -> bool {
     name.contains("Stream") || !matches!(os.version_id.as_str(), "6" | "7" | "8")
 }
 
-/// What every subscription of a major release has, and none of the extended ones.
+/// What every subscription of a major release has, and none of the extended ones. What is not fixed is
+/// said of the release as a whole.
 fn red_hat(major: &str) -> Vec<String> {
     let named = |tail: &str| format!("Red Hat:enterprise_linux:{major}{tail}");
-    match major.parse() {
+    let mut found = match major.parse() {
         Ok(0..=7_u32) => ["::server", "::client", "::computenode", "::workstation"]
             .map(named)
             .to_vec(),
         Ok(8..=9) => ["::baseos", "::appstream", "::crb"].map(named).to_vec(),
         // A fix is published for the minor release that is current: any may have one.
         Ok(_) => (0..=10).map(|minor| named(&format!(".{minor}"))).collect(),
-        Err(_) => Vec::new(),
-    }
+        Err(_) => return Vec::new(),
+    };
+    found.push(named(""));
+    found
 }
 
 /// `SUSE:Linux Enterprise Server 15 SP5`: as its pretty name says; and its modules.

@@ -50,8 +50,8 @@ impl<'a> Module<'a> {
             WindowEnd::Fixed(text) | WindowEnd::Last(text) | WindowEnd::Limit(text) => {
                 text.contains(MARK)
             }
-            // All versions of whatever build.
-            WindowEnd::Open => return Fit::Fits,
+            // All versions: of builds for the named streams, or of ordinary ones.
+            WindowEnd::Open => !streams.is_empty(),
         };
         match (self, is_modular) {
             (Self::NotAsked, _) | (Self::None, false) => Fit::Fits,
@@ -109,5 +109,14 @@ mod tests {
         let release = "1-1.module_el8.4.0";
         assert_eq!(fit(None, release, &modular, &["ruby:2.7"]), Fit::Unknown);
         assert_eq!(fit(None, release, &ordinary, &[]), Fit::Other);
+        let open = Window {
+            introduced: None,
+            end: WindowEnd::Open,
+        };
+        assert_eq!(fit(label, "1", &open, &["ruby:2.7"]), Fit::Fits);
+        assert_eq!(fit(label, "1", &open, &["ruby:2.5"]), Fit::Other);
+        assert_eq!(fit(None, "1-1.el8", &open, &["ruby:2.7"]), Fit::Other);
+        assert_eq!(fit(None, "1-1.el8", &open, &[]), Fit::Fits);
+        assert_eq!(fit(label, "1", &open, &[]), Fit::Other);
     }
 }

@@ -1,5 +1,7 @@
 //! Matching whole packages, and every record of the real feeds.
 
+mod vendors;
+
 use std::{
     collections::{BTreeMap, BTreeSet},
     io::Read as _,
@@ -56,6 +58,18 @@ impl Fake {
             covered,
             memo: None,
         }
+    }
+
+    /// With more parts.
+    fn and(mut self, parts: Vec<(ShardKey, ShardAdvisory)>) -> Self {
+        for (key, part) in parts {
+            self.covered.insert(key.ecosystem.clone());
+            let shard = self.shards.entry(key).or_default();
+            let mut all = shard.advisories().to_vec();
+            all.push(part);
+            *shard = Arc::new(Shard::new(all));
+        }
+        self
     }
 }
 
@@ -559,7 +573,14 @@ fn lookups_name_what_matching_asks_for() {
         .iter()
         .map(|l| format!("{}/{}", l.ecosystem, l.name))
         .collect();
-    assert_eq!(found, ["Ubuntu:22.04:LTS/src", "Ubuntu:22.04/src"]);
+    assert_eq!(
+        found,
+        [
+            "Ubuntu:22.04:LTS/src",
+            "Ubuntu:22.04/src",
+            "Ubuntu:Pro:22.04:LTS/src"
+        ]
+    );
     assert!(lookups(&package(PackageType::Conda, "x", "1"), None).is_empty());
 }
 

@@ -143,7 +143,7 @@ fn rpm_distributions_have_the_releases_that_osv_names() {
     );
     assert_eq!(
         releases("rhel", "9.3", "Red Hat Enterprise Linux 9.3 (Plow)"),
-        ["baseos", "appstream", "crb"].map(|s| format!("Red Hat:enterprise_linux:9::{s}"))
+        ["::baseos", "::appstream", "::crb", ""].map(|s| format!("Red Hat:enterprise_linux:9{s}"))
     );
     let ten = releases("rhel", "10.1", "Red Hat Enterprise Linux 10.1");
     assert!(

@@ -3,34 +3,25 @@
 //! It says what OSV's records of it leave out: which issues will get no fix of their own, and which
 //! nobody has looked at yet.
 
-use std::{collections::BTreeMap, fmt};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fmt,
+};
 
-use model::{FixState, Severity, ShardKey};
+use model::{DEBIAN_TRACKER, FixState, Severity, ShardKey};
 use serde::{
     Deserialize, Deserializer as _,
     de::{self, DeserializeSeed, MapAccess, Visitor},
 };
 
+use super::{MalformedVendor, STATEMENTS_MAX, Said, Take, Vendor, clip, is_name};
 use crate::{
     os,
     shard::{ShardAdvisory, Window, WindowEnd},
 };
 
-/// How many statements, each of a package, vulnerability and release, are read; there are 300,000.
-const STATEMENTS_MAX: usize = 5_000_000;
-const NAME_BYTES_MAX: usize = 256;
-const TITLE_CHARS_MAX: usize = 300;
-
-/// The bytes are not the tracker's document.
-#[derive(Debug, thiserror::Error)]
-pub enum MalformedTracker {
-    /// Not its JSON.
-    #[error("it is not the JSON of Debian's tracker: {0}")]
-    Json(#[from] serde_json::Error),
-    /// It says nothing of any release that we know.
-    #[error("it says nothing of any release of Debian")]
-    Empty,
-}
+/// Debian's security tracker (`security-tracker.debian.org/tracker/data/json`).
+pub(super) struct Debian;
 
 #[derive(Deserialize)]
 struct Issue {
@@ -54,13 +45,10 @@ struct Statement {
     nodsa_reason: Option<String>,
 }
 
-/// Takes a statement.
-type Take<'a> = &'a mut dyn FnMut(ShardKey, ShardAdvisory);
-
 /// The document, package by package, so that it is never in memory as a whole.
 struct Packages<'a> {
-    feed: &'a str,
     count: usize,
+    ids: BTreeSet<String>,
     take: Take<'a>,
 }
 
@@ -70,25 +58,47 @@ struct Issues<'a, 'b> {
     packages: &'a mut Packages<'b>,
 }
 
-/// Reads the tracker's document (`security-tracker.debian.org/tracker/data/json`) and gives each
-/// statement about a release; how many there were.
-pub fn read_debian_tracker(
-    feed: &str,
-    bytes: &[u8],
-    take: Take<'_>,
-) -> Result<usize, MalformedTracker> {
-    let mut packages = Packages {
-        feed,
-        count: 0,
-        take,
-    };
-    let mut reader = serde_json::Deserializer::from_slice(bytes);
-    reader.deserialize_map(&mut packages)?;
-    reader.end()?;
-    if packages.count == 0 {
-        return Err(MalformedTracker::Empty);
+// === impl Debian ===
+
+impl Vendor for Debian {
+    fn feed(&self) -> &'static str {
+        DEBIAN_TRACKER
     }
-    Ok(packages.count)
+
+    fn ecosystems(&self) -> &'static [&'static str] {
+        &["Debian"]
+    }
+
+    fn tells(&self) -> &'static str {
+        "vulnerabilities with and without a fix, and those that get none"
+    }
+
+    fn extension(&self) -> &'static str {
+        "json"
+    }
+
+    fn is_whole(&self) -> bool {
+        true
+    }
+
+    fn read(&self, bytes: &[u8], take: Take<'_>) -> Result<Said, MalformedVendor> {
+        let malformed = |error| MalformedVendor::Json("Debian's tracker", error);
+        let mut packages = Packages {
+            count: 0,
+            ids: BTreeSet::new(),
+            take,
+        };
+        let mut reader = serde_json::Deserializer::from_slice(bytes);
+        reader.deserialize_map(&mut packages).map_err(malformed)?;
+        reader.end().map_err(malformed)?;
+        if packages.count == 0 {
+            return Err(MalformedVendor::Empty("Debian"));
+        }
+        Ok(Said {
+            ids: packages.ids.into_iter().collect(),
+            ..Said::default()
+        })
+    }
 }
 
 // === impl Packages, Issues ===
@@ -137,13 +147,16 @@ impl<'de> Visitor<'de> for Issues<'_, '_> {
                     continue;
                 };
                 part.package.clone_from(&self.name);
-                self.packages.feed.clone_into(&mut part.feed);
+                DEBIAN_TRACKER.clone_into(&mut part.feed);
                 self.packages.count = self.packages.count.saturating_add(1);
                 if self.packages.count > STATEMENTS_MAX {
                     return Err(de::Error::custom("it says more than allowed"));
                 }
                 let key = ShardKey::of(format!("Debian:{release}"), &self.name);
                 (self.packages.take)(key, part);
+                if !self.packages.ids.contains(&id) {
+                    self.packages.ids.insert(id.clone());
+                }
             }
         }
         Ok(())
@@ -155,8 +168,7 @@ impl<'de> Visitor<'de> for Issues<'_, '_> {
 impl Statement {
     /// What it says, without the package's name; `None` where that is nothing.
     fn part(&self, id: &str, issue: &Issue) -> Option<ShardAdvisory> {
-        let is_name = id.len() <= NAME_BYTES_MAX && !id.chars().any(char::is_control);
-        if !is_name || id.is_empty() {
+        if !is_name(id) {
             return None;
         }
         let fixed = self.fixed_version.as_ref().filter(|text| !text.is_empty());
@@ -172,7 +184,6 @@ impl Statement {
             "unimportant" => Some(Severity::Negligible),
             word => word.parse().ok(),
         };
-        let title = issue.description.lines().next().unwrap_or_default();
         Some(ShardAdvisory {
             id: id.to_owned(),
             windows: vec![Window {
@@ -182,7 +193,7 @@ impl Statement {
             rating,
             unfixed,
             end_of_life: urgency == "end-of-life",
-            title: title.chars().take(TITLE_CHARS_MAX).collect(),
+            title: clip(&issue.description),
             ..ShardAdvisory::default()
         })
     }
@@ -218,20 +229,21 @@ mod tests {
             "zlib": {"TEMP-0000001-AAAAAA": {"releases": {
                 "bookworm": {"status": "resolved", "fixed_version": "0"}}}}}"#;
         let mut lines = Vec::new();
-        let count = read_debian_tracker("t", document, &mut |key, part| {
-            lines.push(format!(
-                "{} {} {} {:?} {:?} {:?} {}",
-                key.ecosystem,
-                part.package,
-                part.id,
-                part.windows[0].end,
-                part.rating,
-                part.unfixed,
-                part.end_of_life
-            ));
-        })
-        .unwrap();
-        assert_eq!(count, 5);
+        let said = Debian
+            .read(document, &mut |key, part| {
+                lines.push(format!(
+                    "{} {} {} {:?} {:?} {:?} {}",
+                    key.ecosystem,
+                    part.package,
+                    part.id,
+                    part.windows[0].end,
+                    part.rating,
+                    part.unfixed,
+                    part.end_of_life
+                ));
+            })
+            .unwrap();
+        assert_eq!(said.ids, ["CVE-2024-1", "TEMP-0000001-AAAAAA"]);
         assert_eq!(
             lines,
             [
@@ -243,7 +255,7 @@ mod tests {
             ]
         );
         for wrong in [&b"[]"[..], b"{}", br#"{"a": {"CVE-1": 3}}"#, b"{} x"] {
-            assert!(read_debian_tracker("t", wrong, &mut |_, _| {}).is_err());
+            assert!(Debian.read(wrong, &mut |_, _| {}).is_err());
         }
     }
 }

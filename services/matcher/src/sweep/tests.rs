@@ -321,6 +321,51 @@ async fn what_a_sweep_wrote_that_never_came_to_its_mark_is_looked_at_again() {
 }
 
 #[tokio::test]
+async fn an_image_that_is_scanned_while_an_advisory_is_imported_is_never_missed() {
+    // The advisory comes before the image is matched, between that and its record, or after it.
+    for step in 0..3 {
+        let (bench, told) = (Bench::new(), Told::default());
+        bench.advise(&[("CVE-2024-9", "PyPI", "other", "2.0")]);
+        sweep(&sweeper(&bench, 0, &told)).await.unwrap();
+        let scan = bench.scan(&[("x", "1.0")]).await;
+        let sweeper = sweeper(&bench, 1, &told);
+        let import = async |now: usize| {
+            if now == step {
+                bench.advise(&[("CVE-2024-1", "PyPI", "x", "2.0")]);
+                sweep(&sweeper).await.unwrap();
+            }
+        };
+        let cause = Cause::Scan;
+        import(0).await;
+        let matched = bench.assessor.assess(&bench.key, scan.0, &scan.1, cause);
+        let matched = matched.await.unwrap();
+        import(1).await;
+        if bench.store.apply(&matched).await.is_err() {
+            // Somebody else wrote the record: the message comes again.
+            assess(&bench, &scan).await;
+        }
+        // Whoever follows the bucket notes a record that comes and rests on an older revision.
+        let advisory = assessed(&bench).await.advisory;
+        if sweeper.progress.is_open(advisory, true) {
+            let open = Open {
+                advisory,
+                sequence: 9,
+            };
+            bench.assessor.index.open(&bench.key, open).unwrap();
+            sweep(&sweeper).await.unwrap();
+        }
+        import(2).await;
+        let record = assessed(&bench).await;
+        assert_eq!(
+            (record.advisory, record.counts.total()),
+            (2, 1),
+            "at step {step}"
+        );
+        assert_eq!(mark(&bench).await, Some(2), "at step {step}");
+    }
+}
+
+#[tokio::test]
 async fn a_mark_is_not_replaced_by_a_smaller_one_unless_the_advisories_are_new() {
     let bench = Bench::new();
     bench.advise(&[("CVE-2024-1", "PyPI", "x", "2.0")]);

@@ -21,13 +21,13 @@ use bytes::Bytes;
 use model::{EPSS, KEV};
 
 pub(crate) use self::{
-    export::{Export, stage_export},
+    export::{Export, document, stage_export},
     increment::Absent,
     packed::{inflate, is_packed},
     vendors::{PLACES, place},
 };
 pub use self::{
-    export::{Exported, SigningKey, VerifyingKey, export, import_export, is_export},
+    export::{Exported, SigningKey, Unpacked, VerifyingKey, export, import_export, is_export},
     http::Feeds,
     increment::{Fetched, Latest},
 };

@@ -18,16 +18,18 @@
 //!   findings and nothing else.
 //! - What a feed's server has of it is fetched whole once and then by what changed; a catalog of
 //!   exploited vulnerabilities is a feed as well, looked up by CVE ([`Update`]). A revision travels
-//!   to sites without a network as one signed file ([`export`]).
+//!   to sites without a network as one signed file ([`export`]), and to everybody else as shards of
+//!   which what differs is fetched ([`Unpacked`]): from a server, or from wherever an export lies.
 //! - Images share packages: lists of packages are fetched once, and results of lists and of single
 //!   packages are remembered while a revision holds ([`matches`]).
 //! - The first assessment of an image is no news; every later difference is.
 //!
 //! It knows no version order and no rule of matching: those are `vulndb`'s. It judges nothing.
-//! To add a kind of feed: a variant of [`Source`].
+//! To add a feed in a format of its own: a `Vendor` in `vulndb`, and where it is in `feeds/vendors.rs`.
 
 mod advisories;
 mod config;
+mod download;
 mod feeds;
 mod handler;
 mod head;
@@ -55,8 +57,8 @@ pub use self::{
     advisories::Advisories,
     config::{Config, FeedLimits, Update},
     feeds::{
-        Exported, Feeds, Fetched, Latest, SigningKey, Source, VerifyingKey, export, import_export,
-        is_export, tells,
+        Exported, Feeds, Fetched, Latest, SigningKey, Source, Unpacked, VerifyingKey, export,
+        import_export, is_export, tells,
     },
     loose::{Loose, read_for},
     stage::{Import, Imported, Mode, import},

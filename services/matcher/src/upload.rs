@@ -18,13 +18,14 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use std::sync::Arc;
 
-use crate::{FeedLimits, Import, Mode, feeds, leader::INBOX, stage};
+use crate::{FeedLimits, Import, Mode, download, feeds, leader::INBOX, stage};
 
 const ADMIN: Access = Access::Scope("admin");
 const ZIP: &str = "application/zip";
 
+/// What the routes need.
 #[derive(Clone)]
-struct Uploads {
+pub(crate) struct Uploads {
     store: Store,
     clock: Arc<dyn chassis::Clock>,
 }
@@ -69,16 +70,20 @@ struct Accepted {
 /// The routes; whoever mounts them brings an `Extension<Arc<dyn Tokens>>`.
 pub fn routes(store: Store, clock: Arc<dyn chassis::Clock>, limits: &FeedLimits) -> Router {
     let most = usize::try_from(limits.archive_bytes_max).unwrap_or(usize::MAX);
-    chassis::http::router(table(), Uploads { store, clock }).layer(body_limit(most))
+    let downloads = chassis::http::router(download::table(), store.clone());
+    let uploads = chassis::http::router(table(), Uploads { store, clock });
+    uploads.layer(body_limit(most)).merge(downloads)
 }
 
 /// What is to be said of the routes.
 pub fn operations() -> Vec<Operation> {
-    chassis::http::operations(table())
+    let mut all = chassis::http::operations(table());
+    all.extend(chassis::http::operations(download::table()));
+    all
 }
 
 /// The table of routes.
-fn table() -> Vec<Route<Uploads>> {
+pub(crate) fn table() -> Vec<Route<Uploads>> {
     vec![
         ADMIN
             .put(

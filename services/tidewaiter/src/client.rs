@@ -73,6 +73,26 @@ impl Client {
         self.decode(answer).map(Some)
     }
 
+    /// The same without a token, for a server that is not the one whose token it is.
+    pub(crate) fn anonymous(self) -> Self {
+        Self {
+            token: None,
+            ..self
+        }
+    }
+
+    /// `GET path` as bytes; `None` where the server knows no such thing.
+    pub(crate) async fn bytes(&self, path: &str) -> anyhow::Result<Option<Vec<u8>>> {
+        let answer = self
+            .send(self.request(Method::GET, self.url(path)?))
+            .await?;
+        match answer.0 {
+            StatusCode::NOT_FOUND => Ok(None),
+            status if status.is_success() => Ok(Some(answer.1)),
+            status => Err(self.refusal(status, &answer.1).into()),
+        }
+    }
+
     /// `POST path` with a JSON body.
     pub(crate) async fn post<T: DeserializeOwned>(
         &self,

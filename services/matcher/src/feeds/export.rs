@@ -1,7 +1,11 @@
 //! A revision as one file, for sites without a network: manifest and shards in a zip, signed.
 //!
+//! Or the same, unpacked below an address ([`Unpacked`]).
+//!
 //! The signature (Ed25519) is over the manifest, which names each shard by its digest and so
 //! vouches for all of them. Whoever imports says whose signature counts.
+
+mod unpacked;
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -20,6 +24,9 @@ use model::{AdvisoryManifest, Digest, Feed, ShardKey, hex};
 use serde::{Deserialize, Serialize};
 use vulndb::Shard;
 use zip::{ZipArchive, ZipWriter, write::SimpleFileOptions};
+
+pub use self::unpacked::Unpacked;
+pub(crate) use self::unpacked::document;
 
 use crate::{
     Advisories, FeedLimits, Imported,
@@ -93,18 +100,7 @@ pub fn export(
 ) -> anyhow::Result<Exported> {
     let manifest = advisories.manifest();
     ensure!(manifest.revision > 0, "there are no advisories to export");
-    let shards = manifest.shards.iter();
-    let document = Document {
-        version: VERSION,
-        exported_at: now,
-        revision: manifest.revision,
-        feeds: manifest.feeds.clone(),
-        feed_revisions: manifest.feed_revisions.clone(),
-        shards: shards
-            .map(|(key, digest)| (key.to_string(), *digest))
-            .collect(),
-    };
-    let document = serde_json::to_vec(&document)?;
+    let document = document(&manifest, now)?;
     let out = File::create(file).with_context(|| format!("making `{}`", file.display()))?;
     let mut zip = ZipWriter::new(BufWriter::new(out));
     let options = SimpleFileOptions::default().large_file(true);
@@ -228,34 +224,8 @@ impl Export {
         let mut archive = ZipArchive::new(zip).context("it is not a zip")?;
         let document = entry(&mut archive, MANIFEST, MANIFEST_BYTES_MAX)?
             .context("it is no export of advisories")?;
-        match entry(&mut archive, SIGNATURE, SIGNATURE_BYTES_MAX)? {
-            Some(signature) => {
-                let signature: Signature =
-                    serde_json::from_slice(&signature).context("its signature cannot be read")?;
-                signature.check(&document, (keys, unsigned))?;
-            }
-            None if unsigned => {}
-            None => bail!("it is not signed"),
-        }
-        let document: Document =
-            serde_json::from_slice(&document).context("its manifest cannot be read")?;
-        ensure!(
-            document.version == VERSION,
-            "its version is {}, and {VERSION} is known",
-            document.version
-        );
-        let mut manifest = AdvisoryManifest {
-            revision: document.revision,
-            feeds: document.feeds,
-            feed_revisions: document.feed_revisions,
-            shards: BTreeMap::new(),
-        };
-        for feed in &manifest.feeds {
-            stage::check_feed(&feed.name)?;
-        }
-        for (key, digest) in document.shards {
-            manifest.shards.insert(key.parse()?, digest);
-        }
+        let signature = entry(&mut archive, SIGNATURE, SIGNATURE_BYTES_MAX)?;
+        let manifest = manifest(&document, signature.as_deref(), (keys, unsigned))?;
         let mut left = limits.total_bytes_max;
         let mut shards = BTreeMap::new();
         for digest in manifest.shards.values() {
@@ -279,6 +249,43 @@ impl Export {
         }
         Ok(Self { manifest, shards })
     }
+}
+
+/// What a manifest says, if whoever signed it is trusted.
+fn manifest(
+    document: &[u8],
+    signature: Option<&[u8]>,
+    (keys, unsigned): (&[VerifyingKey], bool),
+) -> anyhow::Result<AdvisoryManifest> {
+    match signature {
+        Some(signature) => {
+            let signature: Signature =
+                serde_json::from_slice(signature).context("its signature cannot be read")?;
+            signature.check(document, (keys, unsigned))?;
+        }
+        None if unsigned => {}
+        None => bail!("it is not signed"),
+    }
+    let document: Document =
+        serde_json::from_slice(document).context("its manifest cannot be read")?;
+    ensure!(
+        document.version == VERSION,
+        "its version is {}, and {VERSION} is known",
+        document.version
+    );
+    let mut manifest = AdvisoryManifest {
+        revision: document.revision,
+        feeds: document.feeds,
+        feed_revisions: document.feed_revisions,
+        shards: BTreeMap::new(),
+    };
+    for feed in &manifest.feeds {
+        stage::check_feed(&feed.name)?;
+    }
+    for (key, digest) in document.shards {
+        manifest.shards.insert(key.parse()?, digest);
+    }
+    Ok(manifest)
 }
 
 /// An entry of a zip; `None` where there is none.

@@ -13,6 +13,7 @@ use chassis::{
     http::{
         Grant, Limits,
         openapi::{Info, document},
+        operations,
     },
 };
 use jiff::Timestamp;
@@ -58,6 +59,16 @@ impl Bench {
     fn process(&self, name: &str) -> Head {
         let advisories = Advisories::open(&self.dir.path().join(name)).unwrap();
         Head::new(self.store.clone(), Arc::new(advisories))
+    }
+
+    /// An owner of a partition says what its images hold.
+    async fn hold(&self, key: &str, ecosystems: &[&str]) {
+        let mark = SweptMark {
+            ecosystems: ecosystems.iter().map(|&name| name.to_owned()).collect(),
+            ..SweptMark::default()
+        };
+        let put = self.store.put(ADVISORIES, key, &mark, None).await;
+        put.unwrap();
     }
 
     async fn hand_in(&self, feed: &str, rows: &[(&str, &str, &str, &str)]) -> Digest {
@@ -411,15 +422,7 @@ async fn feeds_of_what_images_hold_are_kept_up_to_date() {
     assert_eq!(site.asked(), ["/kev.json"]);
     assert_eq!(leader.advisories().manifest().revision, 0);
     // One matcher's partitions hold npm packages, and say so.
-    let mark = SweptMark {
-        ecosystems: BTreeSet::from(["npm".to_owned()]),
-        ..SweptMark::default()
-    };
-    bench
-        .store
-        .put(ADVISORIES, "swept.3", &mark, None)
-        .await
-        .unwrap();
+    bench.hold("swept.3", &["npm"]).await;
     updater(3600)
         .update_due(&bench.cx, &mut tried)
         .await
@@ -429,15 +432,7 @@ async fn feeds_of_what_images_hold_are_kept_up_to_date() {
     assert_eq!(shown(leader.advisories()).len(), 1);
     // What OSV.dev has no export of is fetched from its vendor alone, and what nobody has is asked
     // for once in an interval.
-    let mark = SweptMark {
-        ecosystems: BTreeSet::from(["Oracle Linux".to_owned(), "Nobody".to_owned()]),
-        ..SweptMark::default()
-    };
-    bench
-        .store
-        .put(ADVISORIES, "swept.4", &mark, None)
-        .await
-        .unwrap();
+    bench.hold("swept.4", &["Oracle Linux", "Nobody"]).await;
     let mut asked = updater(3600);
     asked.update.oracle_oval_url = Some(format!("{url}/elsa.xml"));
     asked.update_due(&bench.cx, &mut tried).await.unwrap();
@@ -482,7 +477,7 @@ async fn uploads_are_checked_and_answered_before_they_are_taken_up() {
         version: "1",
         description: "advisories in",
     };
-    let contract = Contract::new(document(info, &upload::operations()));
+    let contract = Contract::new(document(info, &operations(upload::table())));
     let put_as = async |scope: &str, query: &str, body: Bytes| {
         let mut request = Request::put(format!("/v1/advisories?{query}"));
         if !scope.is_empty() {

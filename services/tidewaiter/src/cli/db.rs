@@ -15,8 +15,22 @@ pub(crate) enum DbCommand {
   tidewaiter db update                               what is here already, or the usual ecosystems
   tidewaiter db update --ecosystem Debian --ecosystem PyPI
   tidewaiter db update --ecosystem KEV --ecosystem EPSS   what is known of exploitation
-  tidewaiter db update --server http://127.0.0.1:8080    a running server's")]
+  tidewaiter db update --server http://127.0.0.1:8080    a running server's
+  tidewaiter db update --from https://mirror.example/advisories --trust KEY   an unpacked export
+  tidewaiter db update --from http://127.0.0.1:8080/v1/advisories --token-file FILE   a server's own")]
     Update {
+        /// Take what another one has: an export that lies unpacked at a URL, or a server's
+        /// `/v1/advisories`, which is trusted where --token-file names a token for it. What differs is
+        /// fetched and nothing else
+        #[arg(long, value_name = "URL", conflicts_with_all = ["url", "ecosystems"])]
+        from: Option<String>,
+        /// The public key of somebody whose exports are taken, beside those of the configuration
+        /// file; may be repeated
+        #[arg(long, value_name = "KEY", requires = "from")]
+        trust: Vec<VerifyingKey>,
+        /// Take an export that nobody signed, or whose signer nobody trusts
+        #[arg(long, requires = "from")]
+        unsigned: bool,
         /// Where the exports are, in OSV.dev's layout
         #[arg(long, value_name = "URL")]
         url: Option<String>,
@@ -59,6 +73,7 @@ pub(crate) enum DbCommand {
     #[command(after_help = "Examples:
   tidewaiter db key export.key                       once; prints the public key
   tidewaiter db export advisories.export --key export.key
+  tidewaiter db export advisories.export --key export.key --server http://127.0.0.1:8080
   tidewaiter db import advisories.export --trust KEY      at the other site")]
     Export {
         /// The file to write
@@ -70,9 +85,8 @@ pub(crate) enum DbCommand {
         /// Write it without a signature
         #[arg(long, conflicts_with = "key")]
         unsigned: bool,
-        /// Where layers and advisories are cached, instead of the user's cache directory
-        #[arg(long, value_name = "DIR", env = "TIDEWAITER_CACHE_DIR")]
-        cache_dir: Option<PathBuf>,
+        #[command(flatten)]
+        place: DbPlace,
     },
     /// Make a key that signs exports, and print its public half
     Key {

@@ -59,9 +59,20 @@ pub(crate) async fn run(
     };
     match command {
         DbCommand::Update {
+            from: Some(from),
+            trust,
+            unsigned,
+            place,
+            ..
+        } => {
+            let trust = db.trust(trust, unsigned);
+            db.update_from(&from, trust, &place).await?;
+        }
+        DbCommand::Update {
             url,
             ecosystems,
             place,
+            ..
         } => db.update(url, ecosystems, &place).await?,
         DbCommand::Import {
             paths,
@@ -72,17 +83,15 @@ pub(crate) async fn run(
             place,
         } => {
             let mode = if replace { Mode::Replace } else { Mode::Merge };
-            let mut keys = db.config.trusted_keys.clone();
-            keys.extend(trust);
-            let trust = Trust { keys, unsigned };
+            let trust = db.trust(trust, unsigned);
             db.import(&paths, feed, mode, &trust, &place).await?;
         }
         DbCommand::Export {
             file,
             key,
             unsigned: _,
-            cache_dir,
-        } => db.export(file, key, cache_dir.as_deref()).await?,
+            place,
+        } => db.export(file, key, &place).await?,
         DbCommand::Key { file } => transfer::make_key(&file)?,
         DbCommand::Status { place } => db.status(&place).await?,
     }
@@ -105,6 +114,13 @@ struct Trust {
 // === impl Db ===
 
 impl Db {
+    /// Whose exports are taken: those that are named here, and those of the configuration.
+    fn trust(&self, named: Vec<VerifyingKey>, unsigned: bool) -> Trust {
+        let mut keys = self.config.trusted_keys.clone();
+        keys.extend(named);
+        Trust { keys, unsigned }
+    }
+
     async fn update(
         &self,
         url: Option<String>,

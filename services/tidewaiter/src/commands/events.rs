@@ -65,7 +65,7 @@ pub(crate) async fn run(
     match command {
         EventsCommand::Tail(args) => {
             let cx = Cx::system();
-            let ended = tail(&cx, config, global, *args).await;
+            let ended = Box::pin(tail(&cx, config, global, *args)).await;
             cx.stop();
             ended
         }

@@ -1,5 +1,14 @@
 //! Advisories: from files alone, explained, and carried from one site to another.
 
+use std::{
+    fs::File,
+    io::{BufRead as _, BufReader, Read as _, Write as _},
+    net::TcpListener,
+    path::Path,
+    sync::{Arc, Mutex},
+    thread,
+};
+
 use serde_json::Value;
 
 use crate::world::{World, shown};
@@ -75,7 +84,69 @@ fn a_signed_export_brings_advisories_to_another_site() {
     world.stdout(&[&import[..], &["--trust", public]].concat());
     let report = world.report(&[&target, "--cache-dir", &there]);
     assert_eq!(report["vulnerabilities"][0]["id"], "CVE-2018-18074");
+    // The same, unpacked at a URL: fetched once, and then only what differs.
+    let (url, asked) = unpacked(&world.path("all.export"));
+    let third = shown(&world.path("third site"));
+    let from = ["db", "update", "--from", &url, "--cache-dir", &third];
+    let refused = world.run(&from);
+    assert_eq!(refused.code, Some(1));
+    assert!(
+        refused.stderr.contains("not trusted here"),
+        "{}",
+        refused.stderr
+    );
+    let from = [&from[..], &["--trust", public]].concat();
+    let first = world.stdout(&from);
+    assert!(!first.contains(" 0 shards fetched"), "{first}");
+    let report = world.report(&[&target, "--cache-dir", &third]);
+    assert_eq!(report["vulnerabilities"][0]["id"], "CVE-2018-18074");
+    let is_shard = |path: &String| path.contains("shards/");
+    assert!(asked.lock().unwrap().drain(..).any(|path| is_shard(&path)));
+    let again = world.stdout(&from);
+    assert!(again.contains(" 0 shards fetched, 0 changed"), "{again}");
+    assert!(!asked.lock().unwrap().iter().any(is_shard));
     // A key is never written over, and nobody exports without saying how.
     assert_eq!(world.run(&["db", "key", &key]).code, Some(1));
     assert_eq!(world.run(&["db", "export", &file]).code, Some(1));
+}
+
+/// A server of what an export holds, until the test ends; and the paths that it was asked for.
+fn unpacked(export: &Path) -> (String, Arc<Mutex<Vec<String>>>) {
+    let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
+    let url = format!("http://{}", listener.local_addr().expect("an address"));
+    let asked = Arc::new(Mutex::new(Vec::new()));
+    let (export, seen) = (export.to_owned(), Arc::clone(&asked));
+    thread::spawn(move || {
+        for stream in listener.incoming() {
+            let mut stream = stream.expect("a connection");
+            let mut reader = BufReader::new(stream.try_clone().expect("a copy"));
+            let mut first = String::new();
+            reader.read_line(&mut first).expect("a request");
+            let mut line = first.clone();
+            while line.trim() != "" {
+                line.clear();
+                reader.read_line(&mut line).expect("a header");
+            }
+            let path = first.split(' ').nth(1).expect("a path").to_owned();
+            let mut zip =
+                zip::ZipArchive::new(File::open(&export).expect("the export")).expect("a zip");
+            let mut body = Vec::new();
+            let status = match zip.by_name(path.trim_start_matches('/')) {
+                Ok(mut entry) => {
+                    entry.read_to_end(&mut body).expect("an entry");
+                    "200 OK"
+                }
+                Err(_) => "404 Not Found",
+            };
+            seen.lock().expect("nobody panicked").push(path);
+            let length = body.len();
+            write!(
+                stream,
+                "HTTP/1.1 {status}\r\nContent-Length: {length}\r\nConnection: close\r\n\r\n"
+            )
+            .expect("an answer");
+            stream.write_all(&body).expect("a body");
+        }
+    });
+    (url, asked)
 }

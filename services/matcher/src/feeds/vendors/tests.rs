@@ -124,14 +124,9 @@ async fn documents_come_as_an_archive_once_and_then_by_what_changed() {
     site.put("/vex/archive_latest.txt", "csaf_vex_2025-02-14.tar.bz2\n");
     site.put("/vex/csaf_vex_2025-02-14.tar.bz2", bzip2(&archive));
     let fetched = step(&advisories, &update, RED_HAT).await;
-    assert_eq!(
-        site.asked(),
-        [
-            "/vex/changes.csv",
-            "/vex/archive_latest.txt",
-            "/vex/csaf_vex_2025-02-14.tar.bz2"
-        ]
-    );
+    let archive = "/vex/csaf_vex_2025-02-14.tar.bz2";
+    let index = ["/vex/changes.csv", "/vex/archive_latest.txt"];
+    assert_eq!(site.asked(), [index[0], index[1], archive]);
     // It is as old as the archive, and there is more.
     assert_eq!(fetched.as_of.unwrap().to_string(), "2025-02-14T00:00:00Z");
     assert_eq!(shown(&advisories).len(), 2);

@@ -4,6 +4,7 @@ mod db;
 pub(crate) mod events;
 pub(crate) mod hints;
 mod nats;
+mod runtime;
 mod scan;
 mod secrets;
 mod tokens;
@@ -17,6 +18,7 @@ use model::Platform;
 pub(crate) use self::db::{DbCommand, DbPlace};
 use self::events::EventsCommand;
 pub(crate) use self::nats::{AccountsArgs, AgentName, NatsCommand, ProvisionArgs};
+pub(crate) use self::runtime::{ContainersArgs, IncidentsArgs, NodesArgs, Shown, WhereArgs};
 pub(crate) use self::scan::{ExplainArgs, OutputTo, ScanArgs};
 pub(crate) use self::secrets::SecretsCommand;
 pub(crate) use self::tokens::{TokenWanted, TokensCommand};
@@ -103,6 +105,18 @@ A process with named roles makes no streams: `tidewaiter nats provision` does, a
   tidewaiter images --server http://127.0.0.1:8080
   tidewaiter images --cve CVE-2021-44228")]
     Images(ImagesArgs),
+    /// List the nodes that have reported, or show one with the images on its disk
+    #[command(after_help = runtime::NODES_HELP)]
+    Nodes(NodesArgs),
+    /// List the containers of all nodes, or show one with what is wrong with its settings
+    #[command(after_help = runtime::CONTAINERS_HELP)]
+    Containers(ContainersArgs),
+    /// Say where a vulnerability runs: images, containers, nodes, and whether the outside reaches them
+    #[command(after_help = runtime::WHERE_HELP)]
+    Where(WhereArgs),
+    /// List what containers did that they should not, or show one incident
+    #[command(after_help = runtime::INCIDENTS_HELP)]
+    Incidents(IncidentsArgs),
     /// Ask a server for the verdict on an image
     #[command(after_help = "Examples:
   tidewaiter check registry.example/app:1.0 --server https://tidewaiter.example

@@ -11,6 +11,7 @@ mod images;
 mod manual;
 mod nats;
 mod policy;
+mod runtime;
 mod scan;
 mod secrets;
 mod serve;
@@ -53,6 +54,10 @@ pub(crate) fn run(cli: Cli) -> anyhow::Result<Exit> {
             Command::Dlq(command) => dlq::run(config?, command).await,
             Command::Versions(command) => versions::run(&global, &command),
             Command::Images(args) => images::run(args).await,
+            Command::Nodes(args) => runtime::run_nodes(args).await,
+            Command::Containers(args) => runtime::run_containers(args).await,
+            Command::Where(args) => runtime::run_where(args).await,
+            Command::Incidents(args) => runtime::run_incidents(args).await,
             Command::Check(args) => check::run(args).await,
             Command::Config(command) => config::run(&global, command),
             Command::Doctor(args) => doctor::run(config, args).await,

@@ -132,11 +132,7 @@ pub(crate) fn metrics() -> &'static Metrics {
                 "Deaths of processes found by their heirs",
             ),
             refused: counter(REFUSED, "{message}", "Publishes that a full stream refused"),
-            went_by: counter(
-                WENT_BY,
-                "{message}",
-                "Messages that a stream dropped before a consumer was given them",
-            ),
+            went_by: counter(WENT_BY, "{message}", "Messages that a consumer missed"),
             depth: gauge(QUEUE_DEPTH, "{message}", "Messages that wait"),
             in_flight: gauge(QUEUE_IN_FLIGHT, "{message}", "Messages being handled"),
             oldest: meter
@@ -145,11 +141,7 @@ pub(crate) fn metrics() -> &'static Metrics {
                 .with_description("Since the oldest message of a queue was stored")
                 .build(),
             letters: gauge(LETTERS, "{message}", "Dead letters that wait for somebody"),
-            claims: gauge(
-                CLAIM_BYTES,
-                "By",
-                "Bytes of bodies that are kept as objects",
-            ),
+            claims: gauge(CLAIM_BYTES, "By", "Bytes of bodies kept as objects"),
             takeovers: counter(TAKEOVERS, "{lease}", "Leases taken from a silent holder"),
             spool_depth: level(SPOOL_DEPTH, "{event}", "Events accepted and not published"),
             spool_bytes: level(SPOOL_BYTES, "By", "Bytes of the spool on disk"),

@@ -305,9 +305,9 @@ async fn what_a_full_stream_drops_before_a_sink_takes_it_is_counted_once() {
     assert_eq!(world.bus.went_by(), lost(8));
     // What was gone before a sink was there is nothing that it lost.
     let late = Consume::new(&world.bus, "ALERTS", "sink_late", 1);
-    let began = Arc::clone(&begun);
+    let counted = Arc::clone(&begun);
     let hang = acting(move |_: Delivery<model::event::Alert>| {
-        began.fetch_add(1, Ordering::SeqCst);
+        counted.fetch_add(1, Ordering::SeqCst);
         std::future::pending()
     });
     world.bus.consume(&world.cx, late, hang);

@@ -8,13 +8,14 @@
 mod api;
 mod lately;
 mod ledger;
+mod used;
 
 use std::{
     fmt, io::Write as _, os::unix::fs::OpenOptionsExt as _, path::Path, sync::Arc, time::Duration,
 };
 
 use anyhow::Context as _;
-use bus::Store;
+use bus::{Bus, Store};
 use chassis::{
     Cx, Secret,
     http::{Grant, Tokens, TokensAway},
@@ -24,11 +25,11 @@ use jiff::Timestamp;
 use model::{Digest, Scope, Slug, TokenRecord, event::CONFIG};
 use tracing::{debug, warn};
 
-use self::lately::Lately;
 pub(crate) use self::{
     api::{MadeToken, Token, TokenRole, operations, routes},
     ledger::Ledger,
 };
+use self::{lately::Lately, used::Uses};
 
 /// How long a look-up may take where the token was seen lately, and where it was not.
 const PATIENCE_SEEN: Duration = Duration::from_millis(100);
@@ -37,6 +38,8 @@ const PATIENCE: Duration = Duration::from_secs(3);
 const REFRESH: Duration = Duration::from_mins(1);
 /// What the keys of tokens begin with.
 const KEYS: &str = "tokens.";
+/// The lease of who makes the first token of an installation.
+const FIRST_TOKEN: &str = "first_token";
 
 /// Looks tokens up in KV.
 pub(crate) struct StoredTokens {
@@ -45,6 +48,7 @@ pub(crate) struct StoredTokens {
     /// Whether NATS is there now.
     is_up: Box<dyn Fn() -> bool + Send + Sync>,
     lately: Lately,
+    uses: Arc<Uses>,
 }
 
 // === impl StoredTokens ===
@@ -61,6 +65,7 @@ impl StoredTokens {
             store,
             is_up: Box::new(is_up),
             lately: Lately::default(),
+            uses: Arc::default(),
         }
     }
 
@@ -130,7 +135,15 @@ impl Tokens for StoredTokens {
         Box::pin(async move {
             let record = self.record(&token).await?;
             let now = self.cx.now();
-            Ok(record.filter(|record| is_live(record, now)).map(grant))
+            let record = record.filter(|record| is_live(record, now));
+            if record.is_some() && (self.is_up)() && self.uses.is_due(&token, now) {
+                let (uses, store) = (Arc::clone(&self.uses), self.store.clone());
+                // The request does not wait for it.
+                self.cx.spawn("token use", async move {
+                    uses.note(&store, &token, now).await;
+                });
+            }
+            Ok(record.map(grant))
         })
     }
 }
@@ -145,16 +158,35 @@ fn grant(record: TokenRecord) -> Grant {
 }
 
 /// Makes a token for an installation that nobody can administer, as at its first start, and writes it
-/// where only its owner can read it. False: somebody can.
-pub(crate) async fn bootstrap(cx: &Cx, store: &Store, file: &Path) -> anyhow::Result<bool> {
+/// where only its owner can read it. False: somebody can. Of several processes that start at the
+/// same moment one makes it, and the others wait for that.
+pub(crate) async fn bootstrap(cx: &Cx, bus: &Bus, file: &Path) -> anyhow::Result<bool> {
+    let store = bus.store();
+    if has_admin(&store, cx.now()).await? {
+        return Ok(false);
+    }
+    let lease = bus.lease_wait(cx, FIRST_TOKEN).await;
+    let lease = lease.context("waiting for the right to make the first token")?;
+    let lease = lease.context("stopped before there was an admin token")?;
+    let made = if has_admin(&store, cx.now()).await? {
+        Ok(false)
+    } else {
+        make_first(cx, &store, file).await.map(|()| true)
+    };
+    lease.release().await;
+    made
+}
+
+async fn has_admin(store: &Store, now: Timestamp) -> anyhow::Result<bool> {
     let tokens = store
         .list::<TokenRecord>(CONFIG, KEYS)
         .await
         .context("listing tokens")?;
     let mut tokens = tokens.iter().map(|(_, stored)| &stored.body);
-    if tokens.any(|token| ledger::is_admin(token) && is_live(token, cx.now())) {
-        return Ok(false);
-    }
+    Ok(tokens.any(|token| ledger::is_admin(token) && is_live(token, now)))
+}
+
+async fn make_first(cx: &Cx, store: &Store, file: &Path) -> anyhow::Result<()> {
     let token = random_token()?;
     let record = TokenRecord {
         name: "admin".to_owned(),
@@ -172,7 +204,7 @@ pub(crate) async fn bootstrap(cx: &Cx, store: &Store, file: &Path) -> anyhow::Re
         .put(CONFIG, &key(&hash), &record, Some(0))
         .await
         .context("storing the admin token")?;
-    Ok(true)
+    Ok(())
 }
 
 /// 32 random bytes as hex.
@@ -285,6 +317,74 @@ mod tests {
         assert_eq!(world.find("guess").await, Err(TokensAway));
         world.clock.advance(SignedDuration::from_mins(16));
         assert_eq!(world.find("ci").await, Err(TokensAway));
+    }
+
+    #[tokio::test]
+    async fn the_last_use_is_noted_at_most_every_ten_minutes() {
+        let world = World::new();
+        world.put("ci").await;
+        let id = token_digest("ci");
+        let noted = async || {
+            let uses = used::all(&world.store).await.unwrap();
+            uses.get(&id).map(|at| at.as_second())
+        };
+        let use_at = async |seconds: i64, expected: i64| {
+            world.clock.set(Timestamp::from_second(seconds).unwrap());
+            assert_eq!(world.find("ci").await, Ok(Some("ci".to_owned())));
+            for _ in 0..1_000 {
+                if noted().await == Some(expected) {
+                    return;
+                }
+                tokio::task::yield_now().await;
+            }
+            panic!("at {seconds}: {:?}", noted().await);
+        };
+        assert_eq!(world.find("guess").await, Ok(None));
+        assert!(used::all(&world.store).await.unwrap().is_empty());
+        use_at(1_000, 1_000).await;
+        use_at(1_599, 1_000).await;
+        use_at(1_600, 1_600).await;
+        // What another process has noted of late is not noted again.
+        let other = Uses::default();
+        other
+            .note(&world.store, &id, Timestamp::from_second(2_100).unwrap())
+            .await;
+        assert_eq!(noted().await, Some(1_600));
+    }
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn of_processes_that_start_together_one_makes_the_first_token() {
+        let Some(server) = testkit::NatsServer::start() else {
+            return;
+        };
+        let (dir, mut starts) = (testkit::temp_dir(), tokio::task::JoinSet::new());
+        let config = bus::Config {
+            url: Some(server.url()),
+            ..bus::Config::default()
+        };
+        let cx = Cx::for_tests();
+        let bus = Bus::connect(&cx, &config, "watcher").await.unwrap();
+        bus.provision().await.unwrap();
+        for number in 0..4 {
+            let (config, file) = (config.clone(), dir.path().join(number.to_string()));
+            starts.spawn(async move {
+                let cx = Cx::for_tests();
+                let bus = Bus::connect(&cx, &config, "starting").await.unwrap();
+                bootstrap(&cx, &bus, &file).await.unwrap()
+            });
+        }
+        let made = starts.join_all().await;
+        assert_eq!(made.iter().filter(|made| **made).count(), 1, "{made:?}");
+        let stored = bus.store().list::<TokenRecord>(CONFIG, KEYS).await.unwrap();
+        assert_eq!(stored.len(), 1);
+        // The file of the one who made it holds it, and the others have written none.
+        let files: Vec<_> = std::fs::read_dir(dir.path()).unwrap().collect();
+        assert_eq!(files.len(), 1);
+        let file = files[0].as_ref().unwrap().path();
+        let secret = chassis::files::read_bounded(&file, 1_000).unwrap();
+        let secret = String::from_utf8(secret).unwrap();
+        assert_eq!(stored[0].0, key(&token_digest(secret.trim())));
+        cx.stop();
     }
 
     #[tokio::test]

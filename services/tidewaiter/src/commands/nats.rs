@@ -75,7 +75,7 @@ async fn provision(config: Config, args: &ProvisionArgs) -> anyhow::Result<Exit>
     bus.provision()
         .await
         .context("setting up streams and buckets")?;
-    let made = tokens::bootstrap(&cx, &bus.store(), &args.admin_token).await?;
+    let made = tokens::bootstrap(&cx, &bus, &args.admin_token).await?;
     cx.stop();
     let token = if made {
         format!("the admin token is in {}", args.admin_token.display())

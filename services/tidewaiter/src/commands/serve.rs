@@ -166,7 +166,7 @@ async fn prepare(cx: &Cx, bus: &Bus, dir: &Path) -> anyhow::Result<()> {
         .await
         .context("setting up streams and buckets")?;
     let token = dir.join("admin.token");
-    tokens::bootstrap(cx, &bus.store(), &token).await?;
+    tokens::bootstrap(cx, bus, &token).await?;
     info!("the admin token is in {}", token.display());
     Ok(())
 }

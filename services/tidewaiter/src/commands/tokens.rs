@@ -142,8 +142,8 @@ fn find(tokens: Vec<Token>, wanted: &str) -> anyhow::Result<Token> {
 
 fn table(tokens: &[Token]) -> anyhow::Result<String> {
     let mut text = format!(
-        "{:<16}  {:<20} {:<12} {:<16} {:<20} CREATED BY\n",
-        "ID", "NAME", "TENANT", "MAY", "UNTIL"
+        "{:<16}  {:<20} {:<12} {:<16} {:<20} {:<20} CREATED BY\n",
+        "ID", "NAME", "TENANT", "MAY", "UNTIL", "LAST USED"
     );
     for token in tokens {
         let scopes: Vec<String> = token
@@ -156,9 +156,11 @@ fn table(tokens: &[Token]) -> anyhow::Result<String> {
             Some(_) if token.is_expired => "ended".to_owned(),
             Some(end) => format!("{end:.0}"),
         };
+        let used = token.last_used_at;
+        let used = used.map_or_else(|| "-".to_owned(), |at| format!("{at:.0}"));
         writeln!(
             text,
-            "{:<16}  {:<20} {:<12} {:<16} {until:<20} {}",
+            "{:<16}  {:<20} {:<12} {:<16} {until:<20} {used:<20} {}",
             token.id,
             token.name,
             token.tenant.as_str(),
@@ -178,6 +180,7 @@ mod tests {
             "id": id, "name": name, "role": null, "scopes": ["read", "scan"], "tenant": "default",
             "created_at": "2026-03-01T12:00:00Z", "created_by": null,
             "expires_at": expires_at, "is_expired": is_expired,
+            "last_used_at": "2026-03-05T07:08:09Z",
         }))
         .unwrap()
     }
@@ -203,7 +206,7 @@ mod tests {
     }
 
     #[test]
-    fn the_table_says_until_when_a_token_holds() {
+    fn the_table_says_until_when_a_token_holds_and_when_it_was_used() {
         let end = Some("2026-06-01T12:00:00Z");
         let tokens = [
             token("a1", "ci", None, false),
@@ -214,6 +217,7 @@ mod tests {
         let untils = ["no end", "ended", "2026-06-01T12:00:00Z"];
         for (line, until) in text.lines().skip(1).zip(untils) {
             assert!(line.contains(until) && line.contains("read,scan"), "{line}");
+            assert!(line.contains("2026-03-05T07:08:09Z"), "{line}");
         }
     }
 }

@@ -81,6 +81,9 @@ pub(crate) struct Token {
     pub(crate) expires_at: Option<Timestamp>,
     /// Whether that has passed.
     pub(crate) is_expired: bool,
+    /// When it was used last, to ten minutes; null: never, or before uses were noted.
+    #[schemars(with = "Option<model::schema::Time>")]
+    pub(crate) last_used_at: Option<Timestamp>,
 }
 
 /// A new token, with its secret, which is shown this once.
@@ -258,6 +261,7 @@ impl Token {
             name: record.name.clone(),
             role: TokenRole::of(&record.scopes),
             is_expired: !is_live(&record, now),
+            last_used_at: entry.used_at,
             scopes: record.scopes,
             tenant: record.tenant,
             created_at: record.created_at,

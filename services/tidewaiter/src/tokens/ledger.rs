@@ -17,7 +17,7 @@ use jiff::Timestamp;
 use model::{Digest, Scope, Slug, TokenRecord, event::CONFIG};
 use tracing::info;
 
-use super::{KEYS, is_live, key, random_token};
+use super::{KEYS, is_live, key, random_token, used};
 
 /// How many tokens there may be.
 const TOKENS_MAX: usize = 5_000;
@@ -47,6 +47,8 @@ pub(super) struct Wanted {
 pub(super) struct Entry {
     pub(super) digest: String,
     pub(super) record: TokenRecord,
+    /// When it was used last, to ten minutes; `None`: never, as far as is known.
+    pub(super) used_at: Option<Timestamp>,
     revision: u64,
 }
 
@@ -90,6 +92,7 @@ impl Ledger {
         let entry = Entry {
             digest,
             record,
+            used_at: None,
             revision,
         };
         info!(
@@ -105,8 +108,12 @@ impl Ledger {
     /// The tokens that somebody may see, by tenant and name.
     pub(super) async fn list(&self, asks: &TokenRecord) -> Result<Vec<Entry>, ApiError> {
         let mut all = self.all().await?;
+        let mut uses = used::all(&self.store).await.context("listing uses")?;
         all.retain(|entry| administers(asks, &entry.record.tenant));
         all.sort_by_key(Entry::sort_key);
+        for entry in &mut all {
+            entry.used_at = uses.remove(&entry.digest);
+        }
         Ok(all)
     }
 
@@ -149,6 +156,8 @@ impl Ledger {
             put.context("taking a revocation back")?;
             return Err(last_one(&entry.record));
         }
+        let forgotten = used::forget(&self.store, &entry.digest).await;
+        forgotten.context("forgetting the uses of a token")?;
         info!(
             token.name = entry.record.name,
             token.id = id,
@@ -181,6 +190,7 @@ impl Ledger {
             Some(Entry {
                 digest,
                 record: stored.body,
+                used_at: None,
                 revision: stored.revision,
             })
         });

@@ -433,3 +433,17 @@ async fn every_answer_that_is_described_is_given() {
         ["POST /v1/tokens 400", "POST /v1/tokens 415"]
     );
 }
+
+#[tokio::test]
+async fn the_list_says_when_a_token_was_used_last() {
+    let world = World::new().await;
+    // A use is noted beside the request that it belongs to.
+    for _ in 0..1_000 {
+        let (_, page) = world.ask("root", "GET /v1/tokens", Value::Null).await;
+        if page["items"][0]["last_used_at"] == NOW {
+            return;
+        }
+        tokio::task::yield_now().await;
+    }
+    panic!("the use was not noted");
+}

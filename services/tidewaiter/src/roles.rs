@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use anyhow::Context as _;
 use axum::{Extension, Router};
-use bus::Bus;
+use bus::{Bus, WentBy};
 use chassis::{Cx, Readiness, http::Tokens, telemetry::Telemetry};
 use oci::DocumentStore;
 use scanner::Reader;
@@ -162,11 +162,23 @@ fn watch_broker(cx: &Cx, bus: &Bus, readiness: Option<&Readiness>) {
             let text = format!("take nothing more, and what is for them waits: {full}");
             let note = (!full.is_empty()).then_some(text);
             watch.notes().set("full streams", note);
+            let lost = bus.went_by().iter().map(went_by).collect::<Vec<_>>();
+            let note = (!lost.is_empty()).then(|| lost.join(", "));
+            watch.notes().set("lost messages", note);
             if !watch.sleep(std::time::Duration::from_secs(1)).await {
                 return;
             }
         }
     });
+}
+
+fn went_by(lost: &WentBy) -> String {
+    let WentBy {
+        stream,
+        consumer,
+        messages,
+    } = lost;
+    format!("{stream} dropped {messages} messages before `{consumer}` was given them")
 }
 
 fn role_name(role: Role) -> &'static str {

@@ -9,11 +9,11 @@ mod sse;
 mod stream;
 
 use anyhow::{Context as _, bail};
-use bus::{Begin, Bus, News, Piece, Position, PrivateServer, Selection, cloud_event};
+use bus::{Begin, Bus, BusError, News, Piece, Position, PrivateServer, Selection, cloud_event};
 use chassis::Cx;
 use futures::{StreamExt as _, stream::BoxStream};
 use jiff::SignedDuration;
-use model::event::{Kind, NEWS, asyncapi};
+use model::event::{ALERTS, JSON, Kind, NEWS, asyncapi};
 use serde_json::{Map, Value};
 
 use self::output::{Output, reader_gone};
@@ -191,8 +191,24 @@ async fn from_nats(
         kinds: args.kinds.clone(),
     };
     let news = bus.news(cx, begin, selection).await;
-    let news = news.context("reading the streams of news")?;
+    let hint = match &news {
+        Err(BusError::Denied(_)) => format!("; {}", denied_hint()),
+        _ => String::new(),
+    };
+    let news = news.with_context(|| format!("reading the streams of news{hint}"))?;
     Ok(items_of(news))
+}
+
+/// What somebody can do whose credential does not read every stream: a subscriber's reads no
+/// `ALERTS`.
+fn denied_hint() -> String {
+    let others = NEWS.iter().filter(|kind| kind.stream != ALERTS);
+    let others: Vec<&'static Kind> = others.collect();
+    format!(
+        "a subscriber's key does not read {ALERTS}: leave alerts out with `--kind {}`, read them in \
+         the stream `{JSON}` (`alerting.json_bridge`), or ask a server (`--server`) instead of NATS",
+        kind_names(&others)
+    )
 }
 
 fn items_of(news: News) -> Items {
@@ -217,4 +233,21 @@ fn items_of(news: News) -> Items {
 fn kind_names(kinds: &[&'static Kind]) -> String {
     let names: Vec<&str> = kinds.iter().map(|kind| kind.name()).collect();
     names.join(",")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn who_may_not_read_alerts_is_told_how_to_read_the_rest() {
+        let hint = denied_hint();
+        let kinds = hint.split('`').nth(1).unwrap();
+        let kinds = kinds.strip_prefix("--kind ").unwrap();
+        for kind in kinds.split(',') {
+            let kind = NEWS.iter().find(|known| known.name() == kind).unwrap();
+            assert_ne!(kind.stream, ALERTS);
+        }
+        assert!(kinds.contains("image.judged"), "{hint}");
+    }
 }

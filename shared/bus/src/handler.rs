@@ -10,6 +10,7 @@ use model::{
         Alert, Event, ImageDeleted, ImageJudged, ImagePushed, ImageScan, ScanRequested,
         VulnerabilityChanged, images_bucket,
     },
+    runtime::{ContainerDetected, ImageSighted, IncidentChanged, NodeReported, RuntimeBatch},
 };
 use serde::{Serialize, de::DeserializeOwned};
 
@@ -185,6 +186,11 @@ inputs![
     ImageJudged,
     VulnerabilityChanged,
     Alert,
+    NodeReported,
+    RuntimeBatch,
+    ImageSighted,
+    ContainerDetected,
+    IncidentChanged,
     Known,
     Scanned,
     Assessed,

@@ -44,6 +44,8 @@ pub enum Role {
     Matcher,
     /// Judges.
     Policy,
+    /// Compares what containers do with what they are.
+    Behavior,
     /// Delivers alerts.
     Alerting,
     /// Answers questions.
@@ -82,12 +84,13 @@ pub struct Grants {
 
 impl Role {
     /// All of them.
-    pub const ALL: [Self; 10] = [
+    pub const ALL: [Self; 11] = [
         Self::Gateway,
         Self::Router,
         Self::Scanner,
         Self::Matcher,
         Self::Policy,
+        Self::Behavior,
         Self::Alerting,
         Self::Inventory,
         Self::Provisioner,
@@ -103,6 +106,7 @@ impl Role {
             Self::Scanner => "scanner",
             Self::Matcher => "matcher",
             Self::Policy => "policy",
+            Self::Behavior => "behavior",
             Self::Alerting => "alerting",
             Self::Inventory => "inventory",
             Self::Provisioner => "provisioner",

@@ -7,9 +7,10 @@ use model::{
     Digest, Partition,
     event::{
         ADVISORIES, ALERT_STATES, ALERTS, ATTEMPTS, CLAIM_OBJECTS, CONFIG, DLQ, EVENTS,
-        FEED_OBJECTS, JOBS, JSON, LAYER_OBJECTS, LEASES, Priority, REFS, REPORT_OBJECTS, RESULTS,
-        images_bucket,
+        EVIDENCE_OBJECTS, FEED_OBJECTS, INCIDENTS, JOBS, JSON, LAYER_OBJECTS, LEASES, NODES,
+        Priority, REFS, REPORT_OBJECTS, RESULTS, images_bucket,
     },
+    runtime::{RUNTIME, Shard},
 };
 use serde_json::{Value, json};
 
@@ -32,6 +33,8 @@ const REPEATED: Duration = Duration::from_mins(2);
 const RETOLD: Duration = Duration::from_mins(10);
 /// How long a claim lives: it is stored before the message that names it.
 const CLAIM_AGE: Duration = Duration::from_hours(31 * 24);
+/// How long an incident is kept after its last change, with its evidence.
+const INCIDENT_AGE: Duration = Duration::from_hours(365 * 24);
 const MIB: i64 = 1024 * 1024;
 const GIB: i64 = 1024 * MIB;
 
@@ -64,6 +67,14 @@ pub(crate) fn streams(config: &Config) -> Vec<Stream> {
     let mut streams = vec![
         repeated(news(EVENTS, &events, 7 * DAY, 2 * GIB, 512 * 1024)),
         jobs(),
+        // What nodes tell in a day. A full one drops its oldest: the newest is what counts.
+        repeated(news(
+            RUNTIME,
+            &["tw.evt.*.runtime.>"],
+            DAY,
+            8 * GIB,
+            1024 * 1024,
+        )),
         news(RESULTS, &["tw.res.>"], NEWS_AGE, 5 * GIB, 512 * 1024),
         // A full one drops its oldest: a sink that is away for so long must not stop the others.
         // What it missed so is counted ([`crate::WentBy`]).
@@ -78,6 +89,9 @@ pub(crate) fn streams(config: &Config) -> Vec<Stream> {
         bucket(LEASES, Some(config.lease())),
         bucket(ATTEMPTS, Some(30 * DAY)),
         bucket(ALERT_STATES, None),
+        bucket(NODES, None),
+        bucket(INCIDENTS, Some(INCIDENT_AGE)),
+        objects(EVIDENCE_OBJECTS, Some(INCIDENT_AGE)),
         objects(REPORT_OBJECTS, None),
         objects(FEED_OBJECTS, None),
         evictable(LAYER_OBJECTS, config.layers_bytes_max),
@@ -114,6 +128,12 @@ pub(crate) fn consumers_of(role: Role) -> Vec<ConsumerSpec> {
             .flat_map(|partition| {
                 ["assessed", "known"]
                     .map(|what| of_partition(partition, &format!("policy_{what}"), what))
+            })
+            .collect(),
+        Role::Behavior => Shard::all()
+            .map(|shard| {
+                let filter = format!("tw.evt.*.runtime.{shard}.>");
+                ConsumerSpec::new(RUNTIME, &format!("behavior_{shard}"), &filter, ACK_PENDING)
             })
             .collect(),
         Role::Alerting => vec![
@@ -335,9 +355,9 @@ mod tests {
     #[test]
     fn the_list_is_whole() {
         let streams = streams(&Config::default());
-        assert_eq!(streams.len(), 32);
+        assert_eq!(streams.len(), 36);
         let consumers = consumers();
-        assert_eq!(consumers.len(), 54);
+        assert_eq!(consumers.len(), 70);
         let of = |durable: &str| {
             consumers
                 .iter()

@@ -197,6 +197,11 @@ impl Partition {
     pub const fn index(self) -> usize {
         self.0 as usize
     }
+
+    /// The same, as it is kept.
+    pub(crate) const fn number(self) -> u8 {
+        self.0
+    }
 }
 
 impl fmt::Display for Partition {

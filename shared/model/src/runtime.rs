@@ -29,7 +29,8 @@ pub use self::{
     },
     files::{LayerFile, LayerFiles},
     incident::{
-        Detection, DetectionKind, Evidence, Incident, IncidentState, ProcessSeen, Technique,
+        Detection, DetectionKind, Evidence, Incident, IncidentState, ProcessNode, ProcessSeen,
+        Surroundings, Technique,
     },
     sighted::{SightedRecord, Unserved},
 };

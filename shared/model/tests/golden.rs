@@ -20,7 +20,10 @@ use model::{
         Alert, Attempts, DeadLetter, Event, ImageDeleted, ImageJudged, ImagePushed, ImageScan,
         ScanRequested, VulnerabilityChanged,
     },
-    runtime::{LayerFiles, SightedRecord},
+    runtime::{
+        ContainerDetected, Detection, ImageSighted, Incident, IncidentChanged, LayerFiles,
+        NodeRecord, NodeReported, RuntimeBatch, SightedRecord, Surroundings,
+    },
 };
 use serde::{Serialize, de::DeserializeOwned};
 use serde_json::Value;
@@ -81,6 +84,11 @@ fn cases() -> Vec<Case> {
         event::<ImageScan>(),
         event::<ImageJudged>(),
         event::<VulnerabilityChanged>(),
+        event::<NodeReported>(),
+        event::<RuntimeBatch>(),
+        event::<ImageSighted>(),
+        event::<ContainerDetected>(),
+        event::<IncidentChanged>(),
         event::<Alert>(),
         record::<Known>(),
         record::<Scanned>(),
@@ -106,6 +114,10 @@ fn cases() -> Vec<Case> {
         stored::<Assessment>("assessment"),
         stored::<DeadLetter>("dead_letter"),
         stored::<Attempts>("attempts"),
+        stored::<NodeRecord>("node"),
+        stored::<Incident>("incident"),
+        stored::<Vec<Detection>>("timeline"),
+        stored::<Surroundings>("surroundings"),
     ]
 }
 

@@ -3,9 +3,11 @@
 use model::{
     Partition,
     event::{
-        ADVISORIES, ALERT_STATES, ALERTS, CLAIM_OBJECTS, CONFIG, DLQ, EVENTS, FEED_OBJECTS, JSON,
-        LAYER_OBJECTS, LEASES, NEWS_STREAMS, REFS, REPORT_OBJECTS, RESULTS, images_bucket,
+        ADVISORIES, ALERT_STATES, ALERTS, CLAIM_OBJECTS, CONFIG, DLQ, EVENTS, EVIDENCE_OBJECTS,
+        FEED_OBJECTS, INCIDENTS, JSON, LAYER_OBJECTS, LEASES, NEWS_STREAMS, NODES, REFS,
+        REPORT_OBJECTS, RESULTS, images_bucket,
     },
+    runtime::RUNTIME,
 };
 
 use super::{Grants, Role};
@@ -22,6 +24,7 @@ impl Grants {
             Role::Scanner => self.scanner(),
             Role::Matcher => self.matcher(),
             Role::Policy => self.policy(),
+            Role::Behavior => self.behavior(),
             Role::Alerting => self.alerting(),
             Role::Inventory => self.inventory(),
             Role::Provisioner => self.provisioner(),
@@ -87,6 +90,25 @@ impl Grants {
         self.writes(CONFIG, "policies.*");
         self.reads(ADVISORIES);
         self.leases("partition.policy.*");
+    }
+
+    fn behavior(&mut self) {
+        self.listens();
+        self.serves_those_of(Role::Behavior);
+        // A new owner of a shard reads again what its containers did last.
+        self.reads_in_order(RUNTIME);
+        self.reads(NODES);
+        self.writes(NODES, "*.*.reported");
+        self.reads(INCIDENTS);
+        self.writes(INCIDENTS, "*.*");
+        self.writes_objects(EVIDENCE_OBJECTS);
+        self.deletes_objects(EVIDENCE_OBJECTS);
+        // What the images hold that containers run.
+        self.reads(REFS);
+        self.reads_records();
+        self.publishes("tw.evt.*.node.sighted.*");
+        self.publishes("tw.res.*.container.*");
+        self.leases("partition.behavior.*");
     }
 
     fn alerting(&mut self) {

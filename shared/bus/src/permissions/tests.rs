@@ -4,7 +4,7 @@ mod rights;
 
 use std::collections::BTreeSet;
 
-use model::{Partition, Slug, event::Event as _, event::images_bucket};
+use model::{Partition, Slug, event::Event as _, event::images_bucket, runtime::Shard};
 
 use super::*;
 use crate::{Config, testing::pushed};
@@ -14,6 +14,9 @@ fn of_any_partition(text: &str) -> String {
     let mut text = text.to_owned();
     for partition in Partition::all() {
         text = text.replace(&images_bucket(partition), "tw_images_<part>");
+        for shard in Shard::all() {
+            text = text.replace(&format!(".behavior_{shard}"), ".behavior_<shard>");
+        }
         for durable in ["matcher", "policy_assessed", "policy_known"] {
             let end = format!(".{durable}_{partition}");
             text = text.replace(&end, &format!(".{durable}_<part>"));
@@ -151,5 +154,11 @@ fn each_event_is_published_by_those_who_make_it() {
     insta::assert_snapshot!(who("tw.obj.tw_layers.00ff.0"), @"scanner");
     insta::assert_snapshot!(who("$KV.tw_config.tokens.00ff"), @"inventory provisioner");
     insta::assert_snapshot!(who("$KV.tw_config.policies.web"), @"policy");
-    insta::assert_snapshot!(who("tw.evt.acme.runtime.00.node-1"), @"");
+    // Agents alone, in accounts of their own; and the operator, who sends dead letters back.
+    insta::assert_snapshot!(who("tw.evt.acme.runtime.00.node-1"), @"operator");
+    insta::assert_snapshot!(who("tw.evt.acme.node.sighted.node-1"), @"behavior operator");
+    insta::assert_snapshot!(who("tw.res.acme.container.detected"), @"behavior operator");
+    insta::assert_snapshot!(who("$KV.tw_nodes.acme.node-1.reported"), @"behavior");
+    insta::assert_snapshot!(who("$KV.tw_nodes.acme.node-1.desired"), @"");
+    insta::assert_snapshot!(who("$KV.tw_incidents.acme.00ff"), @"behavior");
 }

@@ -7,10 +7,10 @@ use super::{Kind, NEWS};
 
 /// The version of the document: the second number grows with what is added, the first with what
 /// breaks a subscriber.
-const VERSION: &str = "1.0.0";
+const VERSION: &str = "1.1.0";
 const DESCRIPTION: &str = "\
 What Tidewaiter tells: pushes and requests as they arrive, verdicts, vulnerabilities that come and \
-go, alerts.\n\nOver NATS a message is a CloudEvent in binary mode: attributes are headers, the body \
+go, what containers do that they should not, alerts.\n\nOver NATS a message is a CloudEvent in binary mode: attributes are headers, the body \
 is MessagePack with named fields. The payload schemas here describe the same body as JSON; a digest \
 is text in JSON and 32 raw bytes in MessagePack. An event over 256 KiB travels as an object: its \
 body is empty and the header `tw-claim` names it.\n\nWhere the JSON bridge is on, each event is \
@@ -290,6 +290,11 @@ fn parameters() -> Value {
         "change": {
             "description": "What became of the vulnerability.",
             "enum": ["appeared", "resolved"],
+        },
+        "node": { "description": "The node." },
+        "incident": {
+            "description": "What became of the incident.",
+            "enum": ["incident_opened", "incident_closed"],
         },
         "severity": {
             "description": "How bad it is.",

@@ -8,7 +8,10 @@ use super::{
     ALERTS, Alert, EVENTS, Event, ImageDeleted, ImageJudged, ImagePushed, RESULTS, ScanRequested,
     VulnerabilityChanged,
 };
-use crate::Slug;
+use crate::{
+    Slug,
+    runtime::{ContainerDetected, ImageSighted, IncidentChanged},
+};
 
 /// What every type of ours begins with.
 const PREFIX: &str = "io.tidewaiter.";
@@ -41,6 +44,11 @@ pub static NEWS: &[Kind] = &[
         "Somebody asked for a scan over the API",
         golden!("io.tidewaiter.scan.requested"),
     ),
+    Kind::of::<ImageSighted>(
+        "tw.evt.{tenant}.node.sighted.{node}",
+        "A node holds an image that was not scanned yet",
+        golden!("io.tidewaiter.image.sighted"),
+    ),
     Kind::of::<ImageJudged>(
         "tw.res.{tenant}.image.judged",
         "An image has its first verdict, or another decision",
@@ -50,6 +58,16 @@ pub static NEWS: &[Kind] = &[
         "tw.res.{tenant}.vulnerability.{change}",
         "A vulnerability appeared in or left an image that was assessed before",
         golden!("io.tidewaiter.vulnerability.changed"),
+    ),
+    Kind::of::<ContainerDetected>(
+        "tw.res.{tenant}.container.detected",
+        "A container did what it should not",
+        golden!("io.tidewaiter.container.detected"),
+    ),
+    Kind::of::<IncidentChanged>(
+        "tw.res.{tenant}.container.{incident}",
+        "What was detected in a container became an incident, grew worse, or is over",
+        golden!("io.tidewaiter.incident.changed"),
     ),
     Kind::of::<Alert>(
         "tw.alert.{tenant}.{severity}",
@@ -168,8 +186,11 @@ mod tests {
             "image.pushed",
             "image.deleted",
             "scan.requested",
+            "image.sighted",
             "image.judged",
             "vulnerability.changed",
+            "container.detected",
+            "incident.changed",
             "alert",
         ];
         assert_eq!(names, expected);

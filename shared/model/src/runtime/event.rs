@@ -11,7 +11,7 @@ use super::{
     SensorMatrix,
 };
 use crate::{
-    Digest, Slug,
+    Digest, Partition, Slug,
     event::{EVENTS, Event, RESULTS},
     schema::Time,
 };
@@ -125,6 +125,14 @@ impl Shard {
     /// Its number.
     pub const fn number(self) -> u8 {
         self.0
+    }
+}
+
+impl From<Partition> for Shard {
+    /// There is a shard for each partition, so that both are shared among processes by one code.
+    fn from(partition: Partition) -> Self {
+        const { assert!(Shard::COUNT == Partition::COUNT, "each has its other") };
+        Self(partition.number())
     }
 }
 

@@ -6,14 +6,14 @@ use jiff::Timestamp;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::{ExecutedFile, NetworkFlow, ProcessKey};
+use super::{ExecutedFile, Listen, NetworkFlow, ProcessKey};
 use crate::{Digest, Severity, Slug, schema::Time};
 
 /// One thing that a container did and should not have.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Detection {
-    /// Computed from node, boot, container, rule and the first event: the same event detected again
-    /// has the same id.
+    /// Computed from the incident, the rule and what the rule is about, as a file or an address: the
+    /// same thing detected again has the same id.
     pub id: String,
     /// The rule: `drift/added-executable`, `behavior/reverse-shell`.
     pub rule: String,
@@ -68,6 +68,9 @@ pub struct Technique {
     pub id: String,
     /// `Unix Shell`.
     pub name: String,
+    /// What attackers use it for: `execution`, `persistence`, `privilege-escalation`, ….
+    #[serde(default)]
+    pub tactic: String,
 }
 
 /// A process as it was seen.
@@ -116,7 +119,7 @@ pub enum Evidence {
 /// Detections of one container that belong together. A value of [`crate::event::INCIDENTS`].
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Incident {
-    /// Computed from the container and its first detection.
+    /// Computed from the container and how many incidents it had before.
     pub id: String,
     /// Whether something can still be added.
     pub state: IncidentState,
@@ -148,17 +151,55 @@ pub struct Incident {
     pub host: String,
     /// Rules that fired.
     pub rules: Vec<String>,
-    /// How many detections.
+    /// How many detections; what is detected once more is not counted again.
     pub detections: u32,
+    /// Tactics that its detections serve, in the order of an attack.
+    #[serde(default)]
+    pub tactics: Vec<String>,
     /// The object with the timeline: [`Detection`]s in order.
     #[serde(default)]
     pub timeline: Option<Digest>,
+    /// The object with what happened around them: [`Surroundings`].
+    #[serde(default)]
+    pub surroundings: Option<Digest>,
     /// The first detection's time.
     #[schemars(with = "Time")]
     pub first_at: Timestamp,
     /// The last detection's time.
     #[schemars(with = "Time")]
     pub last_at: Timestamp,
+}
+
+/// What a container did around the detections of an incident, whether suspicious or not.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(default)]
+pub struct Surroundings {
+    /// The incident.
+    pub incident: String,
+    /// How many detections it had then.
+    pub detections: u32,
+    /// The processes that ran, parents first.
+    pub processes: Vec<ProcessNode>,
+    /// The connections that were opened last.
+    pub flows: Vec<NetworkFlow>,
+    /// The ports that are listened on.
+    pub listens: Vec<Listen>,
+    /// The watched files that were opened last.
+    pub files: Vec<String>,
+    /// Whether more happened than is shown.
+    pub is_cut: bool,
+}
+
+/// A process in its tree.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(default)]
+pub struct ProcessNode {
+    /// The process.
+    pub process: ProcessSeen,
+    /// Who made it.
+    pub parent: ProcessKey,
+    /// Whether it ended.
+    pub ended: bool,
 }
 
 /// Whether an incident can still grow.

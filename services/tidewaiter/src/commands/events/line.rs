@@ -39,6 +39,35 @@ fn parts(kind: &str, data: &Value) -> (String, String) {
             (text(data, "reference"), format!("asked for by {by}"))
         }
         "image.judged" => (image(data), judged(data)),
+        "image.sighted" => {
+            let (node, which) = (text(data, "node"), digest(data, "image"));
+            let runs = if data["running"] == Value::Bool(true) {
+                "runs"
+            } else {
+                "lies"
+            };
+            (
+                image(data),
+                format!("{runs} on {node} as {which}, not scanned yet"),
+            )
+        }
+        "container.detected" => {
+            let found = &data["detection"];
+            let severity = text(found, "severity");
+            (
+                text(found, "rule"),
+                format!("{severity}: {}", text(found, "title")),
+            )
+        }
+        "incident.changed" => {
+            let incident = &data["incident"];
+            let (state, severity) = (text(incident, "state"), text(incident, "severity"));
+            let title = text(incident, "title");
+            (
+                text(incident, "id"),
+                format!("{state}, {severity}: {title}"),
+            )
+        }
         "vulnerability.changed" => (digest(data, "image"), changed(data)),
         "alert" => {
             let (state, severity) = (text(data, "state"), text(data, "severity"));
@@ -142,10 +171,16 @@ mod tests {
             "image.pushed           main/team/app:1.0  sha256:222222222222",
             "image.deleted          main/team/app:1.0  is gone",
             "scan.requested         registry.example/team/app:1.0  asked for by gitlab",
+            "image.sighted          registry.example/team/app:1  runs on node-1 as \
+             sha256:222222222222, not scanned yet",
             "image.judged           registry.example/team/app:1.0  deny, was allow under default: \
              1 vulnerability of level 4 or 5 has a fix",
             "vulnerability.changed  sha256:222222222222  appeared CVE-2023-0286, high: \
              libssl3 3.0.11-1, fixed in 3.0.11-1~deb12u1",
+            "container.detected     drift/modified-executable  critical: tmp/dropped is not what the \
+             image holds",
+            "incident.changed       fedcba9876543210fedcba9876543210  open, critical: web ran \
+             tmp/dropped, which its image does not hold",
             "alert                  registry.example/team/app:1.0  raised, critical: \
              team/app:1.0 is denied",
         ];

@@ -111,9 +111,7 @@ async fn an_agent_speaks_for_its_own_node_and_hears_its_own_commands() {
         return;
     };
     let watcher = fleet.watcher().await;
-    let runtime = json!({ "name": "RUNTIME", "subjects": ["tw.evt.*.runtime.>"] });
     let wire = &watcher.0.wire;
-    wire.api("STREAM.CREATE.RUNTIME", &runtime).await.unwrap();
     let agent = fleet.agent("default", "a").await;
     let stored = publish(&agent, "tw.evt.default.runtime.07.a").await;
     assert_eq!(stored.unwrap(), 1);

@@ -28,6 +28,8 @@ pub struct Config {
     pub decisions: Vec<Decision>,
     /// How bad a vulnerability must be to raise an alert, with `vulnerability`.
     pub vulnerability_severity: Severity,
+    /// How bad an incident must be to raise an alert, with `incident`.
+    pub incident_severity: Severity,
     /// An alert that was resolved and comes back within so many seconds after it was told waits
     /// for their end, and is told then if it still stands; one that is worse is told at once. 0
     /// tells every time.
@@ -56,6 +58,8 @@ pub enum AlertOn {
     Verdict,
     /// A vulnerability that appears in an image that was assessed before.
     Vulnerability,
+    /// An incident in a container.
+    Incident,
 }
 
 /// How answers to scan requests are sent.
@@ -122,9 +126,10 @@ impl Default for Config {
         let log = "log".parse().expect("it is a name");
         let sink = Sink::of(SinkConfig::Log(crate::sinks::log::Config::default()));
         Self {
-            alert_on: vec![AlertOn::Verdict],
+            alert_on: vec![AlertOn::Verdict, AlertOn::Incident],
             decisions: vec![Decision::Deny, Decision::Incomplete],
             vulnerability_severity: Severity::High,
+            incident_severity: Severity::Medium,
             repeat_after_s: 60,
             remind_after_s: 0,
             sinks: BTreeMap::from([(log, sink)]),

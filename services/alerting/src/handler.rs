@@ -8,6 +8,7 @@ use jiff::Timestamp;
 use model::{
     AlertRecord, AlertState, Digest, Judged, PolicyRecord, RecordKey, Slug, What,
     event::{ALERT_STATES, Alert, CONFIG, Change, Event as _, ImageJudged, VulnerabilityChanged},
+    runtime::{IncidentChanged, IncidentState},
 };
 
 use crate::{
@@ -24,6 +25,8 @@ pub(crate) enum News {
     Judged(ImageJudged),
     /// A vulnerability that appeared or left.
     Vulnerability(Box<VulnerabilityChanged>),
+    /// An incident that was opened, grew worse, or is over.
+    Incident(Box<IncidentChanged>),
 }
 
 /// Takes news.
@@ -42,6 +45,8 @@ impl Input for News {
             VulnerabilityChanged::TYPE => {
                 decode(body).map(|news| Some(Self::Vulnerability(Box::new(news))))
             }
+            IncidentChanged::TYPE => decode(body).map(|news| Some(Self::Incident(Box::new(news)))),
+            // What was detected is told with its incident.
             _ => Ok(None),
         }
     }
@@ -63,6 +68,7 @@ impl Handler for NewsHandler {
         let signal = match body {
             News::Judged(news) => self.of_verdict(&tenant, news).await?,
             News::Vulnerability(news) => self.of_vulnerability(&tenant, &news).await?,
+            News::Incident(news) => self.of_incident(&news),
         };
         match signal {
             Some(signal) => self.settle(&tenant, (id, attempt > 1), signal).await,
@@ -104,6 +110,19 @@ impl NewsHandler {
             &news,
             &self.config.decisions,
         )))
+    }
+
+    /// What was raised is resolved, whatever the settings are now.
+    fn of_incident(&self, news: &IncidentChanged) -> Option<Signal> {
+        let Config {
+            alert_on,
+            incident_severity,
+            ..
+        } = &*self.config;
+        let is_wanted =
+            alert_on.contains(&AlertOn::Incident) && news.incident.severity >= *incident_severity;
+        let is_over = news.incident.state == IncidentState::Closed;
+        (is_wanted || is_over).then(|| signal::of_incident(news))
     }
 
     async fn of_vulnerability(
@@ -184,7 +203,7 @@ impl NewsHandler {
             severity: signal.severity,
             title: signal.title,
             text: signal.text,
-            image: Some(signal.image),
+            image: signal.image,
             references: signal.references,
             event,
             at: signal.at,

@@ -1,5 +1,8 @@
 //! Signals: what a piece of news means for an alert. Pure.
 //!
+//! An incident is one alert, however many detections it has: its id is the alert's fingerprint. What
+//! was detected is told within it, and raises none of its own.
+//!
 //! One cause gives one alert. A new advisory makes the matcher tell of a vulnerability and policy
 //! tell of a verdict; both lead to the same people. So by default verdicts alone raise alerts:
 //! policy has weighed the vulnerability already. Who turns on `vulnerability` beside `verdict` gets
@@ -10,6 +13,7 @@ use jiff::Timestamp;
 use model::{
     AlertState, Counts, Decision, Digest, Fingerprint, Severity, Slug, Vulnerability,
     event::{Change, ImageJudged, VulnerabilityChanged},
+    runtime::{Incident, IncidentChanged, IncidentState},
 };
 
 /// Reasons that an alert's text has.
@@ -24,7 +28,7 @@ pub(crate) struct Signal {
     pub(crate) severity: Severity,
     pub(crate) title: String,
     pub(crate) text: String,
-    pub(crate) image: Digest,
+    pub(crate) image: Option<Digest>,
     pub(crate) references: Vec<String>,
     /// The policy, where it is about a verdict.
     pub(crate) policy: Option<Slug>,
@@ -74,7 +78,7 @@ pub(crate) fn of_verdict(tenant: &Slug, news: &ImageJudged, decisions: &[Decisio
         severity: severity_of(*decision, counts),
         title: format!("{name}: {decision} by policy {policy}"),
         text: lines.join("\n"),
-        image: *image,
+        image: Some(*image),
         references: references.clone(),
         policy: Some(policy.clone()),
         at: *judged_at,
@@ -123,10 +127,59 @@ pub(crate) fn of_vulnerability(tenant: &Slug, news: &VulnerabilityChanged) -> Si
         severity: *severity,
         title: format!("{id} ({severity}) in {package} of image {}", image.short()),
         text: lines.join("\n"),
-        image: *image,
+        image: Some(*image),
         references: Vec::new(),
         policy: None,
         at: *changed_at,
+    }
+}
+
+/// What an incident says of its alert.
+pub(crate) fn of_incident(news: &IncidentChanged) -> Signal {
+    let Incident {
+        id,
+        state,
+        severity,
+        title,
+        node,
+        container,
+        image_name,
+        image,
+        namespace,
+        pod,
+        rules,
+        tactics,
+        ..
+    } = &news.incident;
+    let place = [
+        Some(format!("node {node}")),
+        namespace.as_ref().map(|name| format!("namespace {name}")),
+        pod.as_ref().map(|name| format!("pod {name}")),
+        Some(format!("container {container}")),
+    ];
+    let place: Vec<String> = place.into_iter().flatten().collect();
+    let lines = [
+        place.join(", "),
+        format!("rules: {}", rules.join(", ")),
+        format!("tactics: {}", tactics.join(", ")),
+        format!("incident: {id}"),
+    ];
+    Signal {
+        fingerprint: Fingerprint(id.clone()),
+        state: match state {
+            IncidentState::Open => AlertState::Raised,
+            IncidentState::Closed => AlertState::Resolved,
+        },
+        severity: *severity,
+        title: title.clone(),
+        text: lines.join("\n"),
+        image: *image,
+        references: Some(image_name.clone())
+            .filter(|name| !name.is_empty())
+            .into_iter()
+            .collect(),
+        policy: None,
+        at: news.changed_at,
     }
 }
 

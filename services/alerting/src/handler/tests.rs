@@ -7,6 +7,7 @@ use model::{
     AlertRecord, AlertState, Confidence, Counts, Decision, Digest, Fingerprint, FixState, Judged,
     Match, PackageId, PackageType, RecordKey, Severity, Slug, Verdict, Vulnerability, What,
     event::{ALERT_STATES, Alert, Change, Event, ImageJudged, VulnerabilityChanged},
+    runtime::{Incident, IncidentChanged, IncidentState},
 };
 
 use super::{News, NewsHandler};
@@ -53,6 +54,11 @@ impl World {
         let news = vulnerability(change, severity, at);
         self.take(news, |news| News::Vulnerability(Box::new(news)))
             .await
+    }
+
+    async fn incident(&self, severity: Severity, state: IncidentState, at: i64) -> Vec<Alert> {
+        let news = incident(severity, state, at);
+        self.take(news, |news| News::Incident(Box::new(news))).await
     }
 
     /// The verdict that policy holds now.
@@ -158,6 +164,72 @@ fn vulnerability(change: Change, severity: Severity, at: i64) -> VulnerabilityCh
             fingerprint: Fingerprint::of(&["CVE-1", "a"]),
         },
     }
+}
+
+fn incident(severity: Severity, state: IncidentState, at: i64) -> IncidentChanged {
+    IncidentChanged {
+        incident: Incident {
+            id: "fedcba9876543210fedcba9876543210".to_owned(),
+            state,
+            severity,
+            title: "web ran tmp/x, which the image does not hold".to_owned(),
+            node: "node-1".parse().unwrap(),
+            container: "c0ffee".to_owned(),
+            container_name: "web".to_owned(),
+            image_name: "r.example/app:1".to_owned(),
+            image: Some(image()),
+            namespace: Some("shop".to_owned()),
+            pod: None,
+            host: String::new(),
+            rules: vec!["drift/added-executable".to_owned()],
+            detections: 1,
+            tactics: vec!["command-and-control".to_owned()],
+            timeline: None,
+            surroundings: None,
+            first_at: time(at),
+            last_at: time(at),
+        },
+        changed_at: time(at),
+    }
+}
+
+#[tokio::test]
+async fn an_incident_is_one_alert_that_grows_and_ends() {
+    let world = World::new(&[AlertOn::Incident]);
+    let (open, closed) = (IncidentState::Open, IncidentState::Closed);
+    assert_eq!(world.incident(Severity::Low, open, 1).await, []);
+    let [raised] = world
+        .incident(Severity::High, open, 2)
+        .await
+        .try_into()
+        .unwrap();
+    assert_eq!(raised.fingerprint.0, "fedcba9876543210fedcba9876543210");
+    insta::assert_snapshot!(raised.text, @r"
+    node node-1, namespace shop, container c0ffee
+    rules: drift/added-executable
+    tactics: command-and-control
+    incident: fedcba9876543210fedcba9876543210
+    ");
+    assert_eq!(raised.references, ["r.example/app:1"]);
+    let [worse] = world
+        .incident(Severity::Critical, open, 3)
+        .await
+        .try_into()
+        .unwrap();
+    assert_eq!(
+        (worse.severity, &worse.fingerprint),
+        (Severity::Critical, &raised.fingerprint)
+    );
+    let [over] = world
+        .incident(Severity::Critical, closed, 4)
+        .await
+        .try_into()
+        .unwrap();
+    assert_eq!(over.state, AlertState::Resolved);
+    // Who asked for no alerts of incidents gets none.
+    let other = World::new(&[AlertOn::Verdict]);
+    assert_eq!(other.incident(Severity::Critical, open, 1).await, []);
+    assert_eq!(other.incident(Severity::Critical, closed, 2).await, []);
 }
 
 #[tokio::test]

@@ -88,6 +88,7 @@ impl Setup {
             "scanner",
             "matcher",
             "policy",
+            "behavior",
             "alerting",
             "inventory",
         ];

@@ -22,10 +22,12 @@
 //! | `fairness` | fresh pushes while low-priority rescans wait |
 //! | `outage` | webhooks while the broker is away: answers, losses, time to drain |
 //! | `match` | packages matched with advisories: an image of 1,000 packages, new and known, on one core |
+//! | `behavior` | runtime events judged per second on one core: 1,000 containers of 50 images, decoding included |
 //! | `memory` | memory of every process over minutes, and its slope |
 //!
 //! To add a measurement: a module, a variant of `Command`, and a row here.
 
+mod behaving;
 mod churn;
 mod fairness;
 mod figures;
@@ -73,6 +75,7 @@ use serde::Serialize;
   cargo load fairness
   cargo load outage --down-s 60 --rate 50
   cargo load memory --seconds 600
+  cargo load behavior
   cargo load match OSV                               a directory in the layout of OSV.dev's exports
 `push` needs deploy/quickstart.sh running; server, token and registry are what it prints. `scan`
 and the others, from `churn` on, start what they measure: cargo build --release -p tidewaiter
@@ -104,6 +107,8 @@ enum Command {
     Outage(outage::Options),
     /// Match an image's packages with real advisories, on one core
     Match(matching::Options),
+    /// Judge what a thousand containers do, on one core
+    Behavior(behaving::Options),
     /// Watch the memory of every process for minutes
     Memory(memory::Options),
     /// Read layers once and print what was found
@@ -135,6 +140,7 @@ fn run(cli: &Cli) -> anyhow::Result<()> {
         Command::Fairness(options) => print(json, &fairness::run(options)?),
         Command::Outage(options) => print(json, &outage::run(options)?),
         Command::Match(options) => print(json, &matching::run(options)?),
+        Command::Behavior(options) => print(json, &behaving::run(options)?),
         Command::Memory(options) => print(json, &memory::run(options)?),
         Command::Images(options) => print(json, &images::run(options)?),
         Command::ReadOnce { files } => {

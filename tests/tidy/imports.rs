@@ -59,6 +59,7 @@ const CALLED: &[(&str, &[&str])] = &[
         ],
     ),
     ("policy", &["run", "judge", "run_tests", "operations"]),
+    ("behavior", &["run"]),
     ("alerting", &["run"]),
     ("inventory", &["run", "operations"]),
 ];

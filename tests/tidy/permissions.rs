@@ -12,6 +12,7 @@ const ROLES: &[(&str, &[Role])] = &[
     ("scanner", &[Role::Scanner]),
     ("matcher", &[Role::Matcher]),
     ("policy", &[Role::Policy]),
+    ("behavior", &[Role::Behavior]),
     ("alerting", &[Role::Alerting]),
     ("inventory", &[Role::Inventory]),
 ];
@@ -23,12 +24,16 @@ const STREAMS: &[(&str, &str)] = &[
     ("ALERT_STATES", "KV_tw_alerts"),
     ("CONFIG", "KV_tw_config"),
     ("EVENTS", "EVENTS"),
+    ("EVIDENCE_OBJECTS", "OBJ_tw_evidence"),
     ("FEED_OBJECTS", "OBJ_tw_feeds"),
+    ("INCIDENTS", "KV_tw_incidents"),
     ("JOBS", "JOBS"),
     ("LAYER_OBJECTS", "OBJ_tw_layers"),
+    ("NODES", "KV_tw_nodes"),
     ("REFS", "KV_tw_refs"),
     ("REPORT_OBJECTS", "OBJ_tw_reports"),
     ("RESULTS", "RESULTS"),
+    ("RUNTIME", "RUNTIME"),
     ("RecordKey", "KV_tw_images_0"),
 ];
 
@@ -36,6 +41,14 @@ const STREAMS: &[(&str, &str)] = &[
 const UNSAID: &[(&str, &str, &str)] = &[
     ("matcher", "RESULTS", "an event says where it goes"),
     ("policy", "RESULTS", "an event says where it goes"),
+    ("behavior", "EVENTS", "an event says where it goes"),
+    ("behavior", "RESULTS", "an event says where it goes"),
+    (
+        "behavior",
+        "CONFIG",
+        "the binary looks its callers' tokens up",
+    ),
+    ("inventory", "RUNTIME", "the bus surveys every queue"),
     (
         "gateway",
         "CONFIG",

@@ -47,6 +47,12 @@ const REGISTRIES: &[Registry] = &[
         proof: Proof::Folder("testdata"),
     },
     Registry {
+        folder: "services/behavior",
+        list: "DETECTORS",
+        form: Form::Slice,
+        proof: Proof::Folder("testdata"),
+    },
+    Registry {
         folder: "services/alerting",
         list: "SinkConfig",
         form: Form::Enum,

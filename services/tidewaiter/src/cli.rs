@@ -481,6 +481,8 @@ pub(crate) enum Role {
     Matcher,
     /// Judges
     Policy,
+    /// Compares what containers do with what they are
+    Behavior,
     /// Delivers alerts
     Alerting,
     /// Answers questions
@@ -514,12 +516,13 @@ impl OptionalServer {
 
 impl Role {
     /// All of them.
-    pub(crate) const ALL: [Self; 7] = [
+    pub(crate) const ALL: [Self; 8] = [
         Self::Gateway,
         Self::Router,
         Self::Scanner,
         Self::Matcher,
         Self::Policy,
+        Self::Behavior,
         Self::Alerting,
         Self::Inventory,
     ];
@@ -533,6 +536,7 @@ impl From<Role> for bus::permissions::Role {
             Role::Scanner => Self::Scanner,
             Role::Matcher => Self::Matcher,
             Role::Policy => Self::Policy,
+            Role::Behavior => Self::Behavior,
             Role::Alerting => Self::Alerting,
             Role::Inventory => Self::Inventory,
         }

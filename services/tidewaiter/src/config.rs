@@ -27,6 +27,8 @@ pub(crate) struct Config {
     pub(crate) matcher: matcher::Config,
     /// Judging.
     pub(crate) policy: policy::Config,
+    /// What containers do.
+    pub(crate) behavior: behavior::Config,
     /// Alerts and their sinks.
     pub(crate) alerting: alerting::Config,
     /// The read model.

@@ -134,6 +134,7 @@ impl<'a> Starting<'a> {
             }
             Role::Matcher => matcher::run(cx, bus, &config.matcher).await,
             Role::Policy => policy::run(cx, bus, &config.policy).await,
+            Role::Behavior => behavior::run(cx, bus, &config.behavior),
             Role::Alerting => alerting::run(cx, bus, &config.alerting).await,
             Role::Inventory => {
                 let store = bus.store();

@@ -319,35 +319,21 @@ impl Acting {
         let (watched, written) = ("root/.bashrc", format!("var/lib/service/{tool}"));
         add(
             helper,
-            open(if tool % 2 == 0 { watched } else { &written }, false),
+            open(
+                if tool.is_multiple_of(2) {
+                    watched
+                } else {
+                    &written
+                },
+                false,
+            ),
         );
         match self.turn % 8 {
             0 => add(main, listen(8080)),
             1 => add(helper, call(RareCall::Memfd, &[1])),
             2 => add(helper, Activity::Bind(listening(0))),
-            3 => {
-                // A health check, sent in from outside.
-                let outside = ProcessKey::default();
-                let args = [
-                    "sh",
-                    "-c",
-                    "curl -fsS http://localhost:8080/health || exit 1",
-                ];
-                let mut check = exec(outside, "usr/bin/dash", Origin::Lower, &args);
-                if let Activity::Exec(exec) = &mut check {
-                    exec.injected = true;
-                }
-                add(helper, check);
-            }
-            4 => {
-                // A script, by its interpreter.
-                let args = ["/bin/sh", "/usr/local/bin/entrypoint.sh", "reload"];
-                let mut script = exec(main, "usr/bin/dash", Origin::Lower, &args);
-                if let Activity::Exec(exec) = &mut script {
-                    exec.script = Some(file("usr/local/bin/entrypoint.sh", Origin::Lower));
-                }
-                add(helper, script);
-            }
+            3 => add(helper, health_check()),
+            4 => add(helper, script(main)),
             5 => {
                 // Copied up, and as the image has it.
                 let mut same = exec(main, &path, Origin::Upper, &args);
@@ -360,20 +346,49 @@ impl Acting {
             _ => add(helper, call(RareCall::Unshare, &[0x2000_0000])),
         }
         if self.turn.is_multiple_of(ATTACK_EVERY) {
-            match self.turn / ATTACK_EVERY % 4 {
-                0 => {
-                    let mut dropped = exec(main, "tmp/x", Origin::Upper, &["/tmp/x"]);
-                    if let Activity::Exec(exec) = &mut dropped {
-                        exec.file.digest = Some(Digest::of(b"dropped"));
-                    }
-                    add(helper, dropped);
-                }
-                1 => add(helper, open("etc/shadow", false)),
-                2 => add(helper, flow("169.254.169.254", 80, 0)),
-                _ => add(helper, call(RareCall::Ptrace, &[16, 10])),
-            }
+            add(helper, attack(self.turn / ATTACK_EVERY, main));
         }
         add(helper, Activity::Exit { code: 0, signal: 0 });
+    }
+}
+
+/// A health check, sent in from outside.
+fn health_check() -> Activity {
+    let args = [
+        "sh",
+        "-c",
+        "curl -fsS http://localhost:8080/health || exit 1",
+    ];
+    let mut check = exec(ProcessKey::default(), "usr/bin/dash", Origin::Lower, &args);
+    if let Activity::Exec(exec) = &mut check {
+        exec.injected = true;
+    }
+    check
+}
+
+/// A script of the image, by its interpreter.
+fn script(parent: ProcessKey) -> Activity {
+    let args = ["/bin/sh", "/usr/local/bin/entrypoint.sh", "reload"];
+    let mut script = exec(parent, "usr/bin/dash", Origin::Lower, &args);
+    if let Activity::Exec(exec) = &mut script {
+        exec.script = Some(file("usr/local/bin/entrypoint.sh", Origin::Lower));
+    }
+    script
+}
+
+/// One thing after another that attackers do.
+fn attack(number: usize, parent: ProcessKey) -> Activity {
+    match number % 4 {
+        0 => {
+            let mut dropped = exec(parent, "tmp/x", Origin::Upper, &["/tmp/x"]);
+            if let Activity::Exec(exec) = &mut dropped {
+                exec.file.digest = Some(Digest::of(b"dropped"));
+            }
+            dropped
+        }
+        1 => open("etc/shadow", false),
+        2 => flow("169.254.169.254", 80, 0),
+        _ => call(RareCall::Ptrace, &[16, 10]),
     }
 }
 

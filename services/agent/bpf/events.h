@@ -53,8 +53,6 @@ enum {
 	EXEC_FROM_OUTSIDE = 2,
 	/* It is the first process of its process namespace. */
 	EXEC_FIRST = 4,
-	/* It runs in the host's mount namespace. */
-	EXEC_HOST_MOUNTS = 8,
 	/* The file lies on the mount that is the process's root. */
 	EXEC_ON_ROOT_MOUNT = 16,
 	/* The path has more parts than are told. */

@@ -206,13 +206,7 @@ struct cred {
 	struct user_namespace *user_ns;
 };
 
-struct ns_common {
-	unsigned int inum;
-};
-
-struct mnt_namespace {
-	struct ns_common ns;
-};
+struct mnt_namespace;
 
 struct nsproxy {
 	struct mnt_namespace *mnt_ns;

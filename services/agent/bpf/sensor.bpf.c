@@ -24,9 +24,7 @@ struct settings {
 	s64 v1_controller;	/* index of the controller whose cgroups count; -1: v2 */
 	u64 quiet_ns;		/* a connection is told again after so long */
 	u32 hierarchy;		/* the hierarchy's id; 0: v2 */
-	u32 host_mounts;	/* the host's mount namespace */
 	u32 events_per_s_max;	/* of a class and a container */
-	u32 pad;
 };
 
 const volatile struct settings settings SEC(".rodata.settings") = { .v1_controller = -1 };
@@ -436,7 +434,7 @@ int BPF_PROG(on_exec, struct task_struct *task, int old_pid, struct linux_binprm
 	const char *named;
 	u64 args, length;
 	long copied;
-	bool is_outside, is_of_host;
+	bool is_outside;
 
 	if (!cgroup)
 		return 0;
@@ -447,13 +445,12 @@ int BPF_PROG(on_exec, struct task_struct *task, int old_pid, struct linux_binprm
 	walk = &scratch->walk;
 	parent = BPF_CORE_READ(task, real_parent, group_leader);
 	is_outside = container_of_task(parent) != cgroup;
-	is_of_host = BPF_CORE_READ(task, nsproxy, mnt_ns, ns.inum) == settings.host_mounts;
-	/* The runtime itself, on its way into the container. */
-	if (is_outside && is_of_host)
+	/* The runtime itself, on its way into the container: it sees the files that its parent sees. */
+	if (is_outside && BPF_CORE_READ(task, nsproxy, mnt_ns) == BPF_CORE_READ(parent, nsproxy, mnt_ns))
 		return 0;
 	/* Flags are gathered in memory that the verifier does not follow: each one known to it would
 	 * double what it has to look at. */
-	event->flags = (is_outside ? EXEC_FROM_OUTSIDE : 0) | (is_of_host ? EXEC_HOST_MOUNTS : 0);
+	event->flags = is_outside ? EXEC_FROM_OUTSIDE : 0;
 	add_member(BPF_CORE_READ(task, tgid), cgroup);
 	if (is_first_of_namespace(task))
 		event->flags |= EXEC_FIRST;

@@ -30,6 +30,7 @@ use crate::{
 static OBJECT: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/sensor.bpf.o"));
 
 const TRACEFS: &str = "/sys/kernel/tracing";
+const DEBUG_TRACEFS: &str = "/sys/kernel/debug/tracing";
 const NANOSECONDS: u64 = 1_000_000_000;
 /// The classes, as `enum class` in `bpf/events.h`.
 const CLASSES: [&str; 5] = ["exec", "process", "network", "file", "syscall"];
@@ -100,16 +101,6 @@ const PROGRAMS: &[Program] = &[
     ),
     syscalls("on_call_text1", "syscall", &["mount"]),
     syscalls("on_call_text3", "syscall", &["move_mount"]),
-];
-
-/// System calls that not every machine or kernel has: their absence is no gap.
-const OPTIONAL: &[&str] = &[
-    "open",
-    "creat",
-    "openat2",
-    "fsmount",
-    "move_mount",
-    "kexec_file_load",
 ];
 
 /// The kernel side at work; it ends when this is dropped.
@@ -281,9 +272,7 @@ fn settings(layout: &Layout, config: &SensorConfig) -> Vec<u8> {
     bytes.extend(controller.to_ne_bytes());
     bytes.extend(config.quiet_s.saturating_mul(NANOSECONDS).to_ne_bytes());
     bytes.extend(hierarchy.to_ne_bytes());
-    bytes.extend(crate::node::host_mounts().unwrap_or(0).to_ne_bytes());
     bytes.extend(config.events_per_s_max.to_ne_bytes());
-    bytes.extend([0; 4]);
     bytes
 }
 
@@ -374,15 +363,21 @@ fn attach(
         Attach::Syscalls(calls) => {
             for call in calls {
                 let name = format!("sys_enter_{call}");
-                match program.attach_tracepoint(TracepointCategory::Syscalls, &name) {
-                    Ok(link) => links.push(link),
-                    Err(_) if OPTIONAL.contains(call) => {}
-                    Err(error) => return Err(anyhow!("`{call}`: {error}")),
+                // What this kernel does not have, nobody can call.
+                if !has_tracepoint(&name) {
+                    continue;
                 }
+                let link = program.attach_tracepoint(TracepointCategory::Syscalls, &name);
+                links.push(link.with_context(|| format!("`{call}`"))?);
             }
         }
     }
     Ok(())
+}
+
+fn has_tracepoint(name: &str) -> bool {
+    let mut places = [TRACEFS, DEBUG_TRACEFS].into_iter();
+    places.any(|place| Path::new(place).join("events/syscalls").join(name).exists())
 }
 
 fn handle(object: &Object, name: &str) -> anyhow::Result<MapHandle> {
@@ -394,8 +389,8 @@ fn handle(object: &Object, name: &str) -> anyhow::Result<MapHandle> {
 /// Tracepoints of system calls are known by files of tracefs. Where it is not mounted, this thread
 /// mounts it for itself alone, and the host's mounts stay as they are.
 fn find_tracefs() -> anyhow::Result<()> {
-    let is_there = || Path::new(TRACEFS).join("events/syscalls").is_dir();
-    if is_there() || Path::new("/sys/kernel/debug/tracing/events/syscalls").is_dir() {
+    let is_there = || has_tracepoint("sys_enter_openat");
+    if is_there() {
         return Ok(());
     }
     let none: Option<&str> = None;

@@ -1,6 +1,6 @@
 //! The node: its name, its boot, its facts.
 
-use std::{fs, os::unix::fs::MetadataExt as _, path::Path};
+use std::path::Path;
 
 use anyhow::Context as _;
 use chassis::{Clock, files::read_text_bounded};
@@ -51,13 +51,6 @@ pub(crate) fn booted_at(clock: &dyn Clock) -> Timestamp {
     let now = clock.now();
     let since = SignedDuration::try_from_secs_f64(seconds).unwrap_or_default();
     now.checked_sub(since).unwrap_or(now)
-}
-
-/// The host's mount namespace: that of the first process, or of this one where it is not seen.
-pub(crate) fn host_mounts() -> Option<u32> {
-    let of = |path: &str| fs::metadata(path).ok().map(|found| found.ino());
-    let inode = of("/proc/1/ns/mnt").or_else(|| of("/proc/self/ns/mnt"))?;
-    u32::try_from(inode).ok()
 }
 
 /// What is known of the host; `runtimes` and `orchestrator` are the inventory's.

@@ -3,6 +3,7 @@
 
 use std::{
     fs,
+    panic::AssertUnwindSafe,
     path::{Path, PathBuf},
     process::{Child, Command, Stdio},
     sync::{Arc, Mutex},
@@ -251,7 +252,12 @@ async fn everything_that_runs_in_a_container_is_told_with_where_it_comes_from() 
         return;
     };
     let (cx, config, heard) = (Cx::for_tests(), podman.config(), Heard::default());
-    let matrix = tokio::task::block_in_place(|| agent::probe(&config));
+    // The thread that loads the sensor may get mounts of its own: podman must not run there.
+    let matrix = std::thread::spawn({
+        let config = config.clone();
+        move || agent::probe(&config)
+    });
+    let matrix = matrix.join().unwrap();
     if matrix.tier != "bpf" {
         println!("skipped: the sensor does not load: {:?}", matrix.missing);
         return;
@@ -266,15 +272,18 @@ async fn everything_that_runs_in_a_container_is_told_with_where_it_comes_from() 
                 Ok(())
             })
             .await
+            .unwrap();
         }
     };
-    let stop = async {
-        tokio::task::block_in_place(|| check(&podman, &before, &heard));
-        cx.stop();
-    };
-    let (watched, ()) = tokio::join!(watching, stop);
-    watched.unwrap();
+    cx.spawn("watch", watching);
+    let checked = tokio::task::block_in_place(|| {
+        std::panic::catch_unwind(AssertUnwindSafe(|| check(&podman, &before, &heard)))
+    });
+    cx.stop();
     assert!(cx.finish(DEADLINE).await);
+    if let Err(panic) = checked {
+        std::panic::resume_unwind(panic);
+    }
 }
 
 fn check(podman: &Podman, before: &str, heard: &Heard) {

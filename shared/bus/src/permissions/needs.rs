@@ -139,9 +139,9 @@ impl Grants {
         self.waits_for_records();
         self.waits_for(REFS);
         self.reads(ADVISORIES);
-        self.follows(model::event::NODES);
-        self.follows(model::event::INCIDENTS);
-        self.reads_objects(model::event::EVIDENCE_OBJECTS);
+        self.follows(NODES);
+        self.follows(INCIDENTS);
+        self.reads_objects(EVIDENCE_OBJECTS);
         // Tokens that are made, listed and revoked.
         self.follows(CONFIG);
         self.writes(CONFIG, "tokens.*");

@@ -263,9 +263,9 @@ impl Inventory {
         cx.spawn("events of an engine", async move {
             while !cx_here.is_stopping() {
                 let followed = async {
-                    let mut changes = engines.changes(&cx_here, engine, &socket).await?;
+                    let mut events = engines.changes(&cx_here, engine, &socket).await?;
                     loop {
-                        changes.next().await?;
+                        events.next().await?;
                         changed.notify_one();
                     }
                 };
@@ -290,7 +290,7 @@ impl Inventory {
             };
             let found: Option<Found> = self.layout.found(path, &container.id);
             // The root is everybody's: a container there cannot be told from the host.
-            let found = found.filter(|_| path.trim_matches('/') != "");
+            let found = found.filter(|_| !path.trim_matches('/').is_empty());
             if let Some(found) = found {
                 // The sensor is switched off, or ends.
                 drop(self.sensor.learn.send(found));

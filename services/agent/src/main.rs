@@ -61,10 +61,9 @@ fn main() -> ExitCode {
     let cli = match Cli::try_parse() {
         Ok(cli) => cli,
         Err(error) => {
-            let code = if error.use_stderr() { 1 } else { 0 };
             // Nothing can be done where not even the terminal takes the message.
             drop(error.print());
-            return ExitCode::from(code);
+            return ExitCode::from(u8::from(error.use_stderr()));
         }
     };
     match start(&cli) {
@@ -126,7 +125,7 @@ async fn command(cx: &Cx, command: &Command, config: &Config) -> anyhow::Result<
             let signal = async {
                 drop(chassis::shutdown_signal().await);
                 cx.stop();
-                std::future::pending().await
+                std::future::pending::<()>().await;
             };
             tokio::select! {
                 done = agent::watch(cx, config, |told| line(&told)) => done,

@@ -122,9 +122,7 @@ pub(crate) fn of(exec: &RawExec) -> Option<&str> {
     let args = match args.split_first() {
         // `busybox sh x`
         Some((applet, rest)) if interpreter.name == "busybox" => {
-            if crate::script::interpreter(applet).is_none() {
-                return None;
-            }
+            self::interpreter(applet)?;
             rest
         }
         _ => args,

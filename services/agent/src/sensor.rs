@@ -123,7 +123,7 @@ fn matrix(layout: &Layout, loaded: Result<Loaded, String>) -> SensorMatrix {
     };
     match loaded {
         Ok(loaded) => {
-            matrix.tier = "bpf".to_owned();
+            "bpf".clone_into(&mut matrix.tier);
             matrix.sees = loaded.sees;
             matrix.missing = loaded.missing;
         }
@@ -256,12 +256,11 @@ fn send(batches: &mpsc::Sender<Batch>, batch: Batch) {
 
 impl Hands {
     fn take(&mut self, bytes: &[u8]) {
-        let told: Option<Told> = match raw::decode(bytes) {
-            Some(raw) => self.pipeline.take(raw),
-            None => {
-                self.unread += 1;
-                None
-            }
+        let told: Option<Told> = if let Some(raw) = raw::decode(bytes) {
+            self.pipeline.take(raw)
+        } else {
+            self.unread += 1;
+            None
         };
         if let Some(told) = told {
             self.batch.push(told);

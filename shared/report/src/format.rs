@@ -29,6 +29,10 @@ pub struct FormatError(String);
 
 /// What is shown, and how.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[expect(
+    clippy::struct_excessive_bools,
+    reason = "each is a flag of the command line, and all of them are independent"
+)]
 pub struct Options {
     /// Columns of the terminal; `None` for a file or a pipe, where lines may be as long as they are.
     pub width: Option<usize>,

@@ -173,7 +173,7 @@ mod tests {
     #[test]
     fn a_whole_license_text_is_cut() {
         let text = "ä".repeat(10_000);
-        let [LicenseChoice::One { license }] = &choices(std::slice::from_ref(&text))[..] else {
+        let [LicenseChoice::One { license }] = &choices(slice::from_ref(&text))[..] else {
             panic!("one license");
         };
         assert_eq!(license.name.unwrap().chars().count(), NAME_CHARS_MAX);

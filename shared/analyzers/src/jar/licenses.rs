@@ -1,5 +1,5 @@
 //! Licences that a Java archive declares: `<licenses>` of the poms that Maven puts in, and the
-//! manifest's `Bundle-License` (OSGi Core, "Bundle Manifest Headers").
+//! manifest's `Bundle-License` (`OSGi` Core, "Bundle Manifest Headers").
 
 use std::collections::BTreeMap;
 
@@ -22,10 +22,10 @@ pub(super) fn of_pom(text: &str) -> Vec<String> {
                 let text = text.decode().unwrap_or_default();
                 match at.as_slice() {
                     [b"project", b"licenses", b"license", b"name"] => {
-                        text.trim().clone_into(&mut name)
+                        text.trim().clone_into(&mut name);
                     }
                     [b"project", b"licenses", b"license", b"url"] => {
-                        text.trim().clone_into(&mut url)
+                        text.trim().clone_into(&mut url);
                     }
                     _ => {}
                 }

@@ -93,7 +93,7 @@ fn word<'a>(piece: &'a str, rest: &str, tokens: &mut Vec<Token<'a>>) {
 
 // === impl Parser ===
 
-impl<'a> Parser<'a> {
+impl Parser<'_> {
     fn take(&mut self, wanted: Token<'_>) -> bool {
         match self.tokens.split_first() {
             Some((first, rest)) if *first == wanted => {

@@ -389,7 +389,7 @@ impl Inspected {
                 .take(PARTS_MAX)
                 .map(|device| text(&device.path_on_host))
                 .collect(),
-            restart: restart(&host.restart_policy.0),
+            restart: Some(restart(&host.restart_policy.0)),
             health_check: Some(self.has_health_check()),
         }
     }
@@ -417,11 +417,11 @@ fn mount(mount: &Mount) -> MountPoint {
     }
 }
 
-fn restart(policy: &Restart) -> Option<String> {
+fn restart(policy: &Restart) -> String {
     match (policy.name.0.as_str(), policy.maximum_retry_count.0) {
-        ("", _) => Some("no".to_owned()),
-        (name, 0) => Some(text(name)),
-        (name, retries) => Some(format!("{}:{retries}", text(name))),
+        ("", _) => "no".to_owned(),
+        (name, 0) => text(name),
+        (name, retries) => format!("{}:{retries}", text(name)),
     }
 }
 

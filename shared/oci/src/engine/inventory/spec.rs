@@ -31,23 +31,23 @@ const OF_RUNTIME: &[&str] = &["proc", "sysfs", "devpts", "mqueue", "cgroup", "cg
 pub(super) fn security(spec: &Value) -> Security {
     let process = &spec["process"];
     let linux = &spec["linux"];
-    let names = strings(&process["capabilities"]["effective"]);
+    let names = strings(at(process, "/capabilities/effective"));
     let shares = |kind: &str| {
         let namespaces = linux["namespaces"].as_array();
         let mut own = namespaces.into_iter().flatten();
         !own.any(|namespace| namespace["type"] == kind)
     };
     let has_all = names.len() >= ALL_CAPABILITIES;
-    let devices = linux["resources"]["devices"].as_array();
+    let devices = at(linux, "/resources/devices").as_array();
     let all_devices = devices.into_iter().flatten().any(|rule| {
         rule["allow"] == true
             && rule["major"].is_null()
             && rule["access"] == "rwm"
             && rule["type"].as_str().is_none_or(|kind| kind == "a")
     });
-    let uid = process["user"]["uid"].as_u64().unwrap_or(0);
-    let gid = process["user"]["gid"].as_u64().unwrap_or(0);
-    let cpu = &linux["resources"]["cpu"];
+    let uid = at(process, "/user/uid").as_u64().unwrap_or(0);
+    let gid = at(process, "/user/gid").as_u64().unwrap_or(0);
+    let cpu = at(linux, "/resources/cpu");
     let millis = match (cpu["quota"].as_u64(), cpu["period"].as_u64()) {
         (Some(quota), Some(period)) if quota > 0 && period > 0 => {
             quota.saturating_mul(1_000).checked_div(period)
@@ -64,7 +64,7 @@ pub(super) fn security(spec: &Value) -> Security {
         host_ipc: shares("ipc"),
         host_uts: shares("uts"),
         host_users: shares("user"),
-        read_only_root: spec["root"]["readonly"] == true,
+        read_only_root: *at(spec, "/root/readonly") == true,
         new_privileges: process["noNewPrivileges"] != true,
         seccomp: Some(
             if linux["seccomp"].is_object() {
@@ -75,8 +75,8 @@ pub(super) fn security(spec: &Value) -> Security {
             .into(),
         ),
         apparmor: process["apparmorProfile"].as_str().map(text),
-        memory_bytes_max: positive(&linux["resources"]["memory"]["limit"]),
-        pids_max: positive(&linux["resources"]["pids"]["limit"]),
+        memory_bytes_max: positive(at(linux, "/resources/memory/limit")),
+        pids_max: positive(at(linux, "/resources/pids/limit")),
         cpu_millis_max: millis,
         devices: {
             let devices = linux["devices"].as_array().into_iter().flatten();
@@ -105,6 +105,12 @@ pub(super) fn mounts(spec: &Value) -> Vec<MountPoint> {
                 .any(|option| option == "ro"),
         })
         .collect()
+}
+
+/// What stands at a JSON pointer; null where nothing does.
+fn at<'a>(value: &'a Value, pointer: &str) -> &'a Value {
+    static NOTHING: Value = Value::Null;
+    value.pointer(pointer).unwrap_or(&NOTHING)
 }
 
 fn strings(value: &Value) -> Vec<String> {

@@ -157,6 +157,10 @@ async fn events_wake_and_their_end_is_an_error() {
 }
 
 /// containerd with a pod's container, the pod's own, and an image that nothing runs.
+#[expect(
+    clippy::too_many_lines,
+    reason = "it is a list of answers, each a few lines of JSON"
+)]
 fn containerd() -> Router {
     let spec = serde_json::json!({
         "process": {

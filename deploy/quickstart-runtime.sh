@@ -42,9 +42,8 @@ tidewaiter="$CARGO_TARGET_DIR/release/tidewaiter"
 agent="$CARGO_TARGET_DIR/release/tidewaiter-agent"
 demo="$HOME/.cache/tidewaiter/demo-image-$(sha256sum "$here/demo/make-image.sh" | cut -c1-12)"
 name="tidewaiter-demo-$$"
-tag="localhost/tidewaiter/$name:1"
 
-nats_pid='' server_pid='' podman_pid='' agent_pid='' temporary='' has_container=no
+nats_pid='' registry_pid='' server_pid='' podman_pid='' agent_pid='' temporary='' has_container=no
 
 say() { printf '%s\n' "$*"; }
 step() { printf '\n-- %s\n' "$*"; }
@@ -80,6 +79,7 @@ clean() {
   stop "$agent_pid" 'the agent'
   stop "$podman_pid" "podman's service"
   stop "$server_pid" 'tidewaiter'
+  stop "$registry_pid" 'the registry'
   stop "$nats_pid" 'nats-server'
   [ -z "$temporary" ] || rm -rf "$temporary"
   exit $result
@@ -121,7 +121,7 @@ start_nats() {
   password=$(random_hex)
   cat >"$data/nats.conf" <<END
 listen: 127.0.0.1:$nats_port
-jetstream { store_dir: "$data/nats" }
+jetstream { store_dir: "$data/nats", max_file_store: 100GB }
 authorization { user: tidewaiter, password: "$password" }
 END
   setsid nats-server --config "$data/nats.conf" >"$data/nats.log" 2>&1 &
@@ -130,8 +130,40 @@ END
   nats_url="nats://tidewaiter:$password@127.0.0.1:$nats_port"
 }
 
+# The registry that the image comes from: what a container runs is compared with what its image holds,
+# and an image that no source has is not read.
+start_registry() {
+  registry="127.0.0.1:$(free_port)"
+  tag="$registry/tidewaiter/$name:1"
+  cat >"$data/registry.yml" <<END
+version: 0.1
+log:
+  level: warn
+  accesslog:
+    disabled: true
+storage:
+  filesystem:
+    rootdirectory: $data/registry
+http:
+  addr: $registry
+END
+  setsid docker-registry serve "$data/registry.yml" >"$data/registry.log" 2>&1 &
+  registry_pid=$!
+  wait_for "$registry_pid" 30 'the registry' "$data/registry.log" curl --silent --fail "http://$registry/v2/"
+  say "registry:   http://$registry, log in $data/registry.log"
+}
+
 start_server() {
+  random_hex >"$data/hook.token"
   cat >"$data/tidewaiter.yaml" <<END
+gateway:
+  sources:
+    - name: local
+      kind: distribution
+      registry: $registry
+      plain_http: true
+      allow_private: true
+      hook_token: file:$data/hook.token
 data_dir: $data
 http:
   listen: 127.0.0.1:0
@@ -182,6 +214,9 @@ run_container() {
     --ulimit nofile=1024:1024 --ulimit nproc=2048:2048 "$tag" sleep 86400 >"$data/container.id"
 }
 
+# Whether the container's image was read: only then is it known what is not of it.
+is_scanned() { get /v1/images | grep -q "tidewaiter/$name"; }
+
 is_known() { get /v1/containers | grep -q "$(cat "$data/container.id")"; }
 
 has_incident() { get /v1/incidents >"$data/incidents.json" && grep -q "$(cat "$data/container.id")" "$data/incidents.json"; }
@@ -220,15 +255,19 @@ esac
 
 step 'starting'
 start_nats
+start_registry
 start_server
 start_agent
 
 step "a container of $image"
 has_container=yes
-skopeo copy --quiet --insecure-policy "$image" "containers-storage:$tag"
+skopeo copy --quiet --insecure-policy --dest-tls-verify=false "$image" "docker://$tag"
+podman pull --quiet --tls-verify=false "$tag" >/dev/null
 run_container
 wait_for "$agent_pid" 30 'the container in the inventory' "$data/agent.log" is_known
 say "container $name is known to the fabric: GET /v1/containers"
+wait_for "$agent_pid" 60 'its image among the scanned' "$data/tidewaiter.log" is_scanned
+say "its image was sighted, and scanned from $registry: GET /v1/images"
 
 step 'a program that is not of its image'
 # A copy with another content, as whatever somebody downloads.

@@ -188,42 +188,44 @@ fn compress(state: &mut [u32; 4], block: &[u8; BLOCK_BYTES]) {
         &words,
         first_sines,
         [7, 12, 17, 22],
-        |b, c, d| (b & c) | (!b & d),
+        |sum, b, c, d| sum.wrapping_add(((c ^ d) & b) ^ d),
     );
     round(
         &mut mixed,
         &second,
         second_sines,
         [5, 9, 14, 20],
-        |b, c, d| (b & d) | (c & !d),
+        // No bit is in both: adding them is the same as `or`, and only one waits for `b`.
+        |sum, b, c, d| sum.wrapping_add(c & !d).wrapping_add(b & d),
     );
     round(
         &mut mixed,
         &third,
         third_sines,
         [4, 11, 16, 23],
-        |b, c, d| b ^ c ^ d,
+        |sum, b, c, d| sum.wrapping_add((c ^ d) ^ b),
     );
     round(
         &mut mixed,
         &fourth,
         fourth_sines,
         [6, 10, 15, 21],
-        |b, c, d| c ^ (b | !d),
+        |sum, b, c, d| sum.wrapping_add(c ^ (b | !d)),
     );
     for (word, mixed) in state.iter_mut().zip(mixed) {
         *word = word.wrapping_add(mixed);
     }
 }
 
-/// Sixteen steps.
+/// Sixteen steps. Each waits for the `b` of the one before it, and that is all the time it takes: so
+/// what does not need it is added first.
 #[inline]
 fn round(
     state: &mut [u32; 4],
     words: &[u32; 16],
     sines: &[u32; 16],
     shifts: [u32; 4],
-    mix: impl Fn(u32, u32, u32) -> u32,
+    add_mixed: impl Fn(u32, u32, u32, u32) -> u32,
 ) {
     let [mut a, mut b, mut c, mut d] = *state;
     let fours = words
@@ -233,8 +235,8 @@ fn round(
         .zip(sines.as_chunks::<4>().0);
     for (words, sines) in fours {
         for ((word, sine), shift) in words.iter().zip(sines).zip(shifts) {
-            let sum = a.wrapping_add(mix(b, c, d));
-            let sum = sum.wrapping_add(*word).wrapping_add(*sine);
+            let known = word.wrapping_add(*sine).wrapping_add(a);
+            let sum = add_mixed(known, b, c, d);
             (a, b, c, d) = (d, b.wrapping_add(sum.rotate_left(shift)), b, c);
         }
     }

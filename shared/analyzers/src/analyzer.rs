@@ -65,6 +65,9 @@ pub enum Wanted {
     No,
     /// The entry is enough; the content is not collected.
     Entry,
+    /// Its digests as package managers record them ([`File::sums`]), at the layer's end; the content
+    /// is not collected.
+    Sums,
     /// The file by itself.
     Alone,
     /// Together with the layer's other files of the same key, at the layer's end.

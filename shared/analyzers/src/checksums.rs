@@ -1,21 +1,13 @@
 //! Digests of what can run or be loaded, as package managers record them: `coalesce` tells by them
 //! which files are not as their package brought them.
 
-use std::io::{BufRead as _, BufReader};
-
 use archive::{Entry, Limits};
-use aws_lc_rs::digest::{Context, SHA1_FOR_LEGACY_USE_ONLY};
-use model::{AnalyzerId, FileSums, Hides, hex};
+use model::{AnalyzerId, Hides};
 
-use crate::{
-    Analyzer, Config, File, Found, Malformed, Wanted, analyzer_id, md5::Md5, read::is_runnable,
-};
+use crate::{Analyzer, Config, File, Found, Malformed, Wanted, analyzer_id, read::is_runnable};
 
 /// Its name, by which it is switched off.
 pub(crate) const NAME: &str = "checksums";
-
-/// Bytes that are read at a time.
-const BUFFER_BYTES: usize = 64 << 10;
 
 /// Where packages put what can run or be loaded. What they put below `etc` is meant to be changed.
 const ROOTS: &[&str] = &["bin/", "boot/", "lib", "opt/", "sbin/", "usr/", "var/lib/"];
@@ -45,39 +37,17 @@ impl Analyzer for Checksums {
 
     fn wants(&self, entry: &Entry<'_>, head: &[u8]) -> Wanted {
         if may_be_owned(entry.path) && is_runnable(entry, head) {
-            Wanted::Alone
+            Wanted::Sums
         } else {
             Wanted::No
         }
     }
 
     fn analyze(&self, files: &[File], found: &mut Found) -> Result<(), Malformed> {
-        for file in files {
-            found.add_sums(sums(file)?);
-        }
+        let sums = files.iter().filter_map(File::sums);
+        sums.for_each(|sums| found.add_sums(sums));
         Ok(())
     }
-}
-
-fn sums(file: &File) -> Result<FileSums, Malformed> {
-    let mut reader = BufReader::with_capacity(BUFFER_BYTES, file.reader());
-    let mut md5 = Md5::default();
-    let mut sha1 = Context::new(&SHA1_FOR_LEGACY_USE_ONLY);
-    loop {
-        let bytes = reader.fill_buf().map_err(Malformed::Spilled)?;
-        if bytes.is_empty() {
-            break;
-        }
-        md5.update(bytes);
-        sha1.update(bytes);
-        let length = bytes.len();
-        reader.consume(length);
-    }
-    Ok(FileSums {
-        path: file.path().to_owned(),
-        md5: format!("md5:{}", hex(&md5.finish())),
-        sha1: format!("sha1:{}", hex(sha1.finish().as_ref())),
-    })
 }
 
 /// Whether packages put files at such a path that nobody is to change.

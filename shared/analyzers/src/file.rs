@@ -3,14 +3,14 @@
 use std::{borrow::Cow, fmt, io::Read as _, sync::Arc};
 
 use archive::{ReadAt, Reader, Spill};
-use model::LayerEntry;
+use model::{FileSums, LayerEntry, hex};
 
 use crate::Malformed;
 
 /// A file that an analyzer asked for.
 #[derive(Clone)]
 pub struct File {
-    /// Its entry, with the digest where it has one.
+    /// Its entry. The digest that it may have is made while the file is analyzed, and not in it.
     pub entry: Arc<LayerEntry>,
     content: Content,
 }
@@ -24,6 +24,15 @@ pub(crate) enum Content {
     Held(Arc<Held>),
     /// In a temporary file.
     Spilled(Arc<Spill>),
+    /// Summed up while they passed.
+    Summed(Sums),
+}
+
+/// The digests of a file that package managers record.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Sums {
+    pub(crate) md5: [u8; 16],
+    pub(crate) sha1: [u8; 20],
 }
 
 /// Bytes in memory.
@@ -59,10 +68,30 @@ impl File {
         &self.entry.path
     }
 
+    /// Its digests, where these were asked for.
+    pub fn sums(&self) -> Option<FileSums> {
+        let Content::Summed(sums) = &self.content else {
+            return None;
+        };
+        Some(FileSums {
+            path: self.path().to_owned(),
+            md5: format!("md5:{}", hex(&sums.md5)),
+            sha1: format!("sha1:{}", hex(&sums.sha1)),
+        })
+    }
+
+    /// Bytes of its content that are in memory.
+    pub(crate) fn held_bytes(&self) -> u64 {
+        match &self.content {
+            Content::Held(held) => held.size(),
+            Content::None | Content::Spilled(_) | Content::Summed(_) => 0,
+        }
+    }
+
     /// `Read` and `Seek` over the content; empty where only the entry was asked for.
     pub fn reader(&self) -> Reader {
         match &self.content {
-            Content::None => Reader::new(Arc::new(Held(Vec::new()))),
+            Content::None | Content::Summed(_) => Reader::new(Arc::new(Held(Vec::new()))),
             Content::Held(held) => Reader::new(Arc::clone(held) as Arc<dyn ReadAt>),
             Content::Spilled(spill) => Reader::new(Arc::clone(spill) as Arc<dyn ReadAt>),
         }
@@ -74,7 +103,7 @@ impl File {
             return Err(Malformed::TooLarge(self.entry.size, bytes_max));
         }
         match &self.content {
-            Content::None => Ok(Cow::Borrowed(&[])),
+            Content::None | Content::Summed(_) => Ok(Cow::Borrowed(&[])),
             Content::Held(held) => Ok(Cow::Borrowed(&held.0)),
             Content::Spilled(_) => {
                 let mut bytes = Vec::new();

@@ -5,22 +5,33 @@
 //! kept and used for every image that has this layer. [`coalesce()`] turns the reports of an image's
 //! layers into the report of the image.
 //!
-//! The decision that shapes it: a layer is read once, as a stream, by two threads. One inflates,
-//! the other hashes, walks the archive and hands files to the analyzers that asked for them. No
-//! layer is ever written to disk. The price is that an analyzer sees one file of one layer and
-//! nothing else: what a file means in the image (deleted later, replaced, reached by a link, owned
-//! by a package) is known by `coalesce` alone.
+//! The decision that shapes it: a layer is read once, as a stream, by three threads. One inflates,
+//! one walks the archive and hands files to the analyzers that asked for them, one makes the digests
+//! of files. No layer is ever written to disk. The price is that an analyzer sees one file of one
+//! layer and nothing else: what a file means in the image (deleted later, replaced, reached by a
+//! link, owned by a package) is known by `coalesce` alone.
 //!
 //! Memory of one [`read_layer`], whatever the layer's size:
 //!
 //! ```text
-//!   256 KiB input + 6 x 256 KiB buffers + decoder window (32 KiB, or 2^zstd_window_log_max)
-//! + held_bytes_max + held_bytes_max / 4 for hard links + 2 x file_memory_bytes_max
-//! + one extended header (pax_bytes_max) + name_bytes_max + entries_max x about 200 bytes
+//!   256 KiB input + 10 x 256 KiB buffers + decoder window (32 KiB, or 2^zstd_window_log_max)
+//! + held_bytes_max / 2 for files that wait for others + held_bytes_max / 4 for hard links
+//! + file_memory_bytes_max for the file that passes
+//! + one extended header (pax_bytes_max) + name_bytes_max + entries_max x about 300 bytes
 //! + 4 x result_bytes_max per analyzer that fills it
-//! + per file that is parsed at this moment (two, and one per thread of the pool): its text, up to
-//!   64 MiB, three times where it is not UTF-8, and about 100 MB of a parser's own
 //! ```
+//!
+//! and of all that a process reads side by side, together:
+//!
+//! ```text
+//!   16 MiB per thread of the pool (at most held_bytes_max / 2) for files that it analyzes
+//! + per file that is parsed at this moment (one per layer, and one per thread of the pool): its
+//!   text, up to 64 MiB, three times where it is not UTF-8, and about 100 MB of a parser's own
+//! ```
+//!
+//! These are bounds for what was made to reach them. An ordinary layer has no file that waits and
+//! none that is kept, and its largest one is a program of a few MiB: its share is 3 MiB of buffers,
+//! its window, its entries and results, and a file.
 //!
 //! | analyzer | reads | finds |
 //! |---|---|---|

@@ -1,16 +1,23 @@
-//! The one pass over a layer: two threads, no copy on disk.
+//! The one pass over a layer: three threads, no copy on disk.
 //!
 //! ```text
-//! thread A                     bounded channel of 256 KiB buffers       thread B (the caller's)
-//! blob -> inflate  ──────────────── plain bytes ────────────────────►  sha256, tar walk, analyzers
-//!      └──────────────────── the blob's bytes, of gzip ──────────────►  sha256
-//!      ◄──────────────────────────── empty buffers ──────────────────┘
+//! thread A                     thread B (the caller's)            thread C
+//! blob -> inflate  ─ bytes ──► sha256, tar walk,  ── the same ──► digests of files: sha256,
+//!      │                       analyzers             bytes, and   and what packages record
+//!      │                                             which are        │
+//!      │                                             whose            │
+//!      ├──────────────── the blob's bytes, of gzip ─────────────────► sha256
+//!      ◄─────────────────────────── empty buffers ────────────────────┘
 //! ```
 //!
-//! The blob's digest is made where there is less to do: inflating gzip takes longer than hashing
-//! what comes of it, inflating zstd does not, and there thread A hashes.
+//! A buffer moves from thread to thread, so that only what an analyzer asked for is copied. Digests
+//! are half of all there is to do where files are compared with what packages recorded of them; so
+//! they are shared out: each thread has about as much to do as the others. The blob's is made where
+//! that is least: inflating gzip takes longer than anything else, inflating zstd does not, and there
+//! thread A makes it.
 
 mod content;
+mod digests;
 mod pipe;
 mod results;
 mod runnable;
@@ -20,20 +27,21 @@ mod tests;
 use std::{
     io::{self, BufRead as _, Read},
     sync::Arc,
-    thread,
+    thread::{self, ScopedJoinHandle},
     time::{Duration, Instant},
 };
 
-use archive::{ArchiveError, Limits, Walk, Walked};
+use archive::{ArchiveError, Limits, Walk, Walked as Next};
 use model::{Digest, Entries, Gap, GapCode, Hides, LayerEntry, LayerReport, Section};
 
 use self::{
-    content::Collector,
+    content::{Collector, Summed},
+    digests::{Digests, FileDigests},
     pipe::{Fed, PlainBytes, feed},
     results::{Results, cap},
 };
 pub(crate) use self::{results::rank, runnable::is_runnable};
-use crate::Analyzers;
+use crate::{Analyzers, File, file::Content};
 
 /// A layer as a manifest names it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -83,22 +91,32 @@ pub fn read_layer(
         compressed_bytes_max: expected.size,
         ..limits.clone()
     };
+    let results = Results::new(limits);
     thread::scope(|scope| {
-        let (feeder, plain) = pipe::pipe(deadline);
+        let (feeder, plain, digester) = pipe::pipe(deadline);
         let (media_type, blob_limits) = (&expected.media_type, &blob_limits);
         let feeding = scope.spawn(move || feed(blob, media_type, blob_limits, feeder));
-        let walked = walk_all(plain, analyzers, limits);
-        match feeding.join() {
-            Ok(fed) => Ending {
-                expected,
-                limits,
-                fed,
-                walked,
-            }
-            .into_read(),
-            Err(panic) => std::panic::resume_unwind(panic),
+        let digesting = scope.spawn(move || digester.run());
+        let mut walked = walk_all(plain, analyzers, limits, &results);
+        let digests = joined(digesting);
+        walked.sum_up(&digests.files, analyzers, &results);
+        walked.transient_gaps.extend(results.transient_gaps());
+        Ending {
+            expected,
+            limits,
+            fed: joined(feeding),
+            walked,
+            digests,
+            sections: results.into_sections(analyzers),
         }
+        .into_read()
     })
+}
+
+/// What a thread has in the end; where it panicked, so does this one.
+fn joined<T>(thread: ScopedJoinHandle<'_, T>) -> T {
+    let ended = thread.join();
+    ended.unwrap_or_else(|panic| std::panic::resume_unwind(panic))
 }
 
 /// A layer that was not even begun.
@@ -122,79 +140,67 @@ fn unread(
     }
 }
 
-/// What thread B has in the end.
-struct WalkedLayer {
+/// What the walk has in the end.
+#[derive(Default)]
+struct Walked {
     entries: Vec<LayerEntry>,
     gaps: Vec<Gap>,
     transient_gaps: Vec<Gap>,
-    sections: Vec<Section>,
     error: Option<ArchiveError>,
+    /// Who waits for digests.
+    summed: Vec<Summed>,
     timed_out: bool,
-    diff_id: Digest,
-    blob: Option<Digest>,
-    uncompressed_bytes: u64,
+    /// The digest of the layer's bytes; `None` before the end.
+    diff_id: Option<Digest>,
+    /// Bytes of the layer.
+    bytes: u64,
 }
 
-fn walk_all(plain: PlainBytes, analyzers: &Analyzers, limits: &Limits) -> WalkedLayer {
-    let results = Results::new(limits);
+fn walk_all(
+    plain: PlainBytes,
+    analyzers: &Analyzers,
+    limits: &Limits,
+    results: &Results,
+) -> Walked {
     let mut walk = Walk::new(plain, limits);
     // Big files are analyzed beside the walk, by the pool that all layers share.
-    let mut layer = rayon::in_place_scope(|scope| {
-        let mut layer = Layer::default();
-        let mut collector = Collector::new(analyzers, limits, &results, scope);
-        let error = layer.walk(&mut walk, &mut collector).err();
+    let mut walked = rayon::in_place_scope(|scope| {
+        let mut walked = Walked::default();
+        let mut collector = Collector::new(analyzers, limits, results, scope);
+        walked.error = walked.walk(&mut walk, &mut collector).err();
         collector.finish();
-        layer.error = error;
-        layer.transient_gaps.append(&mut collector.transient_gaps);
-        layer
+        walked.transient_gaps.append(&mut collector.transient_gaps);
+        walked.summed = collector.summed;
+        walked
     });
     let plain = walk.reader_mut();
     while plain.fill_buf().is_ok_and(|rest| !rest.is_empty()) {
         let length = plain.fill_buf().map_or(0, <[u8]>::len);
         plain.consume(length);
     }
-    let timed_out = plain.timed_out();
-    let sums = plain.sums();
-    layer.transient_gaps.extend(results.transient_gaps());
-    WalkedLayer {
-        entries: layer.entries,
-        gaps: layer.gaps,
-        transient_gaps: layer.transient_gaps,
-        sections: results.into_sections(analyzers),
-        error: layer.error,
-        timed_out,
-        diff_id: sums.layer,
-        blob: sums.blob,
-        uncompressed_bytes: sums.layer_bytes,
-    }
+    walked.timed_out = plain.timed_out();
+    let (diff_id, bytes) = plain.sum();
+    (walked.diff_id, walked.bytes) = (Some(diff_id), bytes);
+    walked
 }
 
-/// What the walk has found so far.
-#[derive(Default)]
-struct Layer {
-    entries: Vec<LayerEntry>,
-    gaps: Vec<Gap>,
-    transient_gaps: Vec<Gap>,
-    error: Option<ArchiveError>,
-}
+// === impl Walked ===
 
-// === impl Layer ===
-
-impl Layer {
+impl Walked {
     fn walk(
         &mut self,
         walk: &mut Walk<PlainBytes>,
         collector: &mut Collector<'_, '_>,
     ) -> Result<(), ArchiveError> {
-        while let Some(walked) = walk.next_entry()? {
-            match walked {
-                Walked::Ignored(gap) => self.gaps.push(gap),
-                Walked::Unread(entry, gap) => {
+        while let Some(next) = walk.next_entry()? {
+            match next {
+                Next::Ignored(gap) => self.gaps.push(gap),
+                Next::Unread(entry, gap) => {
                     self.gaps.push(gap);
                     self.entries.push(entry);
                 }
-                Walked::Entry(mut entry) => {
-                    let taken = collector.take(self.entries.len(), &mut entry, walk);
+                Next::Entry(entry) => {
+                    let taken = collector.take(self.entries.len(), &entry, walk);
                     self.entries.push(entry);
                     taken?;
                 }
@@ -202,14 +208,36 @@ impl Layer {
         }
         Ok(())
     }
+
+    /// Gives the entries their digests, and the analyzers those that they wait for.
+    fn sum_up(&mut self, files: &[FileDigests], analyzers: &Analyzers, results: &Results) {
+        for file in files {
+            if let Some(entry) = self.entries.get_mut(file.number) {
+                entry.digest = file.of_entry;
+            }
+        }
+        for Summed { number, analyzer } in std::mem::take(&mut self.summed) {
+            let at = files.binary_search_by_key(&number, |file| file.number);
+            let sums = at.ok().and_then(|at| files.get(at)?.sums);
+            let entry = self.entries.get(number);
+            let one = analyzers.as_slice().get(analyzer);
+            // Of what did not pass as a whole there are none.
+            if let (Some(sums), Some(entry), Some(one)) = (sums, entry, one) {
+                let file = File::new(Arc::new(entry.clone()), Content::Summed(sums));
+                results.analyze(number, analyzer, one.as_ref(), &[file]);
+            }
+        }
+    }
 }
 
-/// Both threads' results, to be made one.
+/// All threads' results, to be made one.
 struct Ending<'a> {
     expected: &'a LayerBlob,
     limits: &'a Limits,
     fed: Fed,
-    walked: WalkedLayer,
+    walked: Walked,
+    digests: Digests,
+    sections: Vec<Section>,
 }
 
 // === impl Ending ===
@@ -221,18 +249,21 @@ impl Ending<'_> {
             limits,
             fed,
             walked,
+            digests,
+            sections,
         } = self;
+        let timed_out = walked.timed_out || digests.timed_out;
         let mut gaps = walked.gaps;
         let mut transient = walked.transient_gaps;
         // Whoever hashed the blob's bytes has its digest.
         let of_blob = if fed.is_plain {
-            Some(walked.diff_id)
+            walked.diff_id
         } else {
-            fed.blob.or(walked.blob)
+            fed.blob.or(digests.blob)
         };
-        let is_whole = fed.is_whole && !walked.timed_out;
+        let is_whole = fed.is_whole && !timed_out;
         let mut is_stopped = false;
-        if walked.timed_out {
+        if timed_out {
             transient.push(ArchiveError::Time(limits.time_ms).gap());
             is_stopped = true;
         } else if let Some(error) = &fed.error {
@@ -264,16 +295,16 @@ impl Ending<'_> {
             |gap: &Gap| !matches!(gap.code, GapCode::LimitTime | GapCode::LayerUnavailable);
         let complete = is_verified && transient.iter().all(is_lasting);
         let entries = Entries {
-            diff_id: (is_whole && !is_stopped).then_some(walked.diff_id),
+            diff_id: walked.diff_id.filter(|_| is_whole && !is_stopped),
             compressed_bytes: fed.compressed_bytes,
-            uncompressed_bytes: walked.uncompressed_bytes,
+            uncompressed_bytes: walked.bytes,
             entries: walked.entries,
             gaps: cap(gaps, limits.gaps_max),
         };
         let report = LayerReport {
             blob: expected.digest,
             entries: Arc::new(entries),
-            sections: walked.sections.into_iter().map(Arc::new).collect(),
+            sections: sections.into_iter().map(Arc::new).collect(),
             transient_gaps: cap(transient, limits.gaps_max),
         };
         let source_error = match fed.error {

@@ -141,6 +141,11 @@ impl<R: BufRead> Walk<R> {
         Ok(fill(&mut self.reader)?.get(..length))
     }
 
+    /// Whether the last piece was of a hole, and not of the reader's bytes.
+    pub fn is_hole(&self) -> bool {
+        self.lent == 0
+    }
+
     /// The reader, somewhere behind what was walked.
     pub fn reader_mut(&mut self) -> &mut R {
         self.take_back();

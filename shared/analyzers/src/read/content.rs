@@ -9,12 +9,12 @@ use std::{
 };
 
 use archive::{ArchiveError, Entry, Limits, Spill, Walk};
-use model::{EntryKind, Gap, GapCode, Hasher, LayerEntry};
+use model::{EntryKind, Gap, GapCode, LayerEntry};
 use rayon::Scope;
 
-use super::{pipe::PlainBytes, results::Results, runnable::is_runnable};
+use super::{digests::WantedDigests, pipe::PlainBytes, results::Results, runnable::is_runnable};
 use crate::{
-    Analyzer, Analyzers, File, Wanted,
+    Analyzers, File, Wanted,
     file::{Content, Held},
     filter::Asked,
     links,
@@ -25,6 +25,13 @@ const HEAD_BYTES: usize = 1024;
 
 /// From this size on a file is analyzed beside the walk.
 const ASIDE_BYTES: u64 = 64 * 1024;
+
+/// Bytes of files that wait for a thread of the pool, for each that it has.
+const ASIDE_BYTES_PER_THREAD: u64 = 16 << 20;
+
+/// All layers that this process reads have one pool, and so one budget: read side by side, they take
+/// no more than one.
+static ASIDE: Budget = Budget(AtomicU64::new(0));
 
 /// Bytes of the largest file that is kept for a hard link.
 const KEPT_FILE_BYTES_MAX: u64 = 64 * 1024;
@@ -38,8 +45,6 @@ pub(super) struct Collector<'a, 'scope> {
     limits: &'a Limits,
     results: &'scope Results,
     scope: &'a Scope<'scope>,
-    /// Bytes of files that are being analyzed beside the walk.
-    aside: Arc<AtomicU64>,
     /// Files that wait for others, by analyzer and key, with the number of the first.
     waiting: BTreeMap<(usize, String), (usize, Vec<File>)>,
     waiting_bytes: u64,
@@ -53,7 +58,15 @@ pub(super) struct Collector<'a, 'scope> {
     head: Vec<u8>,
     /// Who is asked for the file that passes.
     asked: Asked,
+    pub(super) summed: Vec<Summed>,
     pub(super) transient_gaps: Vec<Gap>,
+}
+
+/// An analyzer that is given a file's digests once they are known.
+pub(super) struct Summed {
+    /// The number of the file's entry.
+    pub(super) number: usize,
+    pub(super) analyzer: usize,
 }
 
 /// A file that is kept for a hard link.
@@ -63,12 +76,18 @@ struct Kept {
     content: Arc<Held>,
 }
 
+/// Bytes of files that are being analyzed beside a walk.
+struct Budget(AtomicU64);
+
+/// A share of it, given back when dropped.
+struct Share<'a>(&'a Budget, u64);
+
 /// What is done with the file that passes.
 struct Intake {
     wants: Vec<(usize, Wanted)>,
     /// Who would want it under another name, where it is to be kept for that.
     recognized: Vec<usize>,
-    hasher: Option<Hasher>,
+    digests: WantedDigests,
     sink: Sink,
 }
 
@@ -97,7 +116,6 @@ impl<'a, 'scope> Collector<'a, 'scope> {
             limits,
             results,
             scope,
-            aside: Arc::default(),
             waiting: BTreeMap::new(),
             waiting_bytes: 0,
             waiting_spill: None,
@@ -106,43 +124,71 @@ impl<'a, 'scope> Collector<'a, 'scope> {
             kept_bytes: 0,
             head: Vec::with_capacity(HEAD_BYTES),
             asked: Asked::default(),
+            summed: Vec::new(),
             transient_gaps: Vec::new(),
         }
     }
 
-    /// Takes what is wanted of the walk's current entry, which has this number, and its digest.
+    /// Takes what is wanted of the walk's current entry, which has this number, and notes what of it
+    /// is to be summed up.
     pub(super) fn take(
         &mut self,
         number: usize,
-        entry: &mut LayerEntry,
+        entry: &LayerEntry,
         walk: &mut Walk<PlainBytes>,
     ) -> Result<(), ArchiveError> {
         if entry.kind == EntryKind::Hardlink && !self.analyzers.skips(&entry.path) {
             self.take_link(number, entry);
         }
         self.forget(&entry.path);
-        if !Entry::from(&*entry).is_file() {
+        if !Entry::from(entry).is_file() {
             self.take_directory(number, entry);
             return Ok(());
         }
         let mut intake: Option<Intake> = None;
         self.head.clear();
         while let Some(chunk) = walk.chunk()? {
+            let (length, before) = (chunk.len(), self.head.len());
+            let is_first = intake.is_none();
             if let Some(intake) = &mut intake {
                 intake.push(chunk);
-                continue;
+            } else {
+                let missing = HEAD_BYTES.saturating_sub(before).min(length);
+                let (head, rest) = chunk.split_at_checked(missing).unwrap_or((chunk, &[]));
+                self.head.extend_from_slice(head);
+                if self.head.len() >= HEAD_BYTES {
+                    intake.insert(self.open(entry)).push(rest);
+                }
             }
-            let missing = HEAD_BYTES.saturating_sub(self.head.len()).min(chunk.len());
-            let (head, rest) = chunk.split_at_checked(missing).unwrap_or((chunk, &[]));
-            self.head.extend_from_slice(head);
-            if self.head.len() >= HEAD_BYTES {
-                intake.insert(self.open(entry)).push(rest);
+            let Some(digests) = intake.as_ref().map(|intake| intake.digests) else {
+                continue;
+            };
+            if digests.any() {
+                let is_hole = walk.is_hole();
+                let plain = walk.reader_mut();
+                if is_first {
+                    plain.begin(number, digests, self.head.get(..before).unwrap_or_default());
+                }
+                if is_hole {
+                    plain.hole(length);
+                } else {
+                    plain.part(length);
+                }
             }
         }
         let intake = match intake {
             Some(intake) => intake,
-            None => self.open(entry),
+            None => {
+                let intake = self.open(entry);
+                if intake.digests.any() {
+                    walk.reader_mut().begin(number, intake.digests, &self.head);
+                }
+                intake
+            }
         };
+        if intake.digests.any() {
+            walk.reader_mut().end();
+        }
         self.close(number, entry, intake);
         Ok(())
     }
@@ -150,7 +196,7 @@ impl<'a, 'scope> Collector<'a, 'scope> {
     /// Analyzes what waited for the layer's end.
     pub(super) fn finish(&mut self) {
         for ((analyzer, _), (number, files)) in std::mem::take(&mut self.waiting) {
-            self.analyze(number, analyzer, files);
+            self.analyze(number, vec![analyzer], files);
         }
     }
 
@@ -174,10 +220,14 @@ impl<'a, 'scope> Collector<'a, 'scope> {
             recognized = self.recognize(entry, &wants);
         }
         if matches!(sink, Sink::Nowhere) && !recognized.is_empty() {
-            sink = Sink::Memory(Vec::new());
+            sink = memory(entry.size);
         }
+        let digests = WantedDigests {
+            of_entry: is_runnable(&view, &self.head),
+            sums: wants.iter().any(|(_, wanted)| *wanted == Wanted::Sums),
+        };
         let mut intake = Intake {
-            hasher: is_runnable(&view, &self.head).then(Hasher::default),
+            digests,
             sink,
             recognized,
             wants,
@@ -209,7 +259,7 @@ impl<'a, 'scope> Collector<'a, 'scope> {
         for (at, one) in self.analyzers.as_slice().iter().enumerate() {
             if one.notices(&Entry::from(entry)) {
                 let file = File::new(Arc::new(entry.clone()), Content::None);
-                self.analyze(number, at, vec![file]);
+                self.analyze(number, vec![at], vec![file]);
             }
         }
     }
@@ -235,7 +285,7 @@ impl<'a, 'scope> Collector<'a, 'scope> {
             let analyzer = self.analyzers.as_slice().get(*at);
             let wanted = analyzer.map(|one| one.wants(&Entry::from(&entry), head));
             if wanted == Some(Wanted::Alone) {
-                self.analyze(number, *at, vec![file.clone()]);
+                self.analyze(number, vec![*at], vec![file.clone()]);
             }
         }
     }
@@ -269,8 +319,7 @@ impl<'a, 'scope> Collector<'a, 'scope> {
             size <= self.limits.file_memory_bytes_max && waiting <= self.limits.held_bytes_max / 2;
         if fits {
             self.waiting_bytes = waiting;
-            // The size is what a header says: memory is only taken for bytes that come.
-            return Sink::Memory(Vec::new());
+            return memory(size);
         }
         let spilled = self.spilled_bytes.saturating_add(size);
         if size > self.limits.file_bytes_max || spilled > self.limits.spill_bytes_max {
@@ -288,14 +337,19 @@ impl<'a, 'scope> Collector<'a, 'scope> {
     }
 
     /// Hands the file on.
-    fn close(&mut self, number: usize, entry: &mut LayerEntry, intake: Intake) {
+    fn close(&mut self, number: usize, entry: &LayerEntry, intake: Intake) {
         let Intake {
             mut wants,
             recognized,
-            hasher,
+            digests: _,
             sink,
         } = intake;
-        entry.digest = hasher.map(Hasher::finish);
+        let summed = wants.extract_if(.., |(_, wanted)| *wanted == Wanted::Sums);
+        let summed = summed.map(|(analyzer, _)| Summed { number, analyzer });
+        self.summed.extend(summed);
+        if wants.is_empty() && recognized.is_empty() {
+            return;
+        }
         let content = match sink {
             Sink::Nowhere => Content::None,
             Sink::Memory(bytes) => {
@@ -325,39 +379,47 @@ impl<'a, 'scope> Collector<'a, 'scope> {
             }
         };
         let file = File::new(Arc::new(entry.clone()), content);
+        let mut now = Vec::new();
         for (analyzer, wanted) in wants {
-            let file = file.clone();
             match wanted {
                 Wanted::Together(key) => {
                     let waiting = self.waiting.entry((analyzer, key));
-                    waiting.or_insert_with(|| (number, Vec::new())).1.push(file);
+                    let (_, files) = waiting.or_insert_with(|| (number, Vec::new()));
+                    files.push(file.clone());
                 }
-                _ => self.analyze(number, analyzer, vec![file]),
+                _ => now.push(analyzer),
             }
         }
+        self.analyze(number, now, vec![file]);
     }
 
     /// Analyzes here, or beside the walk where it takes long and there is room for it.
-    fn analyze(&self, number: usize, analyzer: usize, files: Vec<File>) {
-        let Some(one) = self.analyzers.as_slice().get(analyzer) else {
+    fn analyze(&self, number: usize, by: Vec<usize>, files: Vec<File>) {
+        if by.is_empty() {
             return;
-        };
-        let one: &'scope dyn Analyzer = one.as_ref();
-        let results = self.results;
-        let bytes = files
-            .iter()
-            .fold(0_u64, |sum, file| sum.saturating_add(file.entry.size));
-        let room =
-            (self.limits.held_bytes_max / 2).saturating_sub(self.aside.load(Ordering::Acquire));
-        if bytes < ASIDE_BYTES || bytes > room {
-            return results.analyze(number, analyzer, one, &files);
         }
-        let aside = Arc::clone(&self.aside);
-        aside.fetch_add(bytes, Ordering::AcqRel);
+        let (all, results): (&'scope Analyzers, &'scope Results) = (self.analyzers, self.results);
+        let analyze = move |files: &[File]| {
+            for at in by {
+                if let Some(one) = all.as_slice().get(at) {
+                    results.analyze(number, at, one.as_ref(), files);
+                }
+            }
+        };
+        let sum = |of: fn(&File) -> u64| {
+            let each = files.iter().map(of);
+            each.fold(0, u64::saturating_add)
+        };
+        // What was spilled takes no memory while it waits.
+        let (bytes, held) = (sum(|file| file.entry.size), sum(File::held_bytes));
+        let aside = (bytes >= ASIDE_BYTES).then(|| ASIDE.take(held, aside_bytes_max(self.limits)));
+        let Some(share) = aside.flatten() else {
+            return analyze(&files);
+        };
         self.scope.spawn(move |_| {
-            results.analyze(number, analyzer, one, &files);
+            analyze(&files);
             drop(files);
-            aside.fetch_sub(bytes, Ordering::AcqRel);
+            drop(share);
         });
     }
 
@@ -369,6 +431,14 @@ impl<'a, 'scope> Collector<'a, 'scope> {
         let gap = Gap::new(GapCode::LimitFile, one.hides(), detail).at(&entry.path);
         self.results.note(number, analyzer, gap);
     }
+}
+
+/// Room for a whole file, so that it is never moved to a larger one. The size is what a header says,
+/// and is within the limits: a page of it takes memory when something is written to it.
+fn memory(size: u64) -> Sink {
+    Sink::Memory(Vec::with_capacity(
+        usize::try_from(size).unwrap_or_default(),
+    ))
 }
 
 /// What keeping a file takes.
@@ -388,13 +458,39 @@ fn is_together(wants: &[(usize, Wanted)]) -> bool {
     wants.any(|(_, wanted)| matches!(wanted, Wanted::Together(_)))
 }
 
+// === impl Budget ===
+
+impl Budget {
+    /// `None` where more than `bytes_max` would be taken.
+    fn take(&self, bytes: u64, bytes_max: u64) -> Option<Share<'_>> {
+        let more = |taken: u64| {
+            let sum = taken.checked_add(bytes)?;
+            (sum <= bytes_max).then_some(sum)
+        };
+        let taken = self
+            .0
+            .fetch_update(Ordering::AcqRel, Ordering::Acquire, more);
+        taken.ok().map(|_| Share(self, bytes))
+    }
+}
+
+impl Drop for Share<'_> {
+    fn drop(&mut self) {
+        self.0.0.fetch_sub(self.1, Ordering::AcqRel);
+    }
+}
+
+/// What waits for the pool may take so many bytes.
+fn aside_bytes_max(limits: &Limits) -> u64 {
+    let threads = rayon::current_num_threads() as u64;
+    let most = ASIDE_BYTES_PER_THREAD.saturating_mul(threads);
+    most.min(limits.held_bytes_max / 2)
+}
+
 // === impl Intake ===
 
 impl Intake {
     fn push(&mut self, bytes: &[u8]) {
-        if let Some(hasher) = &mut self.hasher {
-            hasher.update(bytes);
-        }
         match &mut self.sink {
             Sink::Memory(memory) => memory.extend_from_slice(bytes),
             Sink::Spill(spill) => {
@@ -404,5 +500,24 @@ impl Intake {
             }
             Sink::Nowhere | Sink::TooLarge | Sink::Failed(_) => {}
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn layers_side_by_side_share_one_budget() {
+        let budget = Budget(AtomicU64::new(0));
+        let first = budget.take(60, 100);
+        assert!(first.is_some() && budget.take(41, 100).is_none());
+        let second = budget.take(40, 100);
+        assert!(second.is_some() && budget.take(1, 100).is_none());
+        drop(first);
+        assert!(budget.take(61, 100).is_none());
+        drop(second);
+        assert!(budget.take(u64::MAX, 100).is_none());
+        assert!(budget.take(100, 100).is_some());
     }
 }

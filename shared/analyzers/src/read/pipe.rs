@@ -1,62 +1,46 @@
-//! The channel between the two threads, and what the first of them does.
+//! The pipe through the three threads, and what the first of them does.
 
 use std::{
     io::{self, BufRead, Read},
-    sync::mpsc::{Receiver, Sender, SyncSender, TrySendError, channel, sync_channel},
+    sync::mpsc::{Receiver, Sender, channel},
     time::Instant,
 };
 
 use archive::{ArchiveError, Format, Inflate, Limits};
 use model::{Digest, Hasher};
 
+use super::digests::{Digester, Job, Note, WantedDigests};
+
 /// Bytes of one buffer.
 pub(super) const BUFFER_BYTES: usize = 256 * 1024;
 
-/// Buffers there are. The first thread holds at most one while it waits for another, the second
-/// one at most one while it waits for a full one: any number from three on moves.
-const BUFFERS: usize = 6;
-
-/// What is on its way to the second thread.
-enum Piece {
-    /// So many bytes of the layer, inflated.
-    Layer(Box<[u8]>, usize),
-    /// So many bytes of the blob.
-    Blob(Box<[u8]>, usize),
-    /// The digest of the blob's bytes before those that follow.
-    BlobSoFar(Box<Hasher>),
-}
+/// Buffers there are: they bound what the channels hold. Each thread holds one, the first a second
+/// one for the blob's bytes, and the others are what a thread may be ahead of the next.
+const BUFFERS: usize = 10;
 
 /// The first thread's end.
 pub(super) struct Feeder {
-    full: SyncSender<Piece>,
+    plain: Sender<Piece>,
+    jobs: Sender<Job>,
     empty: Receiver<Box<[u8]>>,
     made: usize,
     deadline: Option<Instant>,
 }
 
-/// The second thread's end: the layer's bytes, hashed as they pass.
+/// So many bytes of the layer.
+type Piece = (Box<[u8]>, usize);
+
+/// The second thread's end: the layer's bytes, hashed as they pass, and what is noted of them.
 pub(super) struct PlainBytes {
-    full: Option<Receiver<Piece>>,
-    empty: Option<Sender<Box<[u8]>>>,
+    /// `None` once it is too late.
+    ends: Option<(Receiver<Piece>, Sender<Job>)>,
     current: Box<[u8]>,
     start: usize,
     end: usize,
+    notes: Vec<Note>,
     layer: Hasher,
-    /// Where the second thread hashes the blob as well.
-    blob: Option<Box<Hasher>>,
-    layer_bytes: u64,
+    bytes: u64,
     deadline: Option<Instant>,
-    timed_out: bool,
-}
-
-/// What passed.
-pub(super) struct Sums {
-    /// sha256 of the layer's bytes.
-    pub(super) layer: Digest,
-    /// sha256 of the blob's bytes, where the second thread had to hash them.
-    pub(super) blob: Option<Digest>,
-    /// How many bytes the layer has.
-    pub(super) layer_bytes: u64,
 }
 
 /// How the first thread ended.
@@ -77,28 +61,29 @@ pub(super) struct Fed {
 }
 
 /// A pipe.
-pub(super) fn pipe(deadline: Option<Instant>) -> (Feeder, PlainBytes) {
-    let (full, full_receiver) = sync_channel(BUFFERS);
+pub(super) fn pipe(deadline: Option<Instant>) -> (Feeder, PlainBytes, Digester) {
+    let (plain, plain_receiver) = channel();
+    let (jobs, jobs_receiver) = channel();
     let (empty, empty_receiver) = channel();
     let feeder = Feeder {
-        full,
+        plain,
+        jobs: jobs.clone(),
         empty: empty_receiver,
         made: 0,
         deadline,
     };
     let plain = PlainBytes {
-        full: Some(full_receiver),
-        empty: Some(empty),
+        ends: Some((plain_receiver, jobs)),
         current: Box::default(),
         start: 0,
         end: 0,
+        notes: Vec::new(),
         layer: Hasher::default(),
-        blob: None,
-        layer_bytes: 0,
+        bytes: 0,
         deadline,
-        timed_out: false,
     };
-    (feeder, plain)
+    let digester = Digester::new(jobs_receiver, empty, deadline);
+    (feeder, plain, digester)
 }
 
 /// The first thread: reads the blob, inflates it, sends both on.
@@ -151,9 +136,9 @@ fn inflate_all<R: Read>(
     fed.is_plain = inflate.format() == Format::Plain;
     match inflate.format() {
         Format::Plain => inflate.source_mut().to = Copies::Nowhere,
-        // Inflating gzip is the most that there is to do: everything else is for the other thread.
+        // Inflating gzip is the most that there is to do: everything else is for other threads.
         Format::Gzip => inflate.source_mut().hand_over(),
-        // Inflating zstd takes less than hashing what comes of it.
+        // Inflating zstd takes less than each of the others does.
         Format::Zstd => {}
     }
     loop {
@@ -161,8 +146,8 @@ fn inflate_all<R: Read>(
             return Ok(());
         };
         let length = inflate.fill(&mut buffer)?;
-        let piece = Piece::Layer(buffer, length);
-        if length == 0 || !inflate.source_mut().feeder.send(piece) {
+        let feeder = &inflate.source_mut().feeder;
+        if length == 0 || feeder.plain.send((buffer, length)).is_err() {
             return Ok(());
         }
     }
@@ -198,7 +183,7 @@ struct Tee<R> {
 enum Copies {
     /// Into a digest, here.
     Hasher(Box<Hasher>),
-    /// To the second thread, which hashes them: a buffer that is not full yet, and what it has.
+    /// To the third thread, which hashes them: a buffer that is not full yet, and what it has.
     Feeder(Option<Box<[u8]>>, usize),
     /// Nowhere: they are the layer's, which is hashed anyway.
     Nowhere,
@@ -207,7 +192,7 @@ enum Copies {
 // === impl Feeder ===
 
 impl Feeder {
-    /// An empty buffer; `None` when the other side is gone.
+    /// An empty buffer; `None` when the other sides are gone.
     fn take(&mut self) -> Option<Box<[u8]>> {
         if let Ok(buffer) = self.empty.try_recv() {
             return Some(buffer);
@@ -219,15 +204,6 @@ impl Feeder {
         self.empty.recv().ok()
     }
 
-    /// Whether the other side will get it.
-    fn send(&self, piece: Piece) -> bool {
-        match self.full.try_send(piece) {
-            Ok(()) => true,
-            Err(TrySendError::Full(piece)) => self.full.send(piece).is_ok(),
-            Err(TrySendError::Disconnected(_)) => false,
-        }
-    }
-
     fn is_late(&self) -> bool {
         self.deadline
             .is_some_and(|deadline| Instant::now() >= deadline)
@@ -237,12 +213,12 @@ impl Feeder {
 // === impl Tee ===
 
 impl<R: Read> Tee<R> {
-    /// Lets the second thread go on with the blob's digest.
+    /// Lets the third thread go on with the blob's digest.
     fn hand_over(&mut self) {
         let copies = std::mem::replace(&mut self.to, Copies::Feeder(None, 0));
         if let Copies::Hasher(hasher) = copies {
             // If the other side is gone, what is sent next will show it.
-            let _sent = self.feeder.send(Piece::BlobSoFar(hasher));
+            let _sent = self.feeder.jobs.send(Job::BlobSoFar(hasher));
         }
     }
 
@@ -283,7 +259,7 @@ impl<R: Read> Tee<R> {
         };
         let length = std::mem::take(filled);
         let buffer = pending.take();
-        buffer.is_none_or(|buffer| self.feeder.send(Piece::Blob(buffer, length)))
+        buffer.is_none_or(|buffer| self.feeder.jobs.send(Job::Blob(buffer, length)).is_ok())
     }
 }
 
@@ -307,61 +283,70 @@ impl<R: Read> Read for Tee<R> {
 impl PlainBytes {
     /// Whether the deadline came before the end.
     pub(super) fn timed_out(&self) -> bool {
-        self.timed_out
+        self.ends.is_none()
     }
 
-    /// The digests of what passed.
-    pub(super) fn sums(&self) -> Sums {
-        Sums {
-            layer: self.layer.clone().finish(),
-            blob: self.blob.clone().map(|hasher| hasher.finish()),
-            layer_bytes: self.layer_bytes,
+    /// The digest of what passed, and how many bytes that is.
+    pub(super) fn sum(&self) -> (Digest, u64) {
+        (self.layer.clone().finish(), self.bytes)
+    }
+
+    /// Notes that a file begins, of which there was so much before what passed last.
+    pub(super) fn begin(&mut self, number: usize, wanted: WantedDigests, before: &[u8]) {
+        self.notes.push(Note::Begin(number, wanted));
+        if !before.is_empty() {
+            self.notes.push(Note::Passed(Box::from(before)));
         }
     }
 
-    /// The next buffer of the layer; those of the blob are hashed on the way.
+    /// Notes that as many bytes as were consumed last are the file's.
+    pub(super) fn part(&mut self, length: usize) {
+        let range = self.start.saturating_sub(length)..self.start;
+        match self.notes.last_mut() {
+            Some(Note::Part(last)) if last.end == range.start => last.end = range.end,
+            _ => self.notes.push(Note::Part(range)),
+        }
+    }
+
+    /// Notes that so many bytes of the file are a hole.
+    pub(super) fn hole(&mut self, length: usize) {
+        let length = length as u64;
+        match self.notes.last_mut() {
+            Some(Note::Hole(last)) => *last = last.saturating_add(length),
+            _ => self.notes.push(Note::Hole(length)),
+        }
+    }
+
+    /// Notes that the file was whole.
+    pub(super) fn end(&mut self) {
+        self.notes.push(Note::End);
+    }
+
+    /// Hands the buffer on and takes the next.
     fn receive(&mut self) {
-        let empty = std::mem::take(&mut self.current);
-        self.give_back(empty);
-        while let Some(full) = &self.full {
-            if self
-                .deadline
-                .is_some_and(|deadline| Instant::now() >= deadline)
-            {
-                self.timed_out = true;
-                // The first thread notices, wherever it waits, and stops.
-                (self.full, self.empty) = (None, None);
-                return;
-            }
-            let (buffer, length) = match full.recv() {
-                Ok(Piece::Layer(buffer, length)) => (buffer, length),
-                Ok(Piece::Blob(buffer, length)) => {
-                    let bytes = buffer.get(..length).unwrap_or_default();
-                    if let Some(hasher) = &mut self.blob {
-                        hasher.update(bytes);
-                    }
-                    self.give_back(buffer);
-                    continue;
-                }
-                Ok(Piece::BlobSoFar(hasher)) => {
-                    self.blob = Some(hasher);
-                    continue;
-                }
-                Err(_) => return,
-            };
-            let bytes = buffer.get(..length).unwrap_or_default();
-            self.layer.update(bytes);
-            self.layer_bytes = self.layer_bytes.saturating_add(length as u64);
-            self.current = buffer;
-            (self.start, self.end) = (0, length);
+        let Some((plain, jobs)) = &self.ends else {
+            return;
+        };
+        let buffer = std::mem::take(&mut self.current);
+        if !buffer.is_empty() {
+            let notes = std::mem::take(&mut self.notes);
+            // The third thread ends before this one only at the deadline, and says so itself.
+            let _sent = jobs.send(Job::Layer(buffer, self.end, notes));
+            (self.start, self.end) = (0, 0);
+        }
+        if self
+            .deadline
+            .is_some_and(|deadline| Instant::now() >= deadline)
+        {
+            // The first thread notices, wherever it waits, and stops.
+            self.ends = None;
             return;
         }
-    }
-
-    fn give_back(&self, buffer: Box<[u8]>) {
-        if let Some(empty) = self.empty.as_ref().filter(|_| !buffer.is_empty()) {
-            // The first thread may have ended already, and needs no more buffers.
-            let _sent = empty.send(buffer).is_ok();
+        if let Ok((buffer, length)) = plain.recv() {
+            self.layer.update(buffer.get(..length).unwrap_or_default());
+            self.bytes = self.bytes.saturating_add(length as u64);
+            self.current = buffer;
+            (self.start, self.end) = (0, length);
         }
     }
 }
@@ -377,7 +362,6 @@ impl Read for PlainBytes {
 impl BufRead for PlainBytes {
     fn fill_buf(&mut self) -> io::Result<&[u8]> {
         if self.start >= self.end {
-            (self.start, self.end) = (0, 0);
             self.receive();
         }
         Ok(self.current.get(self.start..self.end).unwrap_or_default())

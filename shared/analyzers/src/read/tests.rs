@@ -1,3 +1,5 @@
+mod digests;
+
 use std::{
     io::{self, Write as _},
     sync::atomic::{AtomicUsize, Ordering},

@@ -20,6 +20,7 @@
 use std::{
     collections::BTreeSet,
     hash::{DefaultHasher, Hash as _, Hasher as _},
+    thread,
 };
 
 use model::{EntryKind, LayerEntry, LayerReport, Owned};
@@ -28,6 +29,9 @@ use super::{HashMap, HashSet, budget::Budget, purl::Purls, tampered::Checks};
 
 /// Names on the ways to the entries of one layer, and in the targets of its links.
 const NAMES_MAX: usize = 2_000_000;
+
+/// From so many entries on a layer is prepared by two threads.
+const SIDE_BY_SIDE_ENTRIES: usize = 5_000;
 
 /// What a package URL takes in memory, about.
 const PURL_BYTES: usize = 120;
@@ -63,12 +67,18 @@ pub(super) struct Outline {
     /// Whether it has so many names that they are not all here.
     is_partial: bool,
     opaque: Vec<u32>,
+    records: Records,
+}
+
+/// What packages recorded of their files.
+#[derive(Debug, Default)]
+struct Records {
     /// Name of an owned file -> section, number in the section.
     owned: Vec<(Name, u32, u32)>,
     /// The first file of each package that owns some: section, number in the section.
     owners: Vec<(u32, u32)>,
-    /// What is compared with what packages recorded.
-    pub(super) checks: Checks,
+    /// What is compared with it.
+    checks: Checks,
 }
 
 /// What a layer takes of an image's limits.
@@ -158,7 +168,7 @@ impl PreparedLayer {
             steps,
             parents,
             targets,
-            owned,
+            records,
             links,
             ..
         } = &self.outline;
@@ -166,13 +176,15 @@ impl PreparedLayer {
         let steps = steps.len().saturating_mul(24);
         let others = parents.len().saturating_add(targets.len());
         let others = others.saturating_add(links.len().saturating_mul(2));
-        let others = others.saturating_add(owned.len()).saturating_mul(32);
+        let others = others
+            .saturating_add(records.owned.len())
+            .saturating_mul(32);
         let all = entries.saturating_add(steps).saturating_add(others);
         let sections = self.report.sections.iter();
         let packages = sections.map(|section| section.packages.len());
         let purls = packages.fold(0_usize, usize::saturating_add);
         let all = all.saturating_add(purls.saturating_mul(PURL_BYTES));
-        all.saturating_add(self.outline.checks.bytes())
+        all.saturating_add(records.checks.bytes())
     }
 }
 
@@ -181,6 +193,25 @@ impl PreparedLayer {
 impl Outline {
     fn new(report: &LayerReport) -> Self {
         let entries = &report.entries.entries;
+        if entries.len() < SIDE_BY_SIDE_ENTRIES {
+            return Self {
+                records: Records::new(report),
+                ..Self::of_entries(entries)
+            };
+        }
+        // Neither needs the other, and who scans an image again waits for little else.
+        thread::scope(|scope| {
+            let records = scope.spawn(|| Records::new(report));
+            let outline = Self::of_entries(entries);
+            let records = records.join();
+            Self {
+                records: records.unwrap_or_else(|panic| std::panic::resume_unwind(panic)),
+                ..outline
+            }
+        })
+    }
+
+    fn of_entries(entries: &[LayerEntry]) -> Self {
         let mut outline = Self {
             by_name: Vec::with_capacity(entries.len()),
             ..Self::default()
@@ -216,8 +247,6 @@ impl Outline {
         made.sort_unstable();
         made.dedup();
         outline.size.names = made.len().max(entries.len()) as u64;
-        outline.add_owned(report);
-        outline.checks = Checks::new(report);
         outline.by_name.sort_unstable();
         outline.steps.sort_unstable();
         outline.targets.sort_unstable();
@@ -226,7 +255,6 @@ impl Outline {
         outline.astray.sort_unstable();
         outline.astray.dedup();
         outline.shares.sort_unstable();
-        outline.owned.sort_unstable();
         outline
     }
 
@@ -297,16 +325,9 @@ impl Outline {
         }
     }
 
-    fn add_owned(&mut self, report: &LayerReport) {
-        let mut owners = HashSet::default();
-        for (at, section) in (0..).zip(&report.sections) {
-            for (number, owned) in (0..).zip(&section.owned) {
-                self.owned.push((hash(split(&owned.path).1), at, number));
-                if owners.insert((&owned.package, &owned.arch)) {
-                    self.owners.push((at, number));
-                }
-            }
-        }
+    /// What is compared with what packages recorded.
+    pub(super) fn checks(&self) -> &Checks {
+        &self.records.checks
     }
 
     /// What it takes of an image's limits.
@@ -321,7 +342,7 @@ impl Outline {
 
     /// Whether packages own files of it.
     pub(super) fn owns_any(&self) -> bool {
-        !self.owned.is_empty()
+        !self.records.owned.is_empty()
     }
 
     /// Entries with this last name.
@@ -331,12 +352,13 @@ impl Outline {
 
     /// Files with this last name that packages own, as section and number.
     pub(super) fn owned(&self, name: Name) -> impl Iterator<Item = (u32, u32)> {
-        range(&self.owned, |item| item.0, name).map(|(_, section, number)| (*section, *number))
+        let owned = &self.records.owned;
+        range(owned, |item| item.0, name).map(|(_, section, number)| (*section, *number))
     }
 
     /// The first file of each package that owns some.
     pub(super) fn owners(&self) -> &[(u32, u32)] {
-        &self.owners
+        &self.records.owners
     }
 }
 
@@ -377,6 +399,29 @@ pub(super) fn choose(layers: &[&PreparedLayer], want: Want<'_>, budget: &Budget)
     numbers.collect()
 }
 
+// === impl Records ===
+
+impl Records {
+    fn new(report: &LayerReport) -> Self {
+        let mut records = Self {
+            checks: Checks::new(report),
+            ..Self::default()
+        };
+        let mut owners = HashSet::default();
+        for (at, section) in (0..).zip(&report.sections) {
+            for (number, owned) in (0..).zip(&section.owned) {
+                let name = hash(split(&owned.path).1);
+                records.owned.push((name, at, number));
+                if owners.insert((&owned.package, &owned.arch)) {
+                    records.owners.push((at, number));
+                }
+            }
+        }
+        records.owned.sort_unstable();
+        records
+    }
+}
+
 // === impl Choice ===
 
 impl Choice<'_> {
@@ -404,9 +449,13 @@ impl Choice<'_> {
 
     fn add_name_ends(&mut self, ends: &[&str]) {
         for (entries, _) in self.layers.clone() {
-            let lasts = entries.iter().map(|entry| last(&entry.path));
-            for name in lasts.filter(|name| ends.iter().any(|end| name.ends_with(end))) {
-                self.add_name(hash(name));
+            // Of nearly all paths their end is enough to know.
+            let paths = entries.iter().map(|entry| entry.path.as_str());
+            let ending = paths.filter(|path| ends.iter().any(|end| path.ends_with(end)));
+            for name in ending.map(last) {
+                if ends.iter().any(|end| name.ends_with(end)) {
+                    self.add_name(hash(name));
+                }
             }
         }
     }

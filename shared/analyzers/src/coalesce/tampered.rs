@@ -219,7 +219,7 @@ struct Top<'a> {
 fn tops<'a>(layers: &[&'a PreparedLayer]) -> HashMap<Name, Top<'a>> {
     let mut tops = HashMap::default();
     for layer in layers {
-        let of_layer = layer.outline.checks.tops.iter();
+        let of_layer = layer.outline.checks().tops.iter();
         tops.extend(of_layer.filter_map(|(path, number, sums)| {
             let entry = layer.report.entries.entries.get(*number as usize)?;
             let sums = sums.and_then(|sums| find_sums(layer, sums));
@@ -275,7 +275,7 @@ fn records<'a, 'l>(
     let layers = layers.iter().copied();
     let layers = layers.filter(move |layer| known.insert(layer.report.blob));
     layers.flat_map(move |layer| {
-        let records = layer.outline.checks.records.iter();
+        let records = layer.outline.checks().records.iter();
         records.filter_map(move |(path, (section, number))| {
             let owned = layer.owned(*section, *number)?;
             let (at, name) = match diverted.find(*path, owned) {
@@ -310,7 +310,7 @@ fn sums_of<'a>(
     number: usize,
     entry: &LayerEntry,
 ) -> Option<&'a FileSums> {
-    let mut tops = range(&layer.outline.checks.tops, |top| top.0, key(&entry.path));
+    let mut tops = range(&layer.outline.checks().tops, |top| top.0, key(&entry.path));
     let (_, _, sums) = tops.find(|(_, of, _)| *of as usize == number)?;
     find_sums(layer, (*sums)?)
 }

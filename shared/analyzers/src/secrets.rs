@@ -35,7 +35,7 @@ pub(crate) mod samples;
 mod tests;
 mod text;
 
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use archive::{Entry, Limits};
 use model::{AnalyzerId, FoundFinding, FoundSecret, Gap, GapCode, Hides};
@@ -57,8 +57,16 @@ pub use self::{
 /// Looks for secrets in texts.
 pub(crate) struct Secrets {
     id: AnalyzerId,
-    engine: Arc<Engine>,
+    config: SecretsConfig,
+    /// Made when the first file is looked into: no layer may need to be read.
+    engine: OnceLock<Arc<Engine>>,
     limits: Limits,
+}
+
+/// Makes the rules ready that an image's layers and its config are looked into with, which takes some
+/// milliseconds: for who has something else to wait for meanwhile.
+pub fn prepare_secrets(config: &SecretsConfig) {
+    drop(Engine::new(config));
 }
 
 // === impl Secrets ===
@@ -72,14 +80,16 @@ impl Secrets {
         );
         Box::new(Self {
             id: own_id("secrets", 1, &depends_on, limits),
-            engine: Engine::new(&config.secrets),
+            config: config.secrets.clone(),
+            engine: OnceLock::new(),
             limits: limits.clone(),
         })
     }
 
     /// The findings of one text of a file.
     fn text(&self, path: &str, text: &[u8], out: &mut Vec<FoundSecret>, found: &mut Found) {
-        let (findings, is_cut) = self.engine.findings(path, text);
+        let engine = self.engine.get_or_init(|| Engine::new(&self.config));
+        let (findings, is_cut) = engine.findings(path, text);
         out.extend(findings);
         if is_cut {
             let detail = format!("the file has more than {HITS_MAX} secrets");

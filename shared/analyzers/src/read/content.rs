@@ -176,15 +176,15 @@ impl<'a, 'scope> Collector<'a, 'scope> {
                 }
             }
         }
-        let intake = match intake {
-            Some(intake) => intake,
-            None => {
-                let intake = self.open(entry);
-                if intake.digests.any() {
-                    walk.reader_mut().begin(number, intake.digests, &self.head);
-                }
-                intake
+        let intake = if let Some(intake) = intake {
+            intake
+        } else {
+            let intake = self.open(entry);
+            if intake.digests.any() {
+                let plain = walk.reader_mut();
+                plain.begin(number, intake.digests, &self.head);
             }
+            intake
         };
         if intake.digests.any() {
             walk.reader_mut().end();
@@ -227,10 +227,10 @@ impl<'a, 'scope> Collector<'a, 'scope> {
             sums: wants.iter().any(|(_, wanted)| *wanted == Wanted::Sums),
         };
         let mut intake = Intake {
+            wants,
+            recognized,
             digests,
             sink,
-            recognized,
-            wants,
         };
         intake.push(&self.head);
         intake

@@ -11,7 +11,8 @@ use std::{
 };
 
 use rocksdb::{
-    BoundColumnFamily, DB, ErrorKind, IteratorMode, ReadOptions, WriteBatch, WriteOptions,
+    BoundColumnFamily, DB, DEFAULT_COLUMN_FAMILY_NAME, ErrorKind, IteratorMode, ReadOptions,
+    WriteBatch, WriteOptions,
 };
 use serde::{Serialize, de::DeserializeOwned};
 
@@ -194,11 +195,13 @@ impl Database {
         Ok(sum)
     }
 
-    /// Writes to disk what is in memory, so that the next opening is quick.
+    /// Writes to disk what is in memory, so that the next opening is quick: as long as one family is
+    /// not written, even the one that holds nothing but the schema's version, the log of all is kept,
+    /// and is read by whoever opens the database.
     pub fn flush(&self) -> Result<(), CacheError> {
-        let families = self
-            .families
-            .iter()
+        let names = self.families.iter().map(String::as_str);
+        let families = names
+            .chain([DEFAULT_COLUMN_FAMILY_NAME])
             .filter_map(|name| self.db.cf_handle(name));
         let families: Vec<_> = families.collect();
         let families: Vec<_> = families.iter().collect();

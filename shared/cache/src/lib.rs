@@ -22,5 +22,5 @@ pub use self::{
     codec::{decode, encode},
     database::{Batch, Database, Pair, Schema},
     error::CacheError,
-    sections::{Figures, SectionBatch, SectionCache},
+    sections::{Figures, SectionBatch, SectionCache, StoredSection},
 };

@@ -38,6 +38,14 @@ pub struct SectionCache {
     metrics: Metrics,
 }
 
+/// A section that is here and is not decoded yet.
+#[derive(Debug)]
+pub struct StoredSection<'a> {
+    cache: &'a SectionCache,
+    key: Vec<u8>,
+    payload: Vec<u8>,
+}
+
 /// Sections to be kept together, as they are stored.
 #[derive(Debug, Default)]
 pub struct SectionBatch(BTreeMap<Vec<u8>, Vec<u8>>);
@@ -90,6 +98,21 @@ impl SectionBatch {
     }
 }
 
+// === impl StoredSection ===
+
+impl StoredSection<'_> {
+    /// The section, if it is unharmed.
+    pub fn decode<T: DeserializeOwned>(self) -> Option<T> {
+        match codec::decode(&self.payload) {
+            Ok(section) => {
+                self.cache.metrics.hits.add(1);
+                Some(section)
+            }
+            Err(error) => self.cache.lost(&self.key, &error),
+        }
+    }
+}
+
 // === impl SectionCache ===
 
 impl SectionCache {
@@ -138,21 +161,31 @@ impl SectionCache {
 
     /// The section, if it is here and unharmed.
     pub fn get<T: DeserializeOwned>(&self, key: &SectionKey) -> Option<T> {
+        self.find(key)?.decode()
+    }
+
+    /// The section as it is stored, if it is here: for who does something else while it is decoded.
+    pub fn find(&self, key: &SectionKey) -> Option<StoredSection<'_>> {
         let key = key_bytes(key);
-        let section = match self.read(&key) {
-            Ok(Some(payload)) => codec::decode(&payload).map(Some),
-            Ok(None) => Ok(None),
-            Err(error) => Err(error),
-        };
-        match &section {
-            Ok(Some(_)) => self.metrics.hits.add(1),
-            Ok(None) => self.metrics.misses.add(1),
-            Err(error) => {
+        match self.read(&key) {
+            Ok(Some(payload)) => Some(StoredSection {
+                cache: self,
+                key,
+                payload,
+            }),
+            Ok(None) => {
                 self.metrics.misses.add(1);
-                self.give_up(&key, error);
+                None
             }
+            Err(error) => self.lost(&key, &error),
         }
-        section.ok().flatten()
+    }
+
+    /// A section that is here and cannot be used.
+    fn lost<T>(&self, key: &[u8], error: &CacheError) -> Option<T> {
+        self.metrics.misses.add(1);
+        self.give_up(key, error);
+        None
     }
 
     /// Keeps a section. One that is here already is replaced.

@@ -43,6 +43,23 @@ fn what_is_written_is_there_after_opening_again() {
 }
 
 #[test]
+fn what_was_flushed_is_in_no_log_any_more() {
+    let folder = tempfile::tempdir().unwrap();
+    let database = open(&folder);
+    let logs = || {
+        let files = fs::read_dir(folder.path()).unwrap().map(Result::unwrap);
+        let logs = files.filter(|file| file.path().extension().is_some_and(|end| end == "log"));
+        logs.map(|file| file.metadata().unwrap().len()).sum::<u64>()
+    };
+    database.put("a", b"k", &[7; 5000]).unwrap();
+    assert!(logs() > 5000, "{}", logs());
+    database.flush().unwrap();
+    drop(database);
+    assert_eq!(logs(), 0, "who opens it next has nothing to go through");
+    assert!(open(&folder).get("a", b"k").unwrap().is_some());
+}
+
+#[test]
 fn another_schema_starts_empty() {
     let check = |schema: &Schema<'_>, kept: bool| {
         let folder = tempfile::tempdir().unwrap();

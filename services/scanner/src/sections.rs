@@ -20,6 +20,7 @@ mod tests;
 use std::{
     path::Path,
     sync::Arc,
+    thread,
     time::{Duration, Instant},
 };
 
@@ -359,16 +360,28 @@ impl Sections for CacheSections {
 
 fn read(cache: &SectionCache, blob: Digest, wanted: &Wanted) -> Stored {
     // Without them nothing else is used, so nothing else is looked for.
-    let Some(entries) = cache.get(&wanted.key(blob, &wanted.entries)) else {
-        return Stored::Part(LayerSections {
-            entries: None,
-            sections: vec![None; wanted.analyzers.len()],
-        });
+    let nothing = || LayerSections {
+        entries: None,
+        sections: vec![None; wanted.analyzers.len()],
+    };
+    let Some(entries) = cache.find(&wanted.key(blob, &wanted.entries)) else {
+        return Stored::Part(nothing());
     };
     let section = |id| cache.get(&wanted.key(blob, id)).map(Arc::new);
+    // The entries take about as long as all others, and who scans an image again waits for both.
+    let (entries, sections) = thread::scope(|scope| {
+        let entries = scope.spawn(|| entries.decode::<Entries>());
+        let sections = wanted.analyzers.iter().map(section).collect();
+        let entries = entries.join();
+        let entries = entries.unwrap_or_else(|panic| std::panic::resume_unwind(panic));
+        (entries, sections)
+    });
+    let Some(entries) = entries else {
+        return Stored::Part(nothing());
+    };
     let found = LayerSections {
         entries: Some(Arc::new(entries)),
-        sections: wanted.analyzers.iter().map(section).collect(),
+        sections,
     };
     match found.whole(blob) {
         Some(layer) => Stored::Whole(Arc::new(PreparedLayer::new(layer)), Tier::Disk),

@@ -57,6 +57,9 @@ impl Memory {
 
     /// Keeps a layer, unless it alone would drive out most others.
     pub(super) fn put(&self, name: Digest, layer: &Arc<PreparedLayer>) {
+        if self.bytes_max == 0 {
+            return;
+        }
         let bytes = weight(layer);
         if bytes > self.bytes_max / 4 {
             return;

@@ -117,6 +117,9 @@ struct Inner {
     origin: Endpoint,
 }
 
+/// The tag of who names none.
+const LATEST: &str = "latest";
+
 /// Whether what a tag leads to may have been read before.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Expect {
@@ -180,12 +183,29 @@ impl Registry {
     /// The manifest or index that is asked for.
     async fn root(&self, wanted: &Wanted, expect: Expect) -> Result<Fetched, OciError> {
         let repository = &wanted.repository;
-        let tag = match (&wanted.digest, &wanted.tag) {
-            (Some(digest), _) => return self.inner.manifest(repository, *digest).await,
-            (None, Some(tag)) => tag,
-            (None, None) => "latest",
+        let found = match (&wanted.digest, &wanted.tag) {
+            (Some(digest), _) => self.inner.manifest(repository, *digest).await,
+            (None, tag) => {
+                let tag = tag.as_deref().unwrap_or(LATEST);
+                self.inner.tagged(repository, tag, expect).await
+            }
         };
-        self.inner.tagged(repository, tag, expect).await
+        // What is missing is what was asked for, and not the repository.
+        found.map_err(|error| match error {
+            OciError::NotFound { place, .. } => OciError::NotFound {
+                what: self.asked_for(wanted),
+                place,
+            },
+            error => error,
+        })
+    }
+
+    fn asked_for(&self, wanted: &Wanted) -> String {
+        let reference = self.reference(wanted);
+        match (&wanted.digest, &wanted.tag) {
+            (None, None) => format!("{reference}:{LATEST}"),
+            _ => reference,
+        }
     }
 
     fn reference(&self, wanted: &Wanted) -> String {

@@ -151,6 +151,22 @@ async fn a_missing_tag_is_said_as_without_a_store() {
     let plain = super::registry(&cx, &server.host(), None);
     let expected = plain.resolve(&wanted("app", "2")).await.unwrap_err();
     assert_eq!(error.to_string(), expected.to_string());
+    let host = server.host();
+    let check = |error: &OciError, name: &str| {
+        let error = error.to_string();
+        let expected = format!("`{host}/app{name}` does not exist in `{host}` (404 Not Found");
+        assert!(error.starts_with(&expected), "{error}");
+    };
+    check(&error, ":2");
+    let untagged = Wanted {
+        tag: None,
+        ..wanted("app", "2")
+    };
+    check(&registry.resolve(&untagged).await.unwrap_err(), ":latest");
+    let digest = Digest::of(b"nothing");
+    let by_digest = Wanted::by_digest("app", digest);
+    let error = registry.resolve(&by_digest).await.unwrap_err();
+    check(&error, &format!("@{digest}"));
 }
 
 #[tokio::test]

@@ -23,7 +23,9 @@ type LastDay = (&'static str, &'static str, Date);
 /// end of support of the branch (alpinelinux.org/releases); the others: end of maintenance or
 /// general support (access.redhat.com/support/policy/updates/errata, wiki.almalinux.org,
 /// rockylinux.org, centos.org, oracle.com, aws.amazon.com, suse.com/lifecycle, en.opensuse.org,
-/// fedoraproject.org, github.com/vmware/photon).
+/// fedoraproject.org, Broadcom's product lifecycle for Photon, learn.microsoft.com/azure/azure-linux).
+/// What is older than all that are listed of a system has ended, so releases between them must be
+/// listed.
 const LAST_DAYS: &[LastDay] = &[
     ("debian", "7", date(2018, 5, 31)),
     ("debian", "8", date(2020, 6, 30)),
@@ -33,11 +35,28 @@ const LAST_DAYS: &[LastDay] = &[
     ("debian", "12", date(2028, 6, 30)),
     ("debian", "13", date(2030, 6, 30)),
     ("ubuntu", "12.04", date(2017, 4, 28)),
+    ("ubuntu", "12.10", date(2014, 5, 16)),
+    ("ubuntu", "13.04", date(2014, 1, 27)),
+    ("ubuntu", "13.10", date(2014, 7, 17)),
     ("ubuntu", "14.04", date(2019, 4, 25)),
+    ("ubuntu", "14.10", date(2015, 7, 23)),
+    ("ubuntu", "15.04", date(2016, 2, 4)),
+    ("ubuntu", "15.10", date(2016, 7, 28)),
     ("ubuntu", "16.04", date(2021, 4, 30)),
+    ("ubuntu", "16.10", date(2017, 7, 20)),
+    ("ubuntu", "17.04", date(2018, 1, 13)),
+    ("ubuntu", "17.10", date(2018, 7, 19)),
     ("ubuntu", "18.04", date(2023, 5, 31)),
+    ("ubuntu", "18.10", date(2019, 7, 18)),
+    ("ubuntu", "19.04", date(2020, 1, 23)),
+    ("ubuntu", "19.10", date(2020, 7, 17)),
     ("ubuntu", "20.04", date(2025, 5, 31)),
+    ("ubuntu", "20.10", date(2021, 7, 22)),
+    ("ubuntu", "21.04", date(2022, 1, 20)),
+    ("ubuntu", "21.10", date(2022, 7, 14)),
     ("ubuntu", "22.04", date(2027, 6, 1)),
+    ("ubuntu", "22.10", date(2023, 7, 20)),
+    ("ubuntu", "23.04", date(2024, 1, 25)),
     ("ubuntu", "23.10", date(2024, 7, 11)),
     ("ubuntu", "24.04", date(2029, 5, 31)),
     ("ubuntu", "24.10", date(2025, 7, 10)),
@@ -70,6 +89,7 @@ const LAST_DAYS: &[LastDay] = &[
     ("centos", "8", date(2021, 12, 31)),
     ("centos-stream", "8", date(2024, 5, 31)),
     ("centos-stream", "9", date(2027, 5, 31)),
+    ("centos-stream", "10", date(2030, 1, 1)),
     ("almalinux", "8", date(2029, 3, 1)),
     ("almalinux", "9", date(2032, 5, 31)),
     ("almalinux", "10", date(2035, 5, 31)),
@@ -82,10 +102,19 @@ const LAST_DAYS: &[LastDay] = &[
     ("fedora", "38", date(2024, 5, 21)),
     ("fedora", "39", date(2024, 11, 26)),
     ("fedora", "40", date(2025, 5, 13)),
+    ("fedora", "41", date(2025, 12, 15)),
+    ("fedora", "42", date(2026, 5, 27)),
     ("amzn", "2", date(2026, 6, 30)),
+    ("amzn", "2016.09", date(2023, 12, 31)),
+    ("amzn", "2017.03", date(2023, 12, 31)),
+    ("amzn", "2017.09", date(2023, 12, 31)),
     ("amzn", "2018.03", date(2023, 12, 31)),
     ("amzn", "2023", date(2029, 6, 30)),
     ("sles", "12.5", date(2024, 10, 31)),
+    ("sles", "15", date(2019, 12, 31)),
+    ("sles", "15.1", date(2021, 1, 31)),
+    ("sles", "15.2", date(2021, 12, 31)),
+    ("sles", "15.3", date(2022, 12, 31)),
     ("sles", "15.4", date(2023, 12, 31)),
     ("sles", "15.5", date(2024, 12, 31)),
     ("sles", "15.6", date(2025, 12, 31)),
@@ -94,9 +123,13 @@ const LAST_DAYS: &[LastDay] = &[
     ("opensuse-leap", "15.5", date(2024, 12, 31)),
     ("opensuse-leap", "15.6", date(2026, 4, 30)),
     ("opensuse-leap", "16.0", date(2027, 10, 31)),
-    ("photon", "3.0", date(2024, 3, 1)),
-    ("photon", "4.0", date(2026, 3, 1)),
+    ("opensuse-leap", "42.1", date(2017, 5, 17)),
+    ("opensuse-leap", "42.2", date(2018, 1, 26)),
+    ("opensuse-leap", "42.3", date(2019, 7, 1)),
+    ("photon", "3.0", date(2025, 10, 2)),
+    ("photon", "4.0", date(2027, 10, 11)),
     ("mariner", "2.0", date(2025, 7, 31)),
+    ("azurelinux", "3.0", date(2027, 8, 31)),
 ];
 
 /// The last day on which a release gets security updates; `None` where we do not know.
@@ -104,7 +137,7 @@ pub fn end_of_life(os: &Os) -> Option<Date> {
     let (id, release) = release(os)?;
     let same = |entry: &&LastDay| entry.0 == id && entry.1 == release;
     let known = LAST_DAYS.iter().find(same).map(|entry| entry.2);
-    known.or_else(|| is_older_than_listed(id, &release).then_some(Date::ZERO))
+    known.or_else(|| is_older_than(LAST_DAYS, id, &release).then_some(Date::ZERO))
 }
 
 /// The moment from which a release gets no security updates; `None` where we do not know it.
@@ -138,13 +171,14 @@ fn release(os: &Os) -> Option<(&str, String)> {
     Some((id, release))
 }
 
-fn is_older_than_listed(id: &str, release: &str) -> bool {
+/// Whether something is older than every line of a table.
+fn is_older_than(listed: &[LastDay], id: &str, release: &str) -> bool {
     let numbers = |text: &str| -> Vec<u32> {
         text.split('.')
             .map(|part| part.parse().unwrap_or(u32::MAX))
             .collect()
     };
-    let listed = LAST_DAYS
+    let listed = listed
         .iter()
         .filter(|entry| entry.0 == id)
         .map(|entry| numbers(entry.1));

@@ -258,8 +258,14 @@ fn what_is_remembered_is_what_would_be_found_again() {
     };
     let x = || package(PackageType::Pypi, "x", "1.5");
     let elsewhere = || Package {
+        id: PackageId("another".to_owned()),
+        path: "srv/x-1.5/meta".to_owned(),
         layer: Digest::of(b"another layer"),
         ..x()
+    };
+    let unreadable = |path: &str| Package {
+        path: path.to_owned(),
+        ..package(PackageType::Pypi, "x", "?")
     };
     let newer = || Package {
         version: "2.5".to_owned(),
@@ -272,8 +278,22 @@ fn what_is_remembered_is_what_would_be_found_again() {
         assess(&shards, None, vec![x()]),
     );
     assert_eq!((first.vulnerabilities.len(), &first), (1, &again));
-    let layer = assess(&shards, None, vec![elsewhere()]).vulnerabilities[0].layer;
-    assert_eq!(layer, Digest::of(b"another layer"));
+    // In another place it has what it would have there without anything remembered.
+    let there = assess(&shards, None, vec![elsewhere()]).vulnerabilities;
+    let forgetful = Fake::of(&[&record("2")]);
+    assert_eq!(
+        there,
+        assess(&forgetful, None, vec![elsewhere()]).vulnerabilities
+    );
+    assert!(
+        there[0].layer == Digest::of(b"another layer")
+            && there[0].path == "srv/x-1.5/meta"
+            && there[0].fingerprint != first.vulnerabilities[0].fingerprint
+    );
+    for path in ["a", "b"] {
+        let gap = &assess(&shards, None, vec![unreadable(path)]).gaps[0];
+        assert_eq!(gap.path.as_deref(), Some(path), "{gap:?}");
+    }
     assert!(
         assess(&shards, None, vec![newer()])
             .vulnerabilities
@@ -375,8 +395,8 @@ fn what_nobody_covers_is_a_gap() {
     gap NoAdvisories: no advisory feed covers `PyPI` (1 package)
     gap NoAdvisories: no advisory feed covers `conda` (1 package)
     "#);
-    insta::assert_snapshot!(check(&shards, Some(os("fedora", "42")), Vec::new()), @r#"
-    gap UnknownOs: no rules for operating system `fedora`, version `42`: 0 operating system packages are not matched
+    insta::assert_snapshot!(check(&shards, Some(os("fedora", "43")), Vec::new()), @r#"
+    gap UnknownOs: no rules for operating system `fedora`, version `43`: 0 operating system packages are not matched
     "#);
     insta::assert_snapshot!(check(&shards, None, Vec::new()), @"");
     let guessed = Package {

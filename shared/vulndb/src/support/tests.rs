@@ -17,6 +17,9 @@ fn the_end_of_life_is_the_end_of_updates_for_everybody() {
     check("centos", "8", Some(date(2021, 12, 31)));
     check("sles", "15.5", Some(date(2024, 12, 31)));
     check("amzn", "2023", Some(date(2029, 6, 30)));
+    check("ubuntu", "22.10", Some(date(2023, 7, 20)));
+    check("opensuse-leap", "42.3", Some(date(2019, 7, 1)));
+    check("opensuse-leap", "15.3", Some(Date::ZERO));
     check("unheard-of", "1", None);
     let mut stream = os("centos", "9");
     stream.pretty_name = Some("CentOS Stream 9".to_owned());
@@ -33,6 +36,14 @@ fn a_runtime_of_its_own_that_is_out_of_support_is_told() {
         gaps(PackageType::Golang, "stdlib", "1.20.3").as_deref(),
         Some("go 1.20.3 gets no security updates since 2024-02-06")
     );
+    assert_eq!(
+        gaps(PackageType::Golang, "stdlib", "1.17.13").as_deref(),
+        Some("go 1.17.13 gets no security updates")
+    );
+    assert!(gaps(PackageType::Generic, "php", "5.6.40").is_some());
+    assert!(gaps(PackageType::Generic, "node", "8.17.0").is_some());
+    assert!(gaps(PackageType::Generic, "python", "").is_none());
+    assert!(gaps(PackageType::Generic, "python", "unknown").is_none());
     assert!(gaps(PackageType::Generic, "node", "18.20.1").is_some());
     assert!(gaps(PackageType::Generic, "node", "22.1.0").is_none());
     assert!(gaps(PackageType::Generic, "python", "3.9.1").is_some());

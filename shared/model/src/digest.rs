@@ -212,14 +212,13 @@ impl fmt::Display for Partition {
 
 /// Lower-case hex digits of `bytes`.
 pub fn hex(bytes: &[u8]) -> String {
-    use fmt::Write as _;
-    bytes.iter().fold(
-        String::with_capacity(bytes.len().saturating_mul(2)),
-        |mut text, byte| {
-            write!(text, "{byte:02x}").expect("writing to a String cannot fail");
-            text
-        },
-    )
+    let digit = |nibble: u8| char::from_digit(u32::from(nibble), 16);
+    let digits = bytes
+        .iter()
+        .flat_map(|byte| [digit(byte >> 4), digit(byte & 15)]);
+    let mut text = String::with_capacity(bytes.len().saturating_mul(2));
+    text.extend(digits.flatten());
+    text
 }
 
 fn nibble(digit: u8) -> Option<u8> {

@@ -485,7 +485,9 @@ impl Fingerprint {
             hasher.update(&(part.len() as u64).to_be_bytes());
             hasher.update(part.as_bytes());
         }
-        Self(hasher.finish().hex().chars().take(32).collect())
+        let mut hex = hasher.finish().hex();
+        hex.truncate(32);
+        Self(hex)
     }
 }
 

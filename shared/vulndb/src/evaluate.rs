@@ -49,6 +49,14 @@ pub(crate) struct Hit {
     pub(crate) fix_state: FixState,
 }
 
+/// An installed version, read once for all advisories about its package.
+#[derive(Debug)]
+pub(crate) struct Installed<'a> {
+    text: &'a str,
+    version: Option<Version>,
+    module: Module<'a>,
+}
+
 /// Where a version stands to a window.
 #[derive(Debug, Clone, PartialEq, Eq)]
 enum Place {
@@ -71,17 +79,21 @@ pub(crate) fn evaluate(
     family: &dyn Ecosystem,
     advisory: &ShardAdvisory,
     package: &Package,
-    installed: &str,
+    installed: &Installed<'_>,
 ) -> Evaluation {
     // Containers are Linux's.
     if !advisory.platforms.is_empty() && !advisory.platforms.iter().any(|os| os == "linux") {
         return Evaluation::Unaffected(Why::Platform);
     }
-    let installed = installed.trim();
+    let Installed {
+        text: installed,
+        ref version,
+        module,
+    } = *installed;
     if installed.is_empty() {
         return Evaluation::Undecided("the package has no version".to_owned());
     }
-    let Some(version) = ecosystems::version(family, installed) else {
+    let Some(version) = version else {
         return if advisory.versions.iter().any(|listed| listed == installed) {
             Evaluation::Affected(Hit {
                 range: format!("lists `{installed}`"),
@@ -92,9 +104,8 @@ pub(crate) fn evaluate(
             Evaluation::Undecided(format!("version `{}` cannot be compared", clip(installed)))
         };
     };
-    let module = Module::of(package);
     // The same sources are built once for each minor release, and all these builds are listed.
-    let is_fix = |window: &Window| matches!(&window.end, WindowEnd::Fixed(fix) if ecosystems::version(family, fix).as_ref() == Some(&version));
+    let is_fix = |window: &Window| matches!(&window.end, WindowEnd::Fixed(fix) if ecosystems::version(family, fix).as_ref() == Some(version));
     if matches!(module, Module::Stream(_)) && advisory.windows.iter().any(is_fix) {
         return Evaluation::Unaffected(Why::Outside);
     }
@@ -108,25 +119,25 @@ pub(crate) fn evaluate(
             Fit::Other => continue,
             Fit::Unknown => {
                 // What is newer than the fix of every stream is fixed.
-                if place(family, window, &version) != Place::Out {
+                if place(family, window, version) != Place::Out {
                     unknown = Some("the module stream of its fix is not known".to_owned());
                 }
                 continue;
             }
         }
-        match place(family, window, &version) {
+        match place(family, window, version) {
             Place::In => inside.push(window),
             Place::Out => {}
             Place::Never => never = true,
             Place::Unknown(why) => unknown = Some(why),
         }
     }
-    let same = |listed: &&String| ecosystems::version(family, listed).as_ref() == Some(&version);
+    let same = |listed: &&String| ecosystems::version(family, listed).as_ref() == Some(version);
     let listed = advisory.versions.iter().find(same);
     if !inside.is_empty() || listed.is_some() {
         let doubt = doubt(advisory, package, installed, &inside, listed.is_some());
         return doubt.map_or_else(
-            || Evaluation::Affected(hit(family, advisory, &version, (&inside, &fitting))),
+            || Evaluation::Affected(hit(family, advisory, version, (&inside, &fitting))),
             Evaluation::Undecided,
         );
     }
@@ -310,6 +321,20 @@ fn hit(
         range,
         fixed: fixes.into_iter().map(|fix| fix.2.to_owned()).collect(),
         fix_state,
+    }
+}
+
+// === impl Installed ===
+
+impl<'a> Installed<'a> {
+    /// The version of a package that an advisory is compared with.
+    pub(crate) fn of(family: &dyn Ecosystem, package: &'a Package, text: &'a str) -> Self {
+        let text = text.trim();
+        Self {
+            text,
+            version: ecosystems::version(family, text),
+            module: Module::of(package),
+        }
     }
 }
 

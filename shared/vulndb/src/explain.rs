@@ -9,7 +9,7 @@ use serde::Serialize;
 use crate::{
     Exploitation, SeverityBy,
     ecosystems::{self, Ecosystem},
-    evaluate::{self, Evaluation},
+    evaluate::{self, Evaluation, Installed},
     matching::{self, Candidate},
     names::{self, Names},
     shard::{ShardAdvisory, ShardError, Shards},
@@ -235,7 +235,8 @@ fn of_advisory(
     let says = if advisory.withdrawn {
         "nothing: it is withdrawn".to_owned()
     } else {
-        let mut says = evaluate::evaluate(family, advisory, package, &query.version);
+        let installed = Installed::of(family, package, &query.version);
+        let mut says = evaluate::evaluate(family, advisory, package, &installed);
         subscription::take_fixes(query, &mut says);
         match says {
             Evaluation::Affected(hit) => format!("affected: it is in {}", hit.range),

@@ -86,6 +86,18 @@ pub(crate) fn finding(
     })
 }
 
+/// Puts a finding where a package is that is the same but for its place.
+pub(crate) fn place(found: &mut Vulnerability, package: &Package) {
+    found.layer = package.layer;
+    if found.package_id != package.id {
+        found.package_id.clone_from(&package.id);
+    }
+    if found.path != package.path {
+        found.path.clone_from(&package.path);
+        found.fingerprint = fingerprint(&found.id, package);
+    }
+}
+
 /// Which advisory speaks for the finding: a record of the vulnerability before a bulletin, one that
 /// knows a fix, reviewed databases first.
 fn rank<'a>(one: &Affecting<'a>) -> (bool, bool, u8, &'a str) {

@@ -14,7 +14,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::{
     ecosystems::{self, Ecosystem, Query},
-    evaluate::{Evaluation, Why, evaluate},
+    evaluate::{Evaluation, Installed, Why, evaluate},
     finding::{self, Affecting},
     memo::Matched,
     names::{self, Names},
@@ -59,7 +59,7 @@ struct Matching<'a> {
     os: Option<&'a Os>,
     shards: &'a dyn Shards,
     limits: &'a Limits,
-    /// Operating system packages whose distribution's advisories are there.
+    /// Operating system packages that speak for the language packages that they own.
     covered: BTreeSet<&'a PackageId>,
 }
 
@@ -144,20 +144,26 @@ pub fn match_packages(
     })
 }
 
-/// Operating system packages whose distribution's advisories are there.
+/// Operating system packages that own language packages, and whose distribution's advisories are
+/// there.
 pub(crate) fn covered<'a>(
     scanned: &'a ScannedPackages,
     shards: &dyn Shards,
 ) -> BTreeSet<&'a PackageId> {
     let os = scanned.os.as_ref();
     let packages = scanned.packages.iter();
+    // Of most images no language package is owned, and then nobody asks.
+    let languages = packages.clone().filter(|package| !package.kind.is_os());
+    let owners: BTreeSet<&PackageId> = languages
+        .filter_map(|package| package.owned_by.as_ref())
+        .collect();
     let is_covered = |package: &&Package| {
         let queries = queries(package, os);
         let mut ecosystems = queries.iter().map(|query| &query.lookup.ecosystem);
         ecosystems.any(|ecosystem| shards.covers(ecosystem))
     };
     packages
-        .filter(|package| package.kind.is_os())
+        .filter(|package| package.kind.is_os() && owners.contains(&package.id))
         .filter(is_covered)
         .map(|package| &package.id)
         .collect()
@@ -286,7 +292,7 @@ impl Matching<'_> {
             return Ok(());
         }
         found.comparisons = comparisons;
-        found.take(&self.matched(package, family, &asked), self.shards)?;
+        found.take(package, &self.matched(package, family, &asked), self.shards)?;
         // Between the two the worst are kept, so memory is bounded and sorting is rare.
         if found.vulnerabilities.len() >= self.limits.findings_max.saturating_mul(2) {
             found.keep_worst(self.limits.findings_max);
@@ -325,28 +331,24 @@ impl Matching<'_> {
     }
 }
 
-/// Judges one package: its candidates by vulnerability, and per vulnerability one finding.
+/// Judges one package: its candidates by vulnerability, and per vulnerability one finding. Of the
+/// package only what a [`crate::Memo`] knows it by may decide.
 pub(crate) fn judge(
     package: &Package,
     family: &dyn Ecosystem,
     candidates: &[Candidate<'_>],
     severity: SeverityBy,
 ) -> Matched {
+    let judged = evaluated(package, family, candidates);
+    // Of most packages nothing is to be told, and then names do not matter.
+    if !judged.iter().any(Judged::is_to_be_told) {
+        return Matched::default();
+    }
     let mut found = Matched::default();
     let mut names = Names::default();
     for candidate in candidates {
         names.join(candidate.advisory);
     }
-    let judged: Vec<Judged<'_>> = candidates
-        .iter()
-        .filter(|candidate| !candidate.advisory.withdrawn)
-        .map(|candidate| {
-            let Candidate { advisory, query } = candidate;
-            let mut says = evaluate(family, advisory, package, &query.version);
-            subscription::take_fixes(query, &mut says);
-            Judged { candidate, says }
-        })
-        .collect();
     let mut by_name: BTreeMap<usize, Vec<&Judged<'_>>> = BTreeMap::new();
     for one in &judged {
         for subject in names::subjects(one.candidate.advisory) {
@@ -381,10 +383,45 @@ pub(crate) fn judge(
     found
 }
 
+/// What each candidate says that was not taken back.
+fn evaluated<'a>(
+    package: &Package,
+    family: &dyn Ecosystem,
+    candidates: &'a [Candidate<'a>],
+) -> Vec<Judged<'a>> {
+    let mut judged = Vec::with_capacity(candidates.len());
+    // Candidates of one question stand together.
+    let mut read: Option<(&Query, Installed<'_>)> = None;
+    for candidate in candidates {
+        let Candidate { advisory, query } = *candidate;
+        if advisory.withdrawn {
+            continue;
+        }
+        let (_, installed) = match read.take() {
+            Some(known) if std::ptr::eq(known.0, query) => read.insert(known),
+            _ => read.insert((query, Installed::of(family, package, &query.version))),
+        };
+        let mut says = evaluate(family, advisory, package, installed);
+        subscription::take_fixes(query, &mut says);
+        judged.push(Judged { candidate, says });
+    }
+    judged
+}
+
 /// An advisory, and what it says.
 struct Judged<'a> {
     candidate: &'a Candidate<'a>,
     says: Evaluation,
+}
+
+impl Judged<'_> {
+    /// Whether it makes a finding or a gap.
+    fn is_to_be_told(&self) -> bool {
+        matches!(
+            self.says,
+            Evaluation::Affected(_) | Evaluation::Undecided(_)
+        )
+    }
 }
 
 /// Weighs what several advisories say of one vulnerability. In a distribution a vendor's "never
@@ -464,13 +501,22 @@ impl Default for Limits {
 // === impl Found ===
 
 impl Found {
-    fn take(&mut self, matched: &Matched, shards: &dyn Shards) -> Result<(), ShardError> {
+    /// Takes what is said of a package; it may have been said where the package was elsewhere.
+    fn take(
+        &mut self,
+        package: &Package,
+        matched: &Matched,
+        shards: &dyn Shards,
+    ) -> Result<(), ShardError> {
         for vulnerability in &matched.vulnerabilities {
             let mut vulnerability = vulnerability.clone();
+            finding::place(&mut vulnerability, package);
             self.add_exploitation(&mut vulnerability, shards)?;
             self.vulnerabilities.push(vulnerability);
         }
-        self.undecided.extend_from_slice(&matched.undecided);
+        let undecided = matched.undecided.iter().cloned();
+        let here = |gap: Gap| gap.at(package.path.as_str()).in_layer(package.layer);
+        self.undecided.extend(undecided.map(here));
         Ok(())
     }
 

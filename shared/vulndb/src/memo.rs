@@ -1,6 +1,8 @@
-//! What was found for packages before. Images of a fleet share most of their packages, layer and
-//! path included, and comparing a package with all its advisories costs a hundred times what
-//! looking up the result does.
+//! What was found for packages before. Images of a fleet share most of their packages, and comparing
+//! a package with all its advisories costs many times what looking up the result does.
+//!
+//! A result is that of a package wherever it lies: images that were built again have the same
+//! packages in other layers. Who takes a result puts its own place into it.
 
 use std::{
     collections::HashMap,
@@ -9,7 +11,7 @@ use std::{
     sync::{Arc, Mutex, PoisonError},
 };
 
-use model::{Gap, Package, Vulnerability};
+use model::{Confidence, Gap, Package, PackageType, Vulnerability};
 
 use crate::{ecosystems::Query, shard::Shard};
 
@@ -42,9 +44,18 @@ struct Generations {
 }
 
 struct Entry {
-    package: Package,
+    package: Identity,
     asked: Vec<(Query, Arc<Shard>)>,
     matched: Arc<Matched>,
+}
+
+/// All of a package that decides about a result, beside what is asked about it.
+struct Identity {
+    kind: PackageType,
+    name: String,
+    version: String,
+    modularity: Option<String>,
+    confidence: Confidence,
 }
 
 // === impl Memo ===
@@ -63,7 +74,7 @@ impl Memo {
         let hash = self.hash(package);
         let entry = self.generations().get(hash)?;
         // Compared in full: the hash only finds it.
-        let is_same = entry.package == *package
+        let is_same = entry.package.is_of(package)
             && entry.asked.len() == asked.len()
             && entry
                 .asked
@@ -84,7 +95,7 @@ impl Memo {
             .iter()
             .map(|(query, shard)| ((*query).clone(), Arc::clone(shard)));
         let entry = Entry {
-            package: package.clone(),
+            package: Identity::of(package),
             asked: asked.collect(),
             matched,
         };
@@ -92,20 +103,42 @@ impl Memo {
     }
 
     fn hash(&self, package: &Package) -> u64 {
-        let Package {
-            id,
-            version,
-            path,
-            layer,
-            ..
-        } = package;
-        self.hasher.hash_one((&id.0, version, path, layer))
+        self.hasher.hash_one((&package.name, &package.version))
     }
 
     fn generations(&self) -> std::sync::MutexGuard<'_, Generations> {
         self.generations
             .lock()
             .unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+// === impl Identity ===
+
+impl Identity {
+    fn of(package: &Package) -> Self {
+        Self {
+            kind: package.kind,
+            name: package.name.clone(),
+            version: package.version.clone(),
+            modularity: package.modularity.clone(),
+            confidence: package.confidence,
+        }
+    }
+
+    fn is_of(&self, package: &Package) -> bool {
+        let Self {
+            kind,
+            name,
+            version,
+            modularity,
+            confidence,
+        } = self;
+        *kind == package.kind
+            && *name == package.name
+            && *version == package.version
+            && *modularity == package.modularity
+            && *confidence == package.confidence
     }
 }
 

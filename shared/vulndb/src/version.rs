@@ -8,11 +8,14 @@ pub const VERSION_BYTES_MAX: usize = 256;
 /// It is a key whose order as bytes is the order of versions: total, and equal only where the
 /// ecosystem says that versions are equal (`1.0` and `1.0.0` in Python).
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub struct Version(Box<[u8]>);
+pub struct Version(Vec<u8>);
 
 /// Builds the key of a [`Version`].
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(crate) struct Key(Vec<u8>);
+
+/// Most keys are shorter, and none is made larger while it is built.
+const KEY_BYTES: usize = 48;
 
 // === impl Key ===
 
@@ -70,7 +73,13 @@ impl Key {
 
     /// The finished version.
     pub(crate) fn finish(self) -> Version {
-        Version(self.0.into_boxed_slice())
+        Version(self.0)
+    }
+}
+
+impl Default for Key {
+    fn default() -> Self {
+        Self(Vec::with_capacity(KEY_BYTES))
     }
 }
 

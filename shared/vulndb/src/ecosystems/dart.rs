@@ -26,12 +26,12 @@ impl Ecosystem for Dart {
     fn parse(&self, text: &str) -> Option<Version> {
         let parts = semver::parts(text, 3)?;
         let build = match parts.build {
-            Some(build) => semver::identifiers(build)?,
-            None => Vec::new(),
+            Some(build) => Some(semver::identifiers(build)?),
+            None => None,
         };
         let mut key = Key::default();
         semver::put_precedence(&parts, &mut key);
-        semver::put_identifiers(build, &mut key);
+        semver::put_identifiers(build.into_iter().flatten(), &mut key);
         Some(key.finish())
     }
 

@@ -32,9 +32,9 @@ impl Ecosystem for Deb {
             Some(parts) => parts,
             None => (rest, ""),
         };
-        let allowed = |c: char| c.is_ascii_alphanumeric() || ".+-~:_".contains(c);
+        let allowed = |byte: u8| byte.is_ascii_alphanumeric() || b".+-~:_".contains(&byte);
         let is_epoch = !epoch.is_empty() && epoch.bytes().all(|b| b.is_ascii_digit());
-        if !is_epoch || upstream.is_empty() || !rest.chars().all(allowed) {
+        if !is_epoch || upstream.is_empty() || !rest.bytes().all(allowed) {
             return None;
         }
         let mut key = Key::default();

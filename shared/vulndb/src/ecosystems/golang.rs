@@ -40,8 +40,8 @@ impl Ecosystem for Golang {
 /// `1.20.3-fips`, `1.18.5b7` (`BoringCrypto`).
 fn toolchain(text: &str, is_tagged: bool) -> Option<Version> {
     let (release, rest) = run(text, |c| c.is_ascii_digit() || c == '.');
-    let numbers: Vec<&str> = release.split('.').collect();
-    if !(2..=3).contains(&numbers.len()) || numbers.iter().any(|number| number.is_empty()) {
+    let numbers = release.split('.');
+    if !(2..=3).contains(&numbers.clone().count()) || numbers.clone().any(str::is_empty) {
         return None;
     }
     let (word, tail) = run(rest, |c| c.is_ascii_lowercase());
@@ -58,12 +58,7 @@ fn toolchain(text: &str, is_tagged: bool) -> Option<Version> {
         return None;
     }
     let mut key = Key::default();
-    let prerelease = is_prerelease.then(|| vec![word, number]);
-    let parts = semver::Parts {
-        release: numbers,
-        prerelease,
-        build: None,
-    };
-    semver::put_precedence(&parts, &mut key);
+    key.release(numbers);
+    semver::put_prerelease(is_prerelease.then_some([word, number]), &mut key);
     Some(key.finish())
 }

@@ -46,12 +46,12 @@ impl Ecosystem for Julia {
             return None;
         }
         let mut key = Key::default();
-        key.release(parts.release);
+        key.release(parts.release.split('.'));
         match parts.prerelease {
             _ if is_lowest => key.byte(LOWEST),
             Some(identifiers) => {
                 key.byte(PRERELEASE);
-                semver::put_identifiers(identifiers, &mut key);
+                semver::put_identifiers(identifiers.split('.'), &mut key);
             }
             None => key.byte(RELEASE),
         }

@@ -6,7 +6,7 @@ use model::{Os, Package, PackageType};
 use pep440_rs::{LocalSegment, PrereleaseKind};
 
 use super::{Ecosystem, Query, query};
-use crate::version::{Key, Version};
+use crate::version::{Key, Version, is_number};
 
 /// The Python package index.
 pub(super) struct Pypi;
@@ -35,16 +35,13 @@ impl Ecosystem for Pypi {
     }
 
     fn parse(&self, text: &str) -> Option<Version> {
+        if let Some(version) = plain(text) {
+            return Some(version);
+        }
         let version = pep440_rs::Version::from_str(text).ok()?;
         let mut key = Key::default();
         key.integer(version.epoch());
-        let release = version.release();
-        let zeros = release.iter().rev().take_while(|part| **part == 0).count();
-        for part in release.iter().take(release.len().saturating_sub(zeros)) {
-            key.byte(1);
-            key.integer(*part);
-        }
-        key.byte(0);
+        put_release(version.release().iter().copied(), &mut key);
         tail(&version, &mut key);
         Some(key.finish())
     }
@@ -57,6 +54,43 @@ impl Ecosystem for Pypi {
             "package",
         )]
     }
+}
+
+/// The key of numbers and dots alone, which most versions are: the same as that of the whole
+/// grammar, at a tenth of its cost. `None` is for the grammar to decide.
+fn plain(text: &str) -> Option<Version> {
+    // More digits may not fit the number.
+    let fits = |part: &str| part.len() < 20 && is_number(part);
+    if !text.split('.').all(fits) {
+        return None;
+    }
+    let mut key = Key::default();
+    key.integer(0);
+    put_release(
+        text.split('.').filter_map(|part| part.parse().ok()),
+        &mut key,
+    );
+    // Neither pre-release, post-release, development release nor local version.
+    for byte in [4, 0, 1, 0] {
+        key.byte(byte);
+    }
+    Some(key.finish())
+}
+
+/// Numbers of which trailing zeros do not count.
+fn put_release(release: impl Iterator<Item = u64>, key: &mut Key) {
+    let mut zeros = 0_usize;
+    for part in release {
+        if part == 0 {
+            zeros = zeros.saturating_add(1);
+            continue;
+        }
+        for number in std::iter::repeat_n(0, std::mem::take(&mut zeros)).chain([part]) {
+            key.byte(1);
+            key.integer(number);
+        }
+    }
+    key.byte(0);
 }
 
 /// Everything after the release: a development release of nothing else sorts first, then

@@ -8,9 +8,9 @@ use crate::version::{Key, Version, is_number, run};
 /// The parts of a version.
 pub(super) struct Parts<'a> {
     /// Numbers, separated by dots.
-    pub(super) release: Vec<&'a str>,
-    /// Identifiers of a pre-release.
-    pub(super) prerelease: Option<Vec<&'a str>>,
+    pub(super) release: &'a str,
+    /// Identifiers of a pre-release, separated by dots.
+    pub(super) prerelease: Option<&'a str>,
     /// What is behind the `+`.
     pub(super) build: Option<&'a str>,
 }
@@ -23,14 +23,14 @@ pub(super) fn parts(text: &str, most: usize) -> Option<Parts<'_>> {
         None => (text, None),
     };
     let (release, rest) = run(text, |c| c.is_ascii_digit() || c == '.');
-    let release: Vec<&str> = release.split('.').collect();
-    if release.len() > most || release.iter().any(|part| part.is_empty()) {
+    if release.split('.').count() > most || release.split('.').any(str::is_empty) {
         return None;
     }
     let prerelease = if rest.is_empty() {
         None
     } else {
-        Some(identifiers(rest.strip_prefix('-').unwrap_or(rest))?)
+        let labels = rest.strip_prefix('-').unwrap_or(rest);
+        Some(are_identifiers(labels).then_some(labels)?)
     };
     Some(Parts {
         release,
@@ -40,13 +40,14 @@ pub(super) fn parts(text: &str, most: usize) -> Option<Parts<'_>> {
 }
 
 /// Identifiers between dots.
-pub(super) fn identifiers(text: &str) -> Option<Vec<&str>> {
-    let fits = |identifier: &&str| {
-        let allowed = |c: char| c.is_ascii_alphanumeric() || c == '-';
-        !identifier.is_empty() && identifier.chars().all(allowed)
-    };
-    let found: Vec<&str> = text.split('.').collect();
-    found.iter().all(fits).then_some(found)
+pub(super) fn identifiers(text: &str) -> Option<std::str::Split<'_, char>> {
+    are_identifiers(text).then(|| text.split('.'))
+}
+
+fn are_identifiers(text: &str) -> bool {
+    let allowed = |byte: u8| byte.is_ascii_alphanumeric() || byte == b'-';
+    let fits = |identifier: &str| !identifier.is_empty() && identifier.bytes().all(allowed);
+    text.split('.').all(fits)
 }
 
 /// Numbers sort before words, and fewer identifiers before more.
@@ -65,12 +66,20 @@ pub(super) fn put_identifiers<'a>(identifiers: impl IntoIterator<Item = &'a str>
 
 /// The release, and a pre-release before it.
 pub(super) fn put_precedence(parts: &Parts<'_>, key: &mut Key) {
-    key.release(parts.release.iter().copied());
-    match &parts.prerelease {
+    key.release(parts.release.split('.'));
+    put_prerelease(parts.prerelease.map(|labels| labels.split('.')), key);
+}
+
+/// A pre-release, which sorts before none.
+pub(super) fn put_prerelease<'a>(
+    identifiers: Option<impl IntoIterator<Item = &'a str>>,
+    key: &mut Key,
+) {
+    match identifiers {
         None => key.byte(9),
         Some(identifiers) => {
             key.byte(1);
-            put_identifiers(identifiers.iter().copied(), key);
+            put_identifiers(identifiers, key);
         }
     }
 }

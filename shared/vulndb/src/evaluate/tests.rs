@@ -3,7 +3,7 @@
 use model::{Package, PackageType};
 use serde_json::json;
 
-use super::{Evaluation, Why, evaluate, explain, pseudo};
+use super::{Evaluation, Installed, Why, evaluate, explain, pseudo};
 use crate::{Advisory, ShardAdvisory, family, matching::tests::package};
 
 /// The part of a record with these `affected[]` fields for a package of the ecosystem.
@@ -27,7 +27,8 @@ fn check_package(ecosystem: &str, fields: &str, package: &Package) -> String {
         return "no verdict".to_owned();
     };
     let family = family(ecosystem).expect("a family");
-    match evaluate(family, &part, package, &package.version) {
+    let installed = Installed::of(family, package, &package.version);
+    match evaluate(family, &part, package, &installed) {
         Evaluation::Unaffected(Why::Outside) => "unaffected".to_owned(),
         Evaluation::Unaffected(why) => format!("unaffected: {why}"),
         Evaluation::Never => "never".to_owned(),
@@ -321,7 +322,9 @@ fn a_module_build_that_is_one_of_the_fixes_is_fixed() {
             modularity: Some("ruby:3:8040020210702:f1b6c3".to_owned()),
             ..package(PackageType::Rpm, "p", version)
         };
-        evaluate(family("AlmaLinux:8").unwrap(), &part, &package, version)
+        let family = family("AlmaLinux:8").unwrap();
+        let installed = Installed::of(family, &package, version);
+        evaluate(family, &part, &package, &installed)
     };
     assert!(matches!(
         says("2-1.module_el8.4.0+1+a"),

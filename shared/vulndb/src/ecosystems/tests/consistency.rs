@@ -8,7 +8,7 @@ use super::real::{advisories, affected, each_record, listed, package};
 use crate::{
     Advisory,
     ecosystems::{self, Ecosystem},
-    evaluate::{Evaluation, evaluate},
+    evaluate::{Evaluation, Installed, evaluate},
     matching::tests::package as installed,
     shard::{ShardAdvisory, WindowEnd},
 };
@@ -115,7 +115,12 @@ fn explanation(
         let is_in = |text: &&String| {
             let installed = installed(family.package_type(), &listing.name, text);
             matches!(
-                evaluate(family, &alone, &installed, text),
+                evaluate(
+                    family,
+                    &alone,
+                    &installed,
+                    &Installed::of(family, &installed, text)
+                ),
                 Evaluation::Affected(_)
             )
         };
@@ -169,7 +174,8 @@ fn lists_of_versions_and_ranges_agree() {
         for version in known.get(&key).into_iter().flatten() {
             let is_listed = listing.listed.contains(version);
             let installed = installed(family.package_type(), &listing.name, version);
-            let found = evaluate(family, &listing.ranges, &installed, version);
+            let version_read = Installed::of(family, &installed, version);
+            let found = evaluate(family, &listing.ranges, &installed, &version_read);
             score.tried += 1;
             if matches!(found, Evaluation::Affected(_)) == is_listed
                 && !matches!(found, Evaluation::Undecided(_))

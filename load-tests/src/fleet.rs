@@ -185,8 +185,15 @@ impl Fleet {
     /// Hands a directory of OSV records in, and waits until every partition is matched with them;
     /// gives the revision.
     pub(crate) async fn import(&self, records: &Path) -> anyhow::Result<u64> {
+        self.hand_in(records, "load", true)?;
+        self.swept(1).await
+    }
+
+    /// Hands records in as a feed, whole or as an addition to it.
+    pub(crate) fn hand_in(&self, records: &Path, feed: &str, whole: bool) -> anyhow::Result<()> {
         let output = Command::new(&self.binary)
-            .args(["db", "import", "--feed", "load", "--replace"])
+            .args(["db", "import", "--feed", feed])
+            .args(whole.then_some("--replace"))
             .arg(records)
             .env("TIDEWAITER_SERVER", self.url("inventory")?)
             .arg("--token-file")
@@ -195,12 +202,19 @@ impl Fleet {
             .context("starting `tidewaiter db import`")?;
         let errors = String::from_utf8_lossy(&output.stderr).into_owned();
         anyhow::ensure!(output.status.success(), "`tidewaiter db import`: {errors}");
+        Ok(())
+    }
+
+    /// Waits until the advisories are at some revision, and every partition is matched with it; gives
+    /// the revision.
+    pub(crate) async fn swept(&self, least: u64) -> anyhow::Result<u64> {
         let (server, deadline) = (self.server()?, Instant::now() + READY);
         loop {
             let health = server.get("/v1/health").await?;
             let revision = |name: &str| health["advisories"][name].as_u64().unwrap_or_default();
-            if revision("swept") > 0 && revision("swept") == revision("revision") {
-                return Ok(revision("swept"));
+            let swept = revision("swept");
+            if swept >= least && swept == revision("revision") {
+                return Ok(swept);
             }
             anyhow::ensure!(
                 Instant::now() < deadline,
@@ -221,6 +235,21 @@ impl Fleet {
             id,
         });
         ours.chain(broker).collect()
+    }
+
+    /// The address of the broker.
+    pub(crate) fn nats_url(&self) -> String {
+        self.nats.url()
+    }
+
+    /// The first process with a role.
+    pub(crate) fn process(&self, role: &str) -> anyhow::Result<u32> {
+        Ok(self.node(role)?.child.id())
+    }
+
+    /// Where it keeps its data.
+    pub(crate) fn data_dir(&self, role: &str) -> anyhow::Result<PathBuf> {
+        Ok(self.node(role)?.data_dir.clone())
     }
 
     /// Takes the broker out, to kill it and start it again; the fleet is of no use without it, once
@@ -260,9 +289,12 @@ impl Fleet {
 
     /// The address of the first process with a role.
     fn url(&self, role: &str) -> anyhow::Result<String> {
+        Ok(format!("http://{}", self.node(role)?.address))
+    }
+
+    fn node(&self, role: &str) -> anyhow::Result<&Node> {
         let node = self.nodes.iter().find(|node| node.roles.contains(&role));
-        let node = node.with_context(|| format!("no process has the role `{role}`"))?;
-        Ok(format!("http://{}", node.address))
+        node.with_context(|| format!("no process has the role `{role}`"))
     }
 
     fn path(&self, name: &str) -> anyhow::Result<PathBuf> {

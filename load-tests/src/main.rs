@@ -22,6 +22,7 @@
 //! | `fairness` | fresh pushes while low-priority rescans wait |
 //! | `outage` | webhooks while the broker is away: answers, losses, time to drain |
 //! | `match` | packages matched with advisories: an image of 1,000 packages, new and known, on one core |
+//! | `reassess` | from one advisory to the news and verdicts of the images that it touches; what the reverse index costs |
 //! | `behavior` | runtime events judged per second on one core: 1,000 containers of 50 images, decoding included |
 //! | `memory` | memory of every process over minutes, and its slope |
 //!
@@ -38,6 +39,7 @@ mod matching;
 mod memory;
 mod outage;
 mod push;
+mod reassess;
 mod registry;
 mod scale;
 mod scan;
@@ -77,6 +79,7 @@ use serde::Serialize;
   cargo load memory --seconds 600
   cargo load behavior
   cargo load match OSV                               a directory in the layout of OSV.dev's exports
+  cargo load reassess OSV --images 2000              100,000 where it is left out
 `push` needs deploy/quickstart.sh running; server, token and registry are what it prints. `scan`
 and the others, from `churn` on, start what they measure: cargo build --release -p tidewaiter
 comes first."
@@ -107,6 +110,8 @@ enum Command {
     Outage(outage::Options),
     /// Match an image's packages with real advisories, on one core
     Match(matching::Options),
+    /// Hand in advisories that touch 1, 10, 1,000 and 50,000 of many images
+    Reassess(reassess::Options),
     /// Judge what a thousand containers do, on one core
     Behavior(behaving::Options),
     /// Watch the memory of every process for minutes
@@ -140,6 +145,7 @@ fn run(cli: &Cli) -> anyhow::Result<()> {
         Command::Fairness(options) => print(json, &fairness::run(options)?),
         Command::Outage(options) => print(json, &outage::run(options)?),
         Command::Match(options) => print(json, &matching::run(options)?),
+        Command::Reassess(options) => print(json, &reassess::run(options)?),
         Command::Behavior(options) => print(json, &behaving::run(options)?),
         Command::Memory(options) => print(json, &memory::run(options)?),
         Command::Images(options) => print(json, &images::run(options)?),

@@ -1,9 +1,11 @@
 //! `match`: packages matched per second on one core, with real advisories.
 //!
 //! The image is made of names that the advisories themselves have: some with a version that a
-//! range holds, some with one that is fixed, and names of other ecosystems, about which there is
-//! nothing. It is matched with warm advisories, in two ways: as an image whose packages nobody saw
-//! before (another layer each time, so that nothing is remembered), and as one that was matched.
+//! range holds, most with one that is fixed, and names of other ecosystems, about which there is
+//! nothing. A package has as many findings as its advisories make of it, so the affected ones are
+//! chosen until there are as many findings as were asked for. It is matched with warm advisories, in
+//! three ways: as an image whose packages nobody saw before, so that nothing is remembered; as one
+//! that was built again, with the same packages in other layers; and as one that was matched.
 
 use std::{
     collections::BTreeMap,
@@ -45,9 +47,9 @@ pub(crate) struct Options {
     /// Packages that advisories are about
     #[arg(long, default_value_t = 300)]
     candidates: usize,
-    /// Packages with a version that is affected
+    /// Findings, at least
     #[arg(long, default_value_t = 100)]
-    affected: usize,
+    findings: usize,
     /// How often the image is matched
     #[arg(long, default_value_t = 101)]
     rounds: usize,
@@ -64,7 +66,19 @@ pub(crate) struct Measured {
     import_s: f64,
     first_s: f64,
     new_image: Spread,
+    rebuilt_image: Spread,
     known_image: Spread,
+}
+
+/// What was matched before.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Seen {
+    /// None of the packages.
+    Nothing,
+    /// The packages, in other layers.
+    Packages,
+    /// The very same image.
+    Image,
 }
 
 /// A package that advisories are about.
@@ -80,24 +94,16 @@ pub(crate) fn run(options: &Options) -> anyhow::Result<Measured> {
     let advisories = Advisories::open(dir.path())?;
     say("importing");
     let start = Instant::now();
-    let mut count = 0;
-    for (feed, _, _) in KINDS {
-        let import = Import {
-            feed: feed.to_owned(),
-            mode: Mode::Replace,
-            fetched_at: Timestamp::UNIX_EPOCH,
-            revision: None,
-        };
-        let source = Source::Zip(zip_of(&options.osv, feed));
-        let imported = matcher::import(&advisories, &import, &source, &FeedLimits::default())?;
-        count += imported.records as u64;
-    }
+    let count = import(&options.osv, &advisories)?;
     let import_s = start.elapsed().as_secs_f64();
     say("choosing packages");
-    let mut image = image(options)?;
+    let mut image = image(options, &advisories)?;
     let comparisons = image.comparisons;
     say("matching");
-    let now = Timestamp::from_second(1_800_000_000)?;
+    // What choosing has read is forgotten.
+    drop(advisories);
+    let advisories = Advisories::open(dir.path())?;
+    let now = now()?;
     let start = Instant::now();
     let findings = matcher::assess(&advisories, &image.scanned, now)?
         .vulnerabilities
@@ -107,11 +113,15 @@ pub(crate) fn run(options: &Options) -> anyhow::Result<Measured> {
         findings > 0,
         "nothing is found: the packages are chosen wrong"
     );
-    let mut round = |is_new: bool, number: usize| -> anyhow::Result<Duration> {
-        if is_new {
-            let layer = Digest::of(&number.to_be_bytes());
-            for package in &mut image.scanned.packages {
+    let mut round = |seen: Seen, number: usize| -> anyhow::Result<Duration> {
+        let layer = Digest::of(&number.to_be_bytes());
+        for package in &mut image.scanned.packages {
+            if seen != Seen::Image {
                 package.layer = layer;
+            }
+            // It is a part of what a package is, and nobody asks about it here.
+            if seen == Seen::Nothing {
+                package.modularity = Some(number.to_string());
             }
         }
         let start = Instant::now();
@@ -123,12 +133,17 @@ pub(crate) fn run(options: &Options) -> anyhow::Result<Measured> {
         );
         Ok(took)
     };
-    let new: Vec<Duration> = (0..options.rounds)
-        .map(|number| round(true, number))
-        .collect::<anyhow::Result<_>>()?;
-    let known: Vec<Duration> = (0..options.rounds)
-        .map(|number| round(false, number))
-        .collect::<anyhow::Result<_>>()?;
+    let mut rounds = |seen: Seen| -> anyhow::Result<Spread> {
+        let numbers = 0..options.rounds;
+        let took: anyhow::Result<Vec<Duration>> =
+            numbers.map(|number| round(seen, number)).collect();
+        Ok(Spread::of(&took?))
+    };
+    let (new_image, rebuilt_image, known_image) = (
+        rounds(Seen::Nothing)?,
+        rounds(Seen::Packages)?,
+        rounds(Seen::Image)?,
+    );
     Ok(Measured {
         advisories: count,
         packages: image.scanned.packages.len(),
@@ -137,9 +152,35 @@ pub(crate) fn run(options: &Options) -> anyhow::Result<Measured> {
         findings,
         import_s,
         first_s,
-        new_image: Spread::of(&new),
-        known_image: Spread::of(&known),
+        new_image,
+        rebuilt_image,
+        known_image,
     })
+}
+
+/// Imports the feeds; gives how many records they have.
+fn import(osv: &Path, advisories: &Advisories) -> anyhow::Result<u64> {
+    let mut count = 0;
+    for (feed, _, _) in KINDS {
+        let import = Import {
+            feed: feed.to_owned(),
+            mode: Mode::Replace,
+            fetched_at: Timestamp::UNIX_EPOCH,
+            revision: None,
+        };
+        let source = Source::Zip(zip_of(osv, feed));
+        let imported = matcher::import(advisories, &import, &source, &FeedLimits::default())?;
+        count += imported.records as u64;
+    }
+    Ok(count)
+}
+
+/// Packages with advisories.
+#[derive(Default)]
+struct Chosen {
+    packages: Vec<Package>,
+    comparisons: usize,
+    findings: usize,
 }
 
 /// An image, and what is known of it.
@@ -149,7 +190,61 @@ struct Made {
     comparisons: usize,
 }
 
-fn image(options: &Options) -> anyhow::Result<Made> {
+fn image(options: &Options, advisories: &Advisories) -> anyhow::Result<Made> {
+    let mut chosen = chosen(options, advisories)?;
+    let mut others: Vec<String> = parts(&options.osv, OTHERS)?
+        .into_iter()
+        .map(|(_, part)| part.package)
+        .collect();
+    others.sort();
+    others.dedup();
+    let candidates = chosen.packages.len();
+    let kinds = KINDS.iter().map(|kind| kind.2).cycle();
+    let missing = options.packages.saturating_sub(candidates);
+    for (name, kind) in others.iter().zip(kinds).take(missing) {
+        chosen.packages.push(package(kind, name, "1.2.3"));
+    }
+    Ok(Made {
+        scanned: scanned(chosen.packages),
+        candidates,
+        comparisons: chosen.comparisons,
+    })
+}
+
+/// Packages that advisories are about, spread evenly over all names and kinds, and their findings
+/// over them.
+fn chosen(options: &Options, advisories: &Advisories) -> anyhow::Result<Chosen> {
+    let known = known(options)?;
+    let step = (known.len() / options.candidates.max(1)).max(1);
+    let rounds = (0..step).flat_map(|from| known.iter().skip(from).step_by(step));
+    let mut chosen = Chosen::default();
+    for one in rounds {
+        let count = chosen.packages.len();
+        if count == options.candidates {
+            break;
+        }
+        let is_affected = chosen.findings * options.candidates < options.findings * (count + 1);
+        let package = package(one.kind, &one.name, &version(one, is_affected));
+        let alone = scanned(vec![package.clone()]);
+        let findings = matcher::assess(advisories, &alone, now()?)?;
+        let findings = findings.vulnerabilities.len();
+        // Where nothing is fixed, every version is affected.
+        if is_affected == (findings > 0) {
+            chosen.findings += findings;
+            chosen.comparisons += one.advisories.len();
+            chosen.packages.push(package);
+        }
+    }
+    ensure!(
+        chosen.packages.len() == options.candidates,
+        "there are {} packages only with advisories that fit",
+        chosen.packages.len()
+    );
+    Ok(chosen)
+}
+
+/// Every package that advisories are about.
+fn known(options: &Options) -> anyhow::Result<Vec<Known>> {
     let mut known: Vec<Known> = Vec::new();
     for (feed, ecosystem, kind) in KINDS {
         let mut by_name: BTreeMap<String, Vec<ShardAdvisory>> = BTreeMap::new();
@@ -164,37 +259,10 @@ fn image(options: &Options) -> anyhow::Result<Made> {
             advisories,
         }));
     }
-    ensure!(
-        known.len() >= options.candidates,
-        "there are advisories about {} packages only",
-        known.len()
-    );
-    // Spread evenly over all names and kinds.
-    let step = known.len() / options.candidates;
-    let chosen: Vec<&Known> = known
-        .iter()
-        .step_by(step)
-        .take(options.candidates)
-        .collect();
-    let mut packages = Vec::new();
-    let every = options.candidates / options.affected.max(1);
-    for (index, one) in chosen.iter().enumerate() {
-        let is_affected = index % every.max(1) == 0 && index / every.max(1) < options.affected;
-        packages.push(package(one.kind, &one.name, &version(one, is_affected)));
-    }
-    let comparisons = chosen.iter().map(|one| one.advisories.len()).sum();
-    let candidates = packages.len();
-    let mut others: Vec<String> = parts(&options.osv, OTHERS)?
-        .into_iter()
-        .map(|(_, part)| part.package)
-        .collect();
-    others.sort();
-    others.dedup();
-    let kinds = KINDS.iter().map(|kind| kind.2).cycle();
-    let missing = options.packages.saturating_sub(candidates);
-    for (name, kind) in others.iter().zip(kinds).take(missing) {
-        packages.push(package(kind, name, "1.2.3"));
-    }
+    Ok(known)
+}
+
+fn scanned(packages: Vec<Package>) -> ScannedPackages {
     let os = Os {
         id: "debian".to_owned(),
         version_id: "10".to_owned(),
@@ -202,23 +270,28 @@ fn image(options: &Options) -> anyhow::Result<Made> {
         pretty_name: None,
         codename: None,
     };
-    let scanned = ScannedPackages {
+    ScannedPackages {
         image: Digest::of(b"image"),
         os: Some(os),
         packages,
         gaps: Vec::new(),
-    };
-    Ok(Made {
-        scanned,
-        candidates,
-        comparisons,
-    })
+    }
+}
+
+/// The time of all rounds.
+fn now() -> anyhow::Result<Timestamp> {
+    Ok(Timestamp::from_second(1_800_000_000)?)
 }
 
 /// A version that one advisory's window holds, or one that is newer than all.
 fn version(known: &Known, is_affected: bool) -> String {
     if !is_affected {
-        return "99999.0.0".to_owned();
+        let epoch = if known.kind == PackageType::Deb {
+            "99:"
+        } else {
+            ""
+        };
+        return format!("{epoch}99999.0.0");
     }
     let windows = known.advisories.iter().flat_map(|one| &one.windows);
     let mut starts = windows.filter(|window| !matches!(window.end, WindowEnd::Limit(_)));
@@ -227,7 +300,7 @@ fn version(known: &Known, is_affected: bool) -> String {
 }
 
 /// The parts of a feed's records, with their ecosystems.
-fn parts(osv: &Path, feed: &str) -> anyhow::Result<Vec<(String, ShardAdvisory)>> {
+pub(crate) fn parts(osv: &Path, feed: &str) -> anyhow::Result<Vec<(String, ShardAdvisory)>> {
     let path = zip_of(osv, feed);
     let file = File::open(&path).with_context(|| format!("opening `{}`", path.display()))?;
     let mut archive = zip::ZipArchive::new(file)?;
@@ -249,7 +322,7 @@ fn zip_of(osv: &Path, feed: &str) -> PathBuf {
     osv.join(feed).join("all.zip")
 }
 
-fn package(kind: PackageType, name: &str, version: &str) -> Package {
+pub(crate) fn package(kind: PackageType, name: &str, version: &str) -> Package {
     Package {
         id: PackageId(format!("{kind}/{name}")),
         kind,
@@ -288,6 +361,7 @@ impl fmt::Display for Measured {
             import_s,
             first_s,
             new_image,
+            rebuilt_image,
             known_image,
         } = self;
         writeln!(
@@ -295,7 +369,11 @@ impl fmt::Display for Measured {
             "{packages} packages, {with_candidates} of them with candidates ({comparisons} advisories), {findings} findings; {advisories} advisories imported in {import_s:.1} s"
         )?;
         writeln!(f, "first, advisories cold   {:>9.3} ms", first_s * 1000.0)?;
-        for (what, spread) in [("a new image", new_image), ("a known image", known_image)] {
+        for (what, spread) in [
+            ("a new image", new_image),
+            ("a rebuilt image", rebuilt_image),
+            ("a known image", known_image),
+        ] {
             let count = u32::try_from(*packages).unwrap_or(u32::MAX);
             let rate = f64::from(count) / spread.median_s.max(f64::EPSILON);
             writeln!(

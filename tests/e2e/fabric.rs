@@ -388,7 +388,8 @@ impl Fabric {
         read(&self.nodes[index].log).unwrap_or_default()
     }
 
-    fn address(&self) -> &str {
+    /// Host and port of the process that answers questions.
+    pub(crate) fn address(&self) -> &str {
         &self.nodes[self.api].address
     }
 

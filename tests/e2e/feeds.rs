@@ -4,7 +4,10 @@ use std::{
     collections::BTreeMap,
     fmt::Write as _,
     io::{Cursor, Write as _},
+    path::Path,
+    process::Command,
     sync::{Arc, Mutex},
+    time::{Duration, Instant},
 };
 
 use axum::{
@@ -15,13 +18,25 @@ use axum::{
 };
 use model::Digest;
 use serde_json::{Value, json};
-use testkit::{ImageBuilder, debian_layer, python_layer};
+use testkit::{Image, ImageBuilder, debian_layer, python_layer};
 use zip::{ZipWriter, write::SimpleFileOptions};
 
 use crate::{
-    fabric::{Fabric, Options},
+    fabric::{Advisory, Fabric, Options, tidewaiter_binary},
     trace::Collector,
 };
+
+/// What comes and goes.
+const CVE: &str = "CVE-2018-18074";
+/// Denies what is critical and minds nothing else.
+const POLICY: &str = "name: default
+rules:
+  - name: critical
+    when: { vulnerability: { severity: critical } }
+    then: deny
+";
+/// From the feed's change to the alert: the feed is asked every second.
+const ALERT: Duration = Duration::from_secs(30);
 
 /// A server of exports.
 #[derive(Clone, Default)]
@@ -57,42 +72,134 @@ alerting:
     let Some(fabric) = Fabric::start(options).await else {
         return;
     };
-    let image = ImageBuilder::new()
-        .layer(debian_layer(), "base")
-        .layer(
-            python_layer(&[("requests", "2.19.1")]).build(),
-            "RUN pip install",
-        )
-        .build();
-    let reference = fabric.push(image, "team/app", "1");
+    put_policy(&fabric);
+    let reference = fabric.push(image(), "team/app", "1");
     // Nobody named the ecosystems: they are those of the image's packages.
-    let before = fabric
-        .until("a verdict with advisories", async || {
-            let verdict = fabric.verdict(&reference).await;
-            let decision = verdict["decision"].as_str()?.to_owned();
-            (decision == "allow" || decision == "warn").then_some(decision)
-        })
-        .await;
+    fabric.decision(&reference, "allow").await;
+    shown(&fabric, "allow", 0).await;
     osv.asked();
 
-    let mut requests = record("CVE-2018-18074", "PyPI", "requests");
+    let mut requests = record(CVE, "PyPI", "requests");
+    let published = Instant::now();
     osv.publish("PyPI", &[(2, requests.clone()), (1, flask.clone())]);
+    sink.until(|alerts| told(alerts, &["raised"])).await;
+    let took = published.elapsed();
+    println!("alert {:.2} s after the feed changed", took.as_secs_f64());
+    assert!(took < ALERT, "the alert came after {took:?}");
     fabric.decision(&reference, "deny").await;
-    let raised = |state: &'static str| {
-        move |alerts: &[Value]| alerts.iter().any(|alert| alert["data"]["state"] == state)
-    };
-    sink.until(raised("raised")).await;
+    shown(&fabric, "deny", 1).await;
     let asked = osv.asked();
     assert!(
-        asked.contains(&"/PyPI/CVE-2018-18074.json".to_owned())
+        asked.contains(&format!("/PyPI/{CVE}.json"))
             && !asked.contains(&"/PyPI/all.zip".to_owned()),
         "only what changed is fetched: {asked:?}"
     );
 
     requests["withdrawn"] = json!("2026-02-01T00:00:00Z");
     osv.publish("PyPI", &[(3, requests), (1, flask)]);
-    fabric.decision(&reference, &before).await;
-    sink.until(raised("resolved")).await;
+    fabric.decision(&reference, "allow").await;
+    sink.until(|alerts| told(alerts, &["raised", "resolved"]))
+        .await;
+    shown(&fabric, "allow", 0).await;
+}
+
+/// Whether an alert told that the image is denied, and the others in order what is asked for. What
+/// was told before, while there were no advisories, is of no interest.
+fn told(alerts: &[Value], states: &[&str]) -> bool {
+    let is_denial = |alert: &Value| {
+        let title = alert["data"]["title"].as_str().unwrap_or_default();
+        title.contains(": deny by policy")
+    };
+    let of_verdict = alerts.iter().skip_while(|alert| !is_denial(alert));
+    let mut found = of_verdict.map(|alert| alert["data"]["state"].as_str());
+    states
+        .iter()
+        .all(|state| found.any(|one| one == Some(*state)))
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_scan_without_advisories_has_those_of_a_server_after_one_download() {
+    let Some(fabric) = Fabric::start(Options::default()).await else {
+        return;
+    };
+    fabric.import(&Advisory::requests()).await;
+    let home = testkit::temp_dir();
+    let (layout, token) = (home.path().join("image"), home.path().join("token"));
+    testkit::Artifact::from(image()).write_layout(&layout, "latest");
+    std::fs::write(&token, fabric.token()).expect("a token file");
+    let run = |arguments: &[&str]| alone(home.path(), arguments);
+    let target = format!("oci:{}", layout.display());
+    let (code, said) = run(&["scan", &target]);
+    assert_eq!(code, Some(3), "incomplete without advisories: {said}");
+
+    let server = format!("http://{}/v1/advisories", fabric.address());
+    let token = token.display().to_string();
+    let update = ["db", "update", "--from", &server, "--token-file", &token];
+    let (code, said) = run(&update);
+    assert_eq!(code, Some(0), "{said}");
+    let (code, said) = run(&["scan", &target]);
+    assert!(code == Some(2) && said.contains(CVE), "{code:?} {said}");
+    // What is here already is not fetched again.
+    let (code, said) = run(&update);
+    assert!(
+        code == Some(0) && said.contains(": 0 shards fetched"),
+        "{said}"
+    );
+    let stranger = home.path().join("none");
+    std::fs::write(&stranger, "no-such-token").expect("a token file");
+    let stranger = stranger.display().to_string();
+    let (code, said) = run(&["db", "update", "--from", &server, "--token-file", &stranger]);
+    assert!(code != Some(0), "{said}");
+}
+
+/// A command of somebody who knows no server; its exit code and all that it said.
+fn alone(home: &Path, arguments: &[&str]) -> (Option<i32>, String) {
+    let mut command = Command::new(tidewaiter_binary());
+    command
+        .env("XDG_CACHE_HOME", home)
+        .env("DOCKER_CONFIG", home);
+    let output = command.args(arguments).output().expect("tidewaiter runs");
+    let said = [output.stdout, output.stderr].concat();
+    let said = String::from_utf8_lossy(&said).into_owned();
+    (output.status.code(), said)
+}
+
+/// Debian with one old Python package.
+fn image() -> Image {
+    let python = python_layer(&[("requests", "2.19.1")]).build();
+    ImageBuilder::new()
+        .layer(debian_layer(), "base")
+        .layer(python, "RUN pip install")
+        .build()
+}
+
+fn put_policy(fabric: &Fabric) {
+    let file = fabric.dir().join("policy.yaml");
+    std::fs::write(&file, POLICY).expect("a policy file");
+    let put = fabric.tidewaiter(&["policy", "put", &file.display().to_string()]);
+    assert!(put.status.success(), "{put:?}");
+}
+
+/// Waits until the REST interface and `tidewaiter images` show the image with a decision and so many
+/// critical vulnerabilities, and the vulnerability with the image or without.
+async fn shown(fabric: &Fabric, decision: &str, critical: u64) {
+    let rest = async || {
+        let images = fabric.get("/v1/images?repository=team/app").await?;
+        let row = &images["items"][0];
+        let having = format!("/v1/vulnerabilities/{CVE}/images");
+        let having = fabric.get(&having).await;
+        let having = having.map_or(0, |found| found["items"].as_array().map_or(0, Vec::len));
+        let is_shown = row["decision"] == decision
+            && row["counts"]["critical"].as_u64().unwrap_or_default() == critical
+            && having as u64 == critical;
+        is_shown.then_some(())
+    };
+    fabric.until(&format!("row with {decision}"), rest).await;
+    let listed = fabric.tidewaiter(&["images"]);
+    let table = String::from_utf8_lossy(&listed.stdout).into_owned();
+    let begin = format!("{decision:<11} {critical:>4} ");
+    let is_row = |line: &str| line.starts_with(&begin) && line.contains("team/app:1");
+    assert!(table.lines().any(is_row), "{table}");
 }
 
 fn record(id: &str, ecosystem: &str, package: &str) -> Value {

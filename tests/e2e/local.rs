@@ -3,9 +3,10 @@
 use std::{
     path::Path,
     process::{Command, Output, Stdio},
+    time::Instant,
 };
 
-use serde_json::Value;
+use serde_json::{Value, json};
 use testkit::{Image, ImageBuilder, debian_layer, python_layer};
 
 use crate::fabric::{Advisory, tidewaiter_binary};
@@ -147,5 +148,95 @@ fn eight_scans_run_side_by_side_with_one_cache() {
             packages.windows(2).all(|pair| pair[0] == pair[1]),
             "round {round}"
         );
+    }
+}
+
+/// How often an import is killed.
+const KILLS: u32 = 10;
+/// So many records that an import has a middle.
+const RECORDS: usize = 1_500;
+
+#[test]
+fn an_import_that_is_killed_leaves_the_advisories_as_they_were() {
+    let home = testkit::temp_dir();
+    let (old, new) = (home.path().join("old"), home.path().join("new"));
+    Advisory::requests().write(&old);
+    write_many(&new);
+    let replacement = [
+        "db",
+        "import",
+        &new.display().to_string(),
+        "--feed",
+        "test",
+        "--replace",
+    ]
+    .map(ToOwned::to_owned);
+    let status = || {
+        let output = run(home.path(), &["db", "status"]);
+        String::from_utf8_lossy(&output.stdout).into_owned()
+    };
+    let imported = run(
+        home.path(),
+        &[
+            "db",
+            "import",
+            &old.display().to_string(),
+            "--feed",
+            "test",
+            "--replace",
+        ],
+    );
+    assert!(imported.status.success(), "{imported:?}");
+    let before = status();
+    assert!(before.starts_with("revision 1 "), "{before}");
+    let elsewhere = testkit::temp_dir();
+    let began = Instant::now();
+    let whole = tidewaiter(elsewhere.path()).args(&replacement).output();
+    assert!(whole.expect("tidewaiter runs").status.success());
+    let took = began.elapsed();
+
+    let mut in_the_middle = 0;
+    for kill in 1..=KILLS {
+        let mut import = tidewaiter(home.path())
+            .args(&replacement)
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            .spawn()
+            .expect("tidewaiter starts");
+        std::thread::sleep(took * kill / (KILLS + 1));
+        let has_ended = import.try_wait().expect("it can be asked").is_some();
+        import.kill().expect("it can be killed");
+        import.wait().expect("it can be reaped");
+        let after = status();
+        if after == before {
+            in_the_middle += u32::from(!has_ended);
+            continue;
+        }
+        // It was faster than the one that was measured, or done and about to end.
+        assert!(after.starts_with("revision 2 "), "{after}");
+        break;
+    }
+    assert!(in_the_middle > 0, "no import was killed in time");
+    let imported = tidewaiter(home.path()).args(&replacement).output();
+    let imported = imported.expect("tidewaiter runs");
+    assert!(imported.status.success(), "{imported:?}");
+    let after = status();
+    assert!(after.contains(&format!(" {RECORDS} records")), "{after}");
+}
+
+/// Writes records of many packages.
+fn write_many(dir: &Path) {
+    std::fs::create_dir_all(dir).expect("a directory");
+    for number in 0..RECORDS {
+        let id = format!("CVE-2026-{number}");
+        let record = json!({
+            "id": id,
+            "affected": [{
+                "package": {"ecosystem": "PyPI", "name": format!("package-{number}")},
+                "ranges": [{"type": "ECOSYSTEM", "events": [{"introduced": "0"}, {"fixed": "2"}]}],
+            }],
+        });
+        let file = dir.join(format!("{id}.json"));
+        std::fs::write(file, record.to_string()).expect("a record");
     }
 }

@@ -44,7 +44,8 @@ pub struct Update {
     /// not fetched.
     pub debian_tracker_url: Option<String>,
     /// Red Hat's VEX documents, which say beside OSV's records what has no fix yet and what gets none:
-    /// 200 MB once. Fetched where images hold its packages; `null`: not fetched.
+    /// 200 MB once. Its newer `…/vex-feed` has the same layout. Fetched where images hold its packages;
+    /// `null`: not fetched.
     pub red_hat_vex_url: Option<String>,
     /// SUSE's and openSUSE's, all in one archive; likewise.
     pub suse_vex_url: Option<String>,

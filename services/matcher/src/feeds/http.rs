@@ -6,9 +6,10 @@ use std::{io::Write as _, net::IpAddr, time::Duration};
 use anyhow::Context as _;
 use bytes::Bytes;
 use futures::StreamExt as _;
+use jiff::{Timestamp, fmt::rfc2822};
 use reqwest::{
     Response, StatusCode, Url,
-    header::{ETAG, HeaderMap, IF_NONE_MATCH, IF_RANGE, RANGE},
+    header::{ETAG, HeaderMap, IF_NONE_MATCH, IF_RANGE, LAST_MODIFIED, RANGE},
     redirect,
 };
 use tempfile::NamedTempFile;
@@ -38,6 +39,8 @@ pub(crate) struct Download {
     pub(crate) file: NamedTempFile,
     /// Its tag.
     pub(crate) etag: Option<String>,
+    /// When it changed last.
+    pub(crate) modified: Option<Timestamp>,
 }
 
 /// The answer to a question for a newer file.
@@ -129,8 +132,13 @@ impl Feeds {
                 Ok(()) => {
                     partial.check(&headers)?;
                     let etag = text(&headers, ETAG.as_str());
-                    let Partial { file, .. } = partial;
-                    return Ok(Newer::Here(Download { file, etag }));
+                    let modified = text(&headers, LAST_MODIFIED.as_str());
+                    let modified = modified.and_then(|text| rfc2822::parse(&text).ok());
+                    return Ok(Newer::Here(Download {
+                        file: partial.file,
+                        etag,
+                        modified: modified.map(|at| at.timestamp()),
+                    }));
                 }
                 Err(broken) => broken,
             };

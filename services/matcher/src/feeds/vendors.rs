@@ -4,7 +4,7 @@
 //! |---|---|
 //! | one file | it, unless it still has its tag |
 //! | one archive | it, unless it still has its tag |
-//! | documents | the archive once, then those that changed by the list beside it, oldest first; what was deleted is in no list any more |
+//! | documents | the archive once, then those that changed by the list beside it, oldest first; what was deleted is in a list of its own, or in none any more |
 //! | repositories | the list of updates of each |
 
 use std::collections::BTreeMap;
@@ -116,8 +116,9 @@ impl Feeds {
         })
     }
 
-    /// As Red Hat has its documents: `changes.csv` lists all of them, `archive_latest.txt` names an
-    /// archive of a day.
+    /// As Red Hat has its documents: `changes.csv` lists all of them, and those that are no more;
+    /// `deletions.csv` says which these are, `archive_latest.txt` names an archive of a day, or one
+    /// that is as old as its file.
     async fn documents(&self, latest: &Latest) -> anyhow::Result<Fetched> {
         let known = latest.revision.as_deref().map(parts);
         let etag = known.and_then(|(_, etag)| etag);
@@ -125,11 +126,15 @@ impl Feeds {
         let list = match self.below(&["changes.csv"], etag).await? {
             Newer::Same => return unchanged(latest.revision.clone()),
             Newer::Missing => anyhow::bail!("`changes.csv` is not there"),
-            Newer::Here(download) => Listed::read(&download)?,
+            Newer::Here(download) => download,
         };
         let Some(since) = since else {
             return self.first_archive().await;
         };
+        let mut list = Listed::read(&list)?;
+        if let Newer::Here(deletions) = self.below(&["deletions.csv"], None).await? {
+            list.leave_out(&Listed::read(&deletions)?);
+        }
         self.changed(&list, since, latest).await
     }
 
@@ -139,13 +144,17 @@ impl Feeds {
         };
         let name = chassis::files::read_text_bounded(named.file.path(), NAME_BYTES_MAX)?;
         let name = name.trim();
-        let day = name.split(['_', '.']).find_map(day);
-        let day = day.filter(|_| is_id(name));
-        let day =
-            day.with_context(|| format!("`{}` is no archive of a day", name.escape_debug()))?;
+        anyhow::ensure!(
+            is_id(name),
+            "`{}` is no name of an archive",
+            name.escape_debug()
+        );
         let Newer::Here(download) = self.below(&[name], None).await? else {
             anyhow::bail!("`{name}` is not there");
         };
+        let day = name.split(['_', '.']).find_map(day);
+        let day = day.or(download.modified);
+        let day = day.with_context(|| format!("nothing says of which day `{name}` is"))?;
         Ok(Fetched {
             zip: self.bytes(&download)?,
             mode: Mode::Replace,
@@ -296,6 +305,14 @@ impl Listed {
             documents,
             etag: download.etag.clone(),
         })
+    }
+
+    /// Leaves out what was deleted and has not come back since.
+    fn leave_out(&mut self, deletions: &Self) {
+        self.documents.retain(|id, (changed, _)| {
+            let deletion = deletions.documents.get(id);
+            deletion.is_none_or(|(deleted, _)| deleted < changed)
+        });
     }
 }
 

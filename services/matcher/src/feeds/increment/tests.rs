@@ -212,7 +212,11 @@ async fn lists_name_records_and_nothing_else() {
     let file = |text: &str| {
         let mut file = tempfile::NamedTempFile::new().unwrap();
         std::io::Write::write_all(&mut file, text.as_bytes()).unwrap();
-        super::Download { file, etag: None }
+        super::Download {
+            file,
+            etag: None,
+            modified: None,
+        }
     };
     for wrong in [
         "x",

@@ -91,11 +91,48 @@ async fn step(advisories: &Advisories, update: &Update, feed: &str) -> Fetched {
     fetched
 }
 
-/// Puts the list of Red Hat's documents there: rows of (number, time of change).
-fn list(site: &Site, rows: &[(&str, &str)]) {
+/// Puts a list of Red Hat's documents there: rows of (number, time of change or deletion).
+fn list(site: &Site, name: &str, rows: &[(&str, &str)]) {
     let line = |(number, at): &(&str, &str)| format!("\"2024/cve-2024-{number}.json\",\"{at}\"\n");
     let lines: String = rows.iter().map(line).collect();
-    site.put("/vex/changes.csv", lines);
+    site.put(&format!("/vex/{name}.csv"), lines);
+}
+
+/// Three documents change, and three are deleted: one that had changed before, one that was there,
+/// and one that comes back.
+fn change(site: &Site, day: &str) {
+    site.put(
+        "/vex/2024/cve-2024-3.json",
+        document("CVE-2024-3", "c", None),
+    );
+    site.put(
+        "/vex/2024/cve-2024-4.json",
+        document("CVE-2024-4", "d", None),
+    );
+    site.put(
+        "/vex/2024/cve-2024-1.json",
+        document("CVE-2024-1", "a", Some("2-1.el9")),
+    );
+    list(
+        site,
+        "changes",
+        &[
+            ("1", "2025-02-18T14:28:08+00:00"),
+            ("4", "2025-02-17T00:00:00+00:00"),
+            ("3", "2025-02-16T00:00:00+00:00"),
+            ("5", "2025-02-15T12:00:00+00:00"),
+            ("2", day),
+        ],
+    );
+    list(
+        site,
+        "deletions",
+        &[
+            ("1", "2025-02-16T00:00:00+00:00"),
+            ("5", "2025-02-15T12:00:00+00:00"),
+            ("2", "2025-02-17T00:00:00+00:00"),
+        ],
+    );
 }
 
 #[test]
@@ -115,7 +152,7 @@ async fn documents_come_as_an_archive_once_and_then_by_what_changed() {
     let update = update(&site.start().await);
     let advisories = Advisories::open(dir.path()).unwrap();
     let day = "2025-02-15T00:00:00+00:00";
-    list(&site, &[("2", day), ("1", day)]);
+    list(&site, "changes", &[("2", day), ("1", day)]);
     let archive = tar(&[
         ("2024/cve-2024-1.json", &document("CVE-2024-1", "a", None)),
         ("2024/cve-2024-2.json", &document("CVE-2024-2", "b", None)),
@@ -130,32 +167,14 @@ async fn documents_come_as_an_archive_once_and_then_by_what_changed() {
     // It is as old as the archive, and there is more.
     assert_eq!(fetched.as_of.unwrap().to_string(), "2025-02-14T00:00:00Z");
     assert_eq!(shown(&advisories).len(), 2);
-    // Four changed, of which two are fetched at once, oldest first; one was deleted.
-    site.put(
-        "/vex/2024/cve-2024-3.json",
-        document("CVE-2024-3", "c", None),
-    );
-    site.put(
-        "/vex/2024/cve-2024-4.json",
-        document("CVE-2024-4", "d", None),
-    );
-    site.put(
-        "/vex/2024/cve-2024-1.json",
-        document("CVE-2024-1", "a", Some("2-1.el9")),
-    );
-    list(
-        &site,
-        &[
-            ("1", "2025-02-18T14:28:08+00:00"),
-            ("4", "2025-02-17T00:00:00+00:00"),
-            ("3", "2025-02-16T00:00:00+00:00"),
-        ],
-    );
+    // Of the three that changed two are fetched at once, oldest first.
+    change(&site, day);
     let fetched = step(&advisories, &update, RED_HAT).await;
     assert_eq!(
         site.asked(),
         [
             "/vex/changes.csv",
+            "/vex/deletions.csv",
             "/vex/2024/cve-2024-3.json",
             "/vex/2024/cve-2024-4.json"
         ]
@@ -182,6 +201,30 @@ async fn documents_come_as_an_archive_once_and_then_by_what_changed() {
     site.asked();
     let fetched = step(&advisories, &update, RED_HAT).await;
     assert_eq!((site.asked().len(), fetched.changes), (1, Some(0)));
+}
+
+#[tokio::test]
+async fn an_archive_without_a_day_in_its_name_is_as_old_as_its_file() {
+    let (site, dir) = (Site::default(), tempfile::tempdir().unwrap());
+    let update = update(&site.start().await);
+    let advisories = Advisories::open(dir.path()).unwrap();
+    list(&site, "changes", &[("1", "2026-07-01T00:00:00+00:00")]);
+    let text = document("CVE-2024-1", "a", None);
+    let archive = tar(&[("2024/cve-2024-1.json", &text)]);
+    site.put("/vex/archive_latest.txt", "vex-archive.tar.zst\n");
+    site.put("/vex/vex-archive.tar.zst", bzip2(&archive));
+    let limits = FeedLimits::default();
+    let latest = advisories.latest(RED_HAT).unwrap();
+    let refused = update.fetch(RED_HAT, &latest, &limits).await;
+    let refused = format!("{:#}", refused.unwrap_err());
+    assert!(refused.contains("of which day"), "{refused}");
+    let modified = "Fri, 03 Jul 2026 00:00:00 GMT".parse().unwrap();
+    let mut files = site.0.lock().unwrap();
+    files.headers.insert("last-modified", modified);
+    drop(files);
+    let fetched = step(&advisories, &update, RED_HAT).await;
+    assert_eq!(fetched.as_of.unwrap().to_string(), "2026-07-03T00:00:00Z");
+    assert_eq!(shown(&advisories).len(), 1);
 }
 
 #[tokio::test]

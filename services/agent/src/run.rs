@@ -1,9 +1,9 @@
 //! Wires the parts together.
 
-use std::{sync::Arc, time::Duration};
+use std::{io::ErrorKind, path::Path, sync::Arc, time::Duration};
 
 use anyhow::Context as _;
-use bus::{Bus, Outbox, permissions::Holder};
+use bus::{Bus, Outbox, SpoolError, permissions::Holder};
 use chassis::Cx;
 use tokio::sync::{Notify, mpsc};
 
@@ -18,6 +18,11 @@ use crate::{
     sequence::Sequence,
 };
 
+/// How long an agent that was here before may take to let go of the spool, and how often that is
+/// looked at. One that was killed holds it until the kernel has taken its sensor apart.
+const LOCKED_MAX: Duration = Duration::from_secs(20);
+const LOCKED_PAUSE: Duration = Duration::from_millis(100);
+
 /// Starts everything; it works until `cx` stops.
 pub async fn run(cx: &Cx, config: &Config) -> anyhow::Result<()> {
     config.check()?;
@@ -29,10 +34,10 @@ pub async fn run(cx: &Cx, config: &Config) -> anyhow::Result<()> {
     let bus = Bus::connect_later_for(cx, &config.bus, holder).await;
     let bus = bus.context("connecting to NATS")?;
     let dir = &config.data_dir;
-    let sequence = Sequence::open(dir, &node.boot);
+    // The spool's lock guards the sequence, too: it is read when nobody else counts.
+    let outbox = spool(cx, &bus, &dir.join("spool"), config.spool_bytes_max).await?;
+    let sequence = Sequence::open(dir, &node.boot, cx.now());
     let sequence = sequence.with_context(|| format!("opening `{}`", dir.display()))?;
-    let outbox = Outbox::open(cx, &bus, &dir.join("spool"), config.spool_bytes_max);
-    let outbox = outbox.context("opening the spool; is another agent running?")?;
     let booted_at = node::booted_at(&*cx.clock());
     let (batches, batches_in) = mpsc::channel(WAITING_MAX);
     let (reports, reports_in) = mpsc::channel(1);
@@ -61,6 +66,20 @@ pub async fn run(cx: &Cx, config: &Config) -> anyhow::Result<()> {
     };
     cx.spawn("inventory", inventory.run(cx.clone()));
     Ok(())
+}
+
+/// Opens the spool, waiting for a while for an agent that is about to let go of it.
+async fn spool(cx: &Cx, bus: &Bus, dir: &Path, bytes_max: u64) -> anyhow::Result<Outbox> {
+    let mut tries = LOCKED_MAX.as_millis() / LOCKED_PAUSE.as_millis();
+    loop {
+        match Outbox::open(cx, bus, dir, bytes_max) {
+            Err(SpoolError::Io(error)) if error.kind() == ErrorKind::WouldBlock && tries > 0 => {
+                tries -= 1;
+                anyhow::ensure!(cx.sleep(LOCKED_PAUSE).await, "told to stop");
+            }
+            opened => return opened.context("opening the spool; is another agent running?"),
+        }
+    }
 }
 
 /// Hands over what containers do as it happens, until `cx` stops or nobody takes it.

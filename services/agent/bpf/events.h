@@ -45,6 +45,16 @@ enum stdio {
 	STDIO_TERMINAL = 5,
 };
 
+/* What is watched of a name, in bits: `src/watch.rs`. */
+enum watch {
+	WATCH_NAME = 1,
+	/* Files in a folder of that name. */
+	WATCH_FOLDER = 2,
+	/* The same, where they are opened to be written. */
+	WATCH_NAME_WRITTEN = 4,
+	WATCH_FOLDER_WRITTEN = 8,
+};
+
 /* Flags of an exec. */
 enum {
 	/* It has a controlling terminal. */
@@ -131,8 +141,12 @@ struct network_event {
 struct open_event {
 	struct header h;
 	u64 flags;
-	s64 directory;
 	char path[TEXT_MAX];
+	/* Of a relative path, where it begins: names from the last to the first, each ended by a zero. */
+	u16 base_length;
+	u16 base_is_whole;
+	u32 pad;
+	char base[TEXT_MAX];
 };
 
 struct syscall_event {

@@ -35,6 +35,7 @@ const volatile struct settings settings SEC(".rodata.settings") = { .v1_controll
 #define RAMFS_MAGIC 0x858458f6
 #define TCP_LISTEN 10
 #define AF_UNIX 1
+#define AT_FDCWD -100
 #define AF_INET 2
 #define AF_INET6 10
 #define CONTAINER_ID 64
@@ -57,7 +58,7 @@ struct {
 	__type(value, u8);
 } members SEC(".maps");
 
-/* Hashes of the last part of watched paths. */
+/* Hashes of names, and what is watched of each (enum watch). */
 struct {
 	__uint(type, BPF_MAP_TYPE_HASH);
 	__uint(max_entries, 1024);
@@ -132,7 +133,7 @@ struct walk {
 	u32 is_whole;
 };
 
-/* Exec is told from here: it is the only one that does not fit the stack. */
+/* Exec is told from here, for it does not fit the stack; and paths are written here first. */
 struct scratch {
 	struct exec_event event;
 	struct walk walk;
@@ -152,13 +153,16 @@ struct {
 struct name_buffer {
 	char text[TEXT_MAX];
 	u64 hash;
+	/* Of the part before the last one; 0 where there is none. */
+	u64 folder;
 	u32 run;
 	u32 is_long;
 };
 
+/* The second one is for the name of a directory. */
 struct {
 	__uint(type, BPF_MAP_TYPE_PERCPU_ARRAY);
-	__uint(max_entries, 1);
+	__uint(max_entries, 2);
 	__type(key, u32);
 	__type(value, struct name_buffer);
 } names SEC(".maps");
@@ -812,46 +816,124 @@ static long hash_letter(u32 index, struct name_buffer **context)
 	c = name->text[index];
 	if (!c)
 		return 1;
-	name->hash = c == '/' ? FNV_START : (name->hash ^ c) * FNV_PRIME;
+	if (c != '/') {
+		name->hash = (name->hash ^ c) * FNV_PRIME;
+		return 0;
+	}
+	/* `a//b` has no part between the two. */
+	if (name->hash != FNV_START)
+		name->folder = name->hash;
+	name->hash = FNV_START;
 	return 0;
+}
+
+/* The hash of the last part of the text, and of the one before. */
+static __always_inline void hash_path(struct name_buffer *name, long length)
+{
+	name->hash = FNV_START;
+	name->folder = 0;
+	bpf_loop(length, hash_letter, &name, 0);
+}
+
+/* The directory that a relative path begins in: the one a process works in, or one it has open. */
+static __always_inline bool base_of(struct task_struct *task, s64 directory, struct path *base)
+{
+	struct fdtable *table;
+	struct file **files, *file = NULL;
+
+	if (directory == AT_FDCWD) {
+		*base = BPF_CORE_READ(task, fs, pwd);
+		return true;
+	}
+	table = BPF_CORE_READ(task, files, fdt);
+	files = BPF_CORE_READ(table, fd);
+	if (directory < 0 || directory >= BPF_CORE_READ(table, max_fds))
+		return false;
+	bpf_probe_read_kernel(&file, sizeof(file), files + directory);
+	if (!file)
+		return false;
+	*base = BPF_CORE_READ(file, f_path);
+	return true;
+}
+
+/* Of a name without a path, the folder is where the path begins. */
+static __always_inline u64 hash_of_name(struct dentry *dentry)
+{
+	struct name_buffer *name;
+	u32 one = 1;
+	long length;
+
+	name = bpf_map_lookup_elem(&names, &one);
+	if (!name)
+		return 0;
+	length = bpf_probe_read_kernel_str(name->text, sizeof(name->text),
+					   BPF_CORE_READ(dentry, d_name.name));
+	if (length <= 1)
+		return 0;
+	hash_path(name, length);
+	return name->hash;
+}
+
+static __always_inline bool is_watched(u64 hash, u8 wanted)
+{
+	u8 *what = bpf_map_lookup_elem(&watched, &hash);
+
+	return what && (*what & wanted);
 }
 
 static __always_inline int tell_open(const char *path, s64 directory, u64 flags)
 {
+	struct task_struct *task = (void *)bpf_get_current_task();
 	u64 cgroup = container_of_member();
+	bool writes = flags & 3, is_relative;
+	struct scratch *scratch;
 	struct name_buffer *name;
 	struct open_event *event;
+	struct path base = {}, root;
 	u32 zero = 0;
 	long length;
 
 	if (!cgroup)
 		return 0;
 	name = bpf_map_lookup_elem(&names, &zero);
-	if (!name)
+	scratch = bpf_map_lookup_elem(&scratches, &zero);
+	if (!name || !scratch)
 		return 0;
 	length = bpf_probe_read_user_str(name->text, sizeof(name->text), path);
 	if (length <= 1)
 		return 0;
-	name->hash = FNV_START;
-	bpf_loop(length, hash_letter, &name, 0);
-	if (!bpf_map_lookup_elem(&watched, &name->hash))
+	hash_path(name, length);
+	is_relative = name->text[0] != '/' && base_of(task, directory, &base);
+	if (is_relative && !name->folder)
+		name->folder = hash_of_name(base.dentry);
+	if (!is_watched(name->hash, writes ? WATCH_NAME | WATCH_NAME_WRITTEN : WATCH_NAME) &&
+	    !is_watched(name->folder, writes ? WATCH_FOLDER | WATCH_FOLDER_WRITTEN : WATCH_FOLDER))
 		return 0;
 	if (!is_within_budget(cgroup, CLASS_FILE))
 		return 0;
+	scratch->walk.end = 0;
+	scratch->walk.is_whole = false;
+	if (is_relative) {
+		root = BPF_CORE_READ(task, fs, root);
+		scratch->walk.root = root.dentry;
+		scratch->walk.root_mnt = root.mnt;
+		walk_up(scratch, &base, TEXT_MAX - 1);
+	}
 	event = bpf_ringbuf_reserve(&low, sizeof(*event), 0);
 	if (!event) {
 		count_drop(cgroup, CLASS_FILE);
 		return 0;
 	}
-	describe(&event->h, KIND_OPEN, cgroup, (void *)bpf_get_current_task());
+	describe(&event->h, KIND_OPEN, cgroup, task);
 	event->flags = flags;
-	event->directory = directory;
 	__builtin_memcpy(event->path, name->text, sizeof(event->path));
+	event->base_length = scratch->walk.end < TEXT_MAX ? scratch->walk.end : TEXT_MAX;
+	event->base_is_whole = scratch->walk.is_whole && scratch->walk.end <= TEXT_MAX;
+	event->pad = 0;
+	__builtin_memcpy(event->base, scratch->event.data, sizeof(event->base));
 	bpf_ringbuf_submit(event, BPF_RB_FORCE_WAKEUP);
 	return 0;
 }
-
-#define AT_FDCWD -100
 
 SEC("tracepoint/syscalls/sys_enter_openat")
 int on_openat(struct syscall_enter *ctx)
@@ -878,6 +960,22 @@ int on_openat2(struct syscall_enter *ctx)
 
 	bpf_probe_read_user(&how, sizeof(how), (void *)ctx->args[2]);
 	return tell_open((const char *)ctx->args[1], (int)ctx->args[0], how.flags);
+}
+
+/*
+ * A socket of the file system is never opened: who speaks to it connects. It counts as opened to be
+ * written.
+ */
+SEC("tracepoint/syscalls/sys_enter_connect")
+int on_connect_unix(struct syscall_enter *ctx)
+{
+	const char *address = (const char *)ctx->args[1];
+	u16 family = 0;
+
+	bpf_probe_read_user(&family, sizeof(family), address);
+	if (family != AF_UNIX)
+		return 0;
+	return tell_open(address + sizeof(family), AT_FDCWD, 1);
 }
 
 /* ---- rare system calls: each program is attached to many ---- */

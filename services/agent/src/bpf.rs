@@ -71,6 +71,7 @@ const PROGRAMS: &[Program] = &[
     syscalls("on_open", "open", &["open"]),
     syscalls("on_creat", "open", &["creat"]),
     syscalls("on_openat2", "open", &["openat2"]),
+    syscalls("on_connect_unix", "connect-unix", &["connect"]),
     syscalls(
         "on_call1",
         "syscall",
@@ -167,7 +168,7 @@ impl Bpf {
         let mut loaded = Loaded::default();
         let traced = find_tracefs();
         if let Err(error) = &traced {
-            for sees in ["open", "syscall"] {
+            for sees in ["open", "connect-unix", "syscall"] {
                 let why = format!("no tracefs: {error:#}");
                 loaded.missing.insert(sees.to_owned(), why);
             }
@@ -184,8 +185,8 @@ impl Bpf {
             loaded.missing.get("exec").map_or("unknown", String::as_str)
         );
         let watched_names = handle(&object, "watched")?;
-        for hash in watched.hashes() {
-            watched_names.update(&hash.to_ne_bytes(), &[1], MapFlags::ANY)?;
+        for (hash, what) in watched.names() {
+            watched_names.update(&hash.to_ne_bytes(), &[what], MapFlags::ANY)?;
         }
         let bpf = Self {
             cgroups: handle(&object, "cgroups")?,

@@ -8,7 +8,7 @@ use model::Slug;
 use oci::{Engine, Engines};
 use serde::{Deserialize, Serialize};
 
-use crate::watch::Watched;
+use crate::watch::{self, Watched};
 
 /// Everything that can be set. Each key is `TIDEWAITER_AGENT_<KEY>` in the environment, too.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -58,8 +58,11 @@ pub struct SensorConfig {
     /// Whether anything is watched; without it only the inventory is told.
     pub enabled: bool,
     /// Globs of files whose opening is told, within the container and without a leading slash. The
-    /// last part must be a plain name: the kernel looks at it first.
+    /// last part must be a plain name, or `*` behind a plain folder: the kernel looks at that first.
+    /// A connection to a socket of the file system counts as opening it to write.
     pub watched_files: Vec<String>,
+    /// The same for files of which it is told only where they are opened to be written.
+    pub written_files: Vec<String>,
     /// How long a connection that was told is not told again, seconds.
     pub quiet_s: u64,
     /// Events of one class (process, network, file, syscall) that are told of one container in a
@@ -82,7 +85,7 @@ pub struct HashConfig {
 impl Config {
     /// Finds what serde cannot: globs that are none, bounds of zero.
     pub fn check(&self) -> anyhow::Result<()> {
-        Watched::new(&self.sensor.watched_files).context("`sensor.watched_files`")?;
+        Watched::new(&self.sensor).context("`sensor`")?;
         ensure!(self.inventory_interval_s > 0, "`inventory_interval_s` is 0");
         ensure!(
             self.sensor.events_per_s_max > 0,
@@ -151,12 +154,11 @@ impl EnginesConfig {
 
 impl Default for SensorConfig {
     fn default() -> Self {
+        let globs = |globs: &[&str]| globs.iter().map(|&glob| glob.to_owned()).collect();
         Self {
             enabled: true,
-            watched_files: crate::watch::DEFAULT
-                .iter()
-                .map(|&glob| glob.to_owned())
-                .collect(),
+            watched_files: globs(watch::OPENED),
+            written_files: globs(watch::WRITTEN),
             quiet_s: 60,
             events_per_s_max: 2_000,
         }

@@ -1,6 +1,6 @@
 //! From what the kernel wrote to what is told: whose it is, which files, which paths.
 
-use std::{collections::HashMap, fs, path::PathBuf};
+use std::{collections::HashMap, fs};
 
 use model::runtime::{
     Activity, Exec, ExecutedFile, FileOpen, Listen, NetworkFlow, Origin, RareCall, SyscallMade,
@@ -21,7 +21,6 @@ use crate::{
 const ARG_MAX: usize = 512;
 /// Containers that are known at once; beyond them the oldest that are gone are forgotten.
 const CONTAINERS_MAX: usize = 20_000;
-const AT_FDCWD: i64 = -100;
 
 /// Turns events of the kernel into what is told.
 pub(crate) struct Pipeline {
@@ -50,7 +49,7 @@ impl Pipeline {
         Ok(Self {
             known: HashMap::new(),
             files: Files::new(hash),
-            watched: Watched::new(&sensor.watched_files)?,
+            watched: Watched::new(sensor)?,
             changed: false,
         })
     }
@@ -104,16 +103,12 @@ impl Pipeline {
             }),
             What::Bind(flow) => Activity::Bind(listen(&flow)),
             What::Listen(flow) => Activity::Listen(listen(&flow)),
-            What::Open {
-                flags,
-                directory,
-                path,
-            } => {
-                let path = absolute(pid, directory, &path);
-                if !self.watched.matches(&path) {
+            What::Open { flags, path, base } => {
+                let path = resolve(base.as_deref().unwrap_or_default(), &path);
+                let write = flags & 3 != 0;
+                if !self.watched.matches(&path, write) {
                     return None;
                 }
-                let write = flags & 3 != 0;
                 Activity::Open(FileOpen { path, write })
             }
             What::Syscall { number, args, text } => syscall(number, &args, text)?,
@@ -227,24 +222,6 @@ fn listen(flow: &RawFlow) -> Listen {
         address: flow.address,
         port: flow.port,
     }
-}
-
-/// A path that a process named, from its root on and without a leading slash.
-fn absolute(pid: u32, directory: i64, path: &str) -> String {
-    if path.starts_with('/') {
-        return resolve("", path);
-    }
-    let base = if directory == AT_FDCWD {
-        format!("/proc/{pid}/cwd")
-    } else {
-        format!("/proc/{pid}/fd/{directory}")
-    };
-    let base = fs::read_link(PathBuf::from(base)).ok();
-    let base = base
-        .as_ref()
-        .and_then(|base| base.to_str())
-        .unwrap_or_default();
-    resolve(base, path)
 }
 
 /// A path from a directory on, without `.`, `..` and a leading slash.

@@ -23,6 +23,9 @@ pub(crate) const IS_SCRIPT: u16 = 64;
 const HEADER: usize = 32;
 const EXEC_DATA: usize = 96;
 const NO_MOUNT: u8 = 255;
+/// Of an open, behind the header: flags and path are before it.
+const OPEN_BASE_LENGTH: usize = 8 + 256;
+const OPEN_BASE: usize = OPEN_BASE_LENGTH + 8;
 
 /// An event of the kernel.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -48,8 +51,9 @@ pub(crate) enum What {
     Listen(RawFlow),
     Open {
         flags: u64,
-        directory: i64,
         path: String,
+        /// The directory that the path begins in; `None` where that is the root, or is not known.
+        base: Option<String>,
     },
     Syscall {
         number: i64,
@@ -103,11 +107,7 @@ pub(crate) fn decode(bytes: &[u8]) -> Option<Raw> {
         4 => What::Connect(flow(bytes)?),
         5 => What::Bind(flow(bytes)?),
         6 => What::Listen(flow(bytes)?),
-        7 => What::Open {
-            flags: u64_at(bytes, HEADER)?,
-            directory: u64_at(bytes, HEADER + 8)?.cast_signed(),
-            path: text(bytes.get(HEADER + 16..)?),
-        },
+        7 => open(bytes.get(HEADER..)?)?,
         8 => What::Syscall {
             number: u64_at(bytes, HEADER)?.cast_signed(),
             args: [u64_at(bytes, HEADER + 8)?, u64_at(bytes, HEADER + 16)?],
@@ -125,6 +125,18 @@ pub(crate) fn decode(bytes: &[u8]) -> Option<Raw> {
             started_ns: u64_at(bytes, 24)?,
         },
         what,
+    })
+}
+
+fn open(rest: &[u8]) -> Option<What> {
+    let base = rest.get(OPEN_BASE..)?;
+    let length = usize::from(u16_at(rest, OPEN_BASE_LENGTH)?);
+    let is_whole = u16_at(rest, OPEN_BASE_LENGTH + 2)? != 0;
+    let names = base.get(..length)?;
+    Some(What::Open {
+        flags: u64_at(rest, 0)?,
+        path: text(rest.get(8..OPEN_BASE_LENGTH)?),
+        base: is_whole.then(|| joined(&parts(names))),
     })
 }
 

@@ -1,8 +1,10 @@
 //! The sensor: one thread that reads what the kernel tells and makes batches of it.
 //!
 //! It looks at the buffers at once where something urgent came (a file that is not of the image
-//! runs, a rare call), else every few milliseconds, so that many events are one round. When the
-//! batches are not taken, it waits, and the kernel counts what does not fit its buffers.
+//! runs, a rare call): what runs for a millisecond and is replaced is read only by who is there
+//! within it. What is not urgent waits for a while, so that many events are one round, and so does
+//! everything once a second had many rounds. When the batches are not taken, it waits, and the
+//! kernel counts what does not fit its buffers.
 
 use std::{
     cell::RefCell,
@@ -33,10 +35,12 @@ use crate::{
     watch::Watched,
 };
 
-/// How long it sleeps where nothing comes.
-const IDLE: Duration = Duration::from_millis(100);
-/// How long events gather before the next round.
+/// How long it sleeps where nothing urgent comes.
+const IDLE: Duration = Duration::from_millis(25);
+/// How long events gather before the next round, when there were many rounds already.
 const GATHER: Duration = Duration::from_millis(5);
+/// Rounds of a second that follow each other at once.
+const PROMPT_MAX: u32 = 200;
 /// How often drops are looked at.
 const DROPS_EVERY: Duration = Duration::from_secs(1);
 
@@ -71,7 +75,7 @@ pub(crate) async fn start(
         let cx = cx.clone();
         async move {
             let work = move || {
-                let watched = Watched::new(&config.sensor.watched_files);
+                let watched = Watched::new(&config.sensor);
                 let loaded =
                     watched.and_then(|watched| Bpf::load(&of_thread, &config.sensor, &watched));
                 let (bpf, loaded) = match loaded {
@@ -110,7 +114,7 @@ pub(crate) async fn start(
 /// What this node can see and enforce: loads the sensor and lets it go.
 pub fn probe(config: &Config) -> SensorMatrix {
     let layout = Layout::here();
-    let watched = Watched::new(&config.sensor.watched_files);
+    let watched = Watched::new(&config.sensor);
     let loaded = watched.and_then(|watched| Bpf::load(&layout, &config.sensor, &watched));
     let loaded = loaded.map(|(_, loaded)| loaded);
     matrix(&layout, loaded.map_err(|error| format!("{error:#}")))
@@ -211,7 +215,7 @@ impl Work {
             }
         };
         let buffers = bpf.buffers(&take)?;
-        let mut drops_at = Instant::now();
+        let (mut drops_at, mut prompt) = (Instant::now(), PROMPT_MAX);
         while !cx.is_stopping() {
             // A signal to this process is no error. What came without a wake-up is not among what is
             // waited for, so it is looked for.
@@ -223,7 +227,7 @@ impl Work {
             }
             let mut hands = hands.borrow_mut();
             if drops_at.elapsed() >= DROPS_EVERY {
-                drops_at = Instant::now();
+                (drops_at, prompt) = (Instant::now(), PROMPT_MAX);
                 hands.count_drops(bpf.drops());
             }
             if hands.batch.is_due() {
@@ -233,7 +237,10 @@ impl Work {
                 changed.notify_one();
             }
             drop(hands);
-            thread::sleep(GATHER);
+            match prompt.checked_sub(1) {
+                Some(rest) => prompt = rest,
+                None => thread::sleep(GATHER),
+            }
         }
         drop(buffers.consume());
         let mut hands = hands.borrow_mut();

@@ -125,11 +125,12 @@ fn long_arguments_are_shortened() {
 #[test]
 fn only_watched_files_are_told() {
     let mut pipeline = pipeline();
-    let open = |path: &str, flags| What::Open {
+    let open_in = |base: Option<&str>, path: &str, flags| What::Open {
         flags,
-        directory: AT_FDCWD,
         path: path.to_owned(),
+        base: base.map(str::to_owned),
     };
+    let open = |path: &str, flags| open_in(None, path, flags);
     let activity = told(&mut pipeline, open("/etc/./x/../shadow", 1));
     let expected = FileOpen {
         path: "etc/shadow".to_owned(),
@@ -137,6 +138,16 @@ fn only_watched_files_are_told() {
     };
     assert_eq!(activity, Activity::Open(expected));
     assert_eq!(pipeline.take(raw(open("/srv/shadow", 0))), None);
+    // The kernel says where a relative path begins: the process may be gone.
+    let activity = told(&mut pipeline, open_in(Some("etc/cron.d"), "../shadow", 0));
+    let expected = FileOpen {
+        path: "etc/shadow".to_owned(),
+        write: false,
+    };
+    assert_eq!(activity, Activity::Open(expected));
+    // Of some files only writing is told.
+    assert_eq!(pipeline.take(raw(open("/etc/passwd", 0))), None);
+    told(&mut pipeline, open("/etc/passwd", 2));
 }
 
 #[test]

@@ -75,6 +75,14 @@ static UNVERIFIED: Definition = rule(
     &[attack::TOOL_TRANSFER],
 );
 
+static UNREAD: Definition = rule(
+    "drift/unread-executable",
+    Severity::Medium,
+    "The image holds a file of this name; what ran was changed or copied up, and nobody could read \
+     it in time. Find out who replaced it, and look at what ran next.",
+    &[attack::MASQUERADE],
+);
+
 const fn rule(
     rule: &'static str,
     severity: Severity,
@@ -140,8 +148,9 @@ pub(crate) fn judge(
             Some(None) => drift(&ADDED),
             None => drift(&UNVERIFIED),
         },
-        // It was gone before it could be read.
+        // It was gone before it could be read, or it is too large to be.
         (Origin::Upper, None) => match held {
+            Some(Some(_)) => drift(&UNREAD),
             Some(None) if !image.is_some_and(ImageFiles::is_partial) => drift(&ADDED),
             _ => drift(&UNVERIFIED),
         },
@@ -205,6 +214,7 @@ fn title(definition: &Definition, severity: Severity, (path, is_script): (&str, 
         "drift/fileless-execution" => "a program that was never a file",
         "drift/deleted-executable" => "whose file was deleted",
         "drift/tmpfs-executable" => "from a file system in memory",
+        "drift/unread-executable" => "which could not be read before it was gone",
         "drift/volume-executable" => "from a volume, which the image does not hold",
         _ => "which cannot be compared with the image",
     };
@@ -252,7 +262,7 @@ mod tests {
         insta::assert_snapshot!(judged("tmp/x", Origin::Upper, sh), @"drift/added-executable high | drift/unverified-executable medium");
         insta::assert_snapshot!(judged("tmp/x", Origin::Upper, Some("x")), @"drift/added-executable critical | drift/unverified-executable medium");
         insta::assert_snapshot!(judged("tmp/x", Origin::Upper, None), @"drift/added-executable critical | drift/unverified-executable medium");
-        insta::assert_snapshot!(judged("bin/sh", Origin::Upper, None), @"drift/unverified-executable medium | drift/unverified-executable medium");
+        insta::assert_snapshot!(judged("bin/sh", Origin::Upper, None), @"drift/unread-executable medium | drift/unverified-executable medium");
     }
 
     #[test]

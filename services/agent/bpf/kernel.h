@@ -57,7 +57,9 @@ struct bpf_sock_addr {
 /* What a tracepoint of syscalls/sys_enter_* hands over. */
 struct syscall_enter {
 	__u64 common;
-	long number;
+	int number;
+	/* Whatever was on the kernel's stack. */
+	int pad;
 	unsigned long args[6];
 };
 

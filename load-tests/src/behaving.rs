@@ -230,6 +230,7 @@ fn container(number: usize, images: usize) -> Container {
         owner: None,
         labels: std::collections::BTreeMap::default(),
         ports: Vec::new(),
+        addresses: Vec::new(),
         mounts: Vec::new(),
         security: Security::default(),
     }

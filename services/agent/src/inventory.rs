@@ -3,6 +3,7 @@
 //! Engines say what was asked for; `/proc` says what is: the cgroup, the capabilities, seccomp and
 //! new privileges of the container's first process. Where both speak, `/proc` counts.
 
+mod addresses;
 mod labels;
 mod report;
 #[cfg(test)]
@@ -113,6 +114,9 @@ fn present(engines: &Engines) -> Vec<(Engine, PathBuf)> {
 /// What `/proc` says of a container's first process.
 fn correct(container: &mut Container, layout: &Layout) {
     container.cgroup = layout.path_of(container.pid);
+    if !container.security.host_network {
+        container.addresses = addresses::of(container.pid);
+    }
     let path = PathBuf::from(format!("/proc/{}/status", container.pid));
     let Ok(status) = read_text_bounded(&path, PROC_BYTES_MAX) else {
         return;

@@ -7,7 +7,9 @@ use std::{
 };
 
 use jiff::Timestamp;
-use model::runtime::{Container, Listen, NetworkFlow, ProcessKey, ProcessNode, Surroundings};
+use model::runtime::{
+    Connections, Container, Listen, NetworkFlow, ProcessKey, ProcessNode, Surroundings,
+};
 
 use crate::{drift::Judgement, processes::Processes};
 
@@ -42,6 +44,8 @@ pub(crate) struct Watched {
     pub(crate) incident: Option<u32>,
     /// How many reports of its node in a row did not name it.
     pub(crate) unnamed: u32,
+    /// Whether it spoke with somebody new, or at a new port, since that was written.
+    pub(crate) has_new_connections: bool,
     flows: Recent<NetworkFlow>,
     listens: Recent<Listen>,
     files: Recent<Box<str>>,
@@ -150,12 +154,14 @@ impl Watched {
     pub(crate) fn note_flow(&mut self, flow: &NetworkFlow) {
         if !self.flows.items.contains(flow) {
             self.flows.push(flow.clone());
+            self.has_new_connections = true;
         }
     }
 
     pub(crate) fn note_listen(&mut self, listen: &Listen) {
         if !self.listens.items.contains(listen) {
             self.listens.push(listen.clone());
+            self.has_new_connections = true;
         }
     }
 
@@ -163,6 +169,26 @@ impl Watched {
         if !self.files.items.iter().any(|known| &**known == path) {
             self.files.push(path.into());
         }
+    }
+
+    /// Whom it speaks with.
+    pub(crate) fn connections(&self) -> Connections {
+        Connections {
+            flows: self.flows.items.iter().cloned().collect(),
+            listens: self.listens.items.iter().cloned().collect(),
+            is_cut: self.flows.is_cut || self.listens.is_cut,
+        }
+    }
+
+    /// Remembers whom it spoke with before it was watched here.
+    pub(crate) fn remember(&mut self, before: &Connections) {
+        before.flows.iter().for_each(|flow| self.note_flow(flow));
+        before
+            .listens
+            .iter()
+            .for_each(|listen| self.note_listen(listen));
+        (self.flows.is_cut, self.listens.is_cut) = (before.is_cut, before.is_cut);
+        self.has_new_connections = false;
     }
 
     /// The node booted again: processes and times are others.

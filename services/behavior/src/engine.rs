@@ -34,6 +34,8 @@ pub(crate) struct Node {
     pub(crate) containers: HashMap<Box<str>, Watched>,
     /// When something came from it last, by our clock.
     pub(crate) heard_at: Timestamp,
+    /// When it was last written whom its containers speak with.
+    pub(crate) connections_at: Timestamp,
 }
 
 /// What a pass found.

@@ -45,7 +45,7 @@ impl<F: Facts> Handler for RuntimeHandler<F> {
         let again = delivery.attempt > 1 || delivery.retried;
         let place = (&delivery.tenant, delivery.subject.as_str());
         let effects = match delivery.body {
-            Told::Report(report) => self.watch.report(place, *report).await,
+            Told::Report(report) => self.watch.report(place, *report, again).await,
             Told::Batch(bytes) => self.watch.batch(place, &bytes, again).await,
         };
         let effects = effects.map_err(failure)?;

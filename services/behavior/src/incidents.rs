@@ -30,7 +30,9 @@ use crate::{
     metrics,
 };
 
-/// Detections of one incident: beyond it only what is known already is told.
+/// Detections of one incident. Beyond it only what is known already is told, and what makes it
+/// another: a rule that it does not hold yet, or holds with less severity. So whoever fills it hides
+/// nothing worse behind it, and there is no more of that than rules and severities.
 pub(crate) const DETECTIONS_MAX: usize = 256;
 /// Incidents of one container; then the last one takes all that comes.
 const NUMBERS_MAX: u32 = 256;
@@ -282,8 +284,14 @@ impl Incidents {
             }
             return;
         }
-        if work.timeline.len() >= DETECTIONS_MAX {
+        let is_held = |held: &Detection| held.rule == rule && held.severity >= draft.severity;
+        if work.timeline.len() >= DETECTIONS_MAX && work.timeline.iter().any(is_held) {
             metrics::detection(rule, "full");
+            // What comes again was counted.
+            if !place.again {
+                work.incident.left_out = work.incident.left_out.saturating_add(1);
+                work.is_changed = true;
+            }
             if let Some(watched) = watch(&mut place.node.containers, &container) {
                 watched.note_raised(hash, draft.at, after(draft.at, half));
             }

@@ -4,7 +4,7 @@
 //! become records, and images that nobody has scanned are told of, so that they are. Of what ran,
 //! everything is compared with the image by content (*drift*), and shown to detectors of what
 //! attackers do (*behaviors*, see `detectors`). Detections of a container become incidents, with a
-//! timeline and what happened around it.
+//! timeline and what happened around it. Whom containers speak with is a record of each node.
 //!
 //! The decision that shapes it: a shard of the nodes is watched by one process at a time, one
 //! message after another, and what is remembered of processes and files is in its memory alone. So

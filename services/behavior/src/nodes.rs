@@ -1,14 +1,17 @@
 //! What nodes hold: the newest picture of each is kept, and images that nobody has scanned are told
 //! of.
 
-use std::{collections::HashMap, sync::Arc};
+use std::{
+    collections::{BTreeMap, HashMap},
+    sync::Arc,
+};
 
 use bus::{Outcome, Store, Stored, encode};
 use jiff::{SignedDuration, Timestamp};
 use model::{
     Digest, Slug,
     event::NODES,
-    runtime::{Container, ContainerState, ImageSighted, NodeRecord, NodeReported},
+    runtime::{Container, ContainerState, ImageSighted, NodeConnections, NodeRecord, NodeReported},
 };
 
 use crate::{
@@ -29,6 +32,11 @@ const FORGOTTEN: SignedDuration = SignedDuration::from_hours(6);
 /// A container that so many reports in a row do not name is forgotten.
 const UNNAMED_MAX: u32 = 3;
 
+/// How often it is written whom a node's containers speak with, where that changed.
+const CONNECTIONS_EVERY: SignedDuration = SignedDuration::from_secs(10);
+/// Connections and ports of one node that are written: a record has a limit.
+const CONNECTIONS_MAX: usize = 8_000;
+
 /// Images that were told of, by node.
 #[derive(Debug, Default)]
 pub(crate) struct Sighted(HashMap<(Slug, Slug, Digest), Timestamp>);
@@ -42,6 +50,53 @@ struct Image {
 /// The key of a node's newest report.
 pub(crate) fn report_key(tenant: &Slug, node: &Slug) -> String {
     format!("{tenant}.{node}.reported")
+}
+
+/// The key of whom a node's containers speak with.
+pub(crate) fn connections_key(tenant: &Slug, node: &Slug) -> String {
+    format!("{tenant}.{node}.connections")
+}
+
+/// Remembers whom a node's containers spoke with before it was watched here.
+pub(crate) async fn remember(
+    node: &mut Node,
+    store: &Store,
+    (tenant, name): (&Slug, &Slug),
+) -> anyhow::Result<()> {
+    let key = connections_key(tenant, name);
+    let Some(kept) = store.get::<NodeConnections>(NODES, &key).await? else {
+        return Ok(());
+    };
+    for (id, connections) in &kept.body.containers {
+        if let Some(watched) = watch(&mut node.containers, id) {
+            watched.remember(connections);
+        }
+    }
+    Ok(())
+}
+
+/// The record of whom a node's containers speak with, where that changed and it is time. Of more
+/// than fit, some containers have none.
+pub(crate) fn connections(node: &mut Node, now: Timestamp) -> Option<NodeConnections> {
+    let is_new = node.containers.values().any(|one| one.has_new_connections);
+    if !is_new || now.duration_since(node.connections_at) < CONNECTIONS_EVERY {
+        return None;
+    }
+    node.connections_at = now;
+    let (mut containers, mut count) = (BTreeMap::new(), 0_usize);
+    for (id, watched) in &mut node.containers {
+        watched.has_new_connections = false;
+        let own = watched.connections();
+        let size = own.flows.len().saturating_add(own.listens.len());
+        count = count.saturating_add(size);
+        if size > 0 && count <= CONNECTIONS_MAX {
+            containers.insert(String::from(&**id), own);
+        }
+    }
+    Some(NodeConnections {
+        containers,
+        at: now,
+    })
 }
 
 /// The newest report of a node that is kept.
@@ -134,12 +189,13 @@ pub(crate) fn record(
 // === impl Sighted ===
 
 impl Sighted {
-    /// Images of a node that nobody has scanned, each told once in a while.
+    /// Images of a node that nobody has scanned, each told once in a while. `again`: the report may
+    /// have been taken before, and what it led to may not have been told.
     pub(crate) async fn look(
         &mut self,
         facts: &StoredFacts,
         (tenant, report): (&Slug, &NodeReported),
-        now: Timestamp,
+        (now, again): (Timestamp, bool),
     ) -> anyhow::Result<Vec<ImageSighted>> {
         let mut told = Vec::new();
         for (
@@ -152,7 +208,7 @@ impl Sighted {
         {
             let key = (tenant.clone(), report.node.clone(), image);
             let since = |at: &Timestamp| now.duration_since(*at);
-            if self.0.get(&key).is_some_and(|at| since(at) < FORGOTTEN) {
+            if !again && self.0.get(&key).is_some_and(|at| since(at) < FORGOTTEN) {
                 continue;
             }
             if facts.is_scanned(tenant, &image).await? {
@@ -281,16 +337,23 @@ mod tests {
             created_at: None,
         }];
         let at = |second: i64| Timestamp::from_second(second).unwrap();
-        let told = sighted.look(&facts, (&tenant, &one), at(0)).await.unwrap();
+        let told = sighted
+            .look(&facts, (&tenant, &one), (at(0), false))
+            .await
+            .unwrap();
         assert_eq!(told.len(), 1);
         assert!(told[0].running);
         let names = ["r.example/app:1", "r.example/app@x", "r.example/app:2"];
         assert_eq!(told[0].references, names);
-        let mut again = async |second| {
-            let told = sighted.look(&facts, (&tenant, &one), at(second)).await;
+        let mut later = async |second, again| {
+            let when = (at(second), again);
+            let told = sighted.look(&facts, (&tenant, &one), when).await;
             told.unwrap().len()
         };
-        assert_eq!(again(6 * 3600 - 1).await, 0);
-        assert_eq!(again(6 * 3600).await, 1);
+        assert_eq!(later(6 * 3600 - 1, false).await, 0);
+        assert_eq!(later(6 * 3600, false).await, 1);
+        // The report comes again: nobody may have heard what was told.
+        assert_eq!(later(6 * 3600 + 1, false).await, 0);
+        assert_eq!(later(6 * 3600 + 1, true).await, 1);
     }
 }

@@ -105,7 +105,7 @@ impl Owner {
         let taken = match kind.as_deref() {
             Some(RuntimeBatch::TYPE) => self.watch.batch(place, &body, true).await,
             Some(NodeReported::TYPE) => match decode(&body) {
-                Ok(report) => self.watch.report(place, report).await,
+                Ok(report) => self.watch.report(place, report, true).await,
                 Err(error) => Err(error.into()),
             },
             _ => return,

@@ -12,7 +12,7 @@ use chassis::Clock;
 use jiff::{SignedDuration, Timestamp};
 use model::{
     Digest, Slug,
-    event::{Event as _, INCIDENTS},
+    event::{Event as _, INCIDENTS, NODES},
     runtime::{ImageSighted, Incident, IncidentState, NodeReported, RuntimeBatch, Shard},
 };
 use tokio::sync::Mutex;
@@ -83,11 +83,13 @@ struct Images {
 // === impl Watch ===
 
 impl<F: Facts> Watch<F> {
-    /// Takes a report. It comes from the node whose subject it is on.
+    /// Takes a report. It comes from the node whose subject it is on. `again`: it may have been
+    /// taken before, and what it led to is told again.
     pub(crate) async fn report(
         &self,
         (tenant, subject): (&Slug, &str),
         report: NodeReported,
+        again: bool,
     ) -> anyhow::Result<Effects> {
         anyhow::ensure!(
             report.subject(tenant) == subject,
@@ -103,7 +105,7 @@ impl<F: Facts> Watch<F> {
         // What is stored already may not have been told of: its process died in between.
         let sighted = state
             .sighted
-            .look(&self.scans, (tenant, &report), now)
+            .look(&self.scans, (tenant, &report), (now, again))
             .await?;
         effects.sighted = sighted
             .into_iter()
@@ -214,6 +216,13 @@ impl<F: Facts> Watch<F> {
                 state.open.remove(&key);
             }
         }
+        for ((tenant, name), node) in &mut state.nodes {
+            if let Some(record) = nodes::connections(node, now) {
+                let key = nodes::connections_key(tenant, name);
+                // Nobody else writes it while the shard is held here.
+                effects.outcome = effects.outcome.put_kv(NODES, &key, &record, None)?;
+            }
+        }
         let is_heard = |node: &Node| now.duration_since(node.heard_at) < SILENT;
         state.nodes.retain(|_, node| is_heard(node));
         Ok(effects)
@@ -275,6 +284,7 @@ impl<F: Facts> Watch<F> {
             if let Some(kept) = nodes::kept(&self.store, tenant, name).await? {
                 nodes::learn(&mut node, &kept.body.report);
             }
+            nodes::remember(&mut node, &self.store, (tenant, name)).await?;
             state.nodes.insert(key.clone(), node);
         }
         Ok(state.nodes.get_mut(&key))

@@ -199,7 +199,7 @@ impl World {
     pub(crate) async fn tick(&self) -> Heard {
         let effects = self.handler.watch.tick().await.unwrap();
         self.handler.watch.note(&effects.changes).await;
-        let mut outcome = Outcome::none();
+        let mut outcome = effects.outcome;
         for change in effects.changes {
             outcome = change.into_outcome(outcome).unwrap();
         }

@@ -3,6 +3,7 @@
 mod advisories;
 mod broker;
 mod checks;
+mod connections;
 mod containers;
 mod events;
 mod health;

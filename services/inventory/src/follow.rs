@@ -9,7 +9,7 @@ use futures::StreamExt as _;
 use model::{
     Assessed, Judged, Known, Partition, RecordKey, Scanned, What,
     event::{INCIDENTS, NODES, REPORT_OBJECTS, images_bucket},
-    runtime::{Incident, NodeRecord},
+    runtime::{Incident, NodeConnections, NodeRecord},
 };
 use tracing::{debug, error, warn};
 
@@ -138,6 +138,9 @@ pub(crate) async fn write_of(
 }
 
 async fn told_of_node(change: &Change) -> Result<Option<Told>, StoreError> {
+    if let Some(key) = NodeKey::of(&change.key, "connections") {
+        return told_of_connections(change, key).await;
+    }
     let Ok(key) = change.key.parse::<NodeKey>() else {
         return Ok(None);
     };
@@ -146,6 +149,14 @@ async fn told_of_node(change: &Change) -> Result<Option<Told>, StoreError> {
     }
     let record = change.decode::<NodeRecord>().await?;
     Ok(record.map(|record| Told::Node(key, Some(Box::new(record)))))
+}
+
+async fn told_of_connections(change: &Change, key: NodeKey) -> Result<Option<Told>, StoreError> {
+    if change.body.is_none() {
+        return Ok(Some(Told::Connections(key, None)));
+    }
+    let record = change.decode::<NodeConnections>().await?;
+    Ok(record.map(|record| Told::Connections(key, Some(Box::new(record)))))
 }
 
 async fn told_of_incident(change: &Change) -> Result<Option<Told>, StoreError> {

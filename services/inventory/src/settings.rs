@@ -1,5 +1,6 @@
 //! Settings of containers that are insecure, or left at an insecure default: CIS Docker Benchmark
-//! 1.6, section 5, as far as a runtime tells of them.
+//! 1.6.0, section 5, as far as a runtime tells of them. Other versions count otherwise: 1.5.0 has no
+//! clause on swarm mode at the beginning of the section, so its numbers are one lower.
 //!
 //! To add a check: a line in [`CHECKS`], and a case in the tests that makes it fire.
 

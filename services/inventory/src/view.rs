@@ -5,6 +5,7 @@
 //! list of packages: it is in the index once per tenant, and goes with the last of its images.
 
 mod anew;
+mod connections;
 mod image;
 mod incidents;
 mod keys;
@@ -21,7 +22,7 @@ use cache::{Batch, CacheError, Database, Schema};
 use model::{
     Assessed, Digest, Judged, Known, PackageType, RecordKey, Scanned, Severity, Slug,
     Vulnerability, What,
-    runtime::{Incident, NodeRecord},
+    runtime::{Incident, NodeConnections, NodeRecord},
 };
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -53,11 +54,13 @@ const NODES: &str = "nodes";
 const CONTAINERS: &str = "containers";
 const CONTAINER_IDS: &str = "container_ids";
 const HOLDERS: &str = "holders";
+const CONNECTIONS: &str = "connections";
+const ADDRESSES: &str = "addresses";
 const INCIDENTS: &str = "incidents";
 const INCIDENT_ORDER: &str = "incident_order";
 
 const SCHEMA: Schema<'_> = Schema {
-    version: 4,
+    version: 5,
     families: &[
         CURSORS,
         IMAGES,
@@ -73,6 +76,8 @@ const SCHEMA: Schema<'_> = Schema {
         CONTAINERS,
         CONTAINER_IDS,
         HOLDERS,
+        CONNECTIONS,
+        ADDRESSES,
         INCIDENTS,
         INCIDENT_ORDER,
     ],
@@ -105,6 +110,8 @@ pub(crate) enum Told {
     Image(RecordKey, Box<Fact>),
     /// What a node reported last; `None`: it is not one any more.
     Node(NodeKey, Option<Box<NodeRecord>>),
+    /// Whom a node's containers speak with; `None`: nobody knows any more.
+    Connections(NodeKey, Option<Box<NodeConnections>>),
     /// An incident; `None`: it is forgotten.
     Incident(IncidentKey, Option<Box<Incident>>),
 }
@@ -188,6 +195,10 @@ impl View {
                 Some(Told::Node(key, record)) => {
                     metrics::changed("node");
                     self.take_node(batch, key, record.as_deref())?;
+                }
+                Some(Told::Connections(key, record)) => {
+                    metrics::changed("connections");
+                    self.take_connections(batch, key, record.as_deref())?;
                 }
                 Some(Told::Incident(key, incident)) => {
                     metrics::changed("incident");

@@ -18,7 +18,9 @@ use model::Platform;
 pub(crate) use self::db::{DbCommand, DbPlace};
 use self::events::EventsCommand;
 pub(crate) use self::nats::{AccountsArgs, AgentName, NatsCommand, ProvisionArgs};
-pub(crate) use self::runtime::{ContainersArgs, IncidentsArgs, NodesArgs, Shown, WhereArgs};
+pub(crate) use self::runtime::{
+    ConnectionsArgs, ContainersArgs, IncidentsArgs, NodesArgs, Shown, WhereArgs,
+};
 pub(crate) use self::scan::{ExplainArgs, OutputTo, ScanArgs};
 pub(crate) use self::secrets::SecretsCommand;
 pub(crate) use self::tokens::{TokenWanted, TokensCommand};
@@ -114,6 +116,9 @@ A process with named roles makes no streams: `tidewaiter nats provision` does, a
     /// Say where a vulnerability runs: images, containers, nodes, and whether the outside reaches them
     #[command(after_help = runtime::WHERE_HELP)]
     Where(WhereArgs),
+    /// Say who talks to whom: the connections and ports of containers
+    #[command(after_help = runtime::CONNECTIONS_HELP)]
+    Connections(ConnectionsArgs),
     /// List what containers did that they should not, or show one incident
     #[command(after_help = runtime::INCIDENTS_HELP)]
     Incidents(IncidentsArgs),

@@ -57,6 +57,7 @@ pub(crate) fn run(cli: Cli) -> anyhow::Result<Exit> {
             Command::Nodes(args) => runtime::run_nodes(args).await,
             Command::Containers(args) => runtime::run_containers(args).await,
             Command::Where(args) => runtime::run_where(args).await,
+            Command::Connections(args) => runtime::run_connections(args).await,
             Command::Incidents(args) => runtime::run_incidents(args).await,
             Command::Check(args) => check::run(args).await,
             Command::Config(command) => config::run(&global, command),

@@ -8,6 +8,7 @@
 //! Agents run where an attacker may be: every text here is hostile, and bounded by who decodes it.
 
 mod activity;
+mod connections;
 mod container;
 mod event;
 mod files;
@@ -19,6 +20,7 @@ pub use self::{
         Activity, Drop, Exec, ExecutedFile, FileOpen, Listen, NetworkFlow, Origin, ProcessKey,
         RareCall, RuntimeEvent, Stdio, SyscallMade, Transport,
     },
+    connections::{Connections, NodeConnections},
     container::{
         Container, ContainerState, HostFacts, HostRuntime, ImageAtRest, MountPoint, NodeRecord,
         PortMapping, Security, SensorMatrix,

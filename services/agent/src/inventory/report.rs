@@ -92,6 +92,7 @@ mod tests {
             owner: None,
             labels: [].into(),
             ports: Vec::new(),
+            addresses: Vec::new(),
             mounts: Vec::new(),
             security: Security::default(),
         }

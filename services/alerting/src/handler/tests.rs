@@ -186,6 +186,7 @@ fn incident(severity: Severity, state: IncidentState, at: i64) -> IncidentChange
             tactics: vec!["command-and-control".to_owned()],
             timeline: None,
             surroundings: None,
+            left_out: 0,
             first_at: time(at),
             last_at: time(at),
         },

@@ -6,14 +6,16 @@ use model::{
     Severity, Slug,
     event::{EVIDENCE_OBJECTS, Event as _, NODES},
     runtime::{
-        Activity, Detection, Incident, IncidentState, NodeRecord, RuntimeBatch, RuntimeEvent,
-        Surroundings,
+        Activity, Detection, Incident, IncidentState, NetworkFlow, NodeConnections, NodeRecord,
+        RuntimeBatch, RuntimeEvent, Surroundings, Transport,
     },
 };
 
 use super::Told;
 use crate::{
     Config,
+    engine::{Node, watch},
+    nodes,
     testing::{Line, World, recorded, recorded_image, time},
 };
 
@@ -265,10 +267,35 @@ async fn a_flood_of_detections_is_bounded() {
         }),
         ..template.clone()
     };
+    let told = batch(&mut lines[1]).events.len();
     batch(&mut lines[1]).events.extend((0..1_000).map(opened));
+    // What is worse comes at the end.
+    let mut injects = template.clone();
+    injects.at_ns = template.at_ns + 2_000;
+    injects.activity = Activity::Open(model::runtime::FileOpen {
+        path: "proc/1/mem".to_owned(),
+        write: true,
+    });
+    batch(&mut lines[1]).events.push(injects);
     world.play(&lines).await;
     let [(incident, timeline)] = world.incidents().await.try_into().unwrap();
-    assert_eq!((incident.detections, timeline.len()), (256, 256));
+    assert_eq!((incident.detections, timeline.len()), (257, 257), "{told}");
+    assert_eq!(incident.severity, Severity::Critical);
+    assert!(
+        incident
+            .rules
+            .iter()
+            .any(|rule| rule == "behavior/memory-injection")
+    );
+    let all = usize::try_from(incident.left_out).unwrap() + timeline.len();
+    assert!(
+        (1_001..=1_003).contains(&all),
+        "nothing is lost count of: {all}"
+    );
+    // Read again, nothing is counted twice.
+    world.take(&lines[1], 2).await;
+    let [(again, _)] = world.incidents().await.try_into().unwrap();
+    assert_eq!(again.left_out, incident.left_out);
 }
 
 #[tokio::test]
@@ -336,4 +363,62 @@ async fn bytes_that_are_no_batch_are_refused() {
             "{length}: {refused:?}"
         );
     }
+}
+
+#[tokio::test]
+async fn whom_containers_speak_with_is_written_and_goes_on_with_another_owner() {
+    let mut world = world();
+    let seen = async |world: &World| {
+        let key = "default.node-1.connections";
+        let kept = world.store.get::<NodeConnections>(NODES, key).await;
+        let kept = kept.unwrap().map(|kept| kept.body.containers);
+        let own = kept.unwrap_or_default().into_values();
+        let flows = own.flat_map(|own| own.flows);
+        let mut addresses: Vec<String> = flows.map(|flow| flow.address.to_string()).collect();
+        addresses.sort();
+        addresses
+    };
+    let mut lines = recorded("attack.jsonl");
+    world.play(&lines).await;
+    assert_eq!(seen(&world).await, [""; 0], "it is written now and then");
+    world.tick().await;
+    assert_eq!(seen(&world).await, ["169.254.169.254", "203.0.113.7"]);
+    // The next owner has read nothing of it, and speaks of what it sees itself.
+    world.die();
+    for line in &mut lines {
+        let Line::Batch(batch) = line else { continue };
+        for event in &mut batch.events {
+            if let Activity::Connect(flow) = &mut event.activity {
+                flow.address = "192.0.2.9".parse().unwrap();
+            }
+        }
+    }
+    world.play(&lines).await;
+    world.tick().await;
+    let all = ["169.254.169.254", "192.0.2.9", "203.0.113.7"];
+    let now = seen(&world).await;
+    assert!(
+        all.iter().all(|one| now.iter().any(|seen| seen == one)),
+        "{now:?}"
+    );
+}
+
+#[test]
+fn no_more_connections_of_a_node_are_written_than_fit() {
+    let mut node = Node::default();
+    let now = time("2026-01-02T03:10:00Z");
+    for number in 0..=125_u16 {
+        let watched = watch(&mut node.containers, &number.to_string()).unwrap();
+        for port in 0..64 {
+            watched.note_flow(&NetworkFlow {
+                transport: Transport::Tcp,
+                address: "192.0.2.1".parse().unwrap(),
+                port,
+            });
+        }
+    }
+    let record = nodes::connections(&mut node, now).unwrap();
+    assert_eq!(record.containers.len(), 125, "125 of 64 are 8,000");
+    assert!(bus::encode(&record).unwrap().len() < 1 << 20);
+    assert_eq!(nodes::connections(&mut node, now), None, "nothing is new");
 }

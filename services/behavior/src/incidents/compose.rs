@@ -32,6 +32,7 @@ pub(super) fn begin(place: &Place<'_>, id: String, container: &str) -> Incident 
         host: String::new(),
         rules: Vec::new(),
         detections: 0,
+        left_out: 0,
         tactics: Vec::new(),
         timeline: None,
         surroundings: None,

@@ -7,12 +7,12 @@ use axum::{
 use cache::CacheError;
 use chassis::http::{ApiError, Page, PageQuery};
 use model::{
-    Severity, Slug,
+    Counts, Decision, Digest, Severity, Slug,
     event::EVIDENCE_OBJECTS,
-    runtime::{Detection, Incident, IncidentState},
+    runtime::{Detection, HostFacts, Incident, IncidentState, Surroundings},
 };
 use schemars::JsonSchema;
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Serialize, de::DeserializeOwned};
 
 use super::{Api, Caller, bad_parameter, containers, internal, join::Join, page, permit};
 use crate::view::View;
@@ -53,8 +53,26 @@ pub(super) struct Details {
     incident: Incident,
     /// What was detected, in order; empty where it is too old to be kept.
     events: Vec<Detection>,
+    /// What the container did around it: processes, connections, ports, files; null where it is too
+    /// old to be kept.
+    around: Option<Surroundings>,
     /// The container as its node reported it last; null where it is gone.
     container_now: Option<containers::Row>,
+    /// The image as it is judged now; null where it is not known.
+    image_now: Option<ImageNow>,
+    /// The host as its agent reported it last; null where it is gone.
+    host_now: Option<HostFacts>,
+}
+
+/// What is known of the image that a container with an incident ran, whether it still runs or not.
+#[derive(Debug, Serialize, JsonSchema)]
+struct ImageNow {
+    /// The image.
+    digest: Digest,
+    /// What policy says.
+    decision: Option<Decision>,
+    /// How many vulnerabilities it has; null where nobody looked.
+    counts: Option<Counts>,
 }
 
 /// Filters, parsed.
@@ -100,34 +118,77 @@ pub(super) async fn get(
             let Some(incident) = view.incident(&tenant, &id)? else {
                 return Ok(None);
             };
-            let mut container_now = None;
-            let placed = view.container(&tenant, &incident.node, &incident.container)?;
-            if let Some(placed) = placed {
-                let mut join = Join::new(view, &tenant, &marks, now);
-                let joined = join.image_of(&placed.node, &placed.container)?;
-                let row = containers::Row::new(placed.node, &placed.container, &joined);
-                container_now = Some(row);
-            }
-            Ok(Some((incident, container_now)))
+            let mut join = Join::new(view, &tenant, &marks, now);
+            Details::new((view, &tenant), &mut join, incident).map(Some)
         })
         .await?;
-    let (incident, container_now) = found.ok_or_else(|| {
+    let mut details = found.ok_or_else(|| {
         ApiError::not_found(format!("there is no incident `{shown}`"))
             .hint("`GET /v1/incidents` lists them")
     })?;
-    let events = match &incident.timeline {
-        Some(object) => api
-            .store
-            .object::<Vec<Detection>>(EVIDENCE_OBJECTS, object)
-            .await
-            .map_err(internal)?,
-        None => None,
+    let Incident {
+        timeline,
+        surroundings,
+        ..
+    } = &details.incident;
+    let events: Option<Vec<Detection>> = evidence(&api, timeline.as_ref()).await?;
+    details.around = evidence(&api, surroundings.as_ref()).await?;
+    details.events = events.unwrap_or_default();
+    Ok(Json(details))
+}
+
+/// What was kept of an incident under this name; `None` where it is gone.
+async fn evidence<T: DeserializeOwned>(
+    api: &Api,
+    object: Option<&Digest>,
+) -> Result<Option<T>, ApiError> {
+    let Some(object) = object else {
+        return Ok(None);
     };
-    Ok(Json(Details {
-        incident,
-        events: events.unwrap_or_default(),
-        container_now,
-    }))
+    let read = api.store.object::<T>(EVIDENCE_OBJECTS, object).await;
+    read.map_err(internal)
+}
+
+// === impl Details ===
+
+impl Details {
+    /// An incident with what the view knows of its container, image and host; what is an object is
+    /// still to be read.
+    fn new(
+        (view, tenant): (&View, &Slug),
+        join: &mut Join<'_>,
+        incident: Incident,
+    ) -> Result<Self, CacheError> {
+        let mut container_now = None;
+        let placed = view.container(tenant, &incident.node, &incident.container)?;
+        if let Some(placed) = placed {
+            let joined = join.image_of(&placed.node, &placed.container)?;
+            container_now = Some(containers::Row::new(
+                placed.node,
+                &placed.container,
+                &joined,
+            ));
+        }
+        let mut image_now = None;
+        if let Some(digest) = incident.image {
+            let name = &incident.image_name;
+            let joined = join.image_behind(&incident.node, vec![digest], name)?;
+            image_now = joined.images.contains(&digest).then_some(ImageNow {
+                digest,
+                decision: joined.decision,
+                counts: joined.counts,
+            });
+        }
+        let host_now = view.node(tenant, &incident.node)?.map(|node| node.host);
+        Ok(Self {
+            incident,
+            events: Vec::new(),
+            around: None,
+            container_now,
+            image_now,
+            host_now,
+        })
+    }
 }
 
 // === impl Filter ===

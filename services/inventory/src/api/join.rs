@@ -4,10 +4,7 @@ use std::collections::{BTreeSet, HashMap};
 
 use cache::CacheError;
 use jiff::Timestamp;
-use model::{
-    Counts, Decision, Digest, ImageRef, Severity, Slug,
-    runtime::{Container, ContainerState},
-};
+use model::{Counts, Decision, Digest, ImageRef, Severity, Slug, runtime::Container};
 
 use super::images::decision;
 use crate::{
@@ -183,7 +180,7 @@ impl<'a> Join<'a> {
     }
 }
 
-// === impl Joined, Placed ===
+// === impl Joined ===
 
 impl Joined {
     /// Whether it has a vulnerability that is at least so bad.
@@ -191,13 +188,5 @@ impl Joined {
         let mut bad = Severity::ALL.into_iter().filter(|level| *level >= least);
         self.counts
             .is_some_and(|counts| bad.any(|level| counts.of_severity(level) > 0))
-    }
-}
-
-impl Placed {
-    /// Whether it runs; a frozen one does, too.
-    pub(super) fn runs(&self) -> bool {
-        let state = self.container.state;
-        matches!(state, ContainerState::Running | ContainerState::Paused)
     }
 }

@@ -4,7 +4,7 @@ use axum::http::StatusCode;
 use chassis::http::{Access, Page, Route};
 
 use super::{
-    Api, advisories, containers, events, health, images, incidents, nodes,
+    Api, advisories, connections, containers, events, health, images, incidents, nodes,
     reports::{ReportAnswer, ReportQuery},
     running, scans, verdicts, vulnerabilities,
 };
@@ -19,6 +19,7 @@ pub(super) fn table() -> Vec<Route<Api>> {
     let mut table = images();
     table.extend(questions());
     table.extend(nodes());
+    table.push(connections());
     table.extend(incidents());
     table.push(events());
     table
@@ -147,6 +148,22 @@ fn nodes() -> Vec<Route<Api>> {
         .query::<chassis::http::PageQuery>()
         .answers::<Page<running::Running>>(OK, "a page of the list, in the order of digests"),
     ]
+}
+
+fn connections() -> Route<Api> {
+    READ.get(
+        "/v1/connections",
+        "listConnections",
+        "Who talks to whom: containers that run, with their connections and ports",
+        connections::list,
+    )
+    .detail(
+        "One row per container that listens, has a published port, or was seen to open a \
+             connection; of many connections the last ones. A page may be short, and even empty, \
+             while `next` is there.",
+    )
+    .query::<connections::ListQuery>()
+    .answers::<Page<connections::Row>>(OK, "a page of the list, by node and id")
 }
 
 fn incidents() -> Vec<Route<Api>> {

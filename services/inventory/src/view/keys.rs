@@ -1,6 +1,8 @@
 //! Keys of the view. A zero byte ends each text, so none is the beginning of another; digests
 //! stand at the end as 32 bytes.
 
+use std::net::IpAddr;
+
 use jiff::Timestamp;
 use model::{Digest, Slug};
 
@@ -144,7 +146,16 @@ pub(super) fn holder(tenant: &Slug, image: Digest, node: &Slug, id: &str) -> Vec
     key
 }
 
-/// Node and container of what [`holder`] wrote.
+/// Of a container that has an address; without node and id it is the beginning of all that have it.
+pub(super) fn address(tenant: &Slug, address: IpAddr, node: &Slug, id: &str) -> Vec<u8> {
+    joined(&[tenant.as_str(), &address.to_string(), node.as_str(), id])
+}
+
+pub(super) fn address_of(tenant: &Slug, address: IpAddr) -> Vec<u8> {
+    joined(&[tenant.as_str(), &address.to_string()])
+}
+
+/// Node and container of what [`holder`] or [`address`] wrote.
 pub(super) fn holder_of<'a>(key: &'a [u8], prefix: &[u8]) -> Option<(Slug, &'a str)> {
     let mut texts = key.strip_prefix(prefix)?.split(|byte| *byte == 0);
     let mut text = || std::str::from_utf8(texts.next()?).ok();

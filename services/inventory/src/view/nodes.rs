@@ -16,7 +16,9 @@ use model::{
 };
 use serde::{Deserialize, Serialize};
 
-use super::{CONTAINER_IDS, CONTAINERS, HOLDERS, ImageView, Kind, NODES, View, keys};
+use super::{
+    ADDRESSES, CONTAINER_IDS, CONTAINERS, HOLDERS, ImageView, Kind, NODES, View, connections, keys,
+};
 
 /// Containers of one node that are taken up.
 const CONTAINERS_MAX: usize = 10_000;
@@ -74,13 +76,23 @@ impl FromStr for NodeKey {
     type Err = ();
 
     fn from_str(key: &str) -> Result<Self, ()> {
+        Self::of(key, "reported").ok_or(())
+    }
+}
+
+impl NodeKey {
+    /// Reads the key of what is kept of a node under a name.
+    pub(crate) fn of(key: &str, name: &str) -> Option<Self> {
         let parts: Vec<&str> = key.split('.').collect();
-        let [tenant, node, "reported"] = parts.as_slice() else {
-            return Err(());
+        let [tenant, node, last] = parts.as_slice() else {
+            return None;
         };
-        Ok(Self {
-            tenant: tenant.parse().map_err(|_| ())?,
-            node: node.parse().map_err(|_| ())?,
+        if *last != name {
+            return None;
+        }
+        Some(Self {
+            tenant: tenant.parse().ok()?,
+            node: node.parse().ok()?,
         })
     }
 }
@@ -277,12 +289,13 @@ impl View {
         let (mut held, mut holds) = (images(&old_view), images(&view));
         held.extend(holders_of(key, &old));
         holds.extend(holders_of(key, &new));
-        for gone in held.difference(&holds) {
-            batch.delete(HOLDERS, gone)?;
-        }
-        for holder in holds.difference(&held) {
-            batch.put(HOLDERS, holder, &[])?;
-        }
+        differ(batch, HOLDERS, &held, &holds)?;
+        let addresses = |containers: &BTreeMap<&str, &Container>| -> BTreeSet<Vec<u8>> {
+            let each = containers.iter();
+            each.flat_map(|(id, container)| connections::addresses(key, id, container))
+                .collect()
+        };
+        differ(batch, ADDRESSES, &addresses(&old), &addresses(&new))?;
         match view {
             Some(view) => batch.put_as(NODES, &keys::node(tenant, node), &view),
             None => batch.delete(NODES, &keys::node(tenant, node)),
@@ -291,6 +304,7 @@ impl View {
 
     /// Forgets all nodes, of all tenants.
     pub(super) fn forget_nodes(&self) -> Result<(), CacheError> {
+        self.forget_connections()?;
         loop {
             let page = self.database.scan_prefix(NODES, &[], None, PAGE)?;
             if page.is_empty() {
@@ -308,12 +322,30 @@ impl View {
     }
 }
 
-/// Containers by their ids; ids are a node's word, and those that are none are left out.
+/// Writes an index anew: what was, and what is.
+fn differ(
+    batch: &mut Batch<'_>,
+    family: &str,
+    before: &BTreeSet<Vec<u8>>,
+    now: &BTreeSet<Vec<u8>>,
+) -> Result<(), CacheError> {
+    for gone in before.difference(now) {
+        batch.delete(family, gone)?;
+    }
+    for row in now.difference(before) {
+        batch.put(family, row, &[])?;
+    }
+    Ok(())
+}
+
+/// Whether a text can be the id of a container: it is a node's word.
+pub(super) fn is_id(id: &str) -> bool {
+    let has_length = (1..=ID_CHARS_MAX).contains(&id.len());
+    has_length && id.bytes().all(|byte| byte.is_ascii_graphic())
+}
+
+/// Containers by their ids; those whose id is none are left out.
 fn by_id<'a>(containers: impl Iterator<Item = &'a Container>) -> BTreeMap<&'a str, &'a Container> {
-    let is_id = |id: &str| {
-        let has_length = (1..=ID_CHARS_MAX).contains(&id.len());
-        has_length && id.bytes().all(|byte| byte.is_ascii_graphic())
-    };
     containers
         .filter(|container| is_id(&container.id))
         .take(CONTAINERS_MAX)
@@ -388,6 +420,12 @@ impl NodeView {
 }
 
 impl Placed {
+    /// Whether it runs; a frozen one does, too.
+    pub(crate) fn runs(&self) -> bool {
+        let state = self.container.state;
+        matches!(state, ContainerState::Running | ContainerState::Paused)
+    }
+
     fn parse(key: Vec<u8>, value: &[u8]) -> Result<Option<Self>, CacheError> {
         let Some((_, node)) = keys::node_of(&key) else {
             return Ok(None);

@@ -20,6 +20,10 @@ pub(crate) const WHERE_HELP: &str = "Examples:
   tidewaiter where CVE-2021-44228
   tidewaiter where GHSA-jfh8-c2jp-5v3q --json | jq -r '.[].instances[].node'";
 
+pub(crate) const CONNECTIONS_HELP: &str = "Examples:
+  tidewaiter connections --exposed                   what the outside can reach, and what that reaches
+  tidewaiter connections --namespace shop --json | jq -r '.[].connects_to[].container.name'";
+
 pub(crate) const INCIDENTS_HELP: &str = "Examples:
   tidewaiter incidents --state open --severity high
   tidewaiter incidents 4be1d7                        one incident, with what was detected in order";
@@ -89,6 +93,24 @@ pub(crate) struct WhereArgs {
     /// The vulnerability, by any of its names
     #[arg(value_name = "ID")]
     pub(crate) id: String,
+    #[command(flatten)]
+    pub(crate) server: Server,
+    #[command(flatten)]
+    pub(crate) shown: Shown,
+}
+
+/// Flags of `connections`.
+#[derive(Debug, Args)]
+pub(crate) struct ConnectionsArgs {
+    /// Only those of this node
+    #[arg(long, value_name = "NODE")]
+    pub(crate) node: Option<String>,
+    /// Only those of this namespace of the orchestrator
+    #[arg(long, value_name = "NAME")]
+    pub(crate) namespace: Option<String>,
+    /// Only those that the outside can reach over their host
+    #[arg(long)]
+    pub(crate) exposed: bool,
     #[command(flatten)]
     pub(crate) server: Server,
     #[command(flatten)]

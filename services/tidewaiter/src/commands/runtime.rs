@@ -1,13 +1,17 @@
-//! `nodes`, `containers`, `where`, `incidents`: what runs where, as a server knows it.
+//! `nodes`, `containers`, `where`, `connections`, `incidents`: what runs where, as a server knows it.
 
+mod around;
 mod pages;
 
 use anyhow::Context as _;
 use serde_json::Value;
 
-use self::pages::{Shape, container, containers, incident, incidents, node, nodes, places};
+use self::{
+    around::connections,
+    pages::{Shape, container, containers, incident, incidents, node, nodes, places},
+};
 use crate::{
-    cli::{ContainersArgs, IncidentsArgs, NodesArgs, Shown, WhereArgs},
+    cli::{ConnectionsArgs, ContainersArgs, IncidentsArgs, NodesArgs, Shown, WhereArgs},
     client::Client,
     commands::print,
     exit::Exit,
@@ -60,6 +64,14 @@ pub(crate) async fn run_where(args: WhereArgs) -> anyhow::Result<Exit> {
     let path = format!("/v1/vulnerabilities/{}/containers", segment(&args.id));
     let all = list(&client, &path, &[]).await?;
     show(&args.shown, &all, places)
+}
+
+pub(crate) async fn run_connections(args: ConnectionsArgs) -> anyhow::Result<Exit> {
+    let client = Client::new(&args.server)?;
+    let mut query = given(&[("node", &args.node), ("namespace", &args.namespace)]);
+    query.extend(args.exposed.then(|| ("exposed", "true".to_owned())));
+    let all = list(&client, "/v1/connections", &query).await?;
+    show(&args.shown, &all, connections)
 }
 
 pub(crate) async fn run_incidents(args: IncidentsArgs) -> anyhow::Result<Exit> {

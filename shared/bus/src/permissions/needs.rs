@@ -99,6 +99,7 @@ impl Grants {
         self.reads_in_order(RUNTIME);
         self.reads(NODES);
         self.writes(NODES, "*.*.reported");
+        self.writes(NODES, "*.*.connections");
         self.reads(INCIDENTS);
         self.writes(INCIDENTS, "*.*");
         self.writes_objects(EVIDENCE_OBJECTS);

@@ -159,6 +159,7 @@ fn each_event_is_published_by_those_who_make_it() {
     insta::assert_snapshot!(who("tw.evt.acme.node.sighted.node-1"), @"behavior operator");
     insta::assert_snapshot!(who("tw.res.acme.container.detected"), @"behavior operator");
     insta::assert_snapshot!(who("$KV.tw_nodes.acme.node-1.reported"), @"behavior");
+    insta::assert_snapshot!(who("$KV.tw_nodes.acme.node-1.connections"), @"behavior");
     insta::assert_snapshot!(who("$KV.tw_nodes.acme.node-1.desired"), @"");
     insta::assert_snapshot!(who("$KV.tw_incidents.acme.00ff"), @"behavior");
 }

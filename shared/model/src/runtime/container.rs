@@ -1,6 +1,6 @@
 //! A node: its host, its containers, the images on its disks, and what its agent can see.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, net::IpAddr};
 
 use jiff::Timestamp;
 use schemars::JsonSchema;
@@ -59,6 +59,9 @@ pub struct Container {
     /// Published ports.
     #[serde(default)]
     pub ports: Vec<PortMapping>,
+    /// The addresses of its network, where that is its own.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub addresses: Vec<IpAddr>,
     /// Mounts.
     #[serde(default)]
     pub mounts: Vec<MountPoint>,
@@ -233,8 +236,8 @@ pub struct HostRuntime {
 pub struct SensorMatrix {
     /// `bpf`, `process-connector` or `none`.
     pub tier: String,
-    /// What is seen: `exec`, `exit`, `fork`, `connect`, `send`, `bind`, `listen`, `open`, `syscall`,
-    /// `cgroup`.
+    /// What is seen: `exec`, `exit`, `fork`, `connect`, `connect-unix`, `send`, `bind`, `listen`,
+    /// `open`, `syscall`, `cgroup`.
     pub sees: Vec<String>,
     /// What can be enforced: `freeze`, `kill`, `deny-exec`, `signal-exec`, `cut-network`.
     pub enforces: Vec<String>,

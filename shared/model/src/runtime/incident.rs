@@ -153,6 +153,11 @@ pub struct Incident {
     pub rules: Vec<String>,
     /// How many detections; what is detected once more is not counted again.
     pub detections: u32,
+    /// How many more were left out, for an incident holds a limited number; the first one of each
+    /// rule, and of each severity that is worse, never is. What is left out and seen again after a
+    /// while is counted again.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub left_out: u32,
     /// Tactics that its detections serve, in the order of an attack.
     #[serde(default)]
     pub tactics: Vec<String>,
@@ -168,6 +173,14 @@ pub struct Incident {
     /// The last detection's time.
     #[schemars(with = "Time")]
     pub last_at: Timestamp,
+}
+
+#[expect(
+    clippy::trivially_copy_pass_by_ref,
+    reason = "serde hands over a reference"
+)]
+const fn is_zero(count: &u32) -> bool {
+    *count == 0
 }
 
 /// What a container did around the detections of an incident, whether suspicious or not.

@@ -2,7 +2,7 @@
 
 use super::*;
 
-const PATHS: [&str; 16] = [
+const PATHS: [&str; 17] = [
     "/v1/images",
     "/v1/images/r.example/team/app:1",
     "/v1/vulnerabilities/CVE-2026-1/images",
@@ -19,6 +19,7 @@ const PATHS: [&str; 16] = [
     "/v1/vulnerabilities/CVE-2026-1/containers",
     "/v1/incidents",
     "/v1/incidents/i1",
+    "/v1/connections",
 ];
 /// The containers of image `a`.
 const CONTAINERS: &str =

@@ -43,6 +43,16 @@ impl World {
         self.tell(NODES, Told::Node(key, Some(Box::new(record))));
     }
 
+    /// A node's containers speak with others.
+    fn connected(&mut self, node: &str, seen: Value) {
+        let record: model::runtime::NodeConnections = serde_json::from_value(seen).unwrap();
+        let key = crate::view::NodeKey::of(&format!("default.{node}.connections"), "connections");
+        self.tell(
+            NODES,
+            Told::Connections(key.unwrap(), Some(Box::new(record))),
+        );
+    }
+
     pub(super) fn happened(&mut self, incident: Incident) {
         let key = format!("default.{}", incident.id).parse().unwrap();
         self.tell(INCIDENTS, Told::Incident(key, Some(Box::new(incident))));
@@ -322,6 +332,14 @@ async fn incidents_are_listed_the_latest_first_and_have_a_timeline() {
     world.happened(incident("i2", "bb1", 2));
     let mut grown = incident("i1", "aa1", 3);
     grown.timeline = Some(object);
+    grown.image = Some(digest("a"));
+    let around: model::runtime::Surroundings = serde_json::from_value(json!({
+        "incident": "i1", "detections": 1, "files": ["etc/shadow"],
+        "flows": [{"transport": "tcp", "address": "192.0.2.1", "port": 443}],
+    }))
+    .unwrap();
+    let object = world.api.store.put_object(EVIDENCE_OBJECTS, &around);
+    grown.surroundings = Some(object.await.unwrap());
     world.happened(grown);
     let mut closed = incident("i3", "xx1", 0);
     closed.state = model::runtime::IncidentState::Closed;
@@ -344,7 +362,148 @@ async fn incidents_are_listed_the_latest_first_and_have_a_timeline() {
     let answer = world.ok("/v1/incidents/i1").await;
     assert_eq!(answer["events"][0]["title"], "tmp/x is not of the image");
     assert_eq!(answer["container_now"]["id"], "aa1");
+    assert_eq!(answer["around"]["flows"][0]["address"], "192.0.2.1");
+    assert_eq!(answer["around"]["files"], json!(["etc/shadow"]));
+    assert_eq!(answer["image_now"]["digest"], json!(digest("a")));
+    assert_eq!(answer["image_now"]["decision"], "deny");
+    assert_eq!(answer["image_now"]["counts"]["critical"], 1);
+    assert_eq!(answer["host_now"]["name"], "host-1");
+    // Its container is gone, and nothing was kept of it.
+    world.reported("node-1", &[], &[]);
+    let answer = world.ok("/v1/incidents/i2").await;
+    assert_eq!(
+        (&answer["events"], &answer["around"]),
+        (&json!([]), &Value::Null)
+    );
+    assert_eq!(
+        (&answer["container_now"], &answer["image_now"]),
+        (&Value::Null, &Value::Null)
+    );
     assert_eq!(world.get("/v1/incidents/i9").await.0, StatusCode::NOT_FOUND);
+}
+
+/// Two containers of one node with addresses, a pod of another node, and one without anything.
+async fn talking() -> World {
+    let mut world = World::new();
+    let at = |id: &str, addresses: &[&str]| {
+        let mut one = container(id, "r.example/team/app:1", digest("a config"));
+        one["addresses"] = json!(addresses);
+        one
+    };
+    let mut web = at("web", &["10.88.0.2"]);
+    web["ports"] = json!([{"host_port": 443, "container_port": 8080, "protocol": "tcp"}]);
+    let mut pod = at("pod", &["10.1.0.5"]);
+    pod["pod"] = json!("db-0");
+    pod["namespace"] = json!("shop");
+    // Its bridge has the same addresses as that of node-1.
+    let twin = at("twin", &["10.88.0.3"]);
+    world.reported(
+        "node-1",
+        &[web, at("db", &["10.88.0.3"]), at("idle", &[])],
+        &[],
+    );
+    world.reported("node-2", &[pod, twin], &[]);
+    let flow = |address: &str| json!({"transport": "tcp", "address": address, "port": 5432});
+    let seen = json!({"at": NOW, "containers": {
+        "web": {"flows": [flow("10.88.0.3"), flow("10.1.0.5"), flow("192.0.2.1")]},
+        "db": {"listens": [{"transport": "tcp", "address": "0.0.0.0", "port": 5432}]},
+        "gone": {"flows": [flow("192.0.2.1")]},
+    }});
+    world.connected("node-1", seen);
+    let seen = json!({"at": NOW, "containers": {"pod": {"flows": [flow("10.88.0.2")]}}});
+    world.connected("node-2", seen);
+    world
+}
+
+#[tokio::test]
+async fn who_talks_to_whom_is_told_by_the_addresses_of_containers() {
+    let world = talking().await;
+    let answer = world.ok("/v1/connections").await;
+    let rows = answer["items"].as_array().unwrap();
+    let told = |row: &Value| {
+        let peers = row["connects_to"].as_array().unwrap().iter();
+        let peers = peers.map(|peer| {
+            let to = &peer["container"]["id"];
+            format!(
+                "{} {}",
+                peer["address"].as_str().unwrap(),
+                to.as_str().unwrap_or("?")
+            )
+        });
+        format!(
+            "{} to [{}]",
+            row["id"].as_str().unwrap(),
+            peers.collect::<Vec<_>>().join(", ")
+        )
+    };
+    let told: Vec<String> = rows.iter().map(told).collect();
+    // The node's own bridge is meant, pods are reached from everywhere, and another node's bridge
+    // from nowhere.
+    assert_eq!(
+        told,
+        [
+            "db to []",
+            "web to [10.88.0.3 db, 10.1.0.5 pod, 192.0.2.1 ?]",
+            "pod to [10.88.0.2 ?]",
+        ]
+    );
+    assert_eq!(rows[0]["listens"][0]["port"], 5432);
+    assert_eq!(
+        (&rows[0]["exposed"], &rows[1]["exposed"]),
+        (&json!(false), &json!(true))
+    );
+    for (query, expected) in [
+        ("node=node-2", &["pod"][..]),
+        ("namespace=shop", &["pod"]),
+        ("exposed=true", &["web"]),
+        ("exposed=true&node=node-2", &[]),
+    ] {
+        assert_eq!(
+            world.ids(&format!("/v1/connections?{query}")).await,
+            expected,
+            "{query}"
+        );
+    }
+    assert_eq!(
+        world.get("/v1/connections?node=A/B").await.0,
+        StatusCode::BAD_REQUEST
+    );
+    let (mut path, mut seen) = ("/v1/connections?limit=1".to_owned(), 0);
+    loop {
+        let page = world.ok(&path).await;
+        seen += page["items"].as_array().unwrap().len();
+        let Some(next) = page["next"].as_str() else {
+            break;
+        };
+        path = format!("/v1/connections?limit=1&cursor={next}");
+    }
+    assert_eq!(seen, 3);
+}
+
+#[tokio::test]
+async fn an_address_that_is_given_away_leads_to_its_new_container() {
+    let mut world = talking().await;
+    let mut new = container("new", "app", digest("a config"));
+    new["addresses"] = json!(["10.88.0.3"]);
+    world.reported(
+        "node-1",
+        &[container("web", "app", digest("a config")), new],
+        &[],
+    );
+    let answer = world.ok("/v1/connections?node=node-1").await;
+    assert_eq!(
+        answer["items"][0]["id"], "web",
+        "who is gone is not told of: {answer}"
+    );
+    assert_eq!(
+        answer["items"][0]["connects_to"][0]["container"]["id"],
+        "new"
+    );
+    world.connected("node-1", json!({"at": NOW, "containers": {}}));
+    assert_eq!(
+        world.ok("/v1/connections?node=node-1").await["items"],
+        json!([])
+    );
 }
 
 #[tokio::test]
@@ -370,12 +529,22 @@ async fn another_tenant_sees_nothing_of_it() {
 async fn a_bucket_that_is_made_anew_forgets_what_was_in_it() {
     let mut world = fleet().await;
     world.happened(incident("i1", "aa1", 1));
+    let seen = json!({"transport": "tcp", "address": "192.0.2.1", "port": 443});
+    world.connected(
+        "node-1",
+        json!({"at": NOW, "containers": {"aa1": {"flows": [seen]}}}),
+    );
     let view = Arc::clone(&world.api.view);
     for bucket in [NODES, INCIDENTS] {
         view.begin(bucket, 100, "then").unwrap();
         assert_eq!(view.begin(bucket, 100, "now").unwrap(), 0);
     }
-    for path in ["/v1/nodes", "/v1/containers", "/v1/incidents"] {
+    for path in [
+        "/v1/nodes",
+        "/v1/containers",
+        "/v1/incidents",
+        "/v1/connections",
+    ] {
         assert_eq!(world.ok(path).await["items"], json!([]), "{path}");
     }
     let path = format!("/v1/images/{}/containers", digest("a"));

@@ -5,6 +5,8 @@ use std::io::{self, Write};
 use report::{Cell, Column, Cut, Grid};
 use serde_json::Value;
 
+use super::around;
+
 /// How an answer is written: with how many columns, and whether in color.
 pub(super) type Shape = fn(&Value, Option<usize>, bool, &mut dyn Write) -> io::Result<()>;
 
@@ -293,6 +295,7 @@ pub(super) fn incident(
         ("container", text(&answer["container"])),
         ("name", text(&answer["container_name"])),
         ("image", text(&answer["image_name"])),
+        ("findings", findings(&answer["image_now"])),
         ("node", text(&answer["node"])),
         ("host", text(&answer["host"])),
         ("first", second(&answer["first_at"])),
@@ -332,10 +335,27 @@ pub(super) fn incident(
         (width, color),
         "its timeline is not kept any more",
         out,
-    )
+    )?;
+    around::write(&answer["around"], width, out)
 }
 
-fn whole(
+/// What is known of an image, in a few words.
+fn findings(image: &Value) -> String {
+    let count = |level: &str| {
+        let count = image["counts"][level].as_u64().filter(|count| *count > 0)?;
+        Some(format!("{count} {level}"))
+    };
+    let levels = ["critical", "high", "medium", "low"];
+    let counts: Vec<String> = levels.into_iter().filter_map(count).collect();
+    let decision = text(&image["decision"]);
+    match (decision.is_empty(), counts.is_empty()) {
+        (true, _) => counts.join(", "),
+        (false, true) => decision,
+        (false, false) => format!("{decision}: {}", counts.join(", ")),
+    }
+}
+
+pub(super) fn whole(
     grid: &Grid,
     (width, color): (Option<usize>, bool),
     none: &str,
@@ -371,7 +391,7 @@ fn settings(item: &Value) -> String {
 }
 
 /// The pod is what people of orchestrators know a container by.
-fn named(item: &Value) -> String {
+pub(super) fn named(item: &Value) -> String {
     let (pod, name) = (text(&item["pod"]), text(&item["name"]));
     let namespace = text(&item["namespace"]);
     if pod.is_empty() {
@@ -380,7 +400,7 @@ fn named(item: &Value) -> String {
     format!("{namespace}/{pod}/{name}")
 }
 
-fn ports(item: &Value) -> String {
+pub(super) fn ports(item: &Value) -> String {
     let each = items(&item["ports"]).map(|port| {
         format!(
             "{}:{} to {}/{}",
@@ -393,15 +413,15 @@ fn ports(item: &Value) -> String {
     each.collect::<Vec<_>>().join(", ")
 }
 
-fn items(list: &Value) -> impl Iterator<Item = &Value> {
+pub(super) fn items(list: &Value) -> impl Iterator<Item = &Value> {
     list.as_array().into_iter().flatten()
 }
 
-fn list(values: &Value, between: &str) -> String {
+pub(super) fn list(values: &Value, between: &str) -> String {
     items(values).map(text).collect::<Vec<_>>().join(between)
 }
 
-fn text(value: &Value) -> String {
+pub(super) fn text(value: &Value) -> String {
     match value {
         Value::Null => String::new(),
         Value::String(text) => text.clone(),
@@ -421,7 +441,7 @@ fn second(value: &Value) -> String {
 }
 
 /// Text of containers and their images is hostile: nothing in it may command the terminal.
-fn clean(text: &str) -> String {
+pub(super) fn clean(text: &str) -> String {
     report::clean(text).into_owned()
 }
 
@@ -437,6 +457,6 @@ fn cell(value: &Value) -> Cell {
     Cell::new(text(value))
 }
 
-const fn column(title: &'static str, cut: Cut) -> Column {
+pub(super) const fn column(title: &'static str, cut: Cut) -> Column {
     Column { title, cut }
 }

@@ -86,6 +86,32 @@ fn where_it_runs_is_one_line_per_container() {
 }
 
 #[test]
+fn connections_are_one_line_per_peer_and_name_containers() {
+    let peer = |address: &str, container: Value| {
+        json!({
+            "transport": "tcp", "address": address, "port": 5432, "container": container,
+        })
+    };
+    let db =
+        json!({"id": "77aa", "node": "node-1", "name": "db", "pod": "db-0", "namespace": "shop"});
+    let answer = json!([
+        {
+            "node": "node-1", "id": "3f2a", "name": "web", "exposed": true, "addresses": ["10.88.0.2"],
+            "ports": [{"host_address": "", "host_port": 443, "container_port": 8080, "protocol": "tcp"}],
+            "listens": [{"transport": "tcp", "address": "0.0.0.0", "port": 8080}],
+            "connects_to": [peer("10.88.0.3", db), peer("192.0.2.1", Value::Null)],
+        },
+        {"node": "node-1", "id": "77aa", "name": "db", "exposed": false, "ports": [],
+         "listens": [{"transport": "tcp", "address": "::", "port": 5432}], "connects_to": []},
+    ]);
+    insta::assert_snapshot!(drawn(&answer, connections));
+    assert_eq!(
+        drawn(&json!([]), connections),
+        "no container was seen to speak\n"
+    );
+}
+
+#[test]
 fn an_incident_has_its_timeline() {
     let answer = json!({
         "id": "4be1d7", "title": "tmp/x is not of the image", "severity": "critical", "state": "open",
@@ -97,8 +123,25 @@ fn an_incident_has_its_timeline() {
             "title": "tmp/x is not of the image", "techniques": [{"id": "T1105"}],
             "process": {"path": "tmp/x", "args": ["/tmp/x", "-q"]},
         }],
+        "image_now": {"decision": "deny", "counts": {"critical": 1, "high": 4}},
+        "around": {
+            "processes": [
+                {"process": {"key": {"pid": 7, "started_ns": 1}, "path": "bin/sh", "args": ["sh", "-c", "\u{1b}[31m"]},
+                 "parent": {"pid": 1, "started_ns": 0}, "ended": false},
+                {"process": {"key": {"pid": 8, "started_ns": 2}, "path": "tmp/x", "args": []},
+                 "parent": {"pid": 7, "started_ns": 1}, "ended": true},
+            ],
+            "flows": [{"transport": "tcp", "address": "192.0.2.1", "port": 443}],
+            "listens": [{"transport": "tcp", "address": "::", "port": 8080}],
+            "files": ["etc/shadow"], "is_cut": true,
+        },
     });
-    insta::assert_snapshot!(drawn(&answer, incident));
+    let text = drawn(&answer, incident);
+    assert!(
+        !text.contains('\u{1b}'),
+        "an argument commands the terminal"
+    );
+    insta::assert_snapshot!(text);
     insta::assert_snapshot!(drawn(&json!([answer]), incidents));
 }
 

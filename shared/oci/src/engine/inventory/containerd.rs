@@ -263,6 +263,7 @@ fn container(runtime: &str, namespace: &str, listed: &Listed, task: Option<&Task
         owner: label("nerdctl/compose-project").or_else(|| label("com.docker.compose.project")),
         labels: labels.into_iter().take(PARTS_MAX).collect(),
         ports: Vec::new(),
+        addresses: Vec::new(),
         mounts: spec::mounts(&spec),
         security: spec::security(&spec),
     }

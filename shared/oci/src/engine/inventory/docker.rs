@@ -329,6 +329,7 @@ impl Inspected {
                     protocol: text(&port.kind),
                 })
                 .collect(),
+            addresses: Vec::new(),
             mounts: self.mounts.0.iter().take(PARTS_MAX).map(mount).collect(),
             security,
         }

@@ -18,6 +18,11 @@
 #   TIDEWAITER_CHAOS_SEED    a run of it (printed)
 #   TIDEWAITER_SINGLE_FLIGHT_ROUNDS
 #                            how often two scanners meet at one layer (3)
+#   TIDEWAITER_RUNTIME_BEHAVIORS
+#                            where it is set, every behavior of attackers is done in a container (it
+#                            takes two minutes)
+#   TIDEWAITER_RUNTIME_AWAY_S
+#                            how long the broker is away while containers go on, seconds (5)
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 
@@ -108,8 +113,8 @@ tests() {
     cargo test --locked --release --workspace --exclude tests --no-fail-fast -- --show-output \
       && cargo test --locked --release --package tests --test tidy
   else
-    # The end-to-end tests start the program itself.
-    cargo build --locked --release --workspace --bin tidewaiter \
+    # The end-to-end tests start the programs themselves.
+    cargo build --locked --release --workspace --bin tidewaiter --bin tidewaiter-agent \
       && cargo test --locked --release --workspace --no-fail-fast -- --show-output
   fi 2>&1 | tee "$log"
 }

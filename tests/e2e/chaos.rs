@@ -180,6 +180,7 @@ alerting:
             config,
             processes: PROCESSES.iter().map(|role| vec![*role]).collect(),
             api: INVENTORY,
+            ..Options::default()
         };
         let mut fabric = Fabric::start(options).await?;
         // Who loses a neighbour says so. What must not happen is looked for after each round.

@@ -45,6 +45,8 @@ pub(crate) struct Options {
     pub(crate) processes: Vec<Vec<&'static str>>,
     /// The process that runs the role `inventory`, where that is not the first.
     pub(crate) api: usize,
+    /// Nodes whose agents have keys on the fabric's own broker.
+    pub(crate) agents: Vec<&'static str>,
 }
 
 /// One `tidewaiter serve` process.
@@ -75,7 +77,11 @@ impl Fabric {
             // A private one needs the same program.
             NatsServer::start().map(|_| None)?
         } else {
-            Some(Broker::start(dir.path(), &options.processes)?)
+            Some(Broker::start(
+                dir.path(),
+                &options.processes,
+                &options.agents,
+            )?)
         };
         let mut fabric = Self {
             registry,
@@ -340,6 +346,12 @@ impl Fabric {
     /// The NATS server's address with all rights, where the fabric has one of its own.
     pub(crate) fn nats_url(&self) -> Option<String> {
         self.broker.as_ref().map(Broker::url)
+    }
+
+    /// What the agent of a node needs to reach the broker: its address, and the file of its key.
+    pub(crate) fn agent_access(&self, node: &str) -> (String, PathBuf) {
+        let broker = self.broker.as_ref().expect("processes of their own");
+        (broker.server.url(), broker.agent_key(node))
     }
 
     /// A directory for the test's own files.

@@ -24,14 +24,17 @@ pub(crate) struct Broker {
 // === impl Broker ===
 
 impl Broker {
-    /// Makes keys for processes with these roles, and starts the server with the accounts that
+    /// Makes keys for processes with these roles and for agents, and starts the server with the accounts that
     /// `tidewaiter` prints. `None`, with a reason printed, where there is no `nats-server`.
-    pub(crate) fn start(dir: &Path, processes: &[Vec<&str>]) -> Option<Self> {
+    pub(crate) fn start(dir: &Path, processes: &[Vec<&str>], agents: &[&str]) -> Option<Self> {
         let keys = dir.join("keys");
         let mut arguments = vec!["nats".to_owned(), "accounts".to_owned()];
         arguments.extend(["--dir".to_owned(), keys.display().to_string()]);
         for roles in processes.iter().filter(|roles| roles.len() > 1) {
             arguments.extend(["--together".to_owned(), roles.join(",")]);
+        }
+        for node in agents {
+            arguments.extend(["--agent".to_owned(), (*node).to_owned()]);
         }
         let accounts = run(&arguments);
         let accounts = accounts.replacen("users: [", &format!("users: [ {TEST}"), 1);
@@ -66,6 +69,11 @@ impl Broker {
             "--nats-credentials".to_owned(),
             key.display().to_string(),
         ]
+    }
+
+    /// The key of a node's agent.
+    pub(crate) fn agent_key(&self, node: &str) -> PathBuf {
+        self.keys.join("agents/default").join(format!("{node}.nk"))
     }
 
     /// Its address for the test itself, which may do everything.

@@ -22,6 +22,7 @@ mod metrics;
 mod poison;
 mod pressure;
 mod push;
+mod runtime;
 mod sbom;
 mod single_flight;
 mod tls;

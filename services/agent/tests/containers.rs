@@ -371,7 +371,7 @@ fn check(podman: &Podman, before: &str, heard: &Heard) {
 
     podman.exec(
         "after",
-        "cp /bin/sleep /tmp/u; exec 3</tmp/u; rm /tmp/u; /proc/self/fd/3 0.2",
+        "cp /bin/sleep /tmp/u; exec 3</tmp/u; rm /tmp/u; /proc/self/fd/3 2",
     );
     let exec = heard
         .exec(&id, |exec| exec.file.origin == Origin::Unlinked)

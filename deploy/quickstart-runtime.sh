@@ -36,37 +36,12 @@ while [ $# -gt 0 ]; do
   shift
 done
 
-export CARGO_TARGET_DIR="${CARGO_TARGET_DIR:-$HOME/.cache/tidewaiter/target}"
-export PATH="${CARGO_HOME:-$HOME/.cargo}/bin:$PATH:/usr/sbin:/sbin"
-tidewaiter="$CARGO_TARGET_DIR/release/tidewaiter"
+# shellcheck source=deploy/quickstart-common.sh
+. "$here/quickstart-common.sh"
 agent="$CARGO_TARGET_DIR/release/tidewaiter-agent"
-demo="$HOME/.cache/tidewaiter/demo-image-$(sha256sum "$here/demo/make-image.sh" | cut -c1-12)"
 name="tidewaiter-demo-$$"
 
 nats_pid='' registry_pid='' server_pid='' podman_pid='' agent_pid='' temporary='' has_container=no
-
-say() { printf '%s\n' "$*"; }
-step() { printf '\n-- %s\n' "$*"; }
-fail() {
-  printf 'quickstart: %s\n' "$*" >&2
-  exit 1
-}
-
-# Stops one process of ours: asks, waits, and then does not ask any more.
-stop() { # PID NAME
-  [ -n "$1" ] && kill -0 "$1" 2>/dev/null || return 0
-  kill -TERM "$1" 2>/dev/null || true
-  local tries=150
-  while kill -0 "$1" 2>/dev/null && [ $tries -gt 0 ]; do
-    sleep 0.1
-    tries=$((tries - 1))
-  done
-  if kill -0 "$1" 2>/dev/null; then
-    say "$2 does not stop: killing it"
-    kill -KILL "$1" 2>/dev/null || true
-  fi
-  wait "$1" 2>/dev/null || true
-}
 
 clean() {
   local result=$?
@@ -87,31 +62,6 @@ clean() {
 trap clean EXIT
 trap 'exit 130' INT
 trap 'exit 143' TERM HUP
-
-free_port() {
-  local port
-  while true; do
-    # Below the range from which the kernel gives ports to clients.
-    port=$((20000 + RANDOM % 12000))
-    (exec 3<>"/dev/tcp/127.0.0.1/$port") 2>/dev/null || break
-  done
-  printf '%s\n' $port
-}
-
-random_hex() { od --address-radix=n --format=x1 --read-bytes=32 /dev/urandom | tr -d ' \n'; }
-
-# Waits until a command succeeds, as long as a process lives.
-wait_for() { # PID SECONDS WHAT LOG COMMAND…
-  local pid="$1" end=$((SECONDS + $2)) what="$3" log="$4"
-  shift 4
-  until "$@" >/dev/null 2>&1; do
-    if ! kill -0 "$pid" 2>/dev/null || [ $SECONDS -ge $end ]; then
-      tail -n 20 "$log" >&2
-      fail "$what is not there; the log is above"
-    fi
-    sleep 0.1
-  done
-}
 
 # One server for both. In a fleet each node's agent has a key of its own, with which it can publish
 # under its node's name and do nothing else: `tidewaiter nats accounts --agent NODE`.
@@ -170,14 +120,7 @@ http:
 bus:
   url: $nats_url
 END
-  rm -f "$data/http.addr"
-  # In a session of its own, so that Ctrl-C reaches this script alone, which then stops it in order.
-  setsid "$tidewaiter" serve --config "$data/tidewaiter.yaml" >"$data/tidewaiter.log" 2>&1 &
-  server_pid=$!
-  wait_for "$server_pid" 60 'tidewaiter' "$data/tidewaiter.log" test -s "$data/http.addr"
-  server="http://$(cat "$data/http.addr")"
-  wait_for "$server_pid" 60 'tidewaiter' "$data/tidewaiter.log" curl --silent --fail "$server/readyz"
-  say "tidewaiter: $server, log in $data/tidewaiter.log"
+  serve
 }
 
 start_agent() {
@@ -198,12 +141,6 @@ END
   agent_pid=$!
   wait_for "$agent_pid" 60 'the agent' "$data/agent.log" grep -q 'tier `bpf`' "$data/agent.log"
   say "agent:      node quickstart, log in $data/agent.log"
-}
-
-get() { # PATH
-  # The token as a header from a file: an argument can be seen by everybody.
-  printf 'Authorization: Bearer %s\n' "$(cat "$data/admin.token")" \
-    | curl --silent --fail --header @- "$server$1"
 }
 
 # What podman runs with where cgroups are those of v1 as well, or rights are few.
@@ -229,30 +166,12 @@ step 'preparing this machine'
 step 'building (the first time takes a while: RocksDB is C++)'
 cargo build --locked --release --workspace --bin tidewaiter --bin tidewaiter-agent
 
-umask 077
-if [ -z "$data" ]; then
-  temporary="$(mktemp -d)"
-  data="$temporary"
-else
-  mkdir -p "$data"
-  data="$(cd "$data" && pwd)"
-fi
+use_data_dir
 
 if [ -z "$image" ]; then
-  if [ ! -f "$demo/oci-layout" ]; then
-    step 'making the demonstration image'
-    rm -rf "$demo.part"
-    mkdir -p "$(dirname "$demo")"
-    (umask 022 && "$here/demo/make-image.sh" "$demo.part")
-    mv "$demo.part" "$demo"
-  fi
+  make_demo_image
   image="oci:$demo:demo"
 fi
-case "$image" in
-  *:/* | oci:* | oci-archive:* | docker-archive:* | containers-storage:* | dir:*) ;;
-  *) image="docker://$image" ;;
-esac
-
 step 'starting'
 start_nats
 start_registry
@@ -261,7 +180,7 @@ start_agent
 
 step "a container of $image"
 has_container=yes
-skopeo copy --quiet --insecure-policy --dest-tls-verify=false "$image" "docker://$tag"
+skopeo copy --quiet --insecure-policy --dest-tls-verify=false "$(source_of "$image")" "docker://$tag"
 podman pull --quiet --tls-verify=false "$tag" >/dev/null
 run_container
 wait_for "$agent_pid" 30 'the container in the inventory' "$data/agent.log" is_known

@@ -35,36 +35,11 @@ while [ $# -gt 0 ]; do
   shift
 done
 
-export CARGO_TARGET_DIR="${CARGO_TARGET_DIR:-$HOME/.cache/tidewaiter/target}"
-export PATH="${CARGO_HOME:-$HOME/.cargo}/bin:$PATH:/usr/sbin:/sbin"
-tidewaiter="$CARGO_TARGET_DIR/release/tidewaiter"
-demo="$HOME/.cache/tidewaiter/demo-image-$(sha256sum "$here/demo/make-image.sh" | cut -c1-12)"
+# shellcheck source=deploy/quickstart-common.sh
+. "$here/quickstart-common.sh"
 osv=https://osv-vulnerabilities.storage.googleapis.com
 
 server_pid='' registry_pid='' temporary='' feeds_wanted=()
-
-say() { printf '%s\n' "$*"; }
-step() { printf '\n-- %s\n' "$*"; }
-fail() {
-  printf 'quickstart: %s\n' "$*" >&2
-  exit 1
-}
-
-# Stops one process of ours: asks, waits, and then does not ask any more.
-stop() { # PID NAME
-  [ -n "$1" ] && kill -0 "$1" 2>/dev/null || return 0
-  kill -TERM "$1" 2>/dev/null || true
-  local tries=150
-  while kill -0 "$1" 2>/dev/null && [ $tries -gt 0 ]; do
-    sleep 0.1
-    tries=$((tries - 1))
-  done
-  if kill -0 "$1" 2>/dev/null; then
-    say "$2 does not stop: killing it"
-    kill -KILL "$1" 2>/dev/null || true
-  fi
-  wait "$1" 2>/dev/null || true
-}
 
 clean() {
   local result=$?
@@ -80,32 +55,7 @@ trap clean EXIT
 trap 'exit 130' INT
 trap 'exit 143' TERM HUP
 
-free_port() {
-  local port
-  while true; do
-    # Below the range from which the kernel gives ports to clients.
-    port=$((20000 + RANDOM % 12000))
-    (exec 3<>"/dev/tcp/127.0.0.1/$port") 2>/dev/null || break
-  done
-  printf '%s\n' $port
-}
-
-random_hex() { od --address-radix=n --format=x1 --read-bytes=32 /dev/urandom | tr -d ' \n'; }
-
 now_ms() { date +%s%3N; }
-
-# Waits until a command succeeds, as long as a process lives.
-wait_for() { # PID SECONDS WHAT LOG COMMAND…
-  local pid="$1" end=$((SECONDS + $2)) what="$3" log="$4"
-  shift 4
-  until "$@" >/dev/null 2>&1; do
-    if ! kill -0 "$pid" 2>/dev/null || [ $SECONDS -ge $end ]; then
-      tail -n 20 "$log" >&2
-      fail "$what is not there; the log is above"
-    fi
-    sleep 0.1
-  done
-}
 
 start_server() {
   registry="127.0.0.1:$(free_port)"
@@ -124,14 +74,7 @@ gateway:
       allow_private: true
       hook_token: file:$data/hook.token
 END
-  rm -f "$data/http.addr"
-  # In a session of its own, so that Ctrl-C reaches this script alone, which then stops it in order.
-  setsid "$tidewaiter" serve --config "$data/tidewaiter.yaml" >"$data/tidewaiter.log" 2>&1 &
-  server_pid=$!
-  wait_for "$server_pid" 60 'tidewaiter' "$data/tidewaiter.log" test -s "$data/http.addr"
-  server="http://$(cat "$data/http.addr")"
-  wait_for "$server_pid" 60 'tidewaiter' "$data/tidewaiter.log" curl --silent --fail "$server/readyz"
-  say "tidewaiter: $server, log in $data/tidewaiter.log"
+  serve
 }
 
 start_registry() {
@@ -189,24 +132,9 @@ has_advisories() {
   [[ "$health" == *"\"swept\":$revision,"* ]]
 }
 
-get() { # PATH
-  # The token as a header from a file: an argument can be seen by everybody.
-  printf 'Authorization: Bearer %s\n' "$(cat "$data/admin.token")" \
-    | curl --silent --fail --header @- "$server$1"
-}
-
 # A command of the client, with the server and its token.
 ask() {
   "$tidewaiter" "$@" --server "$server" --token-file "$data/admin.token"
-}
-
-# What skopeo calls an image: a transport where none is given.
-source_of() { # IMAGE
-  case "$1" in
-    docker:* | oci:* | oci-archive:* | docker-archive:* | docker-daemon:* | containers-storage:* | dir:*) printf '%s\n' "$1" ;;
-    *.tar) printf 'docker-archive:%s\n' "$1" ;;
-    *) if [ -f "$1/oci-layout" ]; then printf 'oci:%s\n' "$1"; else printf 'docker://%s\n' "$1"; fi ;;
-  esac
 }
 
 # A name in our registry: what remains of IMAGE without transport, path and digest. Two images of
@@ -268,23 +196,10 @@ step 'preparing this machine'
 step 'building (the first time takes a while: RocksDB is C++)'
 cargo build --locked --release --workspace --bin tidewaiter
 
-umask 077
-if [ -z "$data" ]; then
-  temporary="$(mktemp -d)"
-  data="$temporary"
-else
-  mkdir -p "$data"
-  data="$(cd "$data" && pwd)"
-fi
+use_data_dir
 
 if [ ${#images[@]} = 0 ]; then
-  if [ ! -f "$demo/oci-layout" ]; then
-    step 'making the demonstration image'
-    rm -rf "$demo.part"
-    mkdir -p "$(dirname "$demo")"
-    (umask 022 && "$here/demo/make-image.sh" "$demo.part")
-    mv "$demo.part" "$demo"
-  fi
+  make_demo_image
   images=("oci:$demo:demo")
 fi
 

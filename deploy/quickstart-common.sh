@@ -6,6 +6,29 @@ export PATH="${CARGO_HOME:-$HOME/.cargo}/bin:$PATH:/usr/sbin:/sbin"
 tidewaiter="$CARGO_TARGET_DIR/release/tidewaiter"
 demo="$HOME/.cache/tidewaiter/demo-image-$(sha256sum "$here/demo/make-image.sh" | cut -c1-12)"
 
+images=() once=no data=''
+read_arguments() { # ARGUMENT…
+  while [ $# -gt 0 ]; do
+    case "$1" in
+      --once) once=yes ;;
+      --data-dir)
+        data="${2:?quickstart: --data-dir needs a directory}"
+        shift
+        ;;
+      -h | --help)
+        sed -n '2,/^set -/s/^# \{0,1\}//p' "$here/${0##*/}"
+        exit 0
+        ;;
+      -*)
+        echo "quickstart: unknown flag \`$1\`, see --help" >&2
+        exit 1
+        ;;
+      *) images+=("$1") ;;
+    esac
+    shift
+  done
+}
+
 say() { printf '%s\n' "$*"; }
 step() { printf '\n-- %s\n' "$*"; }
 fail() {

@@ -14,29 +14,9 @@ set -euo pipefail
 here="$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)"
 cd "$here/.."
 
-images=() once=no data=''
-while [ $# -gt 0 ]; do
-  case "$1" in
-    --once) once=yes ;;
-    --data-dir)
-      data="${2:?quickstart: --data-dir needs a directory}"
-      shift
-      ;;
-    -h | --help)
-      sed -n '2,/^set -/s/^# \{0,1\}//p' "${BASH_SOURCE[0]}"
-      exit 0
-      ;;
-    -*)
-      echo "quickstart: unknown flag \`$1\`, see --help" >&2
-      exit 1
-      ;;
-    *) images+=("$1") ;;
-  esac
-  shift
-done
-
 # shellcheck source=deploy/quickstart-common.sh
 . "$here/quickstart-common.sh"
+read_arguments "$@"
 osv=https://osv-vulnerabilities.storage.googleapis.com
 
 server_pid='' registry_pid='' temporary='' feeds_wanted=()

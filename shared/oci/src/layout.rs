@@ -17,7 +17,7 @@ use crate::{
     Limits, OciError,
     manifest::{Document, IndexEntry},
     reader::RangeReader,
-    resolve::{self, Documents, Fetched},
+    resolve::{self, Blobs, Documents as _, Fetched},
     source::{BlobReader, Descriptor, Resolved, Source, Wanted, verify},
     tarball::Tarball,
 };
@@ -156,28 +156,13 @@ impl Source for OciLayout {
     }
 }
 
-impl Documents for OciLayout {
-    fn manifest<'a>(
-        &'a self,
-        _repository: &'a str,
+impl Blobs for OciLayout {
+    fn read_blob(
+        &self,
         digest: Digest,
-    ) -> BoxFuture<'a, Result<Fetched, OciError>> {
-        Box::pin(async move {
-            let bytes = self.read(digest, self.limits.manifest_bytes_max).await?;
-            Ok(Fetched {
-                bytes,
-                digest,
-                content_type: None,
-            })
-        })
-    }
-
-    fn config<'a>(
-        &'a self,
-        _repository: &'a str,
-        config: &'a Descriptor,
-    ) -> BoxFuture<'a, Result<Vec<u8>, OciError>> {
-        Box::pin(self.read(config.digest, self.limits.config_bytes_max))
+        bytes_max: u64,
+    ) -> BoxFuture<'_, Result<Vec<u8>, OciError>> {
+        Box::pin(self.read(digest, bytes_max))
     }
 
     fn limits(&self) -> &Limits {

@@ -31,6 +31,16 @@ pub(crate) trait Documents: Send + Sync {
     fn limits(&self) -> &Limits;
 }
 
+/// A source that knows no repositories, and has its documents among its blobs.
+pub(crate) trait Blobs: Send + Sync {
+    /// A blob of at most so many bytes, which have the digest.
+    fn read_blob(&self, digest: Digest, bytes_max: u64)
+    -> BoxFuture<'_, Result<Vec<u8>, OciError>>;
+
+    /// The limits.
+    fn limits(&self) -> &Limits;
+}
+
 /// The bytes of a manifest or index.
 #[derive(Debug)]
 pub(crate) struct Fetched {
@@ -72,6 +82,36 @@ pub(crate) async fn follow(
             })
         }
         Document::Index(entries) => resolution.index(root.digest, entries).await,
+    }
+}
+
+impl<T: Blobs> Documents for T {
+    fn manifest<'a>(
+        &'a self,
+        _repository: &'a str,
+        digest: Digest,
+    ) -> BoxFuture<'a, Result<Fetched, OciError>> {
+        Box::pin(async move {
+            let bytes_max = Blobs::limits(self).manifest_bytes_max;
+            let bytes = self.read_blob(digest, bytes_max).await?;
+            Ok(Fetched {
+                bytes,
+                digest,
+                content_type: None,
+            })
+        })
+    }
+
+    fn config<'a>(
+        &'a self,
+        _repository: &'a str,
+        config: &'a Descriptor,
+    ) -> BoxFuture<'a, Result<Vec<u8>, OciError>> {
+        self.read_blob(config.digest, Blobs::limits(self).config_bytes_max)
+    }
+
+    fn limits(&self) -> &Limits {
+        Blobs::limits(self)
     }
 }
 

@@ -13,7 +13,7 @@ use super::{Asked, grpc};
 use crate::{
     Engine, Limits, OciError,
     reader::{self, Feed},
-    resolve::{self, Documents, Fetched},
+    resolve::{self, Blobs, Documents as _},
     source::{BlobReader, Descriptor, Platforms, Resolved, Source, Wanted, verify},
 };
 
@@ -171,28 +171,13 @@ impl Source for Containerd {
     }
 }
 
-impl Documents for Containerd {
-    fn manifest<'a>(
-        &'a self,
-        _repository: &'a str,
+impl Blobs for Containerd {
+    fn read_blob(
+        &self,
         digest: Digest,
-    ) -> BoxFuture<'a, Result<Fetched, OciError>> {
-        Box::pin(async move {
-            let bytes = self.read(digest, self.limits.manifest_bytes_max).await?;
-            Ok(Fetched {
-                bytes,
-                digest,
-                content_type: None,
-            })
-        })
-    }
-
-    fn config<'a>(
-        &'a self,
-        _repository: &'a str,
-        config: &'a Descriptor,
-    ) -> BoxFuture<'a, Result<Vec<u8>, OciError>> {
-        Box::pin(self.read(config.digest, self.limits.config_bytes_max))
+        bytes_max: u64,
+    ) -> BoxFuture<'_, Result<Vec<u8>, OciError>> {
+        Box::pin(self.read(digest, bytes_max))
     }
 
     fn limits(&self) -> &Limits {

@@ -138,74 +138,41 @@ async fn guard(State(rule): State<Rule>, mut request: Request, next: Next) -> Re
 
 // === impl Access ===
 
+/// A row per method, which is mounted and described at once.
+macro_rules! methods {
+    ($($(#[$doc:meta])* $name:ident, $method:ident, $validator:ident;)*) => {
+        $(
+            $(#[$doc])*
+            pub fn $name<H, T, S>(
+                self,
+                path: &str,
+                id: &'static str,
+                summary: &'static str,
+                handler: H,
+            ) -> Route<S>
+            where
+                H: Handler<T, S>,
+                T: 'static,
+                S: Clone + Send + Sync + 'static,
+            {
+                let mut operation = Operation::new(Method::$method, path, self, (id, summary));
+                operation.validator = Validator::$validator;
+                operation.mounted(path, on(MethodFilter::$method, handler))
+            }
+        )*
+    };
+}
+
 impl Access {
-    /// `GET path`; `HEAD` comes with it. The answer gets a weak `ETag`.
-    pub fn get<H, T, S>(
-        self,
-        path: &str,
-        id: &'static str,
-        summary: &'static str,
-        handler: H,
-    ) -> Route<S>
-    where
-        H: Handler<T, S>,
-        T: 'static,
-        S: Clone + Send + Sync + 'static,
-    {
-        let mut operation = Operation::new(Method::GET, path, self, (id, summary));
-        operation.validator = Validator::Weak;
-        operation.mounted(path, on(MethodFilter::GET, handler))
-    }
-
-    /// `POST path`.
-    pub fn post<H, T, S>(
-        self,
-        path: &str,
-        id: &'static str,
-        summary: &'static str,
-        handler: H,
-    ) -> Route<S>
-    where
-        H: Handler<T, S>,
-        T: 'static,
-        S: Clone + Send + Sync + 'static,
-    {
-        Operation::new(Method::POST, path, self, (id, summary))
-            .mounted(path, on(MethodFilter::POST, handler))
-    }
-
-    /// `PUT path`.
-    pub fn put<H, T, S>(
-        self,
-        path: &str,
-        id: &'static str,
-        summary: &'static str,
-        handler: H,
-    ) -> Route<S>
-    where
-        H: Handler<T, S>,
-        T: 'static,
-        S: Clone + Send + Sync + 'static,
-    {
-        Operation::new(Method::PUT, path, self, (id, summary))
-            .mounted(path, on(MethodFilter::PUT, handler))
-    }
-
-    /// `DELETE path`.
-    pub fn delete<H, T, S>(
-        self,
-        path: &str,
-        id: &'static str,
-        summary: &'static str,
-        handler: H,
-    ) -> Route<S>
-    where
-        H: Handler<T, S>,
-        T: 'static,
-        S: Clone + Send + Sync + 'static,
-    {
-        Operation::new(Method::DELETE, path, self, (id, summary))
-            .mounted(path, on(MethodFilter::DELETE, handler))
+    methods! {
+        /// `GET path`; `HEAD` comes with it. The answer gets a weak `ETag`.
+        get, GET, Weak;
+        /// `POST path`.
+        post, POST, Never;
+        /// `PUT path`.
+        put, PUT, Never;
+        /// `DELETE path`.
+        delete, DELETE, Never;
     }
 
     /// `GET path` that the handler of another row's wildcard answers: a row for the document alone.

@@ -485,9 +485,9 @@ impl Fingerprint {
             hasher.update(&(part.len() as u64).to_be_bytes());
             hasher.update(part.as_bytes());
         }
-        let mut hex = hasher.finish().hex();
-        hex.truncate(32);
-        Self(hex)
+        let digest = hasher.finish();
+        let (half, _) = digest.as_bytes().split_at(16);
+        Self(crate::hex(half))
     }
 }
 

@@ -95,7 +95,12 @@ bus:
     /// How often each layer of these images was fetched.
     fn fetched(&self, images: &[&Image]) -> BTreeMap<Digest, usize> {
         let layers = images.iter().flat_map(|image| &image.layers);
-        let mut counts: BTreeMap<Digest, usize> = layers.map(|layer| (layer.digest, 0)).collect();
+        self.counted(layers.map(|layer| layer.digest))
+    }
+
+    /// How often each of these blobs was fetched.
+    fn counted(&self, blobs: impl Iterator<Item = Digest>) -> BTreeMap<Digest, usize> {
+        let mut counts: BTreeMap<Digest, usize> = blobs.map(|digest| (digest, 0)).collect();
         for get in self.registry.blob_gets() {
             if let Some(count) = counts.get_mut(&get.digest) {
                 *count += 1;
@@ -138,6 +143,12 @@ async fn two_processes_fetch_a_layer_that_both_need_once() {
         assert!(
             fetched.values().all(|count| *count == 1),
             "round {round}: {fetched:#?}"
+        );
+        // The router and the scanner are processes of their own, and share what they read.
+        let configs = slow.counted([&one, &two].into_iter().map(|image| image.image_id));
+        assert!(
+            configs.values().all(|count| *count == 1),
+            "round {round}: configs {configs:#?}"
         );
         let after = SCANNERS.map(|scanner| slow.finished(scanner));
         by_both += usize::from(

@@ -32,7 +32,7 @@ use self::{
     rows::Rows,
 };
 pub(crate) use self::{
-    image::{ImageView, JudgedView},
+    image::{ImageView, JudgedView, platform},
     incidents::IncidentKey,
     keys::{NameKey, of_image as vulnerability_key, tenant as tenant_prefix},
     nodes::{Holder, NodeKey, NodeView, Placed, digests, digests_at_rest},

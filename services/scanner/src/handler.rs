@@ -7,7 +7,7 @@ use bus::{Delivery, Failure, GivenUp, Handler, Outcome, Shares, Slots, Store, St
 use chassis::Cx;
 use model::{
     Digest, Findings, Gap, GapCode, Hides, ImageReport, Os, Package, RecordKey, Scanned,
-    ScannedContents, Slug, Target, What,
+    ScannedConfig, ScannedContents, Slug, Target, What,
     event::{ImageScan, Priority, REPORT_OBJECTS},
 };
 use oci::{Image, Kept, OciError, Source, Wanted};
@@ -54,6 +54,10 @@ struct Objects {
     findings: Digest,
     contents: ScannedContents,
 }
+
+/// Labels that a record has, and characters of each name and value.
+const LABELS_MAX: usize = 64;
+const LABEL_CHARS_MAX: usize = 512;
 
 /// What of a [`model::ScannedPackages`] is this image's alone.
 #[derive(Serialize)]
@@ -299,6 +303,7 @@ impl<S: Sections + 'static> ImageJobs<S> {
             unfinished,
             contents,
             files,
+            config: config(&report.target),
         };
         info!(
             image.digest = %job.image,
@@ -348,6 +353,18 @@ async fn resolve(source: &dyn Source, job: &ImageScan) -> Result<Image, OciError
         },
         |image| image.error,
     ))
+}
+
+/// What the record says of the config. Its secrets are masked in the report already.
+fn config(target: &Target) -> ScannedConfig {
+    let short = |text: &str| text.chars().take(LABEL_CHARS_MAX).collect();
+    let labels = target.config.labels.iter().take(LABELS_MAX);
+    ScannedConfig {
+        platform: target.platform.clone(),
+        labels: labels
+            .map(|(name, value)| (short(name), short(value)))
+            .collect(),
+    }
 }
 
 fn count(items: usize) -> u32 {

@@ -53,9 +53,9 @@ pub use self::{
     record::{
         AlertRecord, AlertState, Assessed, AssessedContents, Catalog, CheckRecord, CrawlCursor,
         CrawlPass, CrawlRecord, Judged, Known, PolicyRecord, ProcessRecord, QueueState, Record,
-        RecordKey, RecordKeyError, RefKind, RefRecord, ScanRequestRecord, Scanned, ScannedContents,
-        ScannedFindings, ScannedPackages, Scope, SeenReference, SpoolState, TagRecord, TokenRecord,
-        Told, What,
+        RecordKey, RecordKeyError, RefKind, RefRecord, ScanRequestRecord, Scanned, ScannedConfig,
+        ScannedContents, ScannedFindings, ScannedPackages, Scope, SeenReference, SpoolState,
+        TagRecord, TokenRecord, Told, What,
     },
     report::{REPORT_SCHEMA, REPORTS_SCHEMA, Report, ReportAnalyzer, Reports, Tool},
     slug::{Slug, SlugError},

@@ -31,9 +31,9 @@ pub struct Known {
     pub indexes: Vec<Digest>,
     /// The config's digest: what runtimes call the image id.
     pub config: Option<Digest>,
-    /// The platform.
+    /// The platform, where an index says it. What the config says is in [`Scanned::config`].
     pub platform: Platform,
-    /// The config's labels.
+    /// The config's labels in records of earlier versions; [`Scanned::config`] has them now.
     #[serde(default)]
     pub labels: BTreeMap<String, String>,
 }
@@ -92,6 +92,21 @@ pub struct Scanned {
     /// and of an image whose layers are not known.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub files: Vec<Option<Digest>>,
+    /// What the image's config says; empty in records of earlier versions.
+    #[serde(default)]
+    pub config: ScannedConfig,
+}
+
+/// What an image's config says and lists of images show. Written by who reads the config anyway, so
+/// that it is fetched once.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ScannedConfig {
+    /// The platform, or what its index says where the config does not.
+    #[serde(default)]
+    pub platform: Platform,
+    /// The labels, as far as there is room for them, without secrets.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub labels: BTreeMap<String, String>,
 }
 
 /// The digests of what is in the objects of a scan and may be the same for many images, without the

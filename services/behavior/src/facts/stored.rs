@@ -230,6 +230,7 @@ mod tests {
             unfinished: false,
             contents: ScannedContents::default(),
             files,
+            config: model::ScannedConfig::default(),
         }
     }
 

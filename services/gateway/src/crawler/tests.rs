@@ -148,6 +148,7 @@ impl World {
                 cause: job.cause.clone(),
                 contents: model::ScannedContents::default(),
                 files: Vec::new(),
+                config: model::ScannedConfig::default(),
             };
             let old = old.map_or(0, |old| old.revision);
             self.store.put_record(&key, &record, old).await.unwrap();

@@ -1,6 +1,7 @@
-//! Where a tag or digest leads: from what we know, else from its source.
+//! Where a tag or digest leads: from what we know, else from its source. Configs are not read here:
+//! the scanner needs them whole, and each is fetched once.
 
-use std::{collections::BTreeMap, time::Duration};
+use std::time::Duration;
 
 use anyhow::anyhow;
 use bus::Failure;
@@ -18,9 +19,6 @@ use crate::sources::Client;
 const TAG_PAUSE: Duration = Duration::from_millis(25);
 /// The longest of these waits: about a second in all.
 const TAG_PAUSE_MAX: Duration = Duration::from_millis(400);
-/// Labels that are kept of an image's config.
-const LABELS_MAX: usize = 64;
-const LABEL_CHARS_MAX: usize = 512;
 /// A manifest goes with the job up to this size; a larger one is read again. A job
 /// must stay small: the stream of jobs has a bound in bytes.
 const MANIFEST_BYTES_MAX: usize = 16 << 10;
@@ -45,9 +43,9 @@ pub(super) struct Lead {
 #[derive(Clone, Debug)]
 pub(super) struct Seen {
     pub(super) digest: Digest,
+    /// As its index says; empty where none does.
     pub(super) platform: Platform,
     pub(super) config: Option<Digest>,
-    pub(super) labels: BTreeMap<String, String>,
     /// What was read of it just now.
     pub(super) manifest: Option<Manifest>,
     /// Whether the store had no record of it a moment ago.
@@ -283,6 +281,7 @@ fn wanted(sighting: &Sighting) -> Wanted {
         repository: sighting.place.repository.clone(),
         tag: sighting.tag.clone(),
         digest: sighting.digest,
+        skip_configs: true,
         ..Wanted::default()
     }
 }
@@ -431,7 +430,6 @@ impl Seen {
     pub(super) fn of_record(digest: Digest, known: Known) -> Self {
         Self {
             config: known.config,
-            labels: known.labels,
             ..Self::unread(digest, known.platform)
         }
     }
@@ -443,7 +441,6 @@ impl Seen {
             digest,
             platform: known.platform,
             config: Some(known.config?),
-            labels: known.labels,
             manifest: None,
             is_new: false,
         })
@@ -455,27 +452,18 @@ impl Seen {
             digest,
             platform,
             config: None,
-            labels: BTreeMap::new(),
             manifest: None,
             is_new: false,
         }
     }
 
     fn new(image: Image, kept: &Kept) -> Self {
-        let manifest = manifest(&image, kept);
-        let labels = image.config.runtime.labels.into_iter().take(LABELS_MAX);
-        let short = |text: String| text.chars().take(LABEL_CHARS_MAX).collect();
         Self {
             digest: image.digest,
-            manifest,
+            manifest: manifest(&image, kept),
             is_new: false,
             platform: image.platform,
             config: Some(image.image_id),
-            // Records are read by many; whoever builds images puts tokens into labels, too.
-            labels: analyzers::masked_labels(labels.collect())
-                .into_iter()
-                .map(|(name, value)| (short(name), short(value)))
-                .collect(),
         }
     }
 }

@@ -146,7 +146,7 @@ impl Router {
             indexes: index.into_iter().collect(),
             config: image.config,
             platform: image.platform.clone(),
-            labels: image.labels.clone(),
+            ..Known::default()
         });
         bound(&mut known.references);
         if old.as_ref() == Some(&known) {

@@ -39,6 +39,7 @@ impl Source for Fake {
             (None, Some(tag)) => tag.clone(),
             (None, None) => panic!("neither tag nor digest"),
         };
+        assert!(wanted.skip_configs, "the scanner reads configs");
         self.asked.lock().unwrap().push(name.clone());
         let tagged = self.tags.lock().unwrap().get(&name).copied();
         let answers = self.answers.lock().unwrap();
@@ -229,6 +230,7 @@ impl World {
             cause: String::new(),
             contents: model::ScannedContents::default(),
             files: Vec::new(),
+            config: model::ScannedConfig::default(),
         };
         let key = RecordKey::new(&tenant(), image, What::Scanned);
         self.store.put_record(&key, &record, 0).await.unwrap()

@@ -282,7 +282,7 @@ pub(super) async fn get(
                 .iter()
                 .flat_map(|known| known.references.clone())
                 .collect(),
-            labels: image.known.map(|known| known.labels).unwrap_or_default(),
+            labels: image.labels(),
         })
         .collect();
     let summaries = images.iter_mut().map(|image| &mut image.summary);
@@ -567,10 +567,7 @@ impl Summary {
         Self {
             image: digest,
             image_id: known.as_ref().and_then(|known| known.config),
-            platform: known
-                .as_ref()
-                .map(|known| known.platform.clone())
-                .unwrap_or_default(),
+            platform: image.platform(),
             state,
             decision: deciding().map(|says| says.decision).max(),
             valid_until: deciding().filter_map(|says| says.valid_until).min(),

@@ -97,8 +97,7 @@ impl Meant {
         if found.is_empty() {
             return Ok(None);
         }
-        let platform = |image: &ImageView| image.known.as_ref().map(|known| known.platform.clone());
-        found.sort_by_cached_key(|(digest, image)| (platform(image), *digest));
+        found.sort_by_cached_key(|(digest, image)| (image.platform(), *digest));
         let index = named_index.or_else(|| common_index(kind, &found));
         let repository = match self {
             Self::Name(name) => Some(name.name()),

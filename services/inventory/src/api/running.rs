@@ -126,8 +126,8 @@ fn row(
     );
     let exposed = instances.iter().any(|instance| instance.exposed);
     instances.truncate(INSTANCES_MAX);
+    let platform = known.platform();
     let references = known.known.iter().flat_map(Known::names).collect();
-    let platform = known.known.map(|known| known.platform).unwrap_or_default();
     Ok(Some(Running {
         image,
         platform,

@@ -13,7 +13,7 @@ use bus::StoreError;
 use chassis::http::ApiError;
 use jiff::Timestamp;
 use model::{
-    Decision, Digest, Known, RecordKey, ScanRequestRecord, Slug, Verdict, What, answer,
+    Decision, Digest, Known, RecordKey, ScanRequestRecord, Scanned, Slug, Verdict, What, answer,
     event::{REFS, images_bucket},
 };
 use schemars::JsonSchema;
@@ -24,7 +24,7 @@ use super::{
     Api, Caller, bad_parameter, internal, permit,
     verdicts::{ImageVerdict, overall},
 };
-use crate::verdicts::of_image;
+use crate::{verdicts::of_image, view::platform};
 
 const WAIT_SECONDS_MAX: u64 = 120;
 const ID_CHARS_MAX: usize = 64;
@@ -189,9 +189,15 @@ impl Api {
         image: Digest,
         record: &ScanRequestRecord,
     ) -> Result<ImageVerdict, StoreError> {
-        let key = RecordKey::new(tenant, image, What::Known);
-        let known = self.store.record::<Known>(&key).await?;
-        let platform = known.map(|known| known.body.platform).unwrap_or_default();
+        let key = RecordKey::new(tenant, image, What::Scanned);
+        let scanned = self.store.record::<Scanned>(&key).await?;
+        let known = self
+            .store
+            .record::<Known>(&key.sibling(What::Known))
+            .await?;
+        let config = scanned.map(|scanned| scanned.body.config);
+        let of_index = || known.map(|known| known.body.platform);
+        let platform = platform(config.as_ref(), of_index);
         let answers = of_image(&self.store, tenant, image, self.now()).await?;
         let chosen = answer::of_request(record, &image, &answers);
         let verdict = chosen.map(|answer| answer.verdict.clone());

@@ -24,8 +24,8 @@ use chassis::{
 use futures::future::BoxFuture;
 use model::{
     AdvisoryStamp, Assessed, Assessment, Counts, Decision, Digest, Findings, Judged, Known, Os,
-    Package, Platform, Reason, RecordKey, RuntimeConfig, Scanned, ScannedFindings, ScannedPackages,
-    SeenReference, SweptMark, Target, Verdict, Vulnerability, What,
+    Package, Platform, Reason, RecordKey, RuntimeConfig, Scanned, ScannedConfig, ScannedFindings,
+    ScannedPackages, SeenReference, SweptMark, Target, Verdict, Vulnerability, What,
     event::{ADVISORIES, REPORT_OBJECTS, images_bucket},
 };
 use serde_json::Value;
@@ -154,7 +154,7 @@ impl World {
             indexes: index.map(digest).into_iter().collect(),
             config: Some(digest(&format!("{image} config"))),
             platform: platform.parse().unwrap(),
-            labels: [("team".to_owned(), "a".to_owned())].into(),
+            ..Known::default()
         };
         self.api
             .store
@@ -181,6 +181,10 @@ impl World {
             cause: String::new(),
             contents: model::ScannedContents::default(),
             files: Vec::new(),
+            config: ScannedConfig {
+                labels: [("team".to_owned(), "a".to_owned())].into(),
+                ..ScannedConfig::default()
+            },
         };
         let scan = store
             .put_record(&key(image, What::Scanned), &scanned, 0)

@@ -85,10 +85,9 @@ pub(super) async fn get(
             ));
         }
         let verdict = choose(&answers, choice).map(|answer| answer.verdict.clone());
-        let platform = view.known.map(|known| known.platform).unwrap_or_default();
         images.push(ImageVerdict {
             image,
-            platform,
+            platform: view.platform(),
             verdict,
         });
     }

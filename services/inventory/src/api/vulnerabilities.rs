@@ -116,12 +116,12 @@ fn row(
     image: Digest,
     packages: Vec<Hit>,
 ) -> Result<Affected, CacheError> {
-    let known = view.image(tenant, image)?.and_then(|image| image.known);
-    let references = known.iter().flat_map(model::Known::names).collect();
-    let platform = known.map(|known| known.platform).unwrap_or_default();
+    let known = view.image(tenant, image)?.unwrap_or_default();
+    let references = known.known.iter().flat_map(model::Known::names);
+    let references = references.collect();
     Ok(Affected {
         image,
-        platform,
+        platform: known.platform(),
         references,
         packages,
     })

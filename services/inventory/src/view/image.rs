@@ -3,7 +3,10 @@
 use std::collections::BTreeMap;
 
 use jiff::Timestamp;
-use model::{Assessed, Counts, Decision, Digest, Judged, Known, Scanned, SeenReference, Slug};
+use model::{
+    Assessed, Counts, Decision, Digest, Judged, Known, Platform, Scanned, ScannedConfig,
+    SeenReference, Slug,
+};
 use serde::{Deserialize, Serialize};
 
 use crate::verdicts::is_retired;
@@ -26,6 +29,7 @@ pub(crate) struct ScannedView {
     pub(crate) scanned_at: Timestamp,
     /// The list of its packages in the index.
     pub(crate) list: Option<Digest>,
+    pub(crate) config: ScannedConfig,
 }
 
 /// Of an `assessed` record.
@@ -60,7 +64,24 @@ pub(crate) struct JudgedView {
     pub(crate) repositories: Vec<String>,
 }
 
-// === impl ScannedView, AssessedView, JudgedView ===
+// === impl ImageView, ScannedView, AssessedView, JudgedView ===
+
+impl ImageView {
+    /// The platform, by its config where that was read, else by its index.
+    pub(crate) fn platform(&self) -> Platform {
+        let scanned = self.scanned.as_ref().map(|scanned| &scanned.config);
+        let known = self.known.as_ref();
+        platform(scanned, || known.map(|known| known.platform.clone()))
+    }
+
+    /// The config's labels.
+    pub(crate) fn labels(&self) -> BTreeMap<String, String> {
+        let scanned = self.scanned.as_ref().map(|scanned| &scanned.config.labels);
+        let known = self.known.as_ref().map(|known| &known.labels);
+        let labels = scanned.filter(|labels| !labels.is_empty()).or(known);
+        labels.cloned().unwrap_or_default()
+    }
+}
 
 impl ScannedView {
     pub(super) fn new(record: &Scanned, revision: u64, list: Option<Digest>) -> Self {
@@ -70,6 +91,7 @@ impl ScannedView {
             gaps: record.gap_count,
             scanned_at: record.scanned_at,
             list,
+            config: record.config.clone(),
         }
     }
 }
@@ -105,6 +127,17 @@ impl JudgedView {
             repositories: record.repositories.clone(),
         }
     }
+}
+
+/// The platform that a config says, else the one that an index says.
+pub(crate) fn platform(
+    config: Option<&ScannedConfig>,
+    of_index: impl FnOnce() -> Option<Platform>,
+) -> Platform {
+    let said = config.map(|config| config.platform.clone());
+    said.filter(|platform| *platform != Platform::default())
+        .or_else(of_index)
+        .unwrap_or_default()
 }
 
 /// Names that lead to an image now: `registry/repository` and tag. A repository where it has a tag

@@ -387,10 +387,8 @@ fn is_for(image: &ImageView, machine: &str) -> bool {
         "i386" | "i686" => "386",
         other => other,
     };
-    let known = image.known.as_ref();
-    known.is_some_and(|known| {
-        known.platform.os == "linux" && known.platform.architecture == architecture
-    })
+    let platform = image.platform();
+    platform.os == "linux" && platform.architecture == architecture
 }
 
 // === impl NodeView, Placed ===

@@ -73,6 +73,7 @@ fn scanned(packages: &[Package]) -> Fact {
         cause: String::new(),
         contents: model::ScannedContents::default(),
         files: Vec::new(),
+        config: model::ScannedConfig::default(),
     };
     Fact::Scanned(record, Some(Arc::new(PackageRows::new(packages).unwrap())))
 }
@@ -390,4 +391,35 @@ fn a_bucket_that_was_made_anew_is_forgotten_and_no_other() {
     world.view.apply(&write).unwrap();
     assert_eq!(world.view.begin(&old, 3, "tuesday").unwrap(), 0);
     assert_eq!(world.names(), Vec::<String>::new());
+}
+
+#[test]
+fn a_platform_is_that_of_the_config_and_before_the_scan_that_of_the_index() {
+    let mut world = World::new();
+    let image = |world: &World| world.view.image(&tenant(), digest("a")).unwrap().unwrap();
+    let known = Known {
+        platform: "linux/arm64".parse().unwrap(),
+        labels: [("team".to_owned(), "old".to_owned())].into(),
+        ..Known::default()
+    };
+    world.take("a", What::Known, Fact::Known(known));
+    assert_eq!(image(&world).platform().to_string(), "linux/arm64");
+    assert_eq!(image(&world).labels()["team"], "old");
+
+    // A record of an earlier version, or of an image whose config could not be read.
+    world.take("a", What::Scanned, scanned(&[]));
+    assert_eq!(image(&world).platform().to_string(), "linux/arm64");
+    assert_eq!(image(&world).labels()["team"], "old");
+
+    let Fact::Scanned(record, rows) = scanned(&[]) else {
+        panic!("it is a scan");
+    };
+    let config = model::ScannedConfig {
+        platform: "linux/arm64/v8".parse().unwrap(),
+        labels: [("team".to_owned(), "new".to_owned())].into(),
+    };
+    let read = Fact::Scanned(Scanned { config, ..record }, rows);
+    world.take("a", What::Scanned, read);
+    assert_eq!(image(&world).platform().to_string(), "linux/arm64/v8");
+    assert_eq!(image(&world).labels()["team"], "new");
 }

@@ -92,6 +92,7 @@ impl Bench {
             cause: String::new(),
             contents: ScannedContents::default(),
             files: Vec::new(),
+            config: model::ScannedConfig::default(),
         };
         let present = self.store.record::<Scanned>(&self.key).await.unwrap();
         let expected = present.map_or(0, |stored| stored.revision);

@@ -87,6 +87,7 @@ impl World {
             cause: String::new(),
             contents: model::ScannedContents::default(),
             files: Vec::new(),
+            config: model::ScannedConfig::default(),
         };
         self.store.put_record(&self.key, &scanned, 0).await.unwrap();
     }

@@ -6,8 +6,10 @@ use bus::{DecodeError, Delivery, Failure, Handler, Input, Outcome, Store, decode
 use chassis::Clock;
 use jiff::Timestamp;
 use model::{
-    AlertRecord, AlertState, Digest, Judged, PolicyRecord, RecordKey, Slug, What,
-    event::{ALERT_STATES, Alert, CONFIG, Change, Event as _, ImageJudged, VulnerabilityChanged},
+    AlertRecord, AlertState, Digest, Judged, RecordKey, Slug, What,
+    event::{
+        ALERT_STATES, Alert, Change, Event as _, ImageJudged, VulnerabilityChanged, images_bucket,
+    },
     runtime::{IncidentChanged, IncidentState},
 };
 
@@ -161,12 +163,13 @@ impl NewsHandler {
         image: &Digest,
         at: Timestamp,
     ) -> Result<bool, Failure> {
-        let stored = self.store.list::<PolicyRecord>(CONFIG, "policies.").await?;
-        let names = stored
-            .iter()
-            .filter_map(|(key, _)| key.strip_prefix("policies."));
-        for name in names.chain(["default"]) {
-            let Ok(policy) = name.parse() else { continue };
+        // Only what judged the image can have alerted on it.
+        let bucket = images_bucket(image.partition());
+        let prefix = format!("{tenant}.{}.judged.", image.hex());
+        for (key, _) in self.store.list::<Judged>(&bucket, &prefix).await? {
+            let Ok(What::Judged(policy)) = key.parse().map(|key: RecordKey| key.what) else {
+                continue;
+            };
             let fingerprint = signal::verdict_fingerprint(tenant, image, &policy);
             let key = format!("{tenant}.{fingerprint}");
             let stored = self.store.get::<AlertRecord>(ALERT_STATES, &key).await?;

@@ -352,6 +352,14 @@ async fn a_new_advisory_gives_one_alert() {
 #[tokio::test]
 async fn a_vulnerability_in_an_image_that_is_refused_already_alerts_where_asked_for() {
     let world = World::new(&[AlertOn::Verdict, AlertOn::Vulnerability]);
+    world.record(Decision::Deny, 1).await;
+    assert_eq!(
+        world
+            .vulnerability(Change::Appeared, Severity::High, 2)
+            .await,
+        [],
+        "its verdict is told, and says so"
+    );
     world.judged(judged(Decision::Deny, 1)).await;
     assert_eq!(
         world

@@ -20,6 +20,8 @@ const INCIDENTS: &str = "tidewaiter.behavior.incidents";
 const FILES: &str = "tidewaiter.behavior.files";
 /// Images that nodes hold and nobody has scanned.
 const SIGHTED: &str = "tidewaiter.behavior.sighted";
+/// Those that are not told of, for their node names too many.
+const SIGHTED_TOO_MANY: &str = "tidewaiter.behavior.sighted_too_many";
 /// How long it takes to judge a batch, with reading what it needs; seconds.
 const BATCH_DURATION: &str = "tidewaiter.behavior.batch.duration";
 
@@ -58,6 +60,10 @@ static INSTRUMENTS: LazyLock<Instruments> = LazyLock::new(|| {
             .u64_counter(SIGHTED)
             .with_description("images of nodes that nobody has scanned")
             .build(),
+        sighted_too_many: meter
+            .u64_counter(SIGHTED_TOO_MANY)
+            .with_description("images that are not told of, for their node names too many")
+            .build(),
         batch_duration: meter
             .f64_histogram(BATCH_DURATION)
             .with_unit("s")
@@ -74,6 +80,7 @@ struct Instruments {
     incidents: Counter<u64>,
     files: Counter<u64>,
     sighted: Counter<u64>,
+    sighted_too_many: Counter<u64>,
     batch_duration: Histogram<f64>,
 }
 
@@ -106,4 +113,8 @@ pub(crate) fn file(result: &'static str) {
 
 pub(crate) fn sighted() {
     INSTRUMENTS.sighted.add(1, &[]);
+}
+
+pub(crate) fn sighted_too_many() {
+    INSTRUMENTS.sighted_too_many.add(1, &[]);
 }

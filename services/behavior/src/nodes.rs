@@ -25,8 +25,9 @@ use crate::{
 const REPORT_BYTES_MAX: usize = 700 * 1024;
 /// Names that are told of an image.
 const REFERENCES_MAX: usize = 16;
-/// Images that are remembered to have been told of.
-const SIGHTED_MAX: usize = 65_536;
+/// Images of one node that are told of before the first of them is forgotten; of more nothing is
+/// told.
+const SIGHTED_MAX: usize = 2_048;
 /// Then an image that is still not scanned is told of once more.
 const FORGOTTEN: SignedDuration = SignedDuration::from_hours(6);
 /// A container that so many reports in a row do not name is forgotten.
@@ -39,7 +40,7 @@ const CONNECTIONS_MAX: usize = 8_000;
 
 /// Images that were told of, by node.
 #[derive(Debug, Default)]
-pub(crate) struct Sighted(HashMap<(Slug, Slug, Digest), Timestamp>);
+pub(crate) struct Sighted(HashMap<(Slug, Slug), HashMap<Digest, Timestamp>>);
 
 /// An image of a node, however often it is named there.
 struct Image {
@@ -198,6 +199,10 @@ impl Sighted {
         (now, again): (Timestamp, bool),
     ) -> anyhow::Result<Vec<ImageSighted>> {
         let mut told = Vec::new();
+        let since = |at: &Timestamp| now.duration_since(*at);
+        let node = (tenant.clone(), report.node.clone());
+        let known = self.0.entry(node).or_default();
+        known.retain(|_, at| since(at) < FORGOTTEN);
         for (
             image,
             Image {
@@ -206,18 +211,14 @@ impl Sighted {
             },
         ) in images(report)
         {
-            let key = (tenant.clone(), report.node.clone(), image);
-            let since = |at: &Timestamp| now.duration_since(*at);
-            if !again && self.0.get(&key).is_some_and(|at| since(at) < FORGOTTEN) {
+            if known.contains_key(&image) || facts.is_scanned(tenant, &image).await? {
                 continue;
             }
-            if facts.is_scanned(tenant, &image).await? {
+            if known.len() >= SIGHTED_MAX {
+                metrics::sighted_too_many();
                 continue;
             }
-            if self.0.len() >= SIGHTED_MAX {
-                self.0.clear();
-            }
-            self.0.insert(key, now);
+            known.insert(image, now);
             metrics::sighted();
             told.push(ImageSighted {
                 node: report.node.clone(),
@@ -355,5 +356,35 @@ mod tests {
         // The report comes again: nobody may have heard what was told.
         assert_eq!(later(6 * 3600 + 1, false).await, 0);
         assert_eq!(later(6 * 3600 + 1, true).await, 1);
+    }
+
+    #[tokio::test]
+    async fn a_node_that_names_endless_images_is_heard_up_to_a_bound_and_no_other_for_it() {
+        let facts = StoredFacts::new(Store::memory(), 1 << 20);
+        let (tenant, mut sighted) = (Slug::default_tenant(), Sighted::default());
+        let holding = |node: &str, numbers: std::ops::Range<usize>| {
+            let image = |number: usize| ImageAtRest {
+                runtime: "podman".to_owned(),
+                id: Digest::of(&number.to_be_bytes()),
+                names: Vec::new(),
+                repo_digests: Vec::new(),
+                bytes: 0,
+                created_at: None,
+            };
+            let mut report = report("a", 1, 1);
+            report.node = node.parse().unwrap();
+            report.images = numbers.map(image).collect();
+            report
+        };
+        let mut tells = async |report: NodeReported, second: i64| {
+            let now = Timestamp::from_second(second).unwrap();
+            let told = sighted.look(&facts, (&tenant, &report), now).await;
+            told.unwrap().len()
+        };
+        assert_eq!(tells(holding("bad", 0..SIGHTED_MAX), 0).await, SIGHTED_MAX);
+        let more = || holding("bad", SIGHTED_MAX..SIGHTED_MAX + 1);
+        assert_eq!(tells(more(), 1).await, 0);
+        assert_eq!(tells(holding("good", 0..1), 1).await, 1);
+        assert_eq!(tells(more(), 6 * 3600).await, 1);
     }
 }

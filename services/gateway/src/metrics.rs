@@ -40,6 +40,15 @@ static ROUTED: LazyLock<Counter<u64>> = LazyLock::new(|| {
         .build()
 });
 
+/// Images of nodes that no source gives and that are forgotten, for their node tells of too many.
+static SIGHTINGS_FORGOTTEN: LazyLock<Counter<u64>> = LazyLock::new(|| {
+    global::meter("gateway")
+        .u64_counter("tidewaiter.router.sightings_forgotten")
+        .with_unit("{image}")
+        .with_description("Images of nodes that no source gives, beyond what is kept of a node")
+        .build()
+});
+
 /// Image jobs made.
 static JOBS: LazyLock<Counter<u64>> = LazyLock::new(|| {
     global::meter("gateway")
@@ -89,6 +98,10 @@ pub(crate) fn scan_requested() {
 pub(crate) fn routed(outcome: &'static str, jobs: usize) {
     ROUTED.add(1, &[KeyValue::new("outcome", outcome)]);
     JOBS.add(u64::try_from(jobs).unwrap_or(u64::MAX), &[]);
+}
+
+pub(crate) fn sightings_forgotten(count: usize) {
+    SIGHTINGS_FORGOTTEN.add(u64::try_from(count).unwrap_or(u64::MAX), &[]);
 }
 
 /// `source` is a configured name.

@@ -34,5 +34,5 @@ pub use self::{
         Detection, DetectionKind, Evidence, Incident, IncidentState, ProcessNode, ProcessSeen,
         Surroundings, Technique,
     },
-    sighted::{SightedRecord, Unserved},
+    sighted::{SightedImages, SightedRecord, Unserved},
 };

@@ -22,7 +22,7 @@ use model::{
     },
     runtime::{
         ContainerDetected, Detection, ImageSighted, Incident, IncidentChanged, LayerFiles,
-        NodeRecord, NodeReported, RuntimeBatch, SightedRecord, Surroundings,
+        NodeRecord, NodeReported, RuntimeBatch, SightedImages, SightedRecord, Surroundings,
     },
 };
 use serde::{Serialize, de::DeserializeOwned};
@@ -111,6 +111,7 @@ fn cases() -> Vec<Case> {
         stored::<ScannedFindings>("findings"),
         stored::<LayerFiles>("layer_files"),
         stored::<SightedRecord>("sighted"),
+        stored::<SightedImages>("sighted_images"),
         stored::<Assessment>("assessment"),
         stored::<DeadLetter>("dead_letter"),
         stored::<Attempts>("attempts"),

@@ -3,21 +3,23 @@
 //! A node's word is a hint like everything else. Its names lead to configured sources only: a host
 //! that none of them serves is never asked. What a source answers under a name counts only where
 //! it is the very image that the node holds, by the digest that its runtime knows it by: of the
-//! index, the manifest or the config. An image that no source gives leaves a record that says why.
+//! index, the manifest or the config. An image that no source gives is noted with why, in a bounded
+//! number of keys for each node.
 
 use bus::{Failure, Outcome};
 use model::{
     Digest, ImageRef, Known, RecordKey, RefRecord, SeenReference, Slug, What,
     event::{Priority, REFS},
-    runtime::{ImageSighted, SightedRecord, Unserved},
+    runtime::{ImageSighted, SightedImages, SightedRecord, Unserved},
 };
-use tracing::info;
+use tracing::{info, warn};
 
 use super::{
     Cause, Router,
     lead::{Lead, NoLead, Seen},
     names::{Place, Sighting},
 };
+use crate::metrics;
 
 /// Names of an image that are looked at.
 const REFERENCES_MAX: usize = 16;
@@ -239,7 +241,7 @@ impl Router {
         event: &ImageSighted,
         missed: Missed,
     ) -> Result<Outcome, Failure> {
-        let key = SightedRecord::key(tenant, event.image);
+        let key = SightedImages::key(tenant, &event.node, event.image);
         let record = SightedRecord {
             references: names(event).map(|name| name.to_string()).collect(),
             why: missed.why,
@@ -247,15 +249,27 @@ impl Router {
             node: event.node.clone(),
             sighted_at: event.sighted_at,
         };
-        let stored = self.store.get::<SightedRecord>(REFS, &key).await?;
-        if stored.is_some_and(|stored| stored.body.says_as(&record)) {
+        let stored = self.store.get::<SightedImages>(REFS, &key).await?;
+        let (revision, mut noted) = stored.map_or((0, SightedImages::default()), |stored| {
+            (stored.revision, stored.body)
+        });
+        let known = noted.images.get(&event.image);
+        if known.is_some_and(|known| known.says_as(&record)) {
             return Ok(Outcome::none());
         }
         info!(
             "node {} holds image {}, which no source gives: {:?}",
             event.node, event.image, record.why
         );
-        Ok(Outcome::none().put_kv(REFS, &key, &record, None)?)
+        let forgotten = noted.note(event.image, record);
+        if forgotten > 0 {
+            metrics::sightings_forgotten(forgotten);
+            warn!(
+                "node {} tells of more images that no source gives than are kept: {forgotten} forgotten",
+                event.node
+            );
+        }
+        Ok(Outcome::none().put_kv(REFS, &key, &noted, Some(revision))?)
     }
 }
 

@@ -14,7 +14,7 @@ use model::{
     Counts, Decision, Digest, Misconfiguration, Severity, Slug,
     event::REFS,
     runtime::{
-        Container, ContainerState, Incident, MountPoint, PortMapping, Security, SightedRecord,
+        Container, ContainerState, Incident, MountPoint, PortMapping, Security, SightedImages,
         Unserved,
     },
 };
@@ -323,21 +323,22 @@ impl Api {
                 why.is_some_and(|why| why.reason == Reason::Unknown)
             })
             .collect();
-        let wanted: BTreeSet<Digest> = rows
-            .iter()
-            .filter_map(|row| row.digests.first().copied())
-            .collect();
+        let key_of = |row: &Row| {
+            let digest = *row.digests.first()?;
+            Some((SightedImages::key(tenant, &row.node, digest), digest))
+        };
+        let keys = rows.iter().filter_map(|row| key_of(row));
+        let wanted: BTreeSet<String> = keys.map(|(key, _)| key).collect();
         let found = stream::iter(wanted)
-            .map(async |digest| {
-                let key = SightedRecord::key(tenant, digest);
-                let found = self.store.get::<SightedRecord>(REFS, &key).await?;
-                Ok::<_, bus::StoreError>(found.map(|found| (digest, found.body)))
+            .map(async |key| {
+                let found = self.store.get::<SightedImages>(REFS, &key).await?;
+                Ok::<_, bus::StoreError>(found.map(|found| (key, found.body.images)))
             })
             .buffered(PARALLEL)
             .try_filter_map(async |found| Ok(found));
-        let found: BTreeMap<Digest, SightedRecord> = found.try_collect().await.map_err(internal)?;
+        let found: BTreeMap<_, _> = found.try_collect().await.map_err(internal)?;
         for row in &mut rows {
-            let record = row.digests.first().and_then(|digest| found.get(digest));
+            let record = key_of(row).and_then(|(key, digest)| found.get(&key)?.get(&digest));
             if let Some(record) = record {
                 row.unauthorized = Some(Unauthorized {
                     reason: record.why.into(),

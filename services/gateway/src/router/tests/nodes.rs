@@ -1,6 +1,6 @@
 //! What nodes tell of images.
 
-use model::runtime::{SightedRecord, Unserved};
+use model::runtime::{SightedImages, SightedRecord, Unserved};
 
 use super::*;
 
@@ -19,9 +19,9 @@ fn at_digest(repository: &str, image: Digest) -> String {
 }
 
 async fn why(world: &World, image: Digest) -> Option<SightedRecord> {
-    let key = SightedRecord::key(&tenant(), image);
-    let stored = world.store.get(REFS, &key).await.unwrap();
-    stored.map(|stored| stored.body)
+    let key = SightedImages::key(&tenant(), &"node-1".parse().unwrap(), image);
+    let stored = world.store.get::<SightedImages>(REFS, &key).await.unwrap();
+    stored?.body.images.remove(&image)
 }
 
 #[tokio::test]
@@ -111,7 +111,7 @@ async fn an_image_that_no_source_serves_is_noted_and_no_host_is_asked() {
         assert_eq!((jobs(&outcome), world.asked().len()), (vec![], 0));
         let record = why(&world, image).await.unwrap();
         assert_eq!((record.why, record.detail), (Unserved::NoSource, None));
-        // The next node that tells the same writes nothing.
+        // Telling the same again writes nothing.
         assert!(world.route(sighted(image, references)).await.is_empty());
     }
 }
@@ -145,6 +145,28 @@ async fn a_node_cannot_make_the_router_ask_without_end() {
     assert!((1..=8).contains(&asked), "{asked} questions");
     let record = why(&world, digest("a")).await.unwrap();
     assert_eq!(record.references.len(), 16);
+}
+
+#[tokio::test]
+async fn a_node_that_tells_of_endless_images_writes_a_bounded_number_of_keys() {
+    let world = World::new();
+    let told = SightedImages::KEYS * SightedImages::IMAGES_MAX * 2;
+    let of = |number: usize| Digest::of(&number.to_be_bytes());
+    for number in 0..told {
+        world.route(sighted(of(number), &[])).await;
+    }
+    let kept = world.store.list::<SightedImages>(REFS, "default.sighted.");
+    let kept = kept.await.unwrap();
+    assert_eq!(kept.len(), SightedImages::KEYS);
+    let images: Vec<usize> = kept.iter().map(|(_, one)| one.body.images.len()).collect();
+    assert!(
+        images
+            .iter()
+            .all(|count| *count <= SightedImages::IMAGES_MAX)
+    );
+    assert!(images.contains(&SightedImages::IMAGES_MAX));
+    // What was told last is there.
+    assert!(why(&world, of(told - 1)).await.is_some());
 }
 
 #[tokio::test]

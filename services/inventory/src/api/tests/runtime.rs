@@ -3,7 +3,7 @@
 use jiff::SignedDuration;
 use model::{
     event::{EVIDENCE_OBJECTS, INCIDENTS, NODES, REFS},
-    runtime::{Incident, NodeRecord, SightedRecord, Unserved},
+    runtime::{Incident, NodeRecord, SightedImages, SightedRecord, Unserved},
 };
 use serde_json::json;
 
@@ -189,9 +189,11 @@ async fn an_unauthorized_container_says_why() {
         node: "node-2".parse().unwrap(),
         sighted_at: time(NOW),
     };
-    let key = SightedRecord::key(&tenant(), digest("x"));
+    let key = SightedImages::key(&tenant(), &record.node, digest("x"));
+    let mut sighted = SightedImages::default();
+    sighted.note(digest("x"), record);
     let store = &world.api.store;
-    store.put(REFS, &key, &record, None).await.unwrap();
+    store.put(REFS, &key, &sighted, None).await.unwrap();
     assert_eq!(why("xx1").await["reason"], "no_source");
     let listed = world.ok("/v1/containers?unauthorized=true").await;
     assert_eq!(listed["items"][1]["unauthorized"]["reason"], "no_source");

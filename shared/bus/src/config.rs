@@ -33,6 +33,21 @@ pub struct Config {
     pub ack_wait_ms: u64,
     /// How long a lease lives without being renewed, milliseconds.
     pub lease_ms: u64,
+    /// Bytes that events which wait or were handled may take (`EVENTS`); the oldest go first, as in
+    /// all streams but that of jobs. NATS reserves what streams may take when they are made.
+    pub events_bytes_max: u64,
+    /// Bytes that jobs which wait may take (`JOBS`); what is more is refused.
+    pub jobs_bytes_max: u64,
+    /// Bytes that what nodes told within a day may take (`RUNTIME`).
+    pub runtime_bytes_max: u64,
+    /// Bytes that news may take (`RESULTS`).
+    pub results_bytes_max: u64,
+    /// Bytes that alerts may take (`ALERTS`).
+    pub alerts_bytes_max: u64,
+    /// Bytes that news as JSON may take (`JSON`).
+    pub json_bytes_max: u64,
+    /// Bytes that dead letters may take (`DLQ`).
+    pub dead_letters_bytes_max: u64,
     /// Bytes that what scanners share of layers (`tw_layers`) may take; the oldest go first.
     pub layers_bytes_max: u64,
     /// How long replaced objects are kept, seconds.
@@ -61,6 +76,13 @@ impl Default for Config {
             connect_timeout_s: 30,
             ack_wait_ms: 60_000,
             lease_ms: 15_000,
+            events_bytes_max: 2 << 30,
+            jobs_bytes_max: 1 << 30,
+            runtime_bytes_max: 8 << 30,
+            results_bytes_max: 5 << 30,
+            alerts_bytes_max: 1 << 30,
+            json_bytes_max: 2 << 30,
+            dead_letters_bytes_max: 1 << 30,
             layers_bytes_max: 2 << 30,
             discard_after_s: 3_600,
             grace_ms: 10_000,

@@ -50,6 +50,22 @@ pub enum BusError {
     /// The stream is full: try again later.
     #[error("stream of `{0}` is full")]
     Full(String),
+    /// The servers have no room for what a stream may take.
+    #[error(
+        "nats-server has no room for stream `{stream}`, which may take {bytes} bytes: lower \
+         `bus.{setting}`, or raise `max_file_store` of the servers or the limit of the account; all \
+         streams together may take {all} bytes"
+    )]
+    NoRoom {
+        /// The stream.
+        stream: String,
+        /// What it may take.
+        bytes: u64,
+        /// The setting that says so.
+        setting: &'static str,
+        /// What all of them may take.
+        all: u64,
+    },
     /// No `nats-server` to start, or it does not start.
     #[error("{0}")]
     Server(String),

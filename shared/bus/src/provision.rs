@@ -1,7 +1,7 @@
 //! Makes what [`crate::topology`] lists. What exists is read back and compared, and never deleted: a
 //! server that silently ignores a field, or an operator's other choice, is found at the start and
-//! not in the middle of the night. Only what may change without harm is changed, as the size of a
-//! cache.
+//! not in the middle of the night. Only what may change without harm is changed: the bound of a
+//! stream in bytes, where that takes nothing away.
 //!
 //! In a fleet the provisioner makes everything, and every other process compares what its roles
 //! use and waits for what is missing.
@@ -19,7 +19,7 @@ use crate::{
     Bus,
     error::BusError,
     random,
-    topology::{self, ConsumerSpec, Stream},
+    topology::{self, ConsumerSpec, MAX_BYTES, Stream},
     wire::{PAUSE, Wire, WireError},
 };
 
@@ -83,27 +83,43 @@ impl Bus {
             format!("STREAM.INFO.{name}"),
             format!("STREAM.CREATE.{name}"),
         );
-        let mut found = self.look_or_make(name, &info, (&create, settings)).await?;
-        let Some(adjusted) = adjusted(wanted, &found) else {
-            return compare(name, settings, found);
-        };
+        let made = self.look_or_make(name, &info, (&create, settings)).await;
+        let found = made.map_err(|error| self.explained(wanted, error))?;
         let asked = format!("STREAM.UPDATE.{name}");
         let grants = self.0.grants.as_ref();
-        if grants.is_some_and(|grants| !grants.may_ask(&asked)) {
-            // That is the provisioner's business.
+        if wanted.setting.is_some() && grants.is_some_and(|grants| !grants.may_ask(&asked)) {
+            // The bound is the provisioner's business.
             let mut settings = settings.clone();
             if let Some(settings) = settings.as_object_mut() {
-                settings.retain(|field, _| !wanted.adjustable.contains(&field.as_str()));
+                settings.remove(MAX_BYTES);
             }
             return compare(name, &settings, found);
         }
+        let Some(adjusted) = adjusted(wanted, &found) else {
+            return compare(name, settings, found);
+        };
         let updated = self.0.wire.api(&asked, &adjusted).await;
-        found = updated.map_err(|error| error.about(name))?;
-        for field in wanted.adjustable {
-            let value = settings.get(*field).unwrap_or(&Value::Null);
-            tracing::info!("`{name}` has `{field}` = `{value}` from now on");
+        let updated = updated.map_err(|error| self.explained(wanted, refused(name, error)))?;
+        let bound = settings.get(MAX_BYTES).unwrap_or(&Value::Null);
+        tracing::info!("`{name}` has `{MAX_BYTES}` = `{bound}` from now on");
+        compare(name, settings, updated)
+    }
+
+    /// Says which setting to lower where the servers have no room.
+    fn explained(&self, wanted: &Stream, error: BusError) -> BusError {
+        match (error, wanted.setting, wanted.bytes_max()) {
+            (BusError::Full(stream), Some(setting), Some(bytes)) => {
+                let streams = topology::streams(self.config());
+                let all = streams.iter().filter_map(Stream::bytes_max).sum();
+                BusError::NoRoom {
+                    stream,
+                    bytes,
+                    setting,
+                    all,
+                }
+            }
+            (error, ..) => error,
         }
-        compare(name, settings, found)
     }
 
     /// Makes one consumer if it is missing, and compares it if it exists.
@@ -133,15 +149,7 @@ impl Bus {
         } else {
             self.0.wire.api(info, &Value::Null).await
         };
-        found.map_err(|error| match error {
-            WireError::Refused {
-                code: STREAM_NOT_FOUND | CONSUMER_NOT_FOUND,
-                ..
-            } => BusError::Missing {
-                object: object.to_owned(),
-            },
-            error => error.about(object),
-        })
+        found.map_err(|error| refused(object, error))
     }
 
     /// How many messages of a consumer are not acknowledged: waiting and being handled. Not the
@@ -156,14 +164,33 @@ impl Bus {
     }
 }
 
-/// The configuration that a stream shall have, where it differs in what may be adjusted.
+/// The configuration that a stream shall have, where its bound is another and can be had without
+/// losing what is stored.
 fn adjusted(wanted: &Stream, answer: &Value) -> Option<Value> {
-    let found = answer.get("config")?.as_object()?;
-    let mut config = found.clone();
-    for field in wanted.adjustable {
-        config.insert((*field).to_owned(), wanted.settings.get(*field)?.clone());
+    wanted.setting?;
+    let bound = wanted.settings.get(MAX_BYTES)?;
+    let mut config = answer.get("config")?.as_object()?.clone();
+    if config.get(MAX_BYTES) == Some(bound) {
+        return None;
     }
-    (config != *found).then_some(Value::Object(config))
+    let stored = answer.pointer("/state/bytes").and_then(Value::as_u64);
+    let all_fits = stored.unwrap_or_default() <= wanted.bytes_max()?;
+    config.insert(MAX_BYTES.to_owned(), bound.clone());
+    (all_fits || wanted.evicts).then_some(Value::Object(config))
+}
+
+/// Why there is no such object.
+fn refused(object: &str, error: WireError) -> BusError {
+    match error {
+        WireError::Refused {
+            code: STREAM_NOT_FOUND | CONSUMER_NOT_FOUND,
+            ..
+        } => BusError::Missing {
+            object: object.to_owned(),
+        },
+        WireError::Full(_) => BusError::Full(object.to_owned()),
+        error => error.about(object),
+    }
 }
 
 /// Makes what is missing. Where another process makes it this very moment the server refuses for
@@ -303,6 +330,66 @@ mod tests {
         let other = Bus::connect(&world.cx, &config, "other").await.unwrap();
         let error = other.provision().await.unwrap_err();
         assert!(matches!(error, BusError::Conflict { .. }), "{error}");
+    }
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn a_stream_is_made_smaller_only_where_all_that_it_holds_stays() {
+        let Some(world) = World::start().await else {
+            return;
+        };
+        let tenant = model::Slug::default_tenant();
+        let told = crate::testing::alert("told");
+        world.bus.publish(&tenant, &told).await.unwrap();
+        let with = async |alerts_bytes_max| {
+            let config = Config {
+                alerts_bytes_max,
+                ..world.bus.config().clone()
+            };
+            let other = Bus::connect(&world.cx, &config, "other").await.unwrap();
+            other.provision().await
+        };
+        let look = async |what: &str| {
+            let info = world.bus.0.wire.api("STREAM.INFO.ALERTS", &Value::Null);
+            info.await.unwrap().pointer(what).and_then(Value::as_u64)
+        };
+        let held = look("/state/bytes").await.unwrap();
+        with(held).await.unwrap();
+        assert_eq!(look("/config/max_bytes").await, Some(held));
+        let error = with(held - 1).await.unwrap_err();
+        assert!(matches!(error, BusError::Conflict { .. }), "{error}");
+        assert_eq!(look("/config/max_bytes").await, Some(held));
+        assert_eq!(look("/state/messages").await, Some(1));
+        with(held + 1).await.unwrap();
+        assert_eq!(look("/config/max_bytes").await, Some(held + 1));
+    }
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn a_server_with_little_room_says_what_to_lower_and_then_takes_all() {
+        let room = "jetstream { max_file_store: 20MB }";
+        let Some(server) = crate::testing::Server::start_with(room).await else {
+            return;
+        };
+        let cx = Cx::for_tests();
+        let mut config = server.config();
+        for bound in [
+            &mut config.events_bytes_max,
+            &mut config.jobs_bytes_max,
+            &mut config.results_bytes_max,
+            &mut config.alerts_bytes_max,
+            &mut config.json_bytes_max,
+            &mut config.dead_letters_bytes_max,
+            &mut config.layers_bytes_max,
+        ] {
+            *bound = 2_000_000;
+        }
+        let provision = async |config: &Config| {
+            let bus = Bus::connect(&cx, config, "test").await.unwrap();
+            bus.provision().await
+        };
+        let error = provision(&config).await.unwrap_err();
+        insta::assert_snapshot!(error, @"nats-server has no room for stream `RUNTIME`, which may take 8589934592 bytes: lower `bus.runtime_bytes_max`, or raise `max_file_store` of the servers or the limit of the account; all streams together may take 8603934592 bytes");
+        config.runtime_bytes_max = 2_000_000;
+        provision(&config).await.unwrap();
     }
 
     #[tokio::test(flavor = "multi_thread")]

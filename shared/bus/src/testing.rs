@@ -133,7 +133,12 @@ impl Server {
         ]);
         command.arg("--store_dir").arg(self.dir.path());
         // Streams reserve more than a test's disk has.
-        let settings = format!("jetstream {{ max_file_store: 100GB }}\n{}", self.config);
+        let room = if self.config.contains("max_file_store") {
+            ""
+        } else {
+            "jetstream { max_file_store: 100GB }"
+        };
+        let settings = format!("{room}\n{}", self.config);
         let config = self.dir.path().join("nats.conf");
         std::fs::write(&config, settings).unwrap();
         command.arg("--config").arg(config);

@@ -19,6 +19,9 @@ use crate::{config::Config, permissions::Role};
 /// Header of a compare-and-set.
 pub(crate) const EXPECTED: &str = "Nats-Expected-Last-Subject-Sequence";
 
+/// `JetStream`'s name of a bound in bytes.
+pub(crate) const MAX_BYTES: &str = "max_bytes";
+
 /// How many messages of an ordinary consumer may be out at once.
 pub(crate) const ACK_PENDING: u32 = 1_000;
 
@@ -35,8 +38,6 @@ const RETOLD: Duration = Duration::from_mins(10);
 const CLAIM_AGE: Duration = Duration::from_hours(31 * 24);
 /// How long an incident is kept after its last change, with its evidence.
 const INCIDENT_AGE: Duration = Duration::from_hours(365 * 24);
-const MIB: i64 = 1024 * 1024;
-const GIB: i64 = 1024 * MIB;
 
 /// A stream as it shall be.
 #[derive(Clone, Debug)]
@@ -44,8 +45,11 @@ pub(crate) struct Stream {
     pub(crate) name: String,
     /// The fields of `JetStream`'s configuration that we set and compare.
     pub(crate) settings: Value,
-    /// Those of them that follow from the configuration and may change on a stream that exists.
-    pub(crate) adjustable: &'static [&'static str],
+    /// The setting that its bound in bytes follows from, if any: that may change on a stream that
+    /// exists.
+    pub(crate) setting: Option<&'static str>,
+    /// Whether the bound may be less than what is stored: what goes is made again.
+    pub(crate) evicts: bool,
 }
 
 /// A durable pull consumer as it shall be.
@@ -65,24 +69,23 @@ pub struct ConsumerSpec {
 pub(crate) fn streams(config: &Config) -> Vec<Stream> {
     let events = ["tw.evt.*.registry.>", "tw.evt.*.ci.>", "tw.evt.*.node.>"];
     let mut streams = vec![
-        repeated(news(EVENTS, &events, 7 * DAY, 2 * GIB, 512 * 1024)),
-        jobs(),
+        repeated(news(EVENTS, &events, 7 * DAY, 512 * 1024))
+            .bound("events_bytes_max", config.events_bytes_max),
+        jobs().bound("jobs_bytes_max", config.jobs_bytes_max),
         // What nodes tell in a day. A full one drops its oldest: the newest is what counts.
-        repeated(news(
-            RUNTIME,
-            &["tw.evt.*.runtime.>"],
-            DAY,
-            8 * GIB,
-            1024 * 1024,
-        )),
-        news(RESULTS, &["tw.res.>"], NEWS_AGE, 5 * GIB, 512 * 1024),
+        repeated(news(RUNTIME, &["tw.evt.*.runtime.>"], DAY, 1024 * 1024))
+            .bound("runtime_bytes_max", config.runtime_bytes_max),
+        news(RESULTS, &["tw.res.>"], NEWS_AGE, 512 * 1024)
+            .bound("results_bytes_max", config.results_bytes_max),
         // A full one drops its oldest: a sink that is away for so long must not stop the others.
         // What it missed so is counted ([`crate::WentBy`]).
-        news(ALERTS, &["tw.alert.>"], NEWS_AGE, GIB, 512 * 1024),
+        news(ALERTS, &["tw.alert.>"], NEWS_AGE, 512 * 1024)
+            .bound("alerts_bytes_max", config.alerts_bytes_max),
         // Empty unless the bridge is on. JSON is larger, and nobody claims it from elsewhere.
-        news(JSON, &["tw.json.>"], 7 * DAY, 2 * GIB, -1),
+        news(JSON, &["tw.json.>"], 7 * DAY, -1).bound("json_bytes_max", config.json_bytes_max),
         // A dead letter holds a whole message, so it may be as large as the server allows.
-        news(DLQ, &["tw.dlq.>"], NEWS_AGE, GIB, -1),
+        news(DLQ, &["tw.dlq.>"], NEWS_AGE, -1)
+            .bound("dead_letters_bytes_max", config.dead_letters_bytes_max),
         bucket(REFS, None),
         bucket(ADVISORIES, None),
         bucket(CONFIG, None),
@@ -94,7 +97,7 @@ pub(crate) fn streams(config: &Config) -> Vec<Stream> {
         objects(EVIDENCE_OBJECTS, Some(INCIDENT_AGE)),
         objects(REPORT_OBJECTS, None),
         objects(FEED_OBJECTS, None),
-        evictable(LAYER_OBJECTS, config.layers_bytes_max),
+        evictable(LAYER_OBJECTS).bound("layers_bytes_max", config.layers_bytes_max),
         objects(CLAIM_OBJECTS, Some(CLAIM_AGE)),
     ];
     streams.extend(Partition::all().map(|partition| bucket(&images_bucket(partition), None)));
@@ -203,7 +206,8 @@ impl Stream {
         let mut stream = Self {
             name: name.to_owned(),
             settings,
-            adjustable: &[],
+            setting: None,
+            evicts: false,
         };
         stream.set("name", json!(name));
         stream.set("storage", json!("file"));
@@ -218,6 +222,18 @@ impl Stream {
     pub(crate) fn subjects(&self) -> impl Iterator<Item = &str> {
         let subjects = self.settings["subjects"].as_array();
         subjects.into_iter().flatten().filter_map(Value::as_str)
+    }
+
+    /// The same with a bound in bytes, from a setting.
+    fn bound(mut self, setting: &'static str, bytes_max: u64) -> Self {
+        self.set(MAX_BYTES, json!(bytes_max));
+        self.setting = Some(setting);
+        self
+    }
+
+    /// Its bound in bytes, where it has one.
+    pub(crate) fn bytes_max(&self) -> Option<u64> {
+        self.settings[MAX_BYTES].as_u64()
     }
 
     fn set(&mut self, field: &str, value: Value) {
@@ -258,7 +274,7 @@ impl ConsumerSpec {
     }
 }
 
-fn news(name: &str, subjects: &[&str], age: Duration, bytes: i64, message: i64) -> Stream {
+fn news(name: &str, subjects: &[&str], age: Duration, message: i64) -> Stream {
     Stream::new(
         name,
         json!({
@@ -266,7 +282,6 @@ fn news(name: &str, subjects: &[&str], age: Duration, bytes: i64, message: i64) 
             "retention": "limits",
             "discard": "old",
             "max_age": nanos(age),
-            "max_bytes": bytes,
             "max_msg_size": message,
             "duplicate_window": nanos(RETOLD),
             "allow_direct": true,
@@ -290,7 +305,6 @@ fn jobs() -> Stream {
             "retention": "workqueue",
             "discard": "new",
             "max_age": nanos(7 * DAY),
-            "max_bytes": GIB,
             "max_msg_size": 64 * 1024,
             "duplicate_window": nanos(REPEATED),
             "allow_direct": true,
@@ -335,12 +349,10 @@ fn objects(name: &str, age: Option<Duration>) -> Stream {
 }
 
 /// Objects that may be lost: a full stream drops its oldest messages.
-fn evictable(name: &str, bytes_max: u64) -> Stream {
+fn evictable(name: &str) -> Stream {
     let mut stream = objects(name, None);
     stream.set("discard", json!("old"));
-    stream.set("max_bytes", json!(bytes_max));
-    // Less of them is allowed too: what goes is read again.
-    stream.adjustable = &["max_bytes"];
+    stream.evicts = true;
     stream
 }
 
@@ -350,6 +362,8 @@ fn nanos(duration: Duration) -> u64 {
 
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeSet;
+
     use super::*;
 
     #[test]
@@ -372,6 +386,22 @@ mod tests {
                 "{spec:?}"
             );
         }
+    }
+
+    #[test]
+    fn every_stream_that_is_no_bucket_has_a_bound_with_a_setting_of_its_name() {
+        let config = serde_json::to_value(Config::default()).unwrap();
+        let mut settings = BTreeSet::new();
+        for stream in streams(&Config::default()) {
+            let is_bucket = stream.name.starts_with("KV_") || stream.name.starts_with("OBJ_");
+            let Some(setting) = stream.setting else {
+                assert!(is_bucket, "{} has no bound", stream.name);
+                continue;
+            };
+            assert_eq!(stream.bytes_max(), config[setting].as_u64(), "{setting}");
+            assert!(settings.insert(setting), "{setting} bounds two streams");
+        }
+        assert_eq!(settings.len(), 8);
     }
 
     #[test]

@@ -122,7 +122,6 @@ impl Grants {
         self.publishes("tw.alert.*.*");
         self.follows(ALERT_STATES);
         self.writes(ALERT_STATES, ">");
-        self.follows(CONFIG);
         self.reads(ADVISORIES);
         self.waits_for(REFS);
         self.waits_for_records();
@@ -170,7 +169,7 @@ impl Grants {
     fn provisioner(&mut self) {
         for stream in topology::streams(&Config::default()) {
             self.looks_at(&stream.name);
-            if !stream.adjustable.is_empty() {
+            if stream.setting.is_some() {
                 self.api(&format!("STREAM.UPDATE.{}", stream.name));
             }
             self.api(&format!("STREAM.CREATE.{}", stream.name));

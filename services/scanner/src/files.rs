@@ -1,11 +1,13 @@
 //! The files of layers that can run, as objects: what drift of containers is told by.
 //!
 //! Each layer has one object, named by its content, whatever images it is in. Several images name
-//! it, so no scan ever deletes one: the object of a layer that is in no image any more costs disk
-//! and nothing else. A process remembers what it stored, so that an image whose layers are known
-//! costs no message.
+//! it, so no scan ever deletes one: what no image names any more is collected by the bus. A process
+//! remembers what it stored of late, so that an image whose layers are known costs no message.
 
-use std::sync::{Arc, Mutex, PoisonError};
+use std::{
+    sync::{Arc, Mutex, PoisonError},
+    time::{Duration, Instant},
+};
 
 use analyzers::PreparedLayer;
 use anyhow::Context as _;
@@ -20,11 +22,16 @@ use model::{
 /// Bytes of memory for what was stored: some ten thousand layers.
 const SEEN_BYTES_MAX: usize = 2 << 20;
 
+/// Entries of a layer that is packed at once.
+const SMALL_ENTRIES: usize = 64;
+
 /// Stores the files of layers, each once.
 pub(crate) struct FileObjects {
     cx: Cx,
     store: Store,
     entries_max: usize,
+    /// For how long what was stored may be named without storing it again; `None`: for ever.
+    reuse_for: Option<Duration>,
     seen: Mutex<Recent<Name, Kept>>,
 }
 
@@ -42,6 +49,7 @@ struct Name {
 struct Kept {
     object: Option<Digest>,
     is_cut: bool,
+    stored_at: Instant,
 }
 
 // === impl FileObjects ===
@@ -50,8 +58,9 @@ impl FileObjects {
     pub(crate) fn new(cx: Cx, store: Store) -> Self {
         Self {
             cx,
-            store,
             entries_max: LayerFiles::ENTRIES_MAX,
+            reuse_for: store.reuse_for(),
+            store,
             seen: Mutex::new(Recent::new(SEEN_BYTES_MAX)),
         }
     }
@@ -60,6 +69,14 @@ impl FileObjects {
     fn at_most(self, entries_max: usize) -> Self {
         Self {
             entries_max,
+            ..self
+        }
+    }
+
+    #[cfg(test)]
+    fn reusing_for(self, reuse_for: Duration) -> Self {
+        Self {
+            reuse_for: Some(reuse_for),
             ..self
         }
     }
@@ -99,10 +116,15 @@ impl FileObjects {
 
     fn seen(&self, name: &Name) -> Option<Kept> {
         let mut seen = self.seen.lock().unwrap_or_else(PoisonError::into_inner);
-        seen.get(name)
+        let kept = seen.get(name)?;
+        let is_recent = |max: Duration| kept.stored_at.elapsed() < max;
+        let stays = kept.object.is_none() || self.reuse_for.is_none_or(is_recent);
+        stays.then_some(kept)
     }
 
     async fn stored(&self, name: Name, layer: &Arc<PreparedLayer>) -> anyhow::Result<Kept> {
+        let stored_at = Instant::now();
+        let is_small = layer.report.entries.entries.len() <= SMALL_ENTRIES;
         let (layer, tenant, max) = (Arc::clone(layer), name.tenant.clone(), self.entries_max);
         let pack = move || {
             let report = &layer.report;
@@ -112,7 +134,12 @@ impl FileObjects {
             let bytes = (!is_empty).then(|| Store::packed_of(&tenant, &files));
             bytes.transpose().map(|bytes| (bytes, is_cut, is_lasting))
         };
-        let packed = self.cx.compute(pack).await.context("packing files")?;
+        // Most new layers are small: handing them to another thread costs more than they do.
+        let packed = if is_small {
+            pack()
+        } else {
+            self.cx.compute(pack).await.context("packing files")?
+        };
         let (bytes, is_cut, is_lasting) = packed.context("packing files")?;
         let object = match bytes {
             None => None,
@@ -121,7 +148,11 @@ impl FileObjects {
                 Some(put.with_context(|| format!("storing the files of layer `{}`", name.blob))?)
             }
         };
-        let kept = Kept { object, is_cut };
+        let kept = Kept {
+            object,
+            is_cut,
+            stored_at,
+        };
         if is_lasting {
             let mut seen = self.seen.lock().unwrap_or_else(PoisonError::into_inner);
             let bytes = size_of::<(Name, Kept)>() + name.tenant.as_str().len();
@@ -302,6 +333,27 @@ mod tests {
         let other = "other".parse().unwrap();
         let other = again.of(&other, &id, &[base()], &mut gaps).await.unwrap();
         assert_ne!(other, same);
+    }
+
+    #[tokio::test]
+    async fn what_was_stored_long_ago_is_stored_again_before_it_is_named() {
+        let (store, tenant, id) = (Store::memory(), Slug::default_tenant(), reader("x"));
+        let base = || {
+            let entries = vec![entry("bin/sh", EntryKind::File, Some("sh"), None)];
+            layer("base", entries, Vec::new())
+        };
+        for (reuse_for, is_there) in [(Duration::ZERO, true), (Duration::MAX, false)] {
+            let objects = objects(&store).reusing_for(reuse_for);
+            let mut gaps = Vec::new();
+            let named = objects.of(&tenant, &id, &[base()], &mut gaps).await;
+            let object = named.unwrap()[0].unwrap();
+            // As the bus collects what nobody names.
+            store.delete_object(REPORT_OBJECTS, &object).await.unwrap();
+            let again = objects.of(&tenant, &id, &[base()], &mut gaps).await;
+            assert_eq!(again.unwrap(), [Some(object)]);
+            let found = store.object::<LayerFiles>(REPORT_OBJECTS, &object).await;
+            assert_eq!(found.unwrap().is_some(), is_there, "{reuse_for:?}");
+        }
     }
 
     #[tokio::test]

@@ -317,7 +317,7 @@ impl Outcome {
     }
 
     /// Deletes an object an hour after the records of this outcome are written, unless a record
-    /// of the same image names it then.
+    /// of the same image, or another key that this writes, names it then.
     pub fn discard(mut self, bucket: &str, digest: Digest) -> Self {
         self.discards.push(Discard {
             bucket: bucket.to_owned(),

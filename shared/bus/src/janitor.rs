@@ -2,14 +2,18 @@
 //! the old record has that long to finish.
 //!
 //! Before an object is deleted the records that could name it are read again, and what one of them
-//! names stays, as does what was stored again within that hour ([`Store::collect`]). What is in the queue when the process ends is not deleted: it costs disk and
-//! nothing else, and comparing the objects of a bucket with its records finds it. Beyond
-//! [`QUEUE_MAX`] objects the oldest is deleted early.
+//! names stays, as does what was stored again within that hour ([`Store::collect`]). What is in the
+//! queue when the process ends is not deleted here: comparing the objects of a bucket with its
+//! records finds it ([`crate::collector`]). Beyond [`QUEUE_MAX`] objects the oldest is deleted early.
 
 use std::{collections::VecDeque, time::Duration};
 
 use chassis::Cx;
-use model::{Assessed, Digest, Record, RecordKey, Scanned, What, event::images_bucket};
+use model::{
+    Assessed, Digest, Record, Scanned, What,
+    event::{INCIDENTS, images_bucket},
+    runtime::Incident,
+};
 use tokio::{
     sync::mpsc,
     time::{Instant, sleep_until},
@@ -75,16 +79,13 @@ impl Janitor {
         }
     }
 
-    /// The discards of an outcome: they go unless a record of the same images names them.
+    /// The discards of an outcome: they go unless a record of the same images, or another key that
+    /// it writes, names them.
     pub(crate) fn discard(&self, writes: &[Write], discards: &[Discard]) {
         if discards.is_empty() {
             return;
         }
-        let images = writes.iter().filter_map(|write| match &write.kind {
-            WriteKind::Record { key, .. } => Some(key),
-            WriteKind::Plain => None,
-        });
-        let keys: Vec<_> = images.flat_map(naming).collect();
+        let keys: Vec<_> = writes.iter().flat_map(naming).collect();
         for Discard { bucket, digest } in discards {
             self.hand(Doomed {
                 bucket: bucket.clone(),
@@ -101,10 +102,16 @@ impl Janitor {
     }
 }
 
-/// The records of an image that name objects.
-fn naming(key: &RecordKey) -> [(String, String); 2] {
-    let bucket = images_bucket(key.image.partition());
-    [What::Scanned, What::Assessed].map(|what| (bucket.clone(), key.sibling(what).to_string()))
+/// What may name objects of what is written: the records of an image, or the key itself.
+fn naming(write: &Write) -> Vec<(String, String)> {
+    match &write.kind {
+        WriteKind::Record { key, .. } => {
+            let bucket = images_bucket(key.image.partition());
+            let of = |what| (bucket.clone(), key.sibling(what).to_string());
+            [What::Scanned, What::Assessed].map(of).into()
+        }
+        WriteKind::Plain => vec![(write.bucket.clone(), write.key.clone())],
+    }
 }
 
 async fn clean(mut incoming: mpsc::Receiver<Doomed>, store: Store, after: Duration) {
@@ -163,7 +170,7 @@ async fn is_named(store: &Store, doomed: &Doomed) -> Result<bool, StoreError> {
 
 /// The objects that a record names. An assessment before the present one is not among them: it is
 /// there for an hour, as everything replaced.
-async fn names(
+pub(crate) async fn names(
     store: &Store,
     bucket: &str,
     key: &str,
@@ -193,6 +200,41 @@ async fn names(
                 .into_iter()
                 .flat_map(|at| [at.body.assessment, at.body.findings]),
         );
+    } else if bucket == INCIDENTS {
+        let incident = store.value::<Incident>(bucket, key, raw).await?;
+        let evidence = incident.map(|at| [at.body.timeline, at.body.surroundings]);
+        names.extend(evidence.into_iter().flatten().flatten());
     }
     Ok(names)
+}
+
+#[cfg(test)]
+mod tests {
+    use model::event::EVIDENCE_OBJECTS;
+
+    use super::*;
+    use crate::Outcome;
+
+    #[tokio::test]
+    async fn evidence_that_an_incident_names_once_more_stays() {
+        let store = Store::memory();
+        let golden = include_str!("../../model/testdata/stored/incident/v1.json");
+        let incident: Incident = serde_json::from_str(golden).unwrap();
+        let (timeline, shown) = (incident.timeline.unwrap(), incident.surroundings.unwrap());
+        let gone = Digest::of(b"an earlier timeline");
+        let key = "default.incident-1";
+        let outcome = Outcome::none()
+            .put_kv(INCIDENTS, key, &incident, None)
+            .unwrap();
+        store.apply(&outcome).await.unwrap();
+        let keys: Vec<_> = outcome.writes.iter().flat_map(naming).collect();
+        for (digest, expected) in [(timeline, true), (shown, true), (gone, false)] {
+            let doomed = Doomed {
+                bucket: EVIDENCE_OBJECTS.to_owned(),
+                digest,
+                keys: keys.clone(),
+            };
+            assert_eq!(is_named(&store, &doomed).await.unwrap(), expected);
+        }
+    }
 }

@@ -33,6 +33,7 @@
 
 mod attempts;
 mod bus;
+mod collector;
 mod config;
 mod consume;
 mod credentials;

@@ -14,6 +14,13 @@ pub(crate) fn jitter(duration: Duration) -> Duration {
     duration.mul_f64(0.5 + fraction / 2.0)
 }
 
+/// 64 random bits.
+pub(crate) fn number() -> u64 {
+    let bytes = bytes();
+    let (words, _) = bytes.as_chunks();
+    words.first().map_or(0, |word| u64::from_le_bytes(*word))
+}
+
 fn bytes() -> [u8; 16] {
     let mut bytes = [0; 16];
     // The call fails only where the operating system has no randomness at all; a value that is not

@@ -33,6 +33,7 @@ pub(crate) struct Reader {
     since: Option<Timestamp>,
     /// The one subject to read; empty reads all.
     filter: String,
+    headers_only: bool,
     once: bool,
     /// When the stream was made that is read, for who must notice another of the same name.
     made: Option<String>,
@@ -104,6 +105,7 @@ impl Reader {
             batch: BATCH,
             since: None,
             filter: String::new(),
+            headers_only: false,
             once: false,
             made: None,
             source: None,
@@ -120,6 +122,12 @@ impl Reader {
     /// is made, the bucket's writers wait.
     pub(crate) fn filter(mut self, subject: &str) -> Self {
         subject.clone_into(&mut self.filter);
+        self
+    }
+
+    /// Reads no bodies.
+    pub(crate) fn headers_only(mut self) -> Self {
+        self.headers_only = true;
         self
     }
 
@@ -209,6 +217,27 @@ impl Reader {
         }
     }
 
+    /// The next message of those up to a sequence; `None` where there is no more. For readers that
+    /// read `once`, where nothing may be missed: that there is no more is believed when a second
+    /// consumer says so.
+    pub(crate) async fn next_until(
+        &mut self,
+        last: u64,
+    ) -> Result<Option<Box<Arrived>>, WireError> {
+        let mut ends = 0;
+        while self.next <= last && ends < 2 {
+            match self.next().await? {
+                Step::Message(arrived) => return Ok(Some(arrived)),
+                Step::Idle => {}
+                Step::End => {
+                    ends += 1;
+                    self.source = None;
+                }
+            }
+        }
+        Ok(None)
+    }
+
     /// Makes the consumer, so that what is wrong with the stream is known before anything is read.
     pub(crate) async fn start(&mut self) -> Result<(), WireError> {
         self.source = Some(self.open().await?);
@@ -280,6 +309,9 @@ impl Reader {
         }
         if !self.filter.is_empty() {
             set("filter_subject", json!(self.filter));
+        }
+        if self.headers_only {
+            set("headers_only", json!(true));
         }
         config
     }

@@ -299,10 +299,8 @@ impl Store {
                 max: OBJECT_BYTES_MAX,
             });
         }
-        let reuse = self.janitor.as_ref().and_then(|janitor| {
-            let recent = janitor.after() / REUSE_PART;
-            self.now().checked_sub(recent).ok()
-        });
+        let reuse = self.reuse_for();
+        let reuse = reuse.and_then(|recent| self.now().checked_sub(recent).ok());
         self.backend
             .put_object(bucket, &digest, bytes, reuse)
             .await?;
@@ -408,6 +406,43 @@ impl Store {
         }
         self.backend.delete_seen(bucket, digest, seen).await?;
         Ok(Collected::Gone)
+    }
+
+    /// For how long who stored an object may name it without storing it again; `None`: for ever.
+    pub fn reuse_for(&self) -> Option<Duration> {
+        let janitor = self.janitor.as_ref()?;
+        Some(janitor.after() / REUSE_PART)
+    }
+
+    /// The time before which an object was stored that is older than `age`.
+    pub(crate) fn stored_before(&self, age: Duration) -> Result<Timestamp, StoreError> {
+        let before = self.now().checked_sub(age);
+        before.map_err(|error| StoreError::unavailable("the clock", &error))
+    }
+
+    /// Deletes an object that nothing names, unless it was stored after `before`. Gives whether it
+    /// went.
+    pub(crate) async fn delete_stored_before(
+        &self,
+        bucket: &str,
+        digest: &Digest,
+        before: Timestamp,
+    ) -> Result<bool, StoreError> {
+        let seen = self.backend.seen(bucket, digest).await?;
+        let Some(seen) = seen.filter(|seen| seen.at <= before) else {
+            return Ok(false);
+        };
+        self.backend.delete_seen(bucket, digest, seen).await?;
+        Ok(true)
+    }
+
+    #[cfg(test)]
+    pub(crate) async fn seen(
+        &self,
+        bucket: &str,
+        digest: &Digest,
+    ) -> Result<Option<backend::Seen>, StoreError> {
+        self.backend.seen(bucket, digest).await
     }
 
     /// Writes the records and keys of an outcome in order, as the bus does for handlers. Events

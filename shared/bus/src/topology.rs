@@ -199,6 +199,13 @@ pub(crate) fn object_subject(bucket: &str, digest: &Digest, chunk: usize) -> Str
     format!("{}.{chunk}", object_root(bucket, digest))
 }
 
+/// The object whose first chunk a subject is.
+pub(crate) fn object_of_first_chunk(bucket: &str, subject: &str) -> Option<Digest> {
+    let rest = subject.strip_prefix("tw.obj.")?.strip_prefix(bucket)?;
+    let hex = rest.strip_prefix('.')?.strip_suffix(".0")?;
+    Digest::from_hex(hex)
+}
+
 // === impl Stream ===
 
 impl Stream {
@@ -402,6 +409,15 @@ mod tests {
             assert!(settings.insert(setting), "{setting} bounds two streams");
         }
         assert_eq!(settings.len(), 8);
+    }
+
+    #[test]
+    fn an_object_is_found_by_its_first_chunk_alone() {
+        let digest = Digest::of(b"object");
+        let of =
+            |bucket, chunk| object_of_first_chunk("a", &object_subject(bucket, &digest, chunk));
+        assert_eq!(of("a", 0), Some(digest));
+        assert_eq!((of("a", 10), of("b", 0), of("ab", 0)), (None, None, None));
     }
 
     #[test]

@@ -77,6 +77,9 @@ impl Grants {
         self.deletes_objects(FEED_OBJECTS);
         self.leases("feeds");
         self.leases("partition.matcher.*");
+        // Objects that no record names are collected.
+        self.reads_in_order(&topology::object_stream(REPORT_OBJECTS));
+        self.leases("collector");
         self.waits_for(LEASES);
     }
 

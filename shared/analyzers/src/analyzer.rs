@@ -9,7 +9,7 @@ use model::{
 };
 use serde::{Deserialize, Serialize};
 
-use crate::{ANALYZERS, File, LOCKS, SecretsConfig, Skip, checksums, filter::Filter};
+use crate::{ANALYZERS, File, LOCKS, SecretsConfig, Skip, checksums, filter::Filter, unpack::Room};
 
 /// About what a result takes beside its texts.
 const FIXED_BYTES: usize = 250;
@@ -97,6 +97,10 @@ pub struct Found {
     pub(crate) licenses: Vec<FoundLicenses>,
     pub(crate) findings: Vec<FoundFinding>,
     pub(crate) gaps: Vec<Gap>,
+    /// Bytes that archives were unpacked to.
+    pub(crate) unpacked: u64,
+    /// Where nothing is unpacked any more: how much all archives may take.
+    pub(crate) spent: Option<u64>,
     /// Bytes that may still be added.
     room: u64,
     /// Whether something did not fit.
@@ -112,6 +116,12 @@ pub enum Malformed {
     /// It is larger than any real file of its kind.
     #[error("the file has {0} bytes, more than {1}")]
     TooLarge(u64, u64),
+    /// It is an archive, and what it is unpacked to is more than one file may be.
+    #[error("it unpacks to more than {0} bytes")]
+    Unpacked(u64),
+    /// It is an archive, and those before it took all that archives of a layer may.
+    #[error("the archives before it unpack to more than {0} bytes")]
+    Spent(u64),
     /// Its spilled copy could not be read: says nothing about the file.
     #[error("the temporary file could not be read: {0}")]
     Spilled(#[source] io::Error),
@@ -179,6 +189,8 @@ impl Found {
             licenses: Vec::new(),
             findings: Vec::new(),
             gaps: Vec::new(),
+            unpacked: 0,
+            spent: None,
             room: bytes_max,
             is_over: false,
         }
@@ -272,6 +284,19 @@ impl Found {
     /// Notes that part of a file could not be read, which may hide packages.
     pub fn malformed(&mut self, path: &str, detail: impl Into<String>) {
         self.add_gap(Gap::new(GapCode::Malformed, Hides::Packages, detail).at(path));
+    }
+
+    /// What an archive of this size may be unpacked to.
+    pub(crate) fn room_to_unpack(&self, size: u64) -> Result<Room, Malformed> {
+        match self.spent {
+            Some(bytes_max) => Err(Malformed::Spent(bytes_max)),
+            None => Ok(Room::of(size)),
+        }
+    }
+
+    /// Notes what an archive was unpacked to.
+    pub(crate) fn add_unpacked(&mut self, room: &Room) {
+        self.unpacked = self.unpacked.saturating_add(room.taken());
     }
 
     /// Adds everything of another.
@@ -376,6 +401,7 @@ impl Malformed {
         match self {
             Self::Format(_) => GapCode::Malformed,
             Self::TooLarge(..) => GapCode::LimitFile,
+            Self::Unpacked(_) | Self::Spent(_) => GapCode::LimitUncompressed,
             Self::Spilled(_) => GapCode::LayerUnavailable,
         }
     }

@@ -10,6 +10,7 @@ use model::{AnalyzerId, Confidence, FoundPackage, Gap, GapCode, Hides, PackageTy
 
 use crate::{
     Analyzer, Config, File, Found, Malformed, Wanted, analyzer_id,
+    unpack::Room,
     zip::{self, Member, Source},
 };
 
@@ -33,13 +34,6 @@ const POM_BYTES_MAX: u64 = 2 << 20;
 
 /// An archive in an archive is unpacked in memory.
 const INNER_BYTES_MAX: u64 = 256 << 20;
-
-/// All that is unpacked of one file, of whatever depth: so many times its bytes, for what is in an
-/// archive is packed already and counts again at each level. So all archives of an image cost no more
-/// than so many times what the image has, whatever they promise.
-const UNPACKED_RATIO_MAX: u64 = 16;
-const UNPACKED_FREE_BYTES: u64 = 1 << 20;
-const UNPACKED_BYTES_MAX: u64 = 1 << 30;
 
 /// Words that versions go on with.
 const QUALIFIERS: &[&str] = &[
@@ -91,8 +85,7 @@ struct Look<'a> {
     /// The file.
     path: &'a str,
     depth_max: u32,
-    /// Bytes that may still be unpacked.
-    room: u64,
+    room: Room,
     found: &'a mut Found,
 }
 
@@ -128,10 +121,12 @@ impl Analyzer for Jar {
             let mut look = Look {
                 path: file.path(),
                 depth_max: self.depth_max,
-                room: room(file.entry.size),
+                room: found.room_to_unpack(file.entry.size)?,
                 found,
             };
-            look.archive(&mut file.reader(), file.path(), None)?;
+            let looked = look.archive(&mut file.reader(), file.path(), None);
+            look.found.add_unpacked(&look.room);
+            looked?;
         }
         Ok(())
     }
@@ -257,9 +252,7 @@ impl Look<'_> {
         member: &Member,
         bytes_max: u64,
     ) -> Result<Vec<u8>, Malformed> {
-        let bytes = member.read(source, bytes_max.min(self.room))?;
-        self.room = self.room.saturating_sub(bytes.len() as u64);
-        Ok(bytes)
+        member.read(source, bytes_max, &mut self.room)
     }
 
     /// An archive in an archive; one that cannot be read is a gap, and the others are looked at.
@@ -297,13 +290,6 @@ impl Look<'_> {
             Ok(()) => Ok(()),
         }
     }
-}
-
-/// Bytes that may be unpacked of a file of this size.
-fn room(size: u64) -> u64 {
-    let room = size.saturating_mul(UNPACKED_RATIO_MAX);
-    room.saturating_add(UNPACKED_FREE_BYTES)
-        .min(UNPACKED_BYTES_MAX)
 }
 
 /// What Maven Central knows an archive by.
@@ -451,4 +437,4 @@ fn is_text(value: &str) -> bool {
 }
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;

@@ -160,6 +160,7 @@ mod setuid;
 mod signature;
 mod skip;
 mod stanza;
+mod unpack;
 mod wordpress;
 mod xml;
 mod zip;

@@ -69,15 +69,17 @@ fn is_egg(path: &str) -> bool {
 /// An egg that is an archive holds one distribution.
 fn read_egg(file: &File, found: &mut Found) -> Result<(), Malformed> {
     let mut source = file.reader();
+    let mut room = found.room_to_unpack(file.entry.size)?;
     let members = zip::members(&mut source, &|name| name == IN_EGG)?;
     for member in members {
-        let text = member.read(&mut source, BYTES_MAX)?;
+        let text = member.read(&mut source, BYTES_MAX, &mut room)?;
         let package = package(file.path(), &String::from_utf8_lossy(&text))?;
         found.add_package(FoundPackage {
             within: Some(IN_EGG.to_owned()),
             ..package
         });
     }
+    found.add_unpacked(&room);
     Ok(())
 }
 

@@ -116,12 +116,14 @@ impl Secrets {
                 self.text(entry.path, &text, &mut secrets, found);
             }
             Some(Kind::Archive) => {
-                let mut look = archives::Look::new(&self.limits);
+                let room = found.room_to_unpack(entry.size)?;
+                let mut look = archives::Look::new(&self.limits, room);
                 let mut texts = |path: &str, bytes: &[u8], found: &mut Found| {
                     let text = text::decode(std::borrow::Cow::Borrowed(bytes));
                     self.text(path, &text, &mut secrets, found);
                 };
                 look.archive(entry.path, &bytes, &mut texts, found);
+                found.add_unpacked(look.room());
             }
         }
         if !secrets.is_empty() {

@@ -6,7 +6,7 @@
 
 use std::io::{self, BufRead as _, BufReader, Read, Seek, SeekFrom};
 
-use crate::{Malformed, malformed};
+use crate::{Malformed, malformed, unpack::Room};
 
 const END_BYTES: u64 = 22;
 const END_MAGIC: &[u8] = b"PK\x05\x06";
@@ -92,14 +92,19 @@ pub(crate) fn members(
 // === impl Member ===
 
 impl Member {
-    /// Its bytes, if they are not more than `bytes_max`.
+    /// Its bytes, if they are not more than `bytes_max` and there is room for them. What it is
+    /// unpacked to takes room also where that turns out to be too much, or damaged.
     pub(crate) fn read(
         &self,
         source: &mut dyn Source,
         bytes_max: u64,
+        room: &mut Room,
     ) -> Result<Vec<u8>, Malformed> {
         if self.size > bytes_max {
             return Err(Malformed::TooLarge(self.size, bytes_max));
+        }
+        if self.size > room.left() {
+            return Err(room.exceeded());
         }
         seek(source, self.at)?;
         let head = read(source, usize::try_from(LOCAL_BYTES).unwrap_or_default())?;
@@ -115,7 +120,7 @@ impl Member {
             self.at.saturating_add(LOCAL_BYTES).saturating_add(skip),
         )?;
         let packed = source.take(self.packed);
-        let most = bytes_max.saturating_add(1);
+        let most = bytes_max.min(room.left()).saturating_add(1);
         let mut bytes = Vec::new();
         let read = match self.method {
             STORED => packed.take(most).read_to_end(&mut bytes),
@@ -128,9 +133,15 @@ impl Member {
                 return Err(malformed(detail));
             }
         };
+        let length = bytes.len() as u64;
+        let fits = length <= room.left();
+        room.take(length);
         read.map_err(|error| malformed(format!("`{}`: {error}", self.name)))?;
-        if bytes.len() as u64 > bytes_max {
-            return Err(Malformed::TooLarge(bytes.len() as u64, bytes_max));
+        if length > bytes_max {
+            return Err(Malformed::TooLarge(length, bytes_max));
+        }
+        if !fits {
+            return Err(room.exceeded());
         }
         Ok(bytes)
     }

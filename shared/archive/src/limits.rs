@@ -32,6 +32,8 @@ pub struct Limits {
     pub pax_bytes_max: u64,
     /// Archives in archives.
     pub nesting_max: u32,
+    /// Bytes that all archives in a layer are unpacked to, by each analyzer that looks into them.
+    pub unpacked_bytes_max: u64,
     /// Bytes of one wanted file that stay in memory; a larger one spills.
     pub file_memory_bytes_max: u64,
     /// Bytes of one wanted file at all; of a larger one nothing is read.
@@ -79,6 +81,7 @@ impl Limits {
             entries_max: self.entries_max / 8,
             name_bytes_max: self.name_bytes_max / 8,
             nesting_max: self.nesting_max.min(1),
+            unpacked_bytes_max: self.unpacked_bytes_max / 8,
             file_memory_bytes_max: self.file_memory_bytes_max / 8,
             held_bytes_max: self.held_bytes_max / 8,
             // Temporary files may lie in memory too.
@@ -107,6 +110,7 @@ impl Default for Limits {
             path_bytes_max: 4096,
             pax_bytes_max: MIB,
             nesting_max: 4,
+            unpacked_bytes_max: 8 * GIB,
             file_memory_bytes_max: 32 * MIB,
             file_bytes_max: GIB,
             held_bytes_max: 128 * MIB,

@@ -119,7 +119,10 @@ fn of_layers(view: &View<'_>, gaps: &mut Gaps) {
 
 /// Whether a gap hides packages of a file that is deleted: there are none.
 fn is_moot(view: &View<'_>, layer: usize, gap: &Gap) -> bool {
-    let is_of_file = matches!(gap.code, GapCode::Malformed | GapCode::LimitFile);
+    let is_of_file = matches!(
+        gap.code,
+        GapCode::Malformed | GapCode::LimitFile | GapCode::LimitUncompressed
+    );
     let path = gap
         .path
         .as_deref()

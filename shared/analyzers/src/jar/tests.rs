@@ -3,7 +3,7 @@ use std::io::Write as _;
 use super::*;
 
 /// An archive of stored members.
-fn archive(members: &[(&str, &[u8])]) -> Vec<u8> {
+pub(crate) fn archive(members: &[(&str, &[u8])]) -> Vec<u8> {
     let (mut bytes, mut directory) = (Vec::new(), Vec::new());
     for (name, content) in members {
         let at = u32::try_from(bytes.len()).unwrap();
@@ -42,7 +42,7 @@ fn look(bytes: Vec<u8>, name: &str, room: u64) -> (Vec<String>, Vec<Gap>) {
     let mut look = Look {
         path: name,
         depth_max: DEPTH_MAX,
-        room,
+        room: Room::new(room),
         found: &mut found,
     };
     look.archive(&mut Cursor::new(bytes), name, None).unwrap();
@@ -68,7 +68,7 @@ fn an_archive_carries_others() {
     let war = archive(&[("WEB-INF/lib/tide-1.2.jar", &inner)]);
     let script = [b"#!/bin/sh\nexec java -jar $0\n", &war[..]].concat();
     for bytes in [war, script] {
-        let (packages, gaps) = look(bytes, "app/shop-3.1.war", UNPACKED_BYTES_MAX);
+        let (packages, gaps) = look(bytes, "app/shop-3.1.war", u64::MAX);
         assert_eq!(
             packages,
             [
@@ -86,21 +86,21 @@ fn depth_and_bytes_of_inner_archives_are_limited() {
     for _ in 0..=DEPTH_MAX {
         bytes = archive(&[("a-1.jar", &bytes)]);
     }
-    let (packages, gaps) = look(bytes.clone(), "a-1.jar", UNPACKED_BYTES_MAX);
+    let (packages, gaps) = look(bytes.clone(), "a-1.jar", u64::MAX);
     assert_eq!(packages.len(), 1 + DEPTH_MAX as usize);
     assert_eq!(
         gaps.iter().map(|gap| gap.code).collect::<Vec<_>>(),
         [GapCode::LimitNesting]
     );
     let (packages, gaps) = look(bytes, "a-1.jar", 10);
-    assert_eq!((packages.len(), gaps[0].code), (1, GapCode::LimitFile));
+    assert_eq!(
+        (packages.len(), gaps[0].code),
+        (1, GapCode::LimitUncompressed)
+    );
 }
 
 #[test]
-fn what_is_unpacked_follows_the_size_of_the_file() {
-    assert_eq!(room(0), UNPACKED_FREE_BYTES);
-    assert_eq!(room(100), UNPACKED_FREE_BYTES + 100 * UNPACKED_RATIO_MAX);
-    assert_eq!(room(u64::MAX), UNPACKED_BYTES_MAX);
+fn what_is_unpacked_of_one_file_is_limited() {
     // The same member again and again, as an archive may name it.
     let pom = properties("org.example", "tide", "1.2");
     let members: Vec<String> = (0..3)
@@ -114,18 +114,46 @@ fn what_is_unpacked_follows_the_size_of_the_file() {
     let mut short = Look {
         path: "tide-1.2.jar",
         depth_max: DEPTH_MAX,
-        room: all - 1,
+        room: Room::new(all - 1),
         found: &mut found,
     };
     let looked = short.archive(&mut Cursor::new(bytes), "tide-1.2.jar", None);
-    assert_eq!(looked.unwrap_err().gap_code(), GapCode::LimitFile);
+    assert_eq!(looked.unwrap_err().gap_code(), GapCode::LimitUncompressed);
+}
+
+/// An archive of one member, deflated, that says it has ten bytes.
+fn lying(name: &str, content: &[u8]) -> Vec<u8> {
+    let mut packed = flate2::write::DeflateEncoder::new(Vec::new(), flate2::Compression::best());
+    packed.write_all(content).unwrap();
+    let mut bytes = archive(&[(name, &packed.finish().unwrap())]);
+    let directory = memchr::memmem::find(&bytes, b"PK\x01\x02").unwrap();
+    bytes[8] = 8;
+    bytes[directory + 10] = 8;
+    bytes[directory + 24..directory + 28].copy_from_slice(&10_u32.to_le_bytes());
+    bytes
+}
+
+#[test]
+fn what_a_lying_member_is_unpacked_to_takes_room() {
+    let mut source = Cursor::new(lying("lib/a-1.jar", &vec![0; 5000]));
+    let members = zip::members(&mut source, &|_| true).unwrap();
+    let mut read = |bytes_max: u64, room: u64| {
+        let mut room = Room::new(room);
+        let read = members[0].read(&mut source, bytes_max, &mut room);
+        let read = read.map(|bytes| bytes.len());
+        (read.map_err(|error| error.gap_code()), room.taken())
+    };
+    assert_eq!(read(5000, 5000), (Ok(5000), 5000));
+    assert_eq!(read(4999, 9000), (Err(GapCode::LimitFile), 5000));
+    assert_eq!(read(5000, 4999), (Err(GapCode::LimitUncompressed), 4999));
+    assert_eq!(read(5000, 9), (Err(GapCode::LimitUncompressed), 0));
 }
 
 #[test]
 fn a_damaged_inner_archive_does_not_hide_the_next() {
     let good = archive(&[]);
     let bytes = archive(&[("lib/bad-1.jar", b"no archive"), ("lib/good-2.jar", &good)]);
-    let (packages, gaps) = look(bytes, "a-1.ear", UNPACKED_BYTES_MAX);
+    let (packages, gaps) = look(bytes, "a-1.ear", u64::MAX);
     assert_eq!(packages, ["a 1 - Low", "good 2 lib/good-2.jar Low"]);
     assert_eq!(gaps.len(), 1);
     assert!(gaps[0].detail.contains("lib/bad-1.jar"));

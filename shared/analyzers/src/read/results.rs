@@ -8,12 +8,13 @@ use std::{
 use archive::Limits;
 use model::{AnalyzerId, Gap, GapCode, Hides, Section};
 
-use crate::{Analyzer, Analyzers, File, Found};
+use crate::{Analyzer, Analyzers, File, Found, Malformed, unpack::Spent};
 
 /// Results of all calls, in the order in which they ended.
 pub(super) struct Results {
     calls: Mutex<Calls>,
     bytes_max: u64,
+    unpacked_bytes_max: u64,
     gaps_max: usize,
 }
 
@@ -21,6 +22,8 @@ pub(super) struct Results {
 struct Calls {
     ended: Vec<Call>,
     bytes: u64,
+    /// What archives were unpacked to, by analyzer.
+    spent: HashMap<usize, Spent>,
 }
 
 /// One call of one analyzer.
@@ -38,11 +41,11 @@ struct Call {
 
 impl Results {
     pub(super) fn new(limits: &Limits) -> Self {
-        let (bytes_max, gaps_max) = (limits.result_bytes_max, limits.gaps_max);
         Self {
             calls: Mutex::default(),
-            bytes_max,
-            gaps_max,
+            bytes_max: limits.result_bytes_max,
+            unpacked_bytes_max: limits.unpacked_bytes_max,
+            gaps_max: limits.gaps_max,
         }
     }
 
@@ -54,6 +57,7 @@ impl Results {
         files: &[File],
     ) {
         let mut found = Found::new(self.bytes_max);
+        found.spent = self.is_spent(number, at).then_some(self.unpacked_bytes_max);
         let mut transient_gap = None;
         let first = files.first().map(|file| file.path().to_owned());
         if let Err(error) = analyzer.analyze(files, &mut found) {
@@ -87,6 +91,13 @@ impl Results {
         });
     }
 
+    /// Whether archives before this file took all that archives may.
+    fn is_spent(&self, number: usize, analyzer: usize) -> bool {
+        let calls = self.calls.lock().unwrap_or_else(PoisonError::into_inner);
+        let spent = calls.spent.get(&analyzer);
+        spent.is_some_and(|spent| spent.is_over_before(number))
+    }
+
     pub(super) fn transient_gaps(&self) -> Vec<Gap> {
         let mut calls = self.calls.lock().unwrap_or_else(PoisonError::into_inner);
         let mut gaps: Vec<_> = calls
@@ -103,17 +114,32 @@ impl Results {
         let Self {
             calls,
             bytes_max,
+            unpacked_bytes_max,
             gaps_max,
         } = self;
-        let mut calls = calls
-            .into_inner()
-            .unwrap_or_else(PoisonError::into_inner)
-            .ended;
+        let calls = calls.into_inner().unwrap_or_else(PoisonError::into_inner);
+        let Calls {
+            ended: mut calls,
+            spent,
+            ..
+        } = calls;
         calls.sort_by_key(|call| (call.analyzer, call.number));
         let ids = analyzers.ids();
         let mut all: Vec<Found> = ids.iter().map(|_| Found::new(bytes_max)).collect();
         let last = last_numbers(&calls);
         for mut call in calls {
+            // It was opened before it was known that those before it take everything.
+            let spent = spent.get(&call.analyzer);
+            let is_late = spent.is_some_and(|spent| spent.is_over_before(call.number));
+            if is_late && call.found.unpacked > 0 {
+                let hides = analyzers.as_slice().get(call.analyzer);
+                let hides = hides.map_or(Hides::Packages, |analyzer| analyzer.hides());
+                let error = Malformed::Spent(unpacked_bytes_max);
+                let mut gap = Gap::new(error.gap_code(), hides, error.to_string());
+                gap.path.clone_from(&call.path);
+                call.found = Found::new(bytes_max);
+                call.found.add_gap(gap);
+            }
             // Of two entries with one path the later one is the file; what is wrong with the
             // other is still in the layer.
             if call
@@ -144,6 +170,8 @@ impl Results {
         // the bound, far above it.
         let bytes = self.bytes_max.saturating_sub(call.found.room());
         let mut calls = self.calls.lock().unwrap_or_else(PoisonError::into_inner);
+        let spent = calls.spent.entry(call.analyzer).or_default();
+        spent.add(call.number, call.found.unpacked, self.unpacked_bytes_max);
         calls.bytes = calls.bytes.saturating_add(bytes);
         if calls.bytes > self.bytes_max.saturating_mul(4) {
             call.found = Found::overfull();

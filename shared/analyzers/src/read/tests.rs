@@ -1,4 +1,4 @@
-mod digests;
+mod unpacking;
 
 use std::{
     io::{self, Write as _},

@@ -6,13 +6,10 @@ use archive::{ArchiveError, Inflate, Limits, Walk, Walked};
 use model::{EntryKind, Gap, GapCode, Hides};
 
 use super::candidates::{TEXT_BYTES_MAX, is_wanted_member};
-use crate::{Found, Malformed, malformed, zip};
+use crate::{Found, Malformed, malformed, unpack::Room, zip};
 
 /// Bytes of an archive in an archive, which is unpacked in memory.
 const INNER_BYTES_MAX: u64 = 64 << 20;
-
-/// Bytes that all archives in one file may unpack to.
-const ALL_BYTES_MAX: u64 = 1 << 30;
 
 const BUFFER_BYTES: usize = 64 << 10;
 
@@ -28,13 +25,14 @@ pub(super) struct Look<'a> {
     limits: &'a Limits,
     /// Levels that may still be opened.
     depth: u32,
-    /// Bytes that may still be unpacked.
-    room: u64,
+    room: Room,
 }
 
 /// An inflated stream with a buffer.
 struct Plain<R> {
     inflate: Inflate<R>,
+    /// Bytes that may still pass.
+    left: u64,
     buffer: Vec<u8>,
     start: usize,
     end: usize,
@@ -43,12 +41,16 @@ struct Plain<R> {
 // === impl Look ===
 
 impl<'a> Look<'a> {
-    pub(super) fn new(limits: &'a Limits) -> Self {
+    pub(super) fn new(limits: &'a Limits, room: Room) -> Self {
         Self {
             limits,
             depth: limits.nesting_max,
-            room: ALL_BYTES_MAX.min(limits.uncompressed_bytes_max),
+            room,
         }
+    }
+
+    pub(super) const fn room(&self) -> &Room {
+        &self.room
     }
 
     /// Hands on the texts of an archive; what cannot be read of it is a gap.
@@ -99,7 +101,7 @@ impl<'a> Look<'a> {
                 TEXT_BYTES_MAX
             };
             let inner = format!("{path}!/{}", member.name);
-            match member.read(&mut source, most.min(self.room)) {
+            match member.read(&mut source, most, &mut self.room) {
                 Ok(bytes) => self.member(&inner, &bytes, texts, found),
                 Err(error) => {
                     let gap = Gap::new(error.gap_code(), Hides::Secrets, error.to_string());
@@ -117,14 +119,15 @@ impl<'a> Look<'a> {
         texts: &mut Texts<'_>,
         found: &mut Found,
     ) -> Result<(), Malformed> {
-        let limits = Limits {
-            uncompressed_bytes_max: self.room,
-            ..self.limits.clone()
-        };
-        let damaged = |error: &ArchiveError| malformed(error.to_string());
-        let inflate = Inflate::open(bytes, &limits).map_err(|error| damaged(&error))?;
-        let mut walk = Walk::new(Plain::new(inflate), &limits);
-        while let Some(walked) = walk.next_entry().map_err(|error| damaged(&error))? {
+        let inflate =
+            Inflate::open(bytes, self.limits).map_err(|error| malformed(error.to_string()))?;
+        let mut walk = Walk::new(Plain::new(inflate, self.room.left()), self.limits);
+        loop {
+            let walked = walk.next_entry();
+            self.passed(&mut walk);
+            let Some(walked) = walked.map_err(|error| self.damaged(&error))? else {
+                return Ok(());
+            };
             let Walked::Entry(entry) = walked else {
                 continue;
             };
@@ -139,24 +142,37 @@ impl<'a> Look<'a> {
                 continue;
             }
             let inner = format!("{path}!/{}", entry.path);
-            if entry.size > most.min(self.room) {
-                let error = Malformed::TooLarge(entry.size, most.min(self.room));
+            if entry.size > most {
+                let error = Malformed::TooLarge(entry.size, most);
                 found.add_gap(
                     Gap::new(error.gap_code(), Hides::Secrets, error.to_string()).at(inner),
                 );
                 continue;
             }
-            let mut content = Vec::new();
-            while let Some(chunk) = walk.chunk().map_err(|error| damaged(&error))? {
-                content.extend_from_slice(chunk);
-            }
+            let content = whole(&mut walk);
+            self.passed(&mut walk);
+            let content = content.map_err(|error| self.damaged(&error))?;
             self.member(&inner, &content, texts, found);
+            // Archives in it take of the same room.
+            walk.reader_mut().left = self.room.left();
         }
-        Ok(())
+    }
+
+    /// What passed was unpacked, whether or not it is looked at.
+    fn passed<R: Read>(&mut self, walk: &mut Walk<Plain<R>>) {
+        let left = walk.reader_mut().left;
+        self.room.take(self.room.left().saturating_sub(left));
+    }
+
+    fn damaged(&self, error: &ArchiveError) -> Malformed {
+        if self.room.left() == 0 {
+            self.room.exceeded()
+        } else {
+            malformed(error.to_string())
+        }
     }
 
     fn member(&mut self, path: &str, bytes: &[u8], texts: &mut Texts<'_>, found: &mut Found) {
-        self.room = self.room.saturating_sub(bytes.len() as u64);
         let is_packed = [b"PK\x03\x04".as_slice(), b"\x1f\x8b", b"\x28\xb5\x2f\xfd"]
             .iter()
             .any(|magic| bytes.starts_with(magic));
@@ -169,6 +185,15 @@ impl<'a> Look<'a> {
     }
 }
 
+/// The rest of the current entry.
+fn whole(walk: &mut Walk<impl BufRead>) -> Result<Vec<u8>, ArchiveError> {
+    let mut content = Vec::new();
+    while let Some(chunk) = walk.chunk()? {
+        content.extend_from_slice(chunk);
+    }
+    Ok(content)
+}
+
 fn is_archive(path: &str) -> bool {
     let path = path.to_ascii_lowercase();
     ENDS.iter().any(|end| path.ends_with(end))
@@ -177,9 +202,10 @@ fn is_archive(path: &str) -> bool {
 // === impl Plain ===
 
 impl<R: Read> Plain<R> {
-    fn new(inflate: Inflate<R>) -> Self {
+    fn new(inflate: Inflate<R>, left: u64) -> Self {
         Self {
             inflate,
+            left,
             buffer: vec![0; BUFFER_BYTES],
             start: 0,
             end: 0,
@@ -190,11 +216,17 @@ impl<R: Read> Plain<R> {
 impl<R: Read> BufRead for Plain<R> {
     fn fill_buf(&mut self) -> io::Result<&[u8]> {
         if self.start >= self.end {
-            self.start = 0;
-            self.end = self
-                .inflate
-                .fill(&mut self.buffer)
-                .map_err(io::Error::other)?;
+            // One byte more than there may be tells whether there are more.
+            let most = usize::try_from(self.left.saturating_add(1)).unwrap_or(BUFFER_BYTES);
+            let buffer = self.buffer.get_mut(..most.min(BUFFER_BYTES));
+            let filled = self.inflate.fill(buffer.unwrap_or_default());
+            (self.start, self.end) = (0, filled.map_err(io::Error::other)?);
+            let left = self.left.checked_sub(self.end as u64);
+            self.left = left.unwrap_or_default();
+            if left.is_none() {
+                self.end = 0;
+                return Err(io::Error::other("more than it may be unpacked to"));
+            }
         }
         Ok(self.buffer.get(self.start..self.end).unwrap_or_default())
     }

@@ -2,11 +2,16 @@
 
 use std::io::Write as _;
 
+use archive::Limits;
 use flate2::{Compression, write::GzEncoder};
 use model::{GapCode, Hides, ImageConfig};
 
-use super::{super::samples::expand, image::image, planted::layer};
-use crate::PreparedLayer;
+use super::{
+    super::{archives::Look, samples::expand},
+    image::image,
+    planted::layer,
+};
+use crate::{Found, PreparedLayer, unpack::Room};
 
 fn tar(files: &[(&str, &[u8])]) -> Vec<u8> {
     let mut builder = tar::Builder::new(Vec::new());
@@ -143,6 +148,37 @@ fn depth_and_damage_are_gaps() {
     assert_eq!(gaps(b"PK\x03\x04 and nothing more"), [GapCode::Malformed]);
     let whole = zip(&[("a.conf", secret.as_bytes())]);
     assert_eq!(gaps(&whole[..whole.len() - 30]), [GapCode::Malformed]);
+}
+
+#[test]
+fn all_that_an_archive_unpacks_to_takes_of_one_room() {
+    let look = |bytes: &[u8], room: u64| {
+        let limits = Limits::default();
+        let (mut look, mut found) = (Look::new(&limits, Room::new(room)), Found::new(1 << 20));
+        let mut texts = 0;
+        let mut count = |_: &str, _: &[u8], _: &mut Found| texts += 1;
+        look.archive("a.tgz", bytes, &mut count, &mut found);
+        let taken = look.room().taken();
+        let codes: Vec<_> = found.gaps.iter().map(|gap| gap.code).collect();
+        (texts, taken, codes)
+    };
+    // What nobody wants is unpacked as well; so is what is packed again, on each level.
+    let unwanted = vec![0; 100_000];
+    let inner = gzip(&tar(&[("a.conf", b"a"), ("b.png", &unwanted)]));
+    let outer = tar(&[("b.png", &unwanted), ("b.tgz", &inner), ("c.tgz", &inner)]);
+    let inner_bytes = tar(&[("a.conf", b"a"), ("b.png", &unwanted)]).len() as u64;
+    let all = outer.len() as u64 + 2 * inner_bytes;
+    assert_eq!(look(&gzip(&outer), all), (2, all, vec![]));
+    let (texts, taken, codes) = look(&gzip(&outer), all - 1);
+    assert_eq!((texts, taken), (2, all - 1));
+    assert!(!codes.is_empty() && codes.iter().all(|code| *code == GapCode::LimitUncompressed));
+    let stored = zip(&[("b.zip", &zip(&[("a.conf", b"a"), ("b.conf", b"bb")]))]);
+    let all = zip(&[("a.conf", b"a"), ("b.conf", b"bb")]).len() as u64 + 3;
+    assert_eq!(look(&stored, all), (2, all, vec![]));
+    assert_eq!(
+        look(&stored, all - 1),
+        (1, all - 2, vec![GapCode::LimitUncompressed])
+    );
 }
 
 #[test]

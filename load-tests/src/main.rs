@@ -7,7 +7,8 @@
 //! What needs a whole installation starts one: a broker, a registry, and each role in a process of
 //! its own, in a directory that is gone afterwards. Only `push` measures a server that runs already.
 //!
-//! `images` makes what `scan` reads, from the file system that `load-tests/make-tree.sh` installs.
+//! `images` makes what `scan` reads, from the file system that `load-tests/make-tree.sh` installs, or
+//! from one of archives and programs, which `load-tests/make-archives.sh` makes.
 //! Whether package lists are right is shown by `load-tests/package-truth.sh`, which asks the package
 //! managers' own tools.
 //!

@@ -286,6 +286,13 @@ const DULL_ENDS: &[&str] = &[
     ".aff",
 ];
 
+/// Ends of names of what is never text. A file shows it by its first bytes; a member of an archive has
+/// to be unpacked for them, and most of what Java archives hold is one of these.
+const BINARY_ENDS: &[&str] = &[
+    ".class", ".so", ".dll", ".exe", ".dylib", ".jnilib", ".o", ".pyc", ".wasm", ".png", ".jpg",
+    ".jpeg", ".gif", ".ico", ".webp", ".gz", ".bz2", ".xz",
+];
+
 const ARCHIVE_ENDS: &[&str] = &[
     ".zip", ".jar", ".war", ".ear", ".whl", ".tar", ".tar.gz", ".tgz", ".tar.zst",
 ];
@@ -311,6 +318,9 @@ pub(super) fn kind(entry: &Entry<'_>, head: &[u8]) -> Option<Kind> {
 
 /// Whether a member of an archive is to be looked into.
 pub(super) fn is_wanted_member(path: &str) -> bool {
+    if ends(path, BINARY_ENDS) {
+        return false;
+    }
     let name = path.rsplit('/').next().unwrap_or(path).to_ascii_lowercase();
     is_wanted_text(path, &name, is_installed(path))
 }

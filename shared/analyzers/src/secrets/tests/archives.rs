@@ -182,6 +182,24 @@ fn all_that_an_archive_unpacks_to_takes_of_one_room() {
 }
 
 #[test]
+fn members_that_are_no_text_by_their_name_are_not_unpacked() {
+    let texts_and_bytes = |name: &str| {
+        let limits = Limits::default();
+        let mut look = Look::new(&limits, Room::new(1 << 20));
+        let (mut found, mut texts) = (Found::new(1 << 20), 0);
+        let mut count = |_: &str, _: &[u8], _: &mut Found| texts += 1;
+        let bytes = zip(&[(name, b"token")]);
+        look.archive("a.jar", &bytes, &mut count, &mut found);
+        assert_eq!(found.gaps, []);
+        (texts, look.room().taken())
+    };
+    assert_eq!(texts_and_bytes("org/example/Tide.class"), (0, 0));
+    assert_eq!(texts_and_bytes("static/logo.png"), (0, 0));
+    assert_eq!(texts_and_bytes("org/example/Tide.java"), (1, 5));
+    assert_eq!(texts_and_bytes("tide.conf"), (1, 5));
+}
+
+#[test]
 fn a_text_that_is_too_large_is_a_gap_and_one_that_is_not_is_read() {
     let secret = expand("token: glpat-{b:20}\n", 1);
     let of_size = |size: usize| {

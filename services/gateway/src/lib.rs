@@ -41,6 +41,8 @@ mod config;
 mod contract;
 mod crawler;
 mod decoders;
+#[cfg(fuzzing)]
+pub mod fuzz;
 mod hooks;
 mod intake;
 mod keys;

@@ -72,9 +72,9 @@ struct ScanQuery {
 /// The body of a request.
 #[derive(Clone, Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
-struct ScanRequest {
+pub(crate) struct ScanRequest {
     /// The image, as `docker pull` takes it.
-    image: String,
+    pub(crate) image: String,
     /// The source to read it from; otherwise the first that serves the image's registry.
     #[serde(default)]
     source: Option<Slug>,

@@ -44,6 +44,8 @@ mod docker_config;
 mod documents;
 mod engine;
 mod error;
+#[cfg(fuzzing)]
+pub mod fuzz;
 mod kept;
 mod keys;
 mod layout;

@@ -9,6 +9,8 @@ mod auth;
 mod blobs;
 mod challenge;
 mod endpoint;
+#[cfg(fuzzing)]
+pub(crate) mod fuzz;
 mod guard;
 mod http;
 mod library;

@@ -4,7 +4,10 @@
 //! Lists come in pages. Of the link to the next one only the query is taken: the host and the path
 //! are always ours, so that a registry cannot send us anywhere else.
 
-use reqwest::{Method, StatusCode, header};
+use reqwest::{
+    Method, StatusCode,
+    header::{self, HeaderMap},
+};
 use serde::{Deserialize, de::DeserializeOwned};
 use url::Url;
 
@@ -36,13 +39,13 @@ pub struct Page {
 }
 
 #[derive(Deserialize)]
-struct Repositories {
+pub(super) struct Repositories {
     #[serde(default)]
     repositories: Option<Vec<String>>,
 }
 
 #[derive(Deserialize)]
-struct Tags {
+pub(super) struct Tags {
     #[serde(default)]
     tags: Option<Vec<String>>,
 }
@@ -116,7 +119,8 @@ impl Endpoint {
         what: &str,
     ) -> Result<(T, Option<String>), OciError> {
         let response = self.accepted(response, repository).await?;
-        let next = next_page(&response.response, what)?;
+        let (headers, from) = (response.response.headers(), response.response.url());
+        let next = next_page(headers, from, what)?;
         let bytes = self.body(response, PAGE_BYTES_MAX, what).await?;
         let list =
             serde_json::from_slice(&bytes).map_err(|error| OciError::malformed(what, error))?;
@@ -154,8 +158,12 @@ fn checked(names: Option<Vec<String>>, next: Option<String>, what: &str) -> Resu
 }
 
 /// The query of the link with `rel="next"` (RFC 8288).
-fn next_page(response: &reqwest::Response, what: &str) -> Result<Option<String>, OciError> {
-    let links = response.headers().get_all(header::LINK).iter();
+pub(super) fn next_page(
+    headers: &HeaderMap,
+    from: &Url,
+    what: &str,
+) -> Result<Option<String>, OciError> {
+    let links = headers.get_all(header::LINK).iter();
     let links = links.filter_map(|value| value.to_str().ok());
     let next = links.flat_map(|value| value.split(',')).find_map(|link| {
         let (target, rest) = link.trim().strip_prefix('<')?.split_once('>')?;
@@ -165,8 +173,7 @@ fn next_page(response: &reqwest::Response, what: &str) -> Result<Option<String>,
         });
         is_next.then(|| target.to_owned())
     });
-    next.map(|target| query_of(response.url(), &target, what))
-        .transpose()
+    next.map(|target| query_of(from, &target, what)).transpose()
 }
 
 /// The query of a link that leads to the next part of the same list.

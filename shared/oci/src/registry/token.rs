@@ -33,7 +33,7 @@ pub(super) struct Token {
 
 /// It has no `Debug`: there is a secret in it.
 #[derive(Deserialize)]
-struct Answer {
+pub(super) struct Answer {
     #[serde(default)]
     token: Option<String>,
     #[serde(default)]
@@ -131,7 +131,7 @@ impl TokenServer {
 // === impl Answer ===
 
 impl Answer {
-    fn into_token(self, now: Timestamp) -> Option<Token> {
+    pub(super) fn into_token(self, now: Timestamp) -> Option<Token> {
         let text = self
             .token
             .filter(|text| !text.is_empty())

@@ -127,7 +127,8 @@ fn report(view: &View<'_>, config: &ImageConfig, subject: Subject, limits: &Limi
         }
     }
     let listed = packages::listed(view);
-    let packages = packages::collect(view, os.as_ref(), &listed);
+    let packages_max = limits.image_packages_max;
+    let (packages, packages_gap) = packages::collect(view, os.as_ref(), &listed, packages_max);
     let (removed, removed_gap) = packages::removed(view, os.as_ref(), &listed);
     let findings = Findings {
         removed,
@@ -135,7 +136,7 @@ fn report(view: &View<'_>, config: &ImageConfig, subject: Subject, limits: &Limi
     };
     // Last: by then it is known whether the limits sufficed.
     let mut gaps = gaps::collect(view, config, &subject, limits);
-    gaps.extend(removed_gap);
+    gaps.extend(packages_gap.into_iter().chain(removed_gap));
     ImageReport {
         image: subject.image,
         analyzers,

@@ -54,6 +54,8 @@ pub struct Limits {
     /// Names that are looked up, and results that are gone through, to put an image's layers
     /// together: half a minute at most.
     pub image_steps_max: u64,
+    /// Packages of an image. Real ones have a tenth of it at most.
+    pub image_packages_max: usize,
     /// Milliseconds for one layer.
     pub time_ms: u64,
 }
@@ -90,6 +92,7 @@ impl Limits {
             image_entries_max: self.image_entries_max / 8,
             image_name_bytes_max: self.image_name_bytes_max / 8,
             image_steps_max: self.image_steps_max / 8,
+            image_packages_max: self.image_packages_max / 8,
             ..self.clone()
         }
     }
@@ -120,6 +123,7 @@ impl Default for Limits {
             image_entries_max: 2_000_000,
             image_name_bytes_max: GIB,
             image_steps_max: 400_000_000,
+            image_packages_max: 100_000,
             time_ms: 15 * 60 * 1000,
         }
     }

@@ -30,10 +30,15 @@ pub(super) struct Installed<'a> {
 /// Removed packages that are listed: those of an image that was upgraded as a whole, thrice.
 const REMOVED_MAX: usize = 10_000;
 
-/// The packages that a container would see, sorted.
-pub(super) fn collect(view: &View<'_>, os: Option<&Os>, listed: &Listed<'_>) -> Vec<Package> {
+/// The packages that a container would see, sorted, and the gap of those that are too many.
+pub(super) fn collect(
+    view: &View<'_>,
+    os: Option<&Os>,
+    listed: &Listed<'_>,
+    packages_max: usize,
+) -> (Vec<Package>, Option<Gap>) {
     let mut installed: Vec<Installed<'_>> = Vec::new();
-    for (number, layer) in view.layers.iter().enumerate() {
+    'layers: for (number, layer) in view.layers.iter().enumerate() {
         if !view.shows(number) {
             continue;
         }
@@ -57,17 +62,31 @@ pub(super) fn collect(view: &View<'_>, os: Option<&Os>, listed: &Listed<'_>) -> 
             let purl = known.map_or_else(|| purl(found, os), Purl::clone);
             let package = report(found, path, (layer.blob, purl), os);
             installed.push(Installed { found, package });
+            // Layers say again what lower ones said.
+            if installed.len() > packages_max.saturating_mul(2) {
+                sort(&mut installed);
+                if installed.len() > packages_max {
+                    break 'layers;
+                }
+            }
         }
     }
+    sort(&mut installed);
+    let detail = format!("the image has more than {packages_max} packages");
+    let gap = (installed.len() > packages_max)
+        .then(|| Gap::new(GapCode::LimitResults, Hides::Packages, detail));
+    installed.truncate(packages_max);
+    drop_told(&mut installed);
+    relations::resolve(view, &mut installed);
+    let packages = installed.into_iter().map(|installed| installed.package);
+    (packages.collect(), gap)
+}
+
+/// Sorts packages, each once.
+fn sort(installed: &mut Vec<Installed<'_>>) {
     // The sort is stable: of two that are the same, the one of the lower layer stays.
     installed.sort_by(|one, other| key(one).cmp(&key(other)));
     installed.dedup_by(|one, before| key(one) == key(before));
-    drop_told(&mut installed);
-    relations::resolve(view, &mut installed);
-    installed
-        .into_iter()
-        .map(|installed| installed.package)
-        .collect()
 }
 
 /// The order of packages, and what makes two of them one.

@@ -160,6 +160,45 @@ fn layers_that_are_too_much_together_are_gaps() {
 }
 
 #[test]
+fn more_packages_than_an_image_may_have_are_a_gap_and_those_that_layers_repeat_are_not() {
+    let names = ["a", "b", "c", "d", "e", "f", "g"];
+    let check = |lower: usize, upper: usize, expected: &[&str], is_cut: bool| {
+        let found = |count: usize| {
+            let versions: Vec<_> = names.iter().take(count).map(|name| (*name, "1")).collect();
+            debs(&versions)
+        };
+        let layers = [
+            layer("0", STATUS, found(lower)),
+            layer("1", STATUS, found(upper)),
+        ];
+        let config = ImageConfig {
+            diff_ids: layers.iter().map(|one| one.blob).collect(),
+            ..ImageConfig::default()
+        };
+        let limits = Limits {
+            image_packages_max: 3,
+            ..Limits::default()
+        };
+        let report = coalesce(&layers, &config, subject(), &limits);
+        let found: Vec<_> = report
+            .packages
+            .iter()
+            .map(|one| one.name.as_str())
+            .collect();
+        assert_eq!(found, expected, "{lower} {upper}");
+        let cut: &[&str] = if is_cut {
+            &["LimitResults Packages -"]
+        } else {
+            &[]
+        };
+        assert_eq!(gaps(&report), cut, "{lower} {upper}");
+    };
+    check(3, 3, &["a", "b", "c"], false);
+    check(3, 4, &["a", "b", "c"], true);
+    check(7, 7, &["a", "b", "c"], true);
+}
+
+#[test]
 fn a_thousand_architectures_of_one_package_are_related_in_no_time() {
     let of = |number: usize| FoundPackage {
         arch: Some(number.to_string()),

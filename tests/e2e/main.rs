@@ -8,6 +8,7 @@ mod access;
 mod advisories;
 mod broker;
 mod chaos;
+mod checks;
 mod claims;
 mod crash;
 mod crawl;

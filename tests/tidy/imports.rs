@@ -58,7 +58,10 @@ const CALLED: &[(&str, &[&str])] = &[
             "tells",
         ],
     ),
-    ("policy", &["run", "judge", "run_tests", "operations"]),
+    (
+        "policy",
+        &["run", "judge", "run_tests", "untested", "operations"],
+    ),
     ("behavior", &["run"]),
     ("alerting", &["run"]),
     ("inventory", &["run", "operations"]),

@@ -73,6 +73,7 @@ impl JudgedView {
             judged_at: self.judged_at,
             waivers_end: self.waivers_end,
             os_ends: self.os_ends,
+            ages_at: self.ages_at,
             data_age_s_max: self.data_age_s_max,
         };
         let none = SweptMark::default();

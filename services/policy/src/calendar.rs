@@ -1,5 +1,5 @@
-//! What must be judged again though no record changes: verdicts that stand on a waiver or on the
-//! support of an operating system, when it ends, and verdicts that wait for newer advisory data, when they come.
+//! What must be judged again though no record changes: verdicts that stand on a waiver, on the
+//! support of an operating system or on an image's age, when it ends, and verdicts that wait for newer advisory data, when they come.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -7,7 +7,7 @@ use std::{
 };
 
 use jiff::Timestamp;
-use model::{RecordKey, What};
+use model::{Judged, RecordKey, What};
 
 use crate::{
     ruling::{Ruling, waits_for_data},
@@ -20,7 +20,7 @@ pub(crate) struct Calendar(Mutex<Entries>);
 
 #[derive(Debug, Default)]
 struct Entries {
-    /// Images by the end of a waiver or of their operating system's support.
+    /// Images by the end of a waiver, of their operating system's support, or of an age that is allowed.
     ends: BTreeMap<Timestamp, BTreeSet<RecordKey>>,
     /// Images that wait for data.
     waiting: BTreeSet<RecordKey>,
@@ -34,9 +34,15 @@ impl Calendar {
         let image = ruling.key.sibling(What::Assessed);
         let policy = policies.get(&ruling.judged.verdict.policy);
         let mut entries = self.entries();
-        let ends = [ruling.judged.waivers_end, ruling.judged.os_ends];
-        for end in ends.into_iter().flatten() {
-            entries.ends.entry(end).or_default().insert(image.clone());
+        let Judged {
+            waivers_end,
+            os_ends,
+            ages_at,
+            ..
+        } = &ruling.judged;
+        let ends = [waivers_end, os_ends, ages_at].into_iter().flatten();
+        for end in ends {
+            entries.ends.entry(*end).or_default().insert(image.clone());
         }
         if policy.is_some_and(|policy| waits_for_data(&ruling.judged, policy)) {
             entries.waiting.insert(image);

@@ -1,11 +1,13 @@
 //! Cases: what a policy must say of made-up images. They stand in the document that they test, so
 //! that whoever changes a rule sees at once what else changes.
 
+use std::collections::{BTreeMap, BTreeSet};
+
 use jiff::Timestamp;
 use model::{
     AdvisoryStamp, Assessment, Confidence, Decision, Digest, Facts, Feed, Findings, Fingerprint,
-    FixState, Gap, Hides, Malware, Match, Misconfiguration, Os, PackageId, PackageType, Reason,
-    Secret, Vulnerability,
+    FixState, Gap, Hides, License, Malware, Match, Misconfiguration, Os, PackageId, PackageType,
+    Platform, Reason, RuntimeConfig, Secret, Target, TargetLayer, Vulnerability,
 };
 use serde::Deserialize;
 
@@ -14,6 +16,9 @@ use crate::{
     judge::judge,
     values::{Age, KnownGap, KnownType, Level, Share, Text},
 };
+
+/// Layers of a made-up image.
+const LAYERS_MAX: usize = 10_000;
 
 /// A made-up image, and what the policy must say of it.
 #[derive(Clone, Debug, Deserialize)]
@@ -29,6 +34,9 @@ pub struct Case {
     /// The rules that fire: all of them, in any order. Left out, any may.
     #[serde(default)]
     pub rules: Option<Vec<Text>>,
+    /// The policy's own checks that fail: all of them, in any order. Left out, any may.
+    #[serde(default)]
+    pub checks: Option<Vec<Text>>,
 }
 
 /// A made-up image: a supported Debian with fresh advisories and no findings, but for what is said.
@@ -59,6 +67,32 @@ pub struct Given {
     pub misconfigurations: Vec<GivenFinding>,
     /// Its malware.
     pub malware: Vec<GivenFinding>,
+    /// Its packages' licences.
+    pub licenses: Vec<GivenLicense>,
+    /// The user that its containers run as.
+    pub user: Option<String>,
+    /// How many layers it has.
+    pub layers: usize,
+    /// The image that it says it is built on.
+    pub base: Option<String>,
+    /// Its other labels.
+    pub labels: BTreeMap<String, String>,
+    /// When it was built, where it says so.
+    pub created: Option<Timestamp>,
+}
+
+/// A made-up package's licence.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct GivenLicense {
+    /// The package.
+    pub package: Text,
+    /// Its type.
+    #[serde(rename = "type", default = "deb")]
+    pub kind: KnownType,
+    /// What it declares; nothing where it is left out.
+    #[serde(default)]
+    pub license: Option<String>,
 }
 
 /// A made-up vulnerability.
@@ -126,10 +160,14 @@ pub struct CaseResult {
     pub expected: Decision,
     /// The rules that must fire, where the case says so.
     pub expected_rules: Option<Vec<String>>,
+    /// The policy's own checks that must fail, where the case says so.
+    pub expected_checks: Option<Vec<String>>,
     /// The decision that it gives.
     pub decision: Decision,
     /// Why.
     pub reasons: Vec<Reason>,
+    /// The policy's own checks that fail.
+    pub checks: Vec<String>,
 }
 
 /// Runs the cases of a document.
@@ -146,32 +184,63 @@ fn run(policy: &Policy, case: &Case) -> CaseResult {
     let facts = Facts {
         assessment: &assessment,
         findings: &findings,
+        target: &case.given.target(),
     };
     let data_at = assessment.advisories.data_at();
-    let verdict = judge(policy, &facts, repositories, *at, data_at).verdict;
-    let sorted = |names: Vec<String>| {
-        let mut names = names;
-        names.sort();
-        names
-    };
-    let fired = verdict
+    let judgement = judge(policy, &facts, repositories, *at, data_at);
+    let own = |id: &String| policy.checks.iter().any(|check| check.id.as_str() == id);
+    let failed = judgement.checks.iter().map(|check| check.id.clone());
+    let failed: Vec<_> = failed.filter(own).collect();
+    let verdict = judgement.verdict;
+    let fired: Vec<_> = verdict
         .reasons
         .iter()
         .map(|reason| reason.rule.clone())
         .collect();
-    let names = |rules: &Vec<Text>| sorted(rules.iter().map(ToString::to_string).collect());
-    let expected_rules = case.rules.as_ref().map(names);
-    let rules_fit = expected_rules
-        .as_ref()
-        .is_none_or(|names| *names == sorted(fired));
+    let (expected_rules, expected_checks) =
+        (names(case.rules.as_deref()), names(case.checks.as_deref()));
+    let is_as = |expected: &Option<Vec<String>>, got: &[String]| {
+        expected
+            .as_ref()
+            .is_none_or(|names| *names == sorted(got.to_vec()))
+    };
     CaseResult {
         name: case.name.0.clone(),
-        passed: verdict.decision == case.expect && rules_fit,
+        passed: verdict.decision == case.expect
+            && is_as(&expected_rules, &fired)
+            && is_as(&expected_checks, &failed),
         expected: case.expect,
         expected_rules,
+        expected_checks,
         decision: verdict.decision,
         reasons: verdict.reasons,
+        checks: failed,
     }
+}
+
+/// The names of a case in the order in which they are compared.
+fn names(written: Option<&[Text]>) -> Option<Vec<String>> {
+    let all = |names: &[Text]| sorted(names.iter().map(ToString::to_string).collect());
+    written.map(all)
+}
+
+fn sorted(mut names: Vec<String>) -> Vec<String> {
+    names.sort();
+    names
+}
+
+/// Rules and checks of a document that none of its cases makes fire: nothing shows that they do.
+pub fn untested(yaml: &str) -> Result<Vec<String>, PolicyError> {
+    let policy = Policy::parse(yaml)?;
+    let mut fired = BTreeSet::new();
+    for result in policy.tests.iter().map(|case| run(&policy, case)) {
+        fired.extend(result.reasons.into_iter().map(|reason| reason.rule));
+        fired.extend(result.checks);
+    }
+    let rules = policy.rules.iter().map(|rule| &rule.name);
+    let all = rules.chain(policy.checks.iter().map(|check| &check.id));
+    let silent = all.filter(|name| !fired.contains(name.as_str()));
+    Ok(silent.map(ToString::to_string).collect())
 }
 
 // === impl CaseResult ===
@@ -182,9 +251,12 @@ impl CaseResult {
         if self.passed {
             return None;
         }
-        let rules = |names: &[String]| match names {
+        let named = |names: &[String], word: &str| match names {
             [] => String::new(),
-            names => format!(" by {}", names.join(", ")),
+            names => format!(" {word} {}", names.join(", ")),
+        };
+        let expected = |names: &Option<Vec<String>>, word: &str| {
+            named(names.as_deref().unwrap_or_default(), word)
         };
         let fired: Vec<_> = self
             .reasons
@@ -192,12 +264,14 @@ impl CaseResult {
             .map(|reason| reason.rule.clone())
             .collect();
         Some(format!(
-            "`{}`: expected {}{}, got {}{}",
+            "`{}`: expected {}{}{}, got {}{}{}",
             self.name,
             self.expected,
-            rules(self.expected_rules.as_deref().unwrap_or_default()),
+            expected(&self.expected_rules, "by"),
+            expected(&self.expected_checks, "failing"),
             self.decision,
-            rules(&fired),
+            named(&fired, "by"),
+            named(&self.checks, "failing"),
         ))
     }
 }
@@ -220,11 +294,51 @@ impl Default for Given {
             secrets: Vec::new(),
             misconfigurations: Vec::new(),
             malware: Vec::new(),
+            licenses: Vec::new(),
+            user: Some("app".to_owned()),
+            layers: 1,
+            base: None,
+            labels: BTreeMap::new(),
+            created: None,
         }
     }
 }
 
 impl Given {
+    /// The made-up image itself.
+    pub(crate) fn target(&self) -> Target {
+        let layer = TargetLayer {
+            digest: Digest::of(b"layer"),
+            diff_id: None,
+            size: 0,
+            created_by: None,
+        };
+        let mut labels = self.labels.clone();
+        if let Some(base) = &self.base {
+            let label = "org.opencontainers.image.base.name";
+            labels.insert(label.to_owned(), base.clone());
+        }
+        Target {
+            reference: "registry.example/app".to_owned(),
+            index_digest: None,
+            manifest_digest: None,
+            image_id: Digest::of(b"made-up"),
+            platform: Platform {
+                os: "linux".to_owned(),
+                architecture: "amd64".to_owned(),
+                variant: None,
+            },
+            created: self.created,
+            os: None,
+            layers: vec![layer; self.layers.min(LAYERS_MAX)],
+            config: RuntimeConfig {
+                user: self.user.clone(),
+                labels,
+                ..RuntimeConfig::default()
+            },
+        }
+    }
+
     /// The facts of the made-up image.
     pub(crate) fn facts(&self) -> (Assessment, Findings) {
         let (id, version) = self.os.split_once(':').unwrap_or((&self.os, ""));
@@ -261,6 +375,7 @@ impl Given {
                 .map(misconfiguration)
                 .collect(),
             malware: self.malware.iter().map(malware).collect(),
+            licenses: self.licenses.iter().map(license).collect(),
             ..Findings::default()
         };
         (assessment, findings)
@@ -364,6 +479,26 @@ fn malware(given: &GivenFinding) -> Malware {
         digest: Digest::of(b"malware"),
         waived: None,
         fingerprint: Fingerprint::of(&["malware", &given.rule.0]),
+    }
+}
+
+fn license(given: &GivenLicense) -> License {
+    let GivenLicense {
+        package,
+        kind: KnownType(kind),
+        license,
+    } = given;
+    let declared: Vec<_> = license.iter().cloned().collect();
+    let expression = analyzers::licenses::expression(*kind, &declared);
+    let expression = expression.unwrap_or_else(|| "NOASSERTION".to_owned());
+    License {
+        package_id: PackageId(package.0.clone()),
+        package: package.0.clone(),
+        kind: *kind,
+        category: analyzers::licenses::category(&expression),
+        fingerprint: Fingerprint::of(&["license", &package.0, &expression]),
+        expression,
+        waived: None,
     }
 }
 

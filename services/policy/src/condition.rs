@@ -6,18 +6,27 @@
 //! | `secret: {severity, rules}` | a secret fits everything that is given |
 //! | `misconfiguration: {severity, rules, clauses}` | a failed check fits everything that is given |
 //! | `malware: {severity, rules}` | a piece of malware fits everything that is given |
+//! | `license: {licenses, allowed, categories, packages, types, except_packages}` | a package cannot be had without a licence that fits `licenses`, without one that does not fit `allowed`, and without one of `categories`; of a choice one good side is enough |
+//! | `package: {names, types}` | a package fits everything that is given |
+//! | `image: {root, layers_more_than, base, base_other_than, older_than, lacks_labels}` | the image is all that is given |
 //! | `gap: {hides, codes}` | something could not be looked at |
 //! | `advisories_older_than: 3d` | the oldest advisory data are older, or there are none |
 
+mod image;
+
 use std::fmt;
 
-use model::{Gap, Hides, Severity, Vulnerability};
+use analyzers::licenses;
+use jiff::Timestamp;
+use model::{Gap, Hides, License, LicenseCategory, Severity, Target, Vulnerability};
 use serde::Deserialize;
 
 use crate::{
     evidence::{Evidence, Finding, Standing},
-    values::{Age, KnownGap, KnownType, Level, NameGlobs, Share, Text},
+    values::{Age, KnownCategory, KnownGap, KnownType, Level, NameGlobs, Share, Text},
 };
+
+pub use self::image::{ImageFilter, Trait};
 
 /// What a rule looks for. What is not given in a filter does not matter.
 #[derive(Clone, Debug, Deserialize)]
@@ -31,6 +40,12 @@ pub enum Condition {
     Misconfiguration(FindingFilter),
     /// Malware.
     Malware(FindingFilter),
+    /// Licences of packages.
+    License(LicenseFilter),
+    /// Packages.
+    Package(PackageFilter),
+    /// The image itself.
+    Image(ImageFilter),
     /// What could not be looked at.
     Gap(GapFilter),
     /// Advisory data older than this, or none at all.
@@ -67,6 +82,35 @@ pub struct FindingFilter {
     pub rules: NameGlobs,
     /// Part of such clauses of benchmarks, as `CIS Docker 4.*`; only failed checks have any.
     pub clauses: NameGlobs,
+}
+
+/// Which licences. `licenses`, `allowed` and `categories` each ask whether the package can be had
+/// without what they refuse.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct LicenseFilter {
+    /// Refused, as `AGPL-*`, with or without an exception behind.
+    pub licenses: NameGlobs,
+    /// All that are not refused. What declares nothing is `NOASSERTION`.
+    pub allowed: NameGlobs,
+    /// Refused kinds.
+    pub categories: Vec<KnownCategory>,
+    /// Of packages with such names.
+    pub packages: NameGlobs,
+    /// Of packages of these types.
+    pub types: Vec<KnownType>,
+    /// But not of packages with such names.
+    pub except_packages: NameGlobs,
+}
+
+/// Which packages.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct PackageFilter {
+    /// With such names.
+    pub names: NameGlobs,
+    /// Of these types.
+    pub types: Vec<KnownType>,
 }
 
 /// Which gaps.
@@ -108,6 +152,15 @@ impl Condition {
                 "pieces of malware",
                 facts.malware.iter().filter(|found| filter.fits(found)),
             ),
+            Self::License(filter) => {
+                let found = facts.licenses.iter().filter(|found| filter.fits(found));
+                Evidence::of_licenses(&found.copied().collect::<Vec<_>>())
+            }
+            Self::Package(filter) => {
+                let found = facts.packages.iter().filter(|found| filter.fits(found));
+                Evidence::of_packages(found)
+            }
+            Self::Image(filter) => filter.evidence(facts.target, &facts.accepted_traits, facts.now),
             Self::Gap(filter) => {
                 let found: Vec<_> = facts.gaps.iter().filter(|gap| filter.fits(gap)).collect();
                 Evidence::of_gaps(&found, "look at the layer or file that the gap names")
@@ -124,7 +177,47 @@ impl Condition {
             | Self::Secret(_)
             | Self::Misconfiguration(_)
             | Self::Malware(_)
+            | Self::License(_)
+            | Self::Package(_)
+            | Self::Image(_)
             | Self::Gap(_) => None,
+        }
+    }
+
+    /// When it begins to hold, if only time is missing.
+    pub(crate) fn holds_from(&self, target: &Target, now: Timestamp) -> Option<Timestamp> {
+        match self {
+            Self::Image(filter) => filter.fits_from(target, now),
+            Self::Vulnerability(_)
+            | Self::Secret(_)
+            | Self::Misconfiguration(_)
+            | Self::Malware(_)
+            | Self::License(_)
+            | Self::Package(_)
+            | Self::Gap(_)
+            | Self::AdvisoriesOlderThan(_) => None,
+        }
+    }
+
+    /// What it holds against the image itself.
+    pub(crate) fn traits(&self, target: &Target, now: Timestamp) -> Vec<Trait> {
+        let Self::Image(filter) = self else {
+            return Vec::new();
+        };
+        let fits = filter.fits(target, now).unwrap_or_default();
+        fits.iter().map(|fit| fit.of).collect()
+    }
+
+    /// Why it cannot mean what it says.
+    pub(crate) fn misfit(&self) -> Option<&'static str> {
+        match self {
+            Self::Image(filter) if filter.is_empty() => {
+                Some("`image` asks for nothing, which every image is")
+            }
+            Self::Secret(filter) | Self::Malware(filter) if !filter.clauses.is_empty() => {
+                Some("only a `misconfiguration` has `clauses`")
+            }
+            _ => None,
         }
     }
 }
@@ -199,7 +292,7 @@ impl fmt::Display for VulnerabilityFilter {
     }
 }
 
-// === impl FindingFilter, GapFilter ===
+// === impl FindingFilter ===
 
 impl FindingFilter {
     fn fits(&self, found: &Finding<'_>) -> bool {
@@ -213,6 +306,41 @@ impl FindingFilter {
             && (clauses.is_empty() || found.clauses.iter().any(|clause| clauses.fits(clause)))
     }
 }
+
+// === impl LicenseFilter, PackageFilter ===
+
+impl LicenseFilter {
+    fn fits(&self, found: &License) -> bool {
+        let Self {
+            licenses,
+            allowed,
+            categories,
+            packages,
+            types,
+            except_packages,
+        } = self;
+        let can_be_had = |wanted: &dyn Fn(&str, LicenseCategory) -> bool| {
+            licenses::is_satisfied(&found.expression, wanted)
+        };
+        (packages.is_empty() || packages.fits(&found.package))
+            && (types.is_empty() || types.contains(&KnownType(found.kind)))
+            && !except_packages.fits(&found.package)
+            && (licenses.is_empty() || !can_be_had(&|name, _| !licenses.fits(name)))
+            && (allowed.is_empty() || !can_be_had(&|name, _| allowed.fits(name)))
+            && (categories.is_empty()
+                || !can_be_had(&|_, category| !categories.contains(&KnownCategory(category))))
+    }
+}
+
+impl PackageFilter {
+    fn fits(&self, found: &License) -> bool {
+        let Self { names, types } = self;
+        (names.is_empty() || names.fits(&found.package))
+            && (types.is_empty() || types.contains(&KnownType(found.kind)))
+    }
+}
+
+// === impl GapFilter ===
 
 impl GapFilter {
     fn fits(&self, gap: &Gap) -> bool {

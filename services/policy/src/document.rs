@@ -10,6 +10,13 @@
 //!   - name: fixable
 //!     when: { vulnerability: { severity: high, fixable: true } }
 //!     then: deny
+//! checks:                                    # of your own: they fail as the built-in ones do
+//!   - id: own-base
+//!     title: the image is not built on one of ours
+//!     severity: high
+//!     clauses: ["House rules 3"]
+//!     when: { image: { base_other_than: ["registry.example/base/*"] } }
+//!     remediation: build it on an image of registry.example/base
 //! waivers:
 //!   - cve: CVE-2024-0001
 //!     packages: [libfoo]
@@ -30,6 +37,7 @@ use serde::Deserialize;
 
 use crate::{
     cases::Case,
+    checks::{self, OwnCheck},
     condition::Condition,
     defaults,
     values::{Age, AgeLimit, KnownGap, RepositoryGlobs, Text},
@@ -62,6 +70,9 @@ pub struct Policy {
     /// What else applies. The order does not matter.
     #[serde(default)]
     pub rules: Vec<Rule>,
+    /// Checks of the operator's own, beside the built-in ones.
+    #[serde(default)]
+    pub checks: Vec<OwnCheck>,
     /// Accepted findings.
     #[serde(default)]
     pub waivers: Vec<Waiver>,
@@ -194,6 +205,12 @@ impl Policy {
             .age_max()
     }
 
+    /// Everything that is asked.
+    pub(crate) fn conditions(&self) -> impl Iterator<Item = &Condition> {
+        let rules = self.rules.iter().map(|rule| &rule.when);
+        rules.chain(self.checks.iter().map(|check| &check.when))
+    }
+
     fn misfit(&self) -> Option<String> {
         let takes_the_rest = self.name.as_str() == DEFAULT;
         if takes_the_rest && !self.repositories.is_empty() {
@@ -215,8 +232,11 @@ impl Policy {
             if !names.insert(name) {
                 return Some(format!("there are two rules `{name}`"));
             }
+            if let Some(why) = rule.when.misfit() {
+                return Some(format!("rule `{name}`: {why}"));
+            }
         }
-        None
+        checks::misfit(&self.checks)
     }
 }
 
@@ -254,7 +274,7 @@ mod tests {
 
     #[test]
     fn errors_say_what_is_wrong_and_where() {
-        insta::assert_snapshot!(refused("name: default\nrulez: []\n"), @"unknown field `rulez`, expected one of name, description, repositories, defaults, rules, waivers, tests at line 2, column 1");
+        insta::assert_snapshot!(refused("name: default\nrulez: []\n"), @"unknown field `rulez`, expected one of name, description, repositories, defaults, rules, checks, waivers, tests at line 2, column 1");
         insta::assert_snapshot!(refused("name: Default\n"), @"`Default` is not a name of 1 to 64 characters `a-z`, `0-9`, `_`, `-` at line 1, column 7");
         insta::assert_snapshot!(refused("name: default\nrules:\n  - name: a\n    then: deny\n"), @"missing field `when` at line 4, column 5");
         let rule = |when: &str, then: &str| {
@@ -269,7 +289,7 @@ mod tests {
         insta::assert_snapshot!(rule("{ gap: { codes: [truncted] } }", "deny"), @"`truncted` is not the code of a gap at line 4, column 28");
         insta::assert_snapshot!(rule("{ advisories_older_than: 7 days }", "deny"), @"`7 days` is not a length of time like `90m`, `12h` or `7d` at line 4, column 36");
         insta::assert_snapshot!(rule("{ malware: {} }", "refuse"), @"unknown variant `refuse`, expected one of allow, warn, incomplete, deny at line 5, column 11");
-        insta::assert_snapshot!(rule("{ virus: {} }", "deny"), @"unknown variant `virus`, expected one of vulnerability, secret, misconfiguration, malware, gap, advisories_older_than at line 4, column 13");
+        insta::assert_snapshot!(rule("{ virus: {} }", "deny"), @"unknown variant `virus`, expected one of vulnerability, secret, misconfiguration, malware, license, package, image, gap, advisories_older_than at line 4, column 13");
     }
 
     #[test]
@@ -278,7 +298,8 @@ mod tests {
             |fields: &str| refused(&format!("name: default\nwaivers:\n  - {{ {fields} }}\n"));
         insta::assert_snapshot!(waiver("cve: CVE-1, reason: r, author: a"), @"missing field `expires` at line 3, column 30");
         insta::assert_snapshot!(waiver("cve: CVE-1, reason: '', author: a, expires: 2026-01-01"), @"must not be empty at line 3, column 27");
-        insta::assert_snapshot!(waiver("reason: r, author: a, expires: 2026-01-01"), @"a waiver must name a `cve`, a `fingerprint` or `packages` at line 3, column 5");
+        insta::assert_snapshot!(waiver("reason: r, author: a, expires: 2026-01-01"), @"a waiver must name a `cve`, a `license`, an `image`, a `fingerprint` or `packages` at line 3, column 5");
+        insta::assert_snapshot!(waiver("cve: CVE-1, license: MIT, reason: r, author: a, expires: 2026-01-01"), @"a waiver names one of `cve`, `license` and `image`: write another at line 3, column 5");
         insta::assert_snapshot!(waiver("cve: CVE-1, reason: r, author: a, expires: soon"), @"`soon` is not a date like `2026-12-31` at line 3, column 50");
     }
 
@@ -288,6 +309,25 @@ mod tests {
         insta::assert_snapshot!(refused("name: default\nrepositories: [a]"), @"policy `default`: `default` is for all other images: it has no `repositories`");
         let twice = "{ name: a, when: { malware: {} }, then: deny }";
         insta::assert_snapshot!(refused(&format!("name: default\nrules: [{twice}, {twice}]")), @"policy `default`: there are two rules `a`");
+        let empty = "{ name: a, when: { image: {} }, then: deny }";
+        insta::assert_snapshot!(refused(&format!("name: default\nrules: [{empty}]")), @"policy `default`: rule `a`: `image` asks for nothing, which every image is");
+        let clauses = "{ name: a, when: { secret: { clauses: [x] } }, then: deny }";
+        insta::assert_snapshot!(refused(&format!("name: default\nrules: [{clauses}]")), @"policy `default`: rule `a`: only a `misconfiguration` has `clauses`");
+        let check = |id: &str| {
+            format!(
+                "{{ id: {id}, title: t, severity: low, when: {{ malware: {{}} }}, remediation: r }}"
+            )
+        };
+        let checks =
+            |checks: &[String]| refused(&format!("name: default\nchecks: [{}]", checks.join(", ")));
+        insta::assert_snapshot!(checks(&[check("user-root")]), @"policy `default`: check `user-root`: a built-in check has this id");
+        insta::assert_snapshot!(checks(&[check("a"), check("a")]), @"policy `default`: there are two checks `a`");
+        let many: Vec<_> = (0..=200)
+            .map(|number| check(&format!("c{number}")))
+            .collect();
+        insta::assert_snapshot!(checks(&many), @"policy `default`: it has more than 200 checks");
+        let most = format!("name: default\nchecks: [{}]", many[..200].join(", "));
+        assert_eq!(Policy::parse(&most).unwrap().checks.len(), 200);
         let taken = "{ name: limits, when: { malware: {} }, then: deny }";
         insta::assert_snapshot!(refused(&format!("name: default\nrules: [{taken}]")), @"policy `default`: rule `limits`: the name is taken by what always applies");
     }

@@ -1,12 +1,15 @@
 //! Evidence: what stands against an image after waivers, and how a reason tells it to a person.
 
+use std::cmp::Reverse;
+
 use jiff::{SignedDuration, Timestamp};
 use model::{
-    AdvisoryStamp, Decision, Facts, Fingerprint, Gap, Os, PackageType, Reason, Severity,
-    Vulnerability,
+    AdvisoryStamp, Decision, Facts, Fingerprint, Gap, License, Misconfiguration, Os, PackageType,
+    Reason, Severity, Target, Vulnerability,
 };
 
 use crate::{
+    condition::Trait,
     values::{Age, gap_code},
     waivers::InForce,
 };
@@ -27,6 +30,16 @@ pub(crate) struct Standing<'a> {
     pub(crate) misconfigurations: Vec<Finding<'a>>,
     /// Malware.
     pub(crate) malware: Vec<Finding<'a>>,
+    /// Licences, those of the strictest kinds first.
+    pub(crate) licenses: Vec<&'a License>,
+    /// Packages, as what is said of their licences names them; no waiver takes one away.
+    pub(crate) packages: &'a [License],
+    /// The image itself.
+    pub(crate) target: &'a Target,
+    /// What waivers accept of it.
+    pub(crate) accepted_traits: Vec<Trait>,
+    /// When it is judged.
+    pub(crate) now: Timestamp,
     /// What could not be looked at.
     pub(crate) gaps: &'a [Gap],
     /// The operating system.
@@ -65,8 +78,10 @@ pub(crate) struct Evidence {
 // === impl Standing ===
 
 impl<'a> Standing<'a> {
+    /// `late` are failed checks that nobody knew before.
     pub(crate) fn new(
         facts: &Facts<'a>,
+        late: &'a [Misconfiguration],
         waivers: &InForce<'_>,
         data_age: Option<SignedDuration>,
         now: Timestamp,
@@ -74,6 +89,7 @@ impl<'a> Standing<'a> {
         let Facts {
             assessment,
             findings,
+            target,
         } = facts;
         let stands = |fingerprint: &Fingerprint| !waivers.marks.contains_key(fingerprint);
         let mut vulnerabilities: Vec<_> = assessment
@@ -97,7 +113,8 @@ impl<'a> Standing<'a> {
             advice: &found.advice,
             fingerprint: &found.fingerprint,
         });
-        let misconfigurations = findings.misconfigurations.iter().map(|found| Finding {
+        let checks = findings.misconfigurations.iter().chain(late);
+        let misconfigurations = checks.map(|found| Finding {
             severity: found.severity,
             rule: &found.id,
             clauses: &found.clauses,
@@ -115,8 +132,21 @@ impl<'a> Standing<'a> {
             advice: "remove the file, and find out how it came in",
             fingerprint: &found.fingerprint,
         });
+        let licenses = findings.licenses.iter();
+        let mut licenses: Vec<_> = licenses
+            .filter(|found| stands(&found.fingerprint))
+            .collect();
+        licenses.sort_by_key(|found| (Reverse(found.category), &found.package));
         Self {
             vulnerabilities,
+            licenses,
+            packages: &findings.licenses,
+            target,
+            accepted_traits: Trait::ALL
+                .into_iter()
+                .filter(|of| !stands(&of.fingerprint()))
+                .collect(),
+            now,
             secrets: secrets.filter(|found| stands(found.fingerprint)).collect(),
             misconfigurations: misconfigurations
                 .filter(|found| stands(found.fingerprint))
@@ -170,6 +200,20 @@ impl Evidence {
         }
     }
 
+    /// The same, resting on these findings.
+    pub(crate) fn resting_on(self, fingerprints: Vec<Fingerprint>) -> Self {
+        Self {
+            fingerprints,
+            ..self
+        }
+    }
+
+    /// What it says, in one line.
+    pub(crate) fn text(&self) -> String {
+        let pieces: Vec<_> = self.pieces.iter().map(|piece| clip(piece)).collect();
+        format!("{}: {}", self.subject, listed(&pieces))
+    }
+
     /// `which` stands behind "vulnerabilities" in the message.
     pub(crate) fn of_vulnerabilities(which: &str, found: &[&Vulnerability]) -> Option<Self> {
         let subject = format!(
@@ -213,6 +257,39 @@ impl Evidence {
                 .collect(),
             remediation: listed(&advice),
         })
+    }
+
+    pub(crate) fn of_licenses(found: &[&License]) -> Option<Self> {
+        let subject = counted(found.len(), "license", "licenses")?;
+        let piece = |found: &&License| {
+            let kind = found.category.as_str().replace('_', " ");
+            format!("{} is under {} ({kind})", found.package, found.expression)
+        };
+        let mut names: Vec<_> = found.iter().map(|found| found.package.clone()).collect();
+        names.dedup();
+        Some(Self {
+            subject,
+            pieces: found.iter().map(piece).collect(),
+            fingerprints: found
+                .iter()
+                .map(|found| found.fingerprint.clone())
+                .collect(),
+            remediation: format!(
+                "replace {}, or accept the license with a waiver",
+                listed(&names)
+            ),
+        })
+    }
+
+    pub(crate) fn of_packages<'a>(found: impl Iterator<Item = &'a License>) -> Option<Self> {
+        let mut names: Vec<_> = found
+            .map(|found| format!("{} ({})", found.package, found.kind.as_str()))
+            .collect();
+        names.sort();
+        names.dedup();
+        let subject = counted(names.len(), "package", "packages")?;
+        let remediation = format!("remove {}", listed(&names));
+        Some(Self::plain(subject, names, remediation))
     }
 
     pub(crate) fn of_gaps(found: &[&Gap], remediation: &str) -> Option<Self> {

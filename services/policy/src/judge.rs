@@ -1,11 +1,14 @@
 //! Judging: a policy and the facts in, a verdict out. No clock, no store, no order of rules.
 
 use jiff::{SignedDuration, Timestamp};
-use model::{Counts, Decision, Facts, Findings, Fingerprint, Verdict, Vulnerability, Waived};
+use model::{
+    Counts, Decision, Facts, Findings, Fingerprint, Misconfiguration, Verdict, Vulnerability,
+    Waived,
+};
 
 use std::{cmp::Reverse, collections::BTreeMap};
 
-use crate::{defaults, document::Policy, evidence::Standing, waivers::InForce};
+use crate::{checks, defaults, document::Policy, evidence::Standing, waivers::InForce};
 
 /// What a policy says of an image, and what is needed to keep it right.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -20,8 +23,13 @@ pub struct Judgement {
     pub waivers_end: Option<Timestamp>,
     /// When the operating system's security updates end, if they have not yet.
     pub os_ends: Option<Timestamp>,
+    /// When the image gets as old as a rule or check asks about, if it is not yet.
+    pub ages_at: Option<Timestamp>,
     /// The greatest age of advisory data that the policy allows, seconds.
     pub data_age_s_max: Option<i64>,
+    /// Failed checks that nobody knew before: the policy's own, and that the operating system has ended.
+    /// A report has them beside those of the scan.
+    pub checks: Vec<Misconfiguration>,
 }
 
 /// Judges an image.
@@ -35,15 +43,16 @@ pub fn judge(
     now: Timestamp,
     data_at: Option<Timestamp>,
 ) -> Judgement {
-    let waivers = InForce::new(
-        policy.name.as_str(),
-        &policy.waivers,
-        facts,
-        repositories,
-        now,
-    );
     let data_age = data_at.map(|at| now.duration_since(at));
-    let standing = Standing::new(facts, &waivers, data_age, now);
+    let mut checks = checks::of_time(facts, now);
+    if !policy.checks.is_empty() {
+        let waivers = InForce::new(policy, facts, &checks, repositories, now);
+        let standing = Standing::new(facts, &checks, &waivers, data_age, now);
+        let failed = checks::failed(&policy.checks, &standing);
+        checks.extend(failed);
+    }
+    let waivers = InForce::new(policy, facts, &checks, repositories, now);
+    let standing = Standing::new(facts, &checks, &waivers, data_age, now);
     let os_ends = facts.assessment.os_ends.filter(|ends| *ends > now);
     let mut reasons = Vec::new();
     defaults::reasons(&policy.defaults, &standing, &mut reasons);
@@ -57,6 +66,11 @@ pub fn judge(
     }
     reasons.extend(waivers.expired_reason());
     reasons.sort_by_key(|reason| Reverse(reason.decision));
+    let ages_at = policy
+        .conditions()
+        .filter_map(|condition| condition.holds_from(facts.target, now))
+        .min();
+    let ends = [waivers.end, os_ends, ages_at].into_iter().flatten();
     let age_max = policy.age_max().map(|age| age.0);
     let verdict = Verdict {
         decision: reasons
@@ -67,23 +81,28 @@ pub fn judge(
         policy_revision: policy.revision,
         advisory_revision: facts.assessment.advisories.revision,
         evaluated_at: now,
-        valid_until: model::valid_until(data_at, age_max, waivers.end.into_iter().chain(os_ends)),
+        valid_until: model::valid_until(data_at, age_max, ends),
     };
     Judgement {
         counts: Counts::of(standing.vulnerabilities.iter().copied()),
         waived: waivers.marks,
         waivers_end: waivers.end,
         os_ends,
+        ages_at,
         data_age_s_max: age_max.map(|age: SignedDuration| age.as_secs()),
         verdict,
+        checks,
     }
 }
 
 // === impl Judgement ===
 
 impl Judgement {
-    /// Marks the accepted findings, so that reports show who accepted them.
-    pub fn mark(&self, vulnerabilities: &mut [Vulnerability], findings: &mut Findings) {
+    /// Adds the failed checks to the findings of a scan, and marks what is accepted, so that reports show
+    /// who accepted it.
+    pub fn complete(&self, vulnerabilities: &mut [Vulnerability], findings: &mut Findings) {
+        let checks = self.checks.iter().cloned();
+        findings.misconfigurations.extend(checks);
         let mark = |fingerprint: &Fingerprint, waived: &mut Option<Waived>| {
             if let Some(waiver) = self.waived.get(fingerprint) {
                 *waived = Some(waiver.clone());
@@ -99,6 +118,9 @@ impl Judgement {
             mark(&found.fingerprint, &mut found.waived);
         }
         for found in &mut findings.malware {
+            mark(&found.fingerprint, &mut found.waived);
+        }
+        for found in &mut findings.licenses {
             mark(&found.fingerprint, &mut found.waived);
         }
     }

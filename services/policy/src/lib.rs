@@ -17,7 +17,7 @@
 //!
 //! | module | holds |
 //! |---|---|
-//! | `document`, `condition`, `waivers`, `values` | what a policy may say |
+//! | `document`, `condition`, `checks`, `waivers`, `values` | what a policy may say |
 //! | `defaults`, `evidence`, `judge` | what follows from it |
 //! | `cases` | tests inside of documents |
 //! | `set`, `library`, `api` | which policies are in force |
@@ -26,11 +26,13 @@
 //!
 //! To add a rule that everybody gets: `rules/default.yaml`, with a case beside it. To add a
 //! condition: a variant of [`Condition`], its arm in `Condition::evidence`, its row in the table of
-//! that module. To add a service: copy this one.
+//! that module, and a rule in `rules/` with a case that makes each of its fields fire, which a test asks
+//! for. To add a service: copy this one.
 
 mod api;
 mod calendar;
 mod cases;
+mod checks;
 mod condition;
 mod config;
 mod defaults;
@@ -62,15 +64,23 @@ use self::{
 };
 
 pub use self::{
-    cases::{Case, CaseResult, Given, GivenFinding, GivenGap, GivenVulnerability, run_tests},
-    condition::{Condition, FindingFilter, GapFilter, VulnerabilityFilter},
+    cases::{
+        Case, CaseResult, Given, GivenFinding, GivenGap, GivenLicense, GivenVulnerability,
+        run_tests, untested,
+    },
+    checks::OwnCheck,
+    condition::{
+        Condition, FindingFilter, GapFilter, ImageFilter, LicenseFilter, PackageFilter, Trait,
+        VulnerabilityFilter,
+    },
     config::Config,
     document::{BUILTIN, DEFAULT, DOCUMENT_BYTES_MAX, Defaults, Policy, PolicyError, Rule},
     judge::{Judgement, judge},
     library::{PutPolicyError, delete_policy, put_policy},
     set::{PolicySet, Selected},
     values::{
-        Age, AgeLimit, KnownGap, KnownType, LastDay, Level, NameGlobs, RepositoryGlobs, Share, Text,
+        Age, AgeLimit, KnownCategory, KnownGap, KnownType, LastDay, Level, NameGlobs,
+        RepositoryGlobs, Share, Text,
     },
     waivers::Waiver,
 };

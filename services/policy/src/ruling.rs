@@ -149,9 +149,11 @@ pub(crate) fn retired(
         counts: Counts::default(),
         waivers_end: None,
         os_ends: None,
+        ages_at: None,
         data_age_s_max: None,
         repositories: Vec::new(),
         waived: BTreeMap::new(),
+        checks: Vec::new(),
         ..old.clone()
     };
     Some(replacing(key, judged, Some(known), now))

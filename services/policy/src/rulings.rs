@@ -192,6 +192,7 @@ impl Judges {
             secrets,
             misconfigurations,
             malware,
+            licenses,
             ..
         } = &findings.findings;
         let facts = [
@@ -200,12 +201,14 @@ impl Judges {
             secrets.len(),
             misconfigurations.len(),
             malware.len(),
+            licenses.len(),
         ];
         let is_small = facts.iter().sum::<usize>() <= FACTS_HERE_MAX;
         let work = move || {
             let facts = Facts {
                 assessment: &assessment,
                 findings: &findings.findings,
+                target: &findings.target,
             };
             due.into_iter()
                 .map(|due| image.ruling(&facts, due))
@@ -300,6 +303,7 @@ impl Image {
             && judged.repositories == selected.repositories
             && judged.waivers_end.is_none_or(|end| end > self.now)
             && judged.os_ends.is_none_or(|end| end > self.now)
+            && judged.ages_at.is_none_or(|at| at > self.now)
             && !is_retired(judged)
             && !(waits_for_data(judged, policy) && self.data_came(judged, policy))
     }
@@ -339,8 +343,10 @@ impl Image {
             counts,
             waivers_end,
             os_ends,
+            ages_at,
             data_age_s_max,
             waived,
+            checks,
         } = judge(
             &policy,
             facts,
@@ -362,10 +368,12 @@ impl Image {
             counts,
             waivers_end,
             os_ends,
+            ages_at,
             data_age_s_max,
             references: self.names.clone(),
             repositories,
             waived,
+            checks,
         };
         replacing(key, judged, known, self.now)
     }

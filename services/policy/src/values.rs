@@ -5,7 +5,7 @@ use std::{fmt, str::FromStr};
 
 use globset::{Glob, GlobBuilder, GlobSet};
 use jiff::{SignedDuration, Timestamp, ToSpan as _, civil::Date, tz::TimeZone};
-use model::{GapCode, PackageType, Severity};
+use model::{GapCode, LicenseCategory, PackageType, Severity};
 use serde::{Deserialize, Deserializer, de};
 
 /// A severity as gates write it: a word of reports, or a level from 0 to 5.
@@ -43,6 +43,10 @@ pub struct KnownGap(pub GapCode);
 /// The type of a package that this version knows.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct KnownType(pub PackageType);
+
+/// A kind of licences that this version knows.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct KnownCategory(pub LicenseCategory);
 
 /// Text with something in it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -282,6 +286,18 @@ impl<'de> Deserialize<'de> for KnownType {
             known
                 .then_some(Self(kind))
                 .ok_or_else(|| format!("`{text}` is not a type of packages"))
+        })
+    }
+}
+
+impl<'de> Deserialize<'de> for KnownCategory {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        parsed(deserializer, |text| {
+            let mut all = LicenseCategory::ALL.into_iter();
+            let known = all.find(|category| category.as_str() == text);
+            known
+                .map(Self)
+                .ok_or_else(|| format!("`{text}` is not a kind of licenses"))
         })
     }
 }

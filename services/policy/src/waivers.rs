@@ -5,12 +5,16 @@
 
 use std::collections::BTreeMap;
 
+use analyzers::licenses;
 use jiff::Timestamp;
-use model::{Decision, Facts, Fingerprint, Reason, Vulnerability, Waived};
+use model::{
+    Decision, Facts, Fingerprint, License, Misconfiguration, Reason, Vulnerability, Waived,
+};
 use serde::Deserialize;
 
 use crate::{
-    condition::is_called,
+    condition::{Trait, is_called},
+    document::Policy,
     evidence::Evidence,
     values::{LastDay, NameGlobs, RepositoryGlobs, Text},
 };
@@ -26,6 +30,10 @@ pub struct Waiver {
     pub cve: Option<Text>,
     /// The finding, by its fingerprint.
     pub fingerprint: Option<Text>,
+    /// The licence: a whole expression, or one with which alone the package can be had.
+    pub license: Option<Text>,
+    /// What rules hold against the image itself.
+    pub image: Option<Trait>,
     /// The package, by patterns.
     pub packages: NameGlobs,
     /// Only in images all of whose names under this policy fit; everywhere where there are none.
@@ -54,6 +62,8 @@ pub(crate) struct InForce<'a> {
 struct Written {
     cve: Option<Text>,
     fingerprint: Option<Text>,
+    license: Option<Text>,
+    image: Option<Trait>,
     #[serde(default)]
     packages: NameGlobs,
     #[serde(default)]
@@ -66,6 +76,8 @@ struct Written {
 /// A finding as waivers see it.
 enum Subject<'a> {
     Vulnerability(&'a Vulnerability),
+    License(&'a License),
+    Trait(Trait, &'a Fingerprint),
     Other(&'a Fingerprint),
 }
 
@@ -78,18 +90,29 @@ impl TryFrom<Written> for Waiver {
         let Written {
             cve,
             fingerprint,
+            license,
+            image,
             packages,
             repositories,
             reason,
             author,
             expires,
         } = written;
-        if cve.is_none() && fingerprint.is_none() && packages.is_empty() {
-            return Err("a waiver must name a `cve`, a `fingerprint` or `packages`");
+        let kinds = [cve.is_some(), license.is_some(), image.is_some()];
+        match kinds.into_iter().filter(|named| *named).count() {
+            0 if fingerprint.is_none() && packages.is_empty() => {
+                return Err(
+                    "a waiver must name a `cve`, a `license`, an `image`, a `fingerprint` or `packages`",
+                );
+            }
+            0 | 1 => {}
+            _ => return Err("a waiver names one of `cve`, `license` and `image`: write another"),
         }
         Ok(Self {
             cve,
             fingerprint,
+            license,
+            image,
             packages,
             repositories,
             reason,
@@ -113,16 +136,41 @@ impl Waiver {
                 .as_ref()
                 .is_none_or(|wanted| wanted.0 == fingerprint.0)
         };
+        let in_packages = |name: &str| self.packages.is_empty() || self.packages.fits(name);
         match subject {
             Subject::Vulnerability(found) => {
-                named(&found.fingerprint)
+                self.license.is_none()
+                    && self.image.is_none()
+                    && named(&found.fingerprint)
                     && self.cve.as_ref().is_none_or(|cve| is_called(found, &cve.0))
-                    && (self.packages.is_empty() || self.packages.fits(&found.package))
+                    && in_packages(&found.package)
             }
-            // Only its fingerprint names a finding that is no vulnerability.
+            // `packages` alone accepts vulnerabilities, and no licence.
+            Subject::License(found) => {
+                let is_enough = |wanted: &Text| {
+                    wanted.0 == found.expression
+                        || licenses::is_satisfied(&found.expression, |name, _| name == wanted.0)
+                };
+                (self.license.is_some() || self.fingerprint.is_some())
+                    && self.cve.is_none()
+                    && self.image.is_none()
+                    && named(&found.fingerprint)
+                    && self.license.as_ref().is_none_or(is_enough)
+                    && in_packages(&found.package)
+            }
+            Subject::Trait(of, fingerprint) => {
+                (self.image == Some(*of) || self.image.is_none() && self.fingerprint.is_some())
+                    && self.cve.is_none()
+                    && self.license.is_none()
+                    && self.packages.is_empty()
+                    && named(fingerprint)
+            }
+            // Only its fingerprint names another finding.
             Subject::Other(fingerprint) => {
                 self.fingerprint.is_some()
                     && self.cve.is_none()
+                    && self.license.is_none()
+                    && self.image.is_none()
                     && self.packages.is_empty()
                     && named(fingerprint)
             }
@@ -140,28 +188,43 @@ impl Waiver {
 
     fn scope(&self) -> String {
         let packages = (!self.packages.is_empty()).then(|| self.packages.to_string());
-        let named = [&self.cve, &self.fingerprint]
+        let image = self.image.map(|of| format!("the image's {of}"));
+        let named = [&self.cve, &self.fingerprint, &self.license]
             .into_iter()
             .flatten()
             .map(ToString::to_string);
-        named.chain(packages).collect::<Vec<_>>().join(" in ")
+        named
+            .chain(image)
+            .chain(packages)
+            .collect::<Vec<_>>()
+            .join(" in ")
     }
 }
 
 // === impl InForce ===
 
 impl<'a> InForce<'a> {
-    /// Applies a policy's waivers to an image at a time.
+    /// Applies a policy's waivers to an image at a time. `late` are failed checks that nobody knew before.
     pub(crate) fn new(
-        policy: &str,
-        waivers: &'a [Waiver],
+        policy: &'a Policy,
         facts: &Facts<'_>,
+        late: &[Misconfiguration],
         repositories: &[String],
         now: Timestamp,
     ) -> Self {
-        let subjects = subjects(facts);
+        let mut traits: Vec<_> = policy
+            .conditions()
+            .flat_map(|condition| condition.traits(facts.target, now))
+            .map(|of| (of, of.fingerprint()))
+            .collect();
+        traits.sort();
+        traits.dedup();
+        let mut subjects = subjects(facts, late);
+        let traits = traits.iter();
+        subjects.extend(traits.map(|(of, name)| (name, Subject::Trait(*of, name))));
         let mut found = Self::default();
-        for waiver in waivers
+        for waiver in policy
+            .waivers
             .iter()
             .filter(|waiver| waiver.is_about(repositories))
         {
@@ -184,7 +247,7 @@ impl<'a> InForce<'a> {
                 found
                     .marks
                     .entry(fingerprint)
-                    .or_insert_with(|| waiver.mark(policy));
+                    .or_insert_with(|| waiver.mark(policy.name.as_str()));
             }
         }
         // A finding that another waiver still accepts is not waiting for anybody.
@@ -235,23 +298,30 @@ impl<'a> InForce<'a> {
     }
 }
 
-fn subjects<'a>(facts: &Facts<'a>) -> Vec<(&'a Fingerprint, Subject<'a>)> {
+fn subjects<'a>(
+    facts: &Facts<'a>,
+    late: &'a [Misconfiguration],
+) -> Vec<(&'a Fingerprint, Subject<'a>)> {
     let Facts {
         assessment,
         findings,
+        target: _,
     } = facts;
     let vulnerabilities = assessment
         .vulnerabilities
         .iter()
         .map(|found| (&found.fingerprint, Subject::Vulnerability(found)));
     let secrets = findings.secrets.iter().map(|found| &found.fingerprint);
-    let checks = findings
-        .misconfigurations
-        .iter()
-        .map(|found| &found.fingerprint);
+    let checks = findings.misconfigurations.iter().chain(late);
+    let checks = checks.map(|found| &found.fingerprint);
     let malware = findings.malware.iter().map(|found| &found.fingerprint);
     let others = secrets.chain(checks).chain(malware);
+    let licenses = findings
+        .licenses
+        .iter()
+        .map(|found| (&found.fingerprint, Subject::License(found)));
     vulnerabilities
+        .chain(licenses)
         .chain(others.map(|fingerprint| (fingerprint, Subject::Other(fingerprint))))
         .collect()
 }

@@ -263,6 +263,7 @@ pub fn unreadable(
             manifest_digest: Some(digest),
             image_id: digest,
             platform: model::Platform::default(),
+            created: None,
             os: None,
             layers: Vec::new(),
             config: model::RuntimeConfig::default(),

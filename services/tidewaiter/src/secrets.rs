@@ -137,6 +137,8 @@ impl Baseline {
         self.secrets.iter().map(|known| Waiver {
             cve: None,
             fingerprint: Some(known.fingerprint.clone()),
+            license: None,
+            image: None,
             packages: NameGlobs::default(),
             repositories: RepositoryGlobs::default(),
             reason: known.reason.clone(),

@@ -149,6 +149,7 @@ fn report(view: &View<'_>, config: &ImageConfig, subject: Subject, limits: &Limi
             manifest_digest: subject.manifest_digest,
             image_id: subject.image_id,
             platform: subject.platform,
+            created: config.created,
             os,
             layers: target_layers,
             config: config.runtime.clone(),

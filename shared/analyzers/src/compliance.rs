@@ -10,7 +10,7 @@
 //! | `benchmark` | clauses, and whether an image meets them |
 //!
 //! A check is a line in `catalog` and the code that finds what it is about. Checks of users are
-//! conditions of their policy, over the ids and clauses of these.
+//! data in their policy (`checks:`), and rules of policies ask for all of them by id and clause.
 
 mod accounts;
 mod benchmark;
@@ -28,5 +28,6 @@ pub(crate) use self::{
 };
 pub use self::{
     benchmark::{Benchmark, Outcome, Status},
+    catalog::is_check,
     image::{check_dockerfile, end_of_life},
 };

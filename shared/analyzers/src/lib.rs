@@ -174,7 +174,7 @@ pub(crate) use self::analyzer::malformed;
 pub use self::{
     analyzer::{Analyzer, Analyzers, Config, Found, Malformed, Wanted, analyzer_id, entries_id},
     coalesce::{PreparedLayer, Subject, coalesce, coalesce_prepared},
-    compliance::{Benchmark, Outcome, Status, check_dockerfile, end_of_life},
+    compliance::{Benchmark, Outcome, Status, check_dockerfile, end_of_life, is_check},
     file::File,
     image::{image_report, masked_labels},
     read::{LayerBlob, LayerRead, read_layer},

@@ -118,6 +118,7 @@ pub fn read_sbom(bytes: &[u8], reference: &str) -> Result<ImageReport, SbomError
             manifest_digest: None,
             image_id: digest,
             platform: platform.unwrap_or_else(Platform::default),
+            created: None,
             os,
             layers,
             config: RuntimeConfig::default(),

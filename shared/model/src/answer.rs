@@ -7,8 +7,8 @@ use std::collections::BTreeMap;
 use jiff::{SignedDuration, Timestamp};
 
 use crate::{
-    Digest, Fingerprint, ImageRef, Judged, ScanRequestRecord, Slug, SweptMark, Verdict, Waived,
-    valid_until,
+    Digest, Fingerprint, ImageRef, Judged, Misconfiguration, ScanRequestRecord, Slug, SweptMark,
+    Verdict, Waived, valid_until,
 };
 
 /// The rule of a verdict under a policy that no name of the image selects any more.
@@ -23,6 +23,8 @@ pub struct Answer {
     pub scan: u64,
     /// The findings that waivers accept.
     pub waived: BTreeMap<Fingerprint, Waived>,
+    /// Failed checks that nobody knew before the image was judged.
+    pub checks: Vec<Misconfiguration>,
     /// The repositories that select the policy.
     pub repositories: Vec<String>,
 }
@@ -47,6 +49,8 @@ pub struct Holds {
     pub waivers_end: Option<Timestamp>,
     /// When the operating system's support ends.
     pub os_ends: Option<Timestamp>,
+    /// When the image gets as old as a rule asks about.
+    pub ages_at: Option<Timestamp>,
     /// The greatest age of advisory data that the policy allows, seconds.
     pub data_age_s_max: Option<i64>,
 }
@@ -76,6 +80,7 @@ pub fn of_image(
             verdict,
             scan,
             waived,
+            checks,
             repositories,
             ..
         } = judged;
@@ -87,6 +92,7 @@ pub fn of_image(
             verdict: verdict.as_of(now),
             scan,
             waived,
+            checks,
             repositories,
         }
     });
@@ -165,6 +171,7 @@ impl Holds {
             judged_at: judged.verdict.evaluated_at,
             waivers_end: judged.waivers_end,
             os_ends: judged.os_ends,
+            ages_at: judged.ages_at,
             data_age_s_max: judged.data_age_s_max,
         }
     }
@@ -178,7 +185,9 @@ impl Holds {
         valid_until(
             data_at,
             self.data_age_s_max.map(SignedDuration::from_secs),
-            self.waivers_end.into_iter().chain(self.os_ends),
+            [self.waivers_end, self.os_ends, self.ages_at]
+                .into_iter()
+                .flatten(),
         )
     }
 }

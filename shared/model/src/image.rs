@@ -2,6 +2,7 @@
 
 use std::{collections::BTreeMap, fmt, str::FromStr};
 
+use jiff::Timestamp;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
@@ -64,6 +65,9 @@ pub struct ImageConfig {
     pub platform: Platform,
     /// The diffIDs that the config claims, base layer first.
     pub diff_ids: Vec<Digest>,
+    /// When it was built, where it says so: a build that must come out the same each time does not.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub created: Option<Timestamp>,
     /// What the build noted, oldest first, with the steps that made no layer.
     pub history: Vec<HistoryStep>,
     /// What a container runs with.
@@ -134,6 +138,10 @@ pub struct Target {
     pub image_id: Digest,
     /// The platform.
     pub platform: Platform,
+    /// When it was built, where it says so.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "Option<crate::schema::Time>")]
+    pub created: Option<Timestamp>,
     /// The operating system.
     #[serde(default)]
     pub os: Option<Os>,

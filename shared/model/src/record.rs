@@ -10,7 +10,8 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 
 use crate::{
-    AnalyzerId, Counts, Digest, Fingerprint, Gap, Platform, Severity, Slug, Verdict, Waived,
+    AnalyzerId, Counts, Digest, Fingerprint, Gap, Misconfiguration, Platform, Severity, Slug,
+    Verdict, Waived,
 };
 
 pub use self::key::{RecordKey, RecordKeyError, What};
@@ -204,6 +205,9 @@ pub struct Judged {
     /// When the operating system's security updates end, if they had not when it was judged.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub os_ends: Option<Timestamp>,
+    /// When the image gets as old as a rule asks about, if it was not when it was judged.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ages_at: Option<Timestamp>,
     /// The greatest age of advisory data that the policy allows, seconds.
     #[serde(default)]
     pub data_age_s_max: Option<i64>,
@@ -216,6 +220,10 @@ pub struct Judged {
     /// The findings that waivers accept, with what to mark them with in reports.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub waived: BTreeMap<Fingerprint, Waived>,
+    /// Failed checks that nobody knows before an image is judged: the policy's own, and that its
+    /// operating system has ended. Reports show them beside those of the scan.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub checks: Vec<Misconfiguration>,
 }
 
 /// KV `tw_refs`: where an index digest or a config digest leads, key `<tenant>.<hex>`.

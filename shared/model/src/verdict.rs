@@ -6,7 +6,9 @@ use jiff::{SignedDuration, Timestamp};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use crate::{AdvisoryStamp, Digest, Findings, Fingerprint, Gap, Os, Severity, Slug, Vulnerability};
+use crate::{
+    AdvisoryStamp, Digest, Findings, Fingerprint, Gap, Os, Severity, Slug, Target, Vulnerability,
+};
 
 /// What policy says. The order is the precedence: the greatest of several holds.
 #[derive(
@@ -52,6 +54,8 @@ pub struct Facts<'a> {
     pub assessment: &'a Assessment,
     /// Findings that need no advisories.
     pub findings: &'a Findings,
+    /// The image itself.
+    pub target: &'a Target,
 }
 
 /// What a policy says of an image, and why; the report's `verdict`.

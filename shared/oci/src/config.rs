@@ -3,6 +3,7 @@
 
 use std::collections::BTreeMap;
 
+use jiff::Timestamp;
 use model::{
     Digest, Environment, Gap, GapCode, Hides, HistoryStep, ImageConfig, Platform, RuntimeConfig,
 };
@@ -19,6 +20,7 @@ const KEYS: Keys = Keys(&[
     ("os", ANY),
     ("architecture", ANY),
     ("variant", ANY),
+    ("created", ANY),
     ("rootfs", &Keys(&[("type", ANY), ("diff_ids", ANY)])),
     (
         "history",
@@ -39,6 +41,9 @@ const RUNTIME_KEYS: Keys = Keys(&[
     ("Env", ANY),
 ]);
 
+/// Up to here a time means none: the first day of 1980, from which ZIP counts, is the last such beginning.
+const NO_TIME_S: i64 = 315_619_200;
+
 /// Bytes of one text of a config; what is beyond is cut off.
 const TEXT_BYTES_MAX: usize = 64 << 10;
 /// Items of one list of a config; what is beyond is dropped.
@@ -57,6 +62,7 @@ pub(crate) fn parse(bytes: &[u8], limits: &Limits) -> (ImageConfig, Vec<Gap>) {
     }
     let config = ImageConfig {
         platform: platform(&value),
+        created: value.get("created").and_then(created),
         diff_ids: diff_ids(&value, limits, &mut gaps),
         history: history(&value, limits),
         runtime: runtime(value.get("config").unwrap_or(&Value::Null)),
@@ -85,6 +91,13 @@ fn platform(value: &Value) -> Platform {
     let word = |key: &str| value.get(key).and_then(Value::as_str).unwrap_or_default();
     let variant = Some(word("variant")).filter(|variant| !variant.is_empty());
     manifest::platform(word("os"), word("architecture"), variant).unwrap_or_default()
+}
+
+/// When it was built. What must come out the same each time is built at the beginning of some clock, or
+/// in year 1: that is no time.
+fn created(value: &Value) -> Option<Timestamp> {
+    let at: Timestamp = value.as_str()?.parse().ok()?;
+    (at.as_second() > NO_TIME_S).then_some(at)
 }
 
 fn diff_ids(value: &Value, limits: &Limits, gaps: &mut Vec<Gap>) -> Vec<Digest> {

@@ -51,12 +51,14 @@ fn judged(now: Timestamp, scan: u64) -> Judged {
         previous: None,
         decided_at: None,
         os_ends: None,
+        ages_at: None,
         counts: Counts::default(),
         waivers_end: None,
         data_age_s_max: None,
         references: Vec::new(),
         repositories: Vec::new(),
         waived: BTreeMap::new(),
+        checks: Vec::new(),
     }
 }
 

@@ -82,10 +82,12 @@ impl World {
             counts: Counts::default(),
             waivers_end: None,
             os_ends: None,
+            ages_at: None,
             data_age_s_max: None,
             references: Vec::new(),
             repositories: Vec::new(),
             waived: BTreeMap::new(),
+            checks: Vec::new(),
         };
         let key = RecordKey::new(&Slug::default_tenant(), image(), What::Judged(policy));
         self.store.put_record(&key, &judged, 0).await.unwrap();

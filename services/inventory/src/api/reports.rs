@@ -100,11 +100,15 @@ impl Api {
             .ok_or_else(|| not_yet("it is scanned, and not matched yet"))?
             .body;
         let packages: ScannedPackages = self.object(&scanned.packages).await?;
-        let findings: ScannedFindings = self.object(&assessed.findings).await?;
+        let mut findings: ScannedFindings = self.object(&assessed.findings).await?;
         let assessment: Assessment = self.object(&assessed.assessment).await?;
         let Answer {
-            verdict, waived, ..
+            verdict,
+            waived,
+            checks,
+            ..
         } = self.answer(tenant, image, policy).await?;
+        findings.findings.misconfigurations.extend(checks);
         let report = ImageReport {
             image,
             target: findings.target,
@@ -169,6 +173,9 @@ fn mark(report: &mut Report, waived: &BTreeMap<Fingerprint, Waived>) {
         found.waived = of(&found.fingerprint);
     }
     for found in &mut report.malware {
+        found.waived = of(&found.fingerprint);
+    }
+    for found in &mut report.licenses {
         found.waived = of(&found.fingerprint);
     }
 }

@@ -204,6 +204,7 @@ impl World {
             },
             os: None,
             os_ends: None,
+            ages_at: None,
             vulnerabilities: found,
             gaps: Vec::new(),
         };
@@ -338,6 +339,7 @@ fn judged(policy: &str, decision: Decision, scan: u64) -> Judged {
         counts: Counts::default(),
         waivers_end: None,
         os_ends: None,
+        ages_at: None,
         data_age_s_max: Some(7 * 24 * 60 * 60),
         references: Vec::new(),
         repositories: Vec::new(),
@@ -365,6 +367,7 @@ fn scan_objects(image: &str) -> (ScannedPackages, ScannedFindings) {
         manifest_digest: Some(digest(image)),
         image_id: digest(&format!("{image} config")),
         platform: Platform::default(),
+        created: None,
         os: Some(os.clone()),
         layers: Vec::new(),
         config: RuntimeConfig::default(),

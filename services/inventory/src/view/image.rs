@@ -57,6 +57,8 @@ pub(crate) struct JudgedView {
     pub(crate) waivers_end: Option<Timestamp>,
     #[serde(default)]
     pub(crate) os_ends: Option<Timestamp>,
+    #[serde(default)]
+    pub(crate) ages_at: Option<Timestamp>,
     pub(crate) data_age_s_max: Option<i64>,
     /// The policy has no say any more.
     pub(crate) retired: bool,
@@ -122,6 +124,7 @@ impl JudgedView {
             judged_at: record.verdict.evaluated_at,
             waivers_end: record.waivers_end,
             os_ends: record.os_ends,
+            ages_at: record.ages_at,
             data_age_s_max: record.data_age_s_max,
             retired: is_retired(record),
             repositories: record.repositories.clone(),

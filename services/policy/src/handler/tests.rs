@@ -4,8 +4,8 @@ use bus::{Delivery, Handler as _, Outcome, Store};
 use chassis::{Cx, CxLimits, FixedClock};
 use jiff::{SignedDuration, Timestamp};
 use model::{
-    Assessed, Counts, Decision, Digest, Facts, Judged, Known, Platform, Record, RecordKey,
-    ScannedFindings, SeenReference, Slug, SweptMark, Target, What,
+    Assessed, Counts, Decision, Digest, Judged, Known, Record, RecordKey, ScannedFindings,
+    SeenReference, Slug, SweptMark, What,
     event::{ADVISORIES, Event as _, ImageJudged, REPORT_OBJECTS},
 };
 use tokio::sync::watch;
@@ -74,31 +74,17 @@ impl World {
     async fn assessment(&self, given: &str) -> Assessed {
         let given: Given = serde_saphyr::from_str(given).unwrap();
         let (assessment, findings) = given.facts();
-        let facts = Facts {
-            assessment: &assessment,
-            findings: &findings,
-        };
-        let target = Target {
-            reference: "r.example/app".to_owned(),
-            index_digest: None,
-            manifest_digest: None,
-            image_id: Digest::of(b"config"),
-            platform: Platform::default(),
-            os: None,
-            layers: Vec::new(),
-            config: model::RuntimeConfig::default(),
-        };
         let findings = ScannedFindings {
             image: self.key.image,
-            target,
-            findings: findings.clone(),
+            target: given.target(),
+            findings,
         };
         Assessed {
             scan: 1,
-            advisory: facts.assessment.advisories.revision,
+            advisory: assessment.advisories.revision,
             assessment: self
                 .store
-                .put_object(REPORT_OBJECTS, facts.assessment)
+                .put_object(REPORT_OBJECTS, &assessment)
                 .await
                 .unwrap(),
             findings: self
@@ -478,6 +464,7 @@ async fn an_operating_system_that_loses_its_support_is_judged_again_at_its_time(
     assert_eq!(news.decision, Decision::Incomplete);
     let judged = world.verdict("default").await;
     assert_eq!(judged.os_ends, None, "it has ended");
+    assert_eq!(judged.checks[0].id, "end-of-life-os");
     assert!(
         judged
             .verdict
@@ -487,6 +474,25 @@ async fn an_operating_system_that_loses_its_support_is_judged_again_at_its_time(
         "{:?}",
         judged.verdict.reasons
     );
+}
+
+#[tokio::test]
+async fn an_image_that_gets_old_is_judged_again_at_its_time() {
+    let yaml = "
+        name: default
+        rules: [{ name: old, when: { image: { older_than: 30d } }, then: deny }]
+        ";
+    let world = World::new([Policy::parse(yaml).unwrap()]);
+    world.assessed("created: 2025-12-15T00:00:00Z").await;
+    let judged = world.verdict("default").await;
+    assert_eq!(judged.verdict.decision, Decision::Allow);
+    let end = judged.ages_at.unwrap();
+    let ended = world.calendar.take_ended(end);
+    assert_eq!(ended.first(), Some(&world.key));
+    world.clock.set(end);
+    let rulings = world.pass().await;
+    assert_eq!(rulings[0].decision, Decision::Deny);
+    assert_eq!(world.verdict("default").await.ages_at, None);
 }
 
 #[tokio::test]

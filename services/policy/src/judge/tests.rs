@@ -1,13 +1,15 @@
-use model::{Facts, Reason};
+use model::{Decision, Facts, Reason};
 use proptest::prelude::{Just, Strategy, prop_assert_eq, proptest};
 
 use super::{Judgement, judge};
 use crate::{cases::Given, document::Policy, run_tests};
 
-const RULES: [&str; 3] = [
+const RULES: [&str; 5] = [
     include_str!("../../rules/default.yaml"),
     include_str!("../../rules/known-exploited.yaml"),
     include_str!("../../rules/secure-build.yaml"),
+    include_str!("../../rules/licenses.yaml"),
+    include_str!("../../rules/house.yaml"),
 ];
 
 fn judged(policy: &str, given: &str) -> Judgement {
@@ -20,6 +22,7 @@ fn judged_given(policy: &Policy, given: &Given) -> Judgement {
     let facts = Facts {
         assessment: &assessment,
         findings: &findings,
+        target: &given.target(),
     };
     judge(
         policy,
@@ -58,6 +61,72 @@ fn every_rule_file_passes_its_own_cases() {
             .collect();
         assert!(failures.is_empty(), "{failures:#?}");
     }
+}
+
+/// What a document may say, as the message says that refuses a word that nobody knows.
+fn words(when: &str) -> Vec<String> {
+    let yaml = format!("name: default\nrules: [{{ name: a, when: {when}, then: deny }}]");
+    let error = Policy::parse(&yaml).unwrap_err().to_string();
+    let (_, words) = error.split_once("expected one of ").expect(&error);
+    let (words, _) = words.split_once(" at line").expect(&error);
+    words.split(", ").map(ToOwned::to_owned).collect()
+}
+
+/// The fields of a condition; none where it has none.
+fn fields(condition: &str) -> Vec<String> {
+    if condition == "advisories_older_than" {
+        return Vec::new();
+    }
+    let fields = words(&format!("{{ {condition}: {{ no_such_field: 1 }} }}"));
+    // Only failed checks have clauses, and elsewhere the word is refused.
+    let has = |field: &&String| condition == "misconfiguration" || *field != "clauses";
+    fields
+        .iter()
+        .filter(has)
+        .map(|field| format!("{condition}.{field}"))
+        .collect()
+}
+
+#[test]
+fn every_condition_and_each_of_its_fields_fires_in_a_case() {
+    let mut shown = std::collections::BTreeSet::new();
+    for yaml in RULES {
+        assert_eq!(crate::untested(yaml).unwrap(), Vec::<String>::new());
+        // None is untested, so that every condition in the file fires.
+        let document: serde_json::Value = serde_saphyr::from_str(yaml).unwrap();
+        let parts = ["rules", "checks"].map(|part| document[part].as_array());
+        for part in parts.into_iter().flatten().flatten() {
+            for (condition, filter) in part["when"].as_object().unwrap() {
+                let fields = filter.as_object().into_iter().flatten();
+                shown.extend(fields.map(|(field, _)| format!("{condition}.{field}")));
+                shown.insert(condition.clone());
+            }
+        }
+    }
+    let conditions = words("{ no_such_condition: {} }");
+    assert!(conditions.contains(&"image".to_owned()), "{conditions:?}");
+    let fields = conditions.iter().flat_map(|condition| fields(condition));
+    let all: Vec<_> = conditions.iter().cloned().chain(fields).collect();
+    let silent: Vec<_> = all.iter().filter(|word| !shown.contains(*word)).collect();
+    assert!(silent.is_empty(), "no case shows {silent:?}");
+    assert!(all.len() > 30, "{all:?}");
+}
+
+#[test]
+fn a_rule_that_no_case_makes_fire_is_named() {
+    let yaml = "
+        name: default
+        checks: [{ id: c, title: t, severity: low, when: { image: { root: true } }, remediation: r }]
+        rules: [{ name: a, when: { malware: {} }, then: deny }]
+        tests: [{ name: n, expect: allow, checks: [] }]
+        ";
+    assert_eq!(crate::untested(yaml).unwrap(), ["a", "c"]);
+    let wrong = yaml.replace("checks: []", "checks: [c]");
+    let [result] = run_tests(&wrong).unwrap().try_into().unwrap();
+    assert_eq!(
+        result.failure().unwrap(),
+        "`n`: expected allow failing c, got allow"
+    );
 }
 
 #[test]
@@ -184,7 +253,7 @@ fn marks_reach_the_findings_of_a_report() {
     .unwrap();
     let judgement = judged_given(&Policy::parse(policy).unwrap(), &given);
     let (mut assessment, mut findings) = given.facts();
-    judgement.mark(&mut assessment.vulnerabilities, &mut findings);
+    judgement.complete(&mut assessment.vulnerabilities, &mut findings);
     let waived: Vec<_> = assessment
         .vulnerabilities
         .iter()
@@ -249,4 +318,129 @@ fn rules_in_another_order_decide_the_same() {
         let part = Policy { rules: some, ..policy.clone() };
         assert!(judged_given(&part, &given).verdict.decision <= expected.0);
     });
+}
+
+#[test]
+fn what_is_held_against_an_image_itself_names_what_it_is_and_what_to_do() {
+    let judgement = judged(
+        RULES[4],
+        "{ user: '0:0', layers: 61, base: docker.io/library/debian:11 }",
+    );
+    let reasons = printed(&judgement.verdict.reasons);
+    for part in [
+        "deny no-root [1]: the image: its user is `0:0` => end the Dockerfile with a USER that is not root",
+        "deny no-old-base [1]: the image: it is built on docker.io/library/debian:11 => build it on another image",
+        "warn few-layers [1]: the image: it has 61 layers, more than 60 => join instructions",
+        "deny house-rules [1]: 1 failed check: the image is not built on one of the house (high) => build it on an image",
+    ] {
+        assert!(reasons.contains(part), "{part}\n{reasons}");
+    }
+}
+
+#[test]
+fn own_checks_and_the_end_of_support_are_findings_that_waivers_accept() {
+    let policy = "
+        name: default
+        checks: [{ id: labels, title: t, severity: high, clauses: [House 1], when: { image: { lacks_labels: [a, b] } }, remediation: r }]
+        rules: [{ name: high, when: { misconfiguration: { severity: high } }, then: deny }]
+        ";
+    let given = "{ labels: { a: x }, support_ends: 2026-01-01T00:00:00Z }";
+    let judgement = judged(policy, given);
+    let ids: Vec<_> = judgement
+        .checks
+        .iter()
+        .map(|check| check.id.as_str())
+        .collect();
+    assert_eq!(ids, ["end-of-life-os", "labels"]);
+    let own = &judgement.checks[1];
+    assert_eq!(
+        (own.clauses.as_slice(), own.evidence.as_str()),
+        (
+            &["House 1".to_owned()][..],
+            "the image: it has no label `b`"
+        )
+    );
+    let high = judgement
+        .verdict
+        .reasons
+        .iter()
+        .find(|reason| reason.rule == "high");
+    assert_eq!(high.unwrap().fingerprints.len(), 2);
+    let waivers: Vec<_> = judgement
+        .checks
+        .iter()
+        .map(|check| {
+            format!(
+                "{{ fingerprint: {}, reason: r, author: a, expires: 2026-12-31 }}",
+                check.fingerprint
+            )
+        })
+        .collect();
+    let policy = format!("{policy}\n        waivers: [{}]", waivers.join(", "));
+    let accepted = judged(&policy, given);
+    let mut findings = model::Findings::default();
+    accepted.complete(&mut [], &mut findings);
+    let waived = findings
+        .misconfigurations
+        .iter()
+        .map(|one| one.waived.is_some());
+    assert_eq!(waived.collect::<Vec<_>>(), [true, true]);
+    assert!(
+        accepted
+            .verdict
+            .reasons
+            .iter()
+            .all(|reason| reason.rule != "high")
+    );
+}
+
+#[test]
+fn an_image_gets_old_at_a_time_that_is_known_before() {
+    let policy = "
+        name: default
+        rules: [{ name: old, when: { image: { older_than: 30d, root: false } }, then: deny }]
+        ";
+    let check = |given: &str, expected: Option<&str>| {
+        let judgement = judged(policy, given);
+        let at = judgement.ages_at.map(|at| at.to_string());
+        assert_eq!(at.as_deref(), expected, "{given}");
+        judgement.verdict.decision
+    };
+    let built = "created: 2025-12-15T00:00:00Z";
+    let end = Some("2026-01-14T00:00:00Z");
+    assert_eq!(check(&format!("{{ {built} }}"), end), Decision::Allow);
+    let at = "at: 2026-01-14T00:00:00Z";
+    assert_eq!(check(&format!("{{ {built}, {at} }}"), None), Decision::Deny);
+    // Time alone is not enough here.
+    assert_eq!(
+        check(&format!("{{ {built}, user: root }}"), None),
+        Decision::Allow
+    );
+    // Who does not say when it was built is of no age.
+    assert_eq!(check(&format!("{{ {at} }}"), None), Decision::Allow);
+}
+
+#[test]
+fn of_what_has_no_config_nothing_is_held_against_the_config() {
+    let policy = Policy::parse(RULES[4]).unwrap();
+    let given = Given::default();
+    let (assessment, findings) = given.facts();
+    let target = model::Target {
+        platform: model::Platform::default(),
+        config: model::RuntimeConfig::default(),
+        ..given.target()
+    };
+    let facts = Facts {
+        assessment: &assessment,
+        findings: &findings,
+        target: &target,
+    };
+    let judgement = judge(
+        &policy,
+        &facts,
+        &given.repositories,
+        given.at,
+        assessment.advisories.data_at(),
+    );
+    assert_eq!(printed(&judgement.verdict.reasons), "");
 }

@@ -54,6 +54,9 @@ fn test(files: &[impl AsRef<Path>]) -> anyhow::Result<Exit> {
                 Some(why) => writeln!(text, "  FAILED  {}: {why}", result.name)?,
             }
         }
+        for name in policy::untested(&yaml).with_context(|| format!("in `{name}`"))? {
+            writeln!(text, "  note    `{name}` fires in none of them")?;
+        }
     }
     writeln!(text, "{passed} passed, {failed} failed")?;
     print(&text)?;

@@ -123,7 +123,7 @@ async fn scan_all(
     }
     if !documents.is_empty() {
         scanner.say_advisories(&dirs);
-        outputs.write(args, &documents)?;
+        outputs.write(args, &scanner.policy, &documents)?;
     }
     scanner.keep_layers().await;
     Ok(worst)
@@ -303,15 +303,14 @@ impl Scanner<'_> {
         let loose = self.loose_for(&packages).await?;
         let advisories = loose.as_ref().unwrap_or(&self.advisories);
         let mut assessment: Assessment = matcher::assess(advisories, &packages, now)?;
-        let ended = analyzers::end_of_life(&assessment);
-        scanned.findings.misconfigurations.extend(ended);
         let facts = Facts {
             assessment: &assessment,
             findings: &scanned.findings,
         };
+            target: &scanned.target,
         let data_at = assessment.advisories.data_at();
         let judgement = policy::judge(&self.policy, &facts, names, now, data_at);
-        judgement.mark(&mut assessment.vulnerabilities, &mut scanned.findings);
+        judgement.complete(&mut assessment.vulnerabilities, &mut scanned.findings);
         if let Some(baseline) = &self.baseline {
             baseline.sign(&mut scanned.findings.secrets);
         }
@@ -544,6 +543,7 @@ mod tests {
                 image_id: digest,
                 platform: Platform::default(),
                 os: None,
+                created: None,
                 layers: Vec::new(),
                 config: RuntimeConfig::default(),
             },

@@ -3,6 +3,7 @@
 
 mod about;
 mod advisories;
+mod checks;
 mod errors;
 mod exits;
 mod outputs;

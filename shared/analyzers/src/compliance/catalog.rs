@@ -189,6 +189,14 @@ pub(crate) const CHECKS: &[Check] = &[
     },
 ];
 
+/// Checks of the analyzer `setuid`, which says what they find itself.
+pub(crate) const OF_SETUID: &[&str] = &["setuid-file", "setgid-file"];
+
+/// Whether a built-in check has this id.
+pub fn is_check(id: &str) -> bool {
+    CHECKS.iter().any(|check| check.id == id) || OF_SETUID.contains(&id)
+}
+
 /// The finding of a check; `None` for an id that is none.
 pub(crate) fn finding(
     id: &str,

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use jiff::Timestamp;
 use model::{Assessment, Digest, ImageConfig, ImageReport, Misconfiguration, Os, Secret};
 
 use super::{
@@ -112,9 +113,12 @@ pub fn check_dockerfile(
     (found, secrets)
 }
 
-/// The finding of an operating system without security updates: known when the image is assessed.
-pub fn end_of_life(assessment: &Assessment) -> Option<Misconfiguration> {
-    let os = assessment.os.as_ref().filter(|os| os.eol == Some(true))?;
+/// The finding of an operating system without security updates: known when the image is judged, since
+/// the last day may come when nothing else changes.
+pub fn end_of_life(assessment: &Assessment, now: Timestamp) -> Option<Misconfiguration> {
+    let has_ended =
+        |os: &&Os| os.eol == Some(true) || assessment.os_ends.is_some_and(|ends| ends <= now);
+    let os = assessment.os.as_ref().filter(has_ended)?;
     let Os { id, version_id, .. } = os;
     finding("end-of-life-os", format!("{id} {version_id}"), None, None)
 }

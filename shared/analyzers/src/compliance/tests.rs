@@ -1,4 +1,4 @@
-use std::collections::BTreeSet;
+use std::{cell::RefCell, collections::BTreeSet};
 
 use archive::Limits;
 use model::{
@@ -7,17 +7,49 @@ use model::{
 };
 
 use super::{
-    Benchmark, Outcome, Status, benchmark, catalog::CHECKS, check_dockerfile, check_image,
-    end_of_life, instruction::Instruction,
+    Benchmark, Outcome, Status, benchmark,
+    catalog::{CHECKS, OF_SETUID},
+    check_dockerfile, check_image, end_of_life,
+    instruction::Instruction,
 };
 use crate::{
     Analyzers, Config, LayerBlob, PreparedLayer, SecretsConfig, Subject, image_report, read_layer,
     secrets::samples::expand,
 };
 
+thread_local! {
+    /// Checks that fired on this thread.
+    static FIRED: RefCell<BTreeSet<String>> = const { RefCell::new(BTreeSet::new()) };
+}
+
 fn ids<'a>(found: impl IntoIterator<Item = &'a Misconfiguration>) -> Vec<String> {
     let all: BTreeSet<_> = found.into_iter().map(|one| one.id.clone()).collect();
+    FIRED.with_borrow_mut(|fired| fired.extend(all.iter().cloned()));
     all.into_iter().collect()
+}
+
+/// Each of these says of every case what fires, and so of every other check that it does not.
+#[test]
+fn every_check_there_is_fires_in_one_of_these_tests() {
+    each_check_of_a_dockerfile_fires_and_stays_silent();
+    what_a_dockerfile_leaves_out_is_found();
+    each_check_of_files_fires_and_stays_silent();
+    each_check_of_the_config_fires_and_stays_silent();
+    the_end_of_an_operating_system_is_a_finding();
+    let fired = FIRED.take();
+    let all = CHECKS
+        .iter()
+        .map(|check| check.id)
+        .chain(OF_SETUID.iter().copied());
+    let (mut silent, mut count) = (Vec::new(), 0);
+    for id in all {
+        count += 1;
+        if !fired.contains(id) {
+            silent.push(id);
+        }
+    }
+    assert!(silent.is_empty(), "{silent:?}");
+    assert_eq!(count, fired.len(), "{fired:?}");
 }
 
 fn of_dockerfile(text: &str) -> Vec<Misconfiguration> {
@@ -361,6 +393,7 @@ const FILES: &[FileCase] = &[
         "root:x:0:0::/:\nada:x:1000:0::/:/bin/sh\n",
     ),
     (Some("setuid-file"), "app/su", 0o4755, ""),
+    (Some("setgid-file"), "app/su", 0o2755, ""),
     (None, "app/su", 0o755, ""),
     (Some("build-tools"), "var/lib/dpkg/status", 0o644, STATUS),
     (None, "var/lib/dpkg/status", 0o644, LIBRARY),
@@ -498,12 +531,19 @@ fn the_end_of_an_operating_system_is_a_finding() {
         pretty_name: None,
         codename: None,
     };
-    assert_eq!(
-        end_of_life(&assessed(Some(os(Some(true))))).unwrap().id,
-        "end-of-life-os"
-    );
-    assert_eq!(end_of_life(&assessed(Some(os(Some(false))))), None);
-    assert_eq!(end_of_life(&assessed(None)), None);
+    let now = jiff::Timestamp::UNIX_EPOCH;
+    let id = |assessment: &Assessment| ids(&end_of_life(assessment, now)).pop();
+    let expected = Some("end-of-life-os".to_owned());
+    assert_eq!(id(&assessed(Some(os(Some(true))))), expected);
+    assert_eq!(id(&assessed(Some(os(Some(false))))), None);
+    assert_eq!(id(&assessed(None)), None);
+    // It had not ended when the image was assessed.
+    let ends = |at| Assessment {
+        os_ends: Some(at),
+        ..assessed(Some(os(Some(false))))
+    };
+    assert_eq!(id(&ends(now)), expected);
+    assert_eq!(id(&ends(now + jiff::SignedDuration::from_secs(1))), None);
 }
 
 fn report(image: ImageReport) -> Report {

@@ -24,6 +24,7 @@ pub(crate) fn empty() -> Report {
             manifest_digest: Some(Digest::of(b"manifest")),
             image_id: Digest::of(b"config"),
             platform: "linux/amd64".parse().unwrap(),
+            created: None,
             os: Some(Os {
                 id: "debian".to_owned(),
                 version_id: "12".to_owned(),

@@ -49,29 +49,32 @@ impl Scanner<'_> {
             vulnerabilities: Vec::new(),
             gaps: Vec::new(),
         };
+        let target = Target {
+            reference: target.to_owned(),
+            index_digest: None,
+            manifest_digest: None,
+            image_id: digest,
+            platform: Platform::default(),
+            created: None,
+            os: None,
+            layers: Vec::new(),
+            config: RuntimeConfig::default(),
+        };
         let facts = Facts {
             assessment: &assessment,
             findings: &findings,
+            target: &target,
         };
         let now = self.cx.now();
         // No packages need no advisories, of whatever age.
         let judgement = policy::judge(&self.policy, &facts, &[], now, Some(now));
-        judgement.mark(&mut assessment.vulnerabilities, &mut findings);
+        judgement.complete(&mut assessment.vulnerabilities, &mut findings);
         if let Some(baseline) = &self.baseline {
             baseline.sign(&mut findings.secrets);
         }
         let image = ImageReport {
             image: digest,
-            target: Target {
-                reference: target.to_owned(),
-                index_digest: None,
-                manifest_digest: None,
-                image_id: digest,
-                platform: Platform::default(),
-                os: None,
-                layers: Vec::new(),
-                config: RuntimeConfig::default(),
-            },
+            target,
             analyzers: Vec::new(),
             packages: Vec::new(),
             findings,

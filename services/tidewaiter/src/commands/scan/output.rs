@@ -4,6 +4,7 @@ use std::path::PathBuf;
 
 use anyhow::{Context as _, ensure};
 use model::{Report, Reports, Verdict};
+use policy::Policy;
 use report::{Format, Options};
 
 use super::compliance;
@@ -55,10 +56,21 @@ impl Outputs {
         self.0.iter().any(|(_, file)| file.is_none())
     }
 
-    /// Writes everything everywhere.
-    pub(super) fn write(&self, args: &ScanArgs, documents: &[Document]) -> anyhow::Result<()> {
+    /// Writes everything everywhere. `policy` is the one under which the documents were judged.
+    pub(super) fn write(
+        &self,
+        args: &ScanArgs,
+        policy: &Policy,
+        documents: &[Document],
+    ) -> anyhow::Result<()> {
         for (format, file) in &self.0 {
-            let bytes = render(*format, file.is_some(), args, documents)?;
+            let options = options(args, file.is_some());
+            let bytes = match args.compliance {
+                Some(benchmark) => {
+                    compliance::render((benchmark, policy), *format, &options, documents)?
+                }
+                None => render(*format, &options, documents)?,
+            };
             match file {
                 None => print(&String::from_utf8_lossy(&bytes))?,
                 Some(file) => std::fs::write(file, bytes)
@@ -89,28 +101,23 @@ impl Document {
     }
 }
 
-fn render(
-    format: Format,
-    to_file: bool,
-    args: &ScanArgs,
-    documents: &[Document],
-) -> anyhow::Result<Vec<u8>> {
-    let options = Options {
+fn options(args: &ScanArgs, to_file: bool) -> Options {
+    Options {
         color: !to_file && terminal::color_out(),
         width: if to_file { None } else { terminal::width() },
         severities: args.severity.clone(),
         ignore_unfixed: args.ignore_unfixed,
         show_suppressed: args.show_suppressed,
         licenses: args.licenses,
-    };
-    if let Some(benchmark) = args.compliance {
-        return compliance::render(benchmark, format, &options, documents);
     }
+}
+
+fn render(format: Format, options: &Options, documents: &[Document]) -> anyhow::Result<Vec<u8>> {
     let mut out = Vec::new();
     for document in documents {
         match document {
-            Document::One(one) => report::render(one, format, &options, &mut out)?,
-            Document::Platforms(all) => report::render_all(all, format, &options, &mut out)?,
+            Document::One(one) => report::render(one, format, options, &mut out)?,
+            Document::Platforms(all) => report::render_all(all, format, options, &mut out)?,
         }
     }
     Ok(out)

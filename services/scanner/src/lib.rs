@@ -71,7 +71,9 @@ pub async fn run(
         .await?
         .with_context(|| format!("opening the layer cache in `{}`", config.data_dir.display()))?;
     let cache = Arc::new(cache);
-    documents.keep_in(cx.clone(), Arc::clone(&cache), config.cache_domain.clone());
+    let settings = config.settings();
+    let (domain, secrets) = (settings.domain.clone(), settings.analyzers.secrets.clone());
+    documents.keep_in(cx.clone(), Arc::clone(&cache), domain, secrets);
     let sections = Arc::new(LeasedSections::new(
         cx.clone(),
         bus.clone(),
@@ -80,7 +82,7 @@ pub async fn run(
         Duration::from_millis(config.shared_deadline_ms),
     ));
     cx.spawn("layer caches", Arc::clone(&sections).watch());
-    let reader = Reader::new(config.settings());
+    let reader = Reader::new(settings);
     let slots = config.slots();
     let jobs = Arc::new(ImageJobs::new(
         cx.clone(),

@@ -181,7 +181,7 @@ pub use self::{
     sbom::{SBOM_BYTES_MAX, SbomError, read_sbom},
     secrets::{
         Assigned, Example, FingerprintKey, FingerprintKeyError, SecretCheck, SecretRule,
-        SecretRuleError, SecretsConfig, Token, built_in_rules, prepare_secrets,
+        SecretRuleError, SecretsConfig, Token, built_in_rules, holds_secret,
     },
     skip::{PathGlob, PathGlobError, Skip},
 };

@@ -46,6 +46,7 @@ pub(crate) use self::image::{ConfigSecrets, look_into_config, look_into_text};
 use self::{
     candidates::{ARCHIVE_BYTES_MAX, Kind, TEXT_BYTES_MAX},
     engine::{Engine, HITS_MAX},
+pub use self::image::holds_secret;
 };
 pub use self::{
     check::Check as SecretCheck,

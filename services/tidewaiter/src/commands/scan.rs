@@ -190,7 +190,8 @@ impl Scanner<'_> {
     /// Manifests and configs, in the cache that the layers are in.
     fn documents(&self) -> Documents {
         let cache = Arc::clone(self.sections.cache());
-        Documents::new(self.cx.clone(), cache, self.domain.clone())
+        let secrets = self.settings.analyzers.secrets.clone();
+        Documents::new(self.cx.clone(), cache, self.domain.clone(), secrets)
     }
 
     /// Finds a target, and which of its images are to be scanned.
@@ -306,8 +307,8 @@ impl Scanner<'_> {
         let facts = Facts {
             assessment: &assessment,
             findings: &scanned.findings,
-        };
             target: &scanned.target,
+        };
         let data_at = assessment.advisories.data_at();
         let judgement = policy::judge(&self.policy, &facts, names, now, data_at);
         judgement.complete(&mut assessment.vulnerabilities, &mut scanned.findings);
@@ -542,8 +543,8 @@ mod tests {
                 manifest_digest: None,
                 image_id: digest,
                 platform: Platform::default(),
-                os: None,
                 created: None,
+                os: None,
                 layers: Vec::new(),
                 config: RuntimeConfig::default(),
             },

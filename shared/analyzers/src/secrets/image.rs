@@ -4,6 +4,7 @@
 use std::collections::BTreeSet;
 
 use model::{Digest, Fingerprint, FoundSecret, ImageConfig, Secret};
+use serde_json::Value;
 
 use super::{SecretsConfig, engine::Engine};
 use crate::compliance::{Instruction, Keyword, parse};
@@ -72,6 +73,36 @@ pub(crate) fn look_into_config(
     let config = look.masked(config);
     let secrets = look.secrets(&config, layers, image_id);
     ConfigSecrets { config, secrets }
+}
+
+/// Whether a document of a registry, a config or a manifest, holds a secret anywhere. Who keeps documents
+/// keeps none of these.
+pub fn holds_secret(document: &str, settings: &SecretsConfig) -> bool {
+    let engine = Engine::new(settings);
+    let mut look = Look::new(&engine);
+    look.text(PLACE, document, None);
+    let parsed: Option<Value> = serde_json::from_str(document).ok();
+    let mut open: Vec<(&str, &Value)> = parsed.iter().map(|value| ("", value)).collect();
+    while let Some((name, value)) = open.pop() {
+        if !look.found.is_empty() {
+            break;
+        }
+        match value {
+            Value::Object(members) => {
+                open.extend(members.iter().map(|(name, value)| (name.as_str(), value)));
+            }
+            Value::Array(items) => open.extend(items.iter().map(|value| (name, value))),
+            // As the environment, a label, or an instruction: what it is shows in what it says.
+            Value::String(text) => {
+                let variable = text.split_once('=').map_or("", |(name, _)| name);
+                look.text(&format!("{PLACE}/env/{variable}"), text, None);
+                look.pair("labels", name, text, None);
+                look.instruction(&Instruction::of_history(0, text), 0);
+            }
+            Value::Null | Value::Bool(_) | Value::Number(_) => {}
+        }
+    }
+    !look.found.is_empty()
 }
 
 /// Looks into the text of a Dockerfile; gives it back masked.

@@ -16,6 +16,9 @@
 //! secret wherever it lies, and tells nothing to who does not have the key. The key's id is part of
 //! the section's key.
 //!
+//! Keystores of Java and PKCS #12 are no texts: whether one holds private keys is read from its structure
+//! (`keystore`).
+//!
 //! Files of a later layer do not hide those of a lower one: what is deleted is still in the image.
 //! Files that are as their operating system package made them hold nobody's secret; `coalesce` knows
 //! them by their digest.
@@ -27,6 +30,7 @@ mod config;
 mod engine;
 mod image;
 mod key;
+mod keystore;
 mod owned;
 mod rule;
 #[cfg(test)]
@@ -42,11 +46,11 @@ use model::{AnalyzerId, FoundFinding, FoundSecret, Gap, GapCode, Hides};
 
 use crate::{Analyzer, Config, File, Found, Malformed, Wanted, analyzer::own_id};
 
+pub use self::image::holds_secret;
 pub(crate) use self::image::{ConfigSecrets, look_into_config, look_into_text};
 use self::{
     candidates::{ARCHIVE_BYTES_MAX, Kind, TEXT_BYTES_MAX},
     engine::{Engine, HITS_MAX},
-pub use self::image::holds_secret;
 };
 pub use self::{
     check::Check as SecretCheck,

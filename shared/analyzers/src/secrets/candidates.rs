@@ -15,7 +15,7 @@ pub(super) const ARCHIVE_BYTES_MAX: u64 = 256 << 20;
 /// How a file is looked into.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Kind {
-    /// As text.
+    /// As text, or as a keystore.
     Text,
     /// As an archive of texts.
     Archive,
@@ -286,11 +286,15 @@ const DULL_ENDS: &[&str] = &[
     ".aff",
 ];
 
-/// Ends of names of what is never text. A file shows it by its first bytes; a member of an archive has
-/// to be unpacked for them, and most of what Java archives hold is one of these.
-const BINARY_ENDS: &[&str] = &[
-    ".class", ".so", ".dll", ".exe", ".dylib", ".jnilib", ".o", ".pyc", ".wasm", ".png", ".jpg",
-    ".jpeg", ".gif", ".ico", ".webp", ".gz", ".bz2", ".xz",
+/// Ends of names of keystores.
+const KEYSTORE_ENDS: &[&str] = &[
+    ".jks",
+    ".jceks",
+    ".keystore",
+    ".truststore",
+    ".p12",
+    ".pfx",
+    ".pkcs12",
 ];
 
 const ARCHIVE_ENDS: &[&str] = &[
@@ -310,10 +314,20 @@ pub(super) fn kind(entry: &Entry<'_>, head: &[u8]) -> Option<Kind> {
         let is_tar = head.get(257..262) == Some(b"ustar".as_slice());
         return (is_packed || is_tar).then_some(Kind::Archive);
     }
+    if is_keystore(entry.path, head) {
+        return Some(Kind::Text);
+    }
     if !is_wanted_text(entry.path, &name, is_installed) || !looks_like_text(head) {
         return None;
     }
     Some(Kind::Text)
+}
+
+/// Whether a file or a member of an archive is a keystore that is somebody's own.
+pub(super) fn is_keystore(path: &str, head: &[u8]) -> bool {
+    let name = path.rsplit('/').next().unwrap_or(path).to_ascii_lowercase();
+    let is_promising = ends(&name, KEYSTORE_ENDS) && !(is_installed(path) && is_example(path));
+    (is_promising || !is_installed(path)) && super::keystore::looks_like(head)
 }
 
 /// Whether a member of an archive is to be looked into.
@@ -431,5 +445,20 @@ mod tests {
         assert_eq!(of("app/a.zip", b"PK\x03\x04"), Some(Kind::Archive));
         assert_eq!(of("app/a.zip", b"text"), None);
         assert_eq!(of("usr/share/a.zip", b"PK\x03\x04"), None);
+    }
+
+    #[test]
+    fn keystores_are_looked_into_unless_they_are_examples() {
+        let head = b"\xfe\xed\xfe\xed\0\0\0\x02";
+        for path in ["app/server.jks", "app/store", "usr/lib/app/server.keystore"] {
+            assert_eq!(of(path, head), Some(Kind::Text), "{path}");
+        }
+        for path in [
+            "usr/lib/jvm/lib/security/cacerts",
+            "app/node_modules/x/test/server.p12",
+        ] {
+            assert_eq!(of(path, head), None, "{path}");
+        }
+        assert_eq!(of("app/server.p12", b"\0\x01"), None);
     }
 }

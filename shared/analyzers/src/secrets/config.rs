@@ -6,7 +6,7 @@ use aws_lc_rs::hmac;
 use model::hex;
 use serde::{Deserialize, Serialize};
 
-use super::{engine::built_in_rules, rule::SecretRule};
+use super::{engine::built_in_rules, keystore, rule::SecretRule};
 
 /// Rules of users.
 const RULES_MAX: usize = 1000;
@@ -73,7 +73,7 @@ fn known<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<Vec<String
     }
     let rules = built_in_rules().map_err(serde::de::Error::custom)?;
     let mut unknown = ids.iter();
-    match unknown.find(|id| !rules.iter().any(|rule| rule.id == **id)) {
+    match unknown.find(|id| *id != keystore::RULE && !rules.iter().any(|rule| rule.id == **id)) {
         Some(id) => {
             let error = format!("there is no built-in secret rule `{id}`");
             Err(serde::de::Error::custom(error))
@@ -153,7 +153,7 @@ mod tests {
     #[test]
     fn only_rules_that_there_are_can_be_disabled() {
         let read = serde_saphyr::from_str::<SecretsConfig>;
-        assert!(read("disable: [json-web-token, slack-webhook]").is_ok());
+        assert!(read("disable: [json-web-token, keystore-private-key]").is_ok());
         let error = read("disable: [json-web-tokens]").unwrap_err().to_string();
         assert!(
             error.contains("no built-in secret rule `json-web-tokens`"),

@@ -14,8 +14,10 @@ use jiff::Timestamp;
 use model::{Digest, FoundSecret, Severity};
 
 use super::{
+    candidates,
     check::{Check, entropy, is_placeholder},
     config::{FingerprintKey, SecretsConfig},
+    keystore,
     rule::{Rule, SecretRule, SecretRuleError},
     text::{Cursor, masked},
 };
@@ -56,6 +58,8 @@ struct RuleSet {
     of_keyword: Vec<Vec<usize>>,
     /// Rules that look at all of a file.
     whole: Vec<usize>,
+    /// Whether keystores are looked for, which no expression finds.
+    finds_keystores: bool,
 }
 
 /// A secret in a text.
@@ -105,7 +109,8 @@ pub fn built_in_rules() -> Result<Vec<SecretRule>, String> {
 
 /// Changes with every built-in rule.
 pub(super) fn built_in_digest() -> Digest {
-    Digest::of(BUILT_IN.concat().as_bytes())
+    let texts = [BUILT_IN, &[keystore::RULE]].concat();
+    Digest::of(texts.concat().as_bytes())
 }
 
 // === impl Engine ===
@@ -179,8 +184,11 @@ impl Engine {
         }
     }
 
-    /// All findings of a text.
+    /// All findings of a text, or of a keystore.
     pub(super) fn findings(&self, path: &str, text: &[u8]) -> (Vec<FoundSecret>, bool) {
+        if candidates::is_keystore(path, text) {
+            return (self.keystore(path, text).into_iter().collect(), false);
+        }
         let hits = self.search(path, text);
         let mut cursor = Cursor::new(text);
         let mut from = 0;
@@ -190,6 +198,26 @@ impl Engine {
             from = hit.end;
         }
         (findings, hits.is_cut)
+    }
+
+    /// The finding of a keystore that holds private keys.
+    fn keystore(&self, path: &str, bytes: &[u8]) -> Option<FoundSecret> {
+        let keystore = keystore::read(bytes).filter(|_| self.set.finds_keystores)?;
+        Some(FoundSecret {
+            rule: keystore::RULE.to_owned(),
+            title: "keystore with a private key".to_owned(),
+            severity: keystore.severity(),
+            path: path.to_owned(),
+            line: 1,
+            column: 1,
+            end_line: 1,
+            masked: keystore.excerpt(),
+            advice: "give it to containers when they start; replace its keys if the password may be known"
+                .to_owned(),
+            expires_at: None,
+            fingerprint: self.key.fingerprint(bytes),
+            file_digests: Vec::new(),
+        })
     }
 
     /// A text with its secrets masked, and where it had some.
@@ -288,6 +316,7 @@ impl RuleSet {
             keywords: keywords.ok(),
             of_keyword,
             whole,
+            finds_keystores: !config.disable.iter().any(|id| id == keystore::RULE),
         }
     }
 }

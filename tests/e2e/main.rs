@@ -17,6 +17,7 @@ mod fabric;
 mod feeds;
 mod fleet;
 mod image;
+mod leak;
 mod letters;
 mod local;
 mod metrics;

@@ -27,6 +27,8 @@ struct Received {
     alerts: Vec<Value>,
     /// The `traceparent` of each alert.
     parents: Vec<String>,
+    /// Everything as it came.
+    bodies: Vec<Bytes>,
 }
 
 /// What a test wants of a span.
@@ -49,8 +51,8 @@ impl Collector {
         let received = Arc::<Mutex<Received>>::default();
         let router = Router::new()
             .route("/v1/traces", post(take_spans))
-            .route("/v1/metrics", post(async || ""))
-            .route("/v1/logs", post(async || ""))
+            .route("/v1/metrics", post(take))
+            .route("/v1/logs", post(take))
             .route("/alerts", post(take_alert))
             .with_state(Arc::clone(&received));
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0")
@@ -71,6 +73,11 @@ impl Collector {
 
     pub(crate) fn url(&self, path: &str) -> String {
         format!("http://{}{path}", self.address)
+    }
+
+    /// Everything that came, as it came.
+    pub(crate) fn bodies(&self) -> Vec<Bytes> {
+        self.lock().bodies.clone()
     }
 
     pub(crate) fn alerts(&self) -> Vec<Value> {
@@ -97,7 +104,14 @@ impl Drop for Collector {
     }
 }
 
+async fn take(State(received): State<Arc<Mutex<Received>>>, body: Bytes) -> &'static str {
+    let mut received = received.lock().unwrap_or_else(PoisonError::into_inner);
+    received.bodies.push(body);
+    ""
+}
+
 async fn take_spans(State(received): State<Arc<Mutex<Received>>>, body: Bytes) -> &'static str {
+    take(State(Arc::clone(&received)), body.clone()).await;
     let request = ExportTraceServiceRequest::decode(body).expect("spans in protobuf");
     let spans = request
         .resource_spans
@@ -128,6 +142,7 @@ async fn take_alert(
         .get("traceparent")
         .and_then(|value| value.to_str().ok());
     received.parents.push(parent.unwrap_or_default().to_owned());
+    received.bodies.push(body.clone());
     received
         .alerts
         .push(serde_json::from_slice(&body).expect("an alert is JSON"));

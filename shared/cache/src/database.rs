@@ -88,6 +88,26 @@ impl Database {
         (database.schema_version().ok()? == Some(schema.version)).then_some(database)
     }
 
+    /// Opens a database of whatever schema for reading only: for who looks at everything that is kept.
+    pub fn open_as_it_is(dir: &Path) -> Result<Self, CacheError> {
+        let failed = |error: rocksdb::Error| open_error(dir, &error);
+        let names = DB::list_cf(&options::database(), dir).map_err(failed)?;
+        let names: Vec<_> = names.iter().map(String::as_str).collect();
+        let named = names.iter().copied().filter(|name| *name != "default");
+        let families = options::families(&named.collect::<Vec<_>>());
+        let opened = DB::open_cf_descriptors_read_only(&options::read_only(), dir, families, false);
+        let schema = Schema {
+            version: 0,
+            families: &names,
+        };
+        Ok(wrap(opened.map_err(failed)?, dir, &schema))
+    }
+
+    /// Names of the families.
+    pub fn families(&self) -> impl Iterator<Item = &str> {
+        self.families.iter().map(String::as_str)
+    }
+
     /// The value of a key.
     pub fn get(&self, family: &str, key: &[u8]) -> Result<Option<Vec<u8>>, CacheError> {
         self.db

@@ -58,6 +58,11 @@ impl NatsServer {
         format!("http://127.0.0.1:{}", self.monitor)
     }
 
+    /// Where it keeps its streams.
+    pub fn store_dir(&self) -> PathBuf {
+        self.dir.path().join("store")
+    }
+
     /// Its process id while it runs.
     pub fn id(&self) -> Option<u32> {
         self.process.as_ref().map(Process::id)
@@ -82,7 +87,7 @@ impl NatsServer {
     /// loss of its disk.
     pub fn lose(&mut self) {
         self.kill();
-        std::fs::remove_dir_all(self.dir.path().join("store")).expect("the store can be removed");
+        std::fs::remove_dir_all(self.store_dir()).expect("the store can be removed");
         self.restart();
     }
 
@@ -108,9 +113,7 @@ impl NatsServer {
             &self.monitor.to_string(),
             "--jetstream",
         ]);
-        command
-            .arg("--store_dir")
-            .arg(self.dir.path().join("store"));
+        command.arg("--store_dir").arg(self.store_dir());
         self.process = Process::start(&mut command, &self.dir.path().join("log"), self.port);
         self.process.is_some()
     }

@@ -291,6 +291,24 @@ mod tests {
     }
 
     #[test]
+    fn the_beginning_of_a_clock_is_no_time_of_a_build() {
+        let created = |text: &str| {
+            let (config, _) = check(&json!({"created": text}));
+            config.created.map(|at| at.to_string())
+        };
+        let built = "2026-01-02T03:04:05.123Z";
+        assert_eq!(created(built).as_deref(), Some(built));
+        for text in [
+            "0001-01-01T00:00:00Z",
+            "1970-01-01T00:00:01Z",
+            "1980-01-01T00:00:00Z",
+            "yesterday",
+        ] {
+            assert_eq!(created(text), None, "{text}");
+        }
+    }
+
+    #[test]
     fn a_broken_config_is_a_gap_and_the_rest_of_it_is_read() {
         for value in [
             json!(3),

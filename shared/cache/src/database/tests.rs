@@ -189,3 +189,18 @@ proptest! {
         }
     }
 }
+
+#[test]
+fn whatever_is_kept_can_be_read_without_its_schema() {
+    let folder = tempfile::tempdir().unwrap();
+    let database = open(&folder);
+    database.put("a", b"k", b"v").unwrap();
+    drop(database);
+    let database = Database::open_as_it_is(folder.path()).unwrap();
+    let mut names: Vec<_> = database.families().collect();
+    names.sort_unstable();
+    assert_eq!(names, ["a", "b", "default"]);
+    let pairs = database.scan_prefix("a", b"", None, 10).unwrap();
+    assert_eq!(pairs, [(b"k".to_vec(), b"v".to_vec())]);
+    assert!(Database::open_as_it_is(&folder.path().join("none")).is_err());
+}

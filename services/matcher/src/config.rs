@@ -2,10 +2,9 @@
 
 use std::path::PathBuf;
 
+use model::VerifyingKey;
 use serde::{Deserialize, Serialize};
 use vulndb::SeverityBy;
-
-use crate::VerifyingKey;
 
 /// Settings of the matcher role.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]

@@ -27,7 +27,7 @@ pub(crate) use self::{
     vendors::{PLACES, place},
 };
 pub use self::{
-    export::{Exported, SigningKey, Unpacked, VerifyingKey, export, import_export, is_export},
+    export::{Exported, Unpacked, export, import_export, is_export},
     http::Feeds,
     increment::{Fetched, Latest},
 };

@@ -16,13 +16,13 @@ use bytes::Bytes;
 use chassis::{Cx, Lost};
 use futures::StreamExt as _;
 use model::{
-    AdvisoryHead, AdvisoryInbox,
+    AdvisoryHead, AdvisoryInbox, VerifyingKey,
     event::{ADVISORIES, FEED_OBJECTS},
 };
 
 use self::update::Updater;
 use crate::{
-    Config, FeedLimits, Import, Mode, Source, Update, VerifyingKey,
+    Config, FeedLimits, Import, Mode, Source, Update,
     feeds::{self, Export},
     head::{HEAD, Head},
     metrics,

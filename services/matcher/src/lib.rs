@@ -57,8 +57,7 @@ pub use self::{
     advisories::Advisories,
     config::{Config, FeedLimits, Update},
     feeds::{
-        Exported, Feeds, Fetched, Latest, SigningKey, Source, Unpacked, VerifyingKey, export,
-        import_export, is_export, tells,
+        Exported, Feeds, Fetched, Latest, Source, Unpacked, export, import_export, is_export, tells,
     },
     loose::{Loose, read_for},
     stage::{Import, Imported, Mode, import},

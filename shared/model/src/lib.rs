@@ -26,6 +26,7 @@ mod reference;
 mod report;
 pub mod runtime;
 pub mod schema;
+mod signature;
 mod slug;
 mod verdict;
 
@@ -58,6 +59,7 @@ pub use self::{
         TagRecord, TokenRecord, Told, What,
     },
     report::{REPORT_SCHEMA, REPORTS_SCHEMA, Report, ReportAnalyzer, Reports, Tool},
+    signature::{KeyError, Signature, SignatureError, SigningKey, VerifyingKey},
     slug::{Slug, SlugError},
     verdict::{Assessment, Counts, Decision, Facts, Reason, Verdict, valid_until},
 };

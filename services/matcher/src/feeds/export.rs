@@ -9,18 +9,15 @@ mod unpacked;
 
 use std::{
     collections::{BTreeMap, BTreeSet},
-    fmt,
     fs::File,
     io::{BufReader, BufWriter, Read, Seek, Write as _},
     path::Path,
-    str::FromStr,
 };
 
 use anyhow::{Context as _, bail, ensure};
-use aws_lc_rs::signature::{ED25519, Ed25519KeyPair, KeyPair as _, UnparsedPublicKey};
 use bytes::Bytes;
 use jiff::Timestamp;
-use model::{AdvisoryManifest, Digest, Feed, ShardKey, hex};
+use model::{AdvisoryManifest, Digest, Feed, ShardKey, Signature, SigningKey, VerifyingKey};
 use serde::{Deserialize, Serialize};
 use vulndb::Shard;
 use zip::{ZipArchive, ZipWriter, write::SimpleFileOptions};
@@ -41,19 +38,7 @@ const SHARDS: &str = "shards/";
 const CONTEXT: &[u8] = b"tidewaiter advisory export 1\n";
 const MANIFEST_BYTES_MAX: u64 = 64 << 20;
 const SIGNATURE_BYTES_MAX: u64 = 4096;
-const SIGNATURE_BYTES: usize = 64;
 const VERSION: u32 = 1;
-
-/// A key that signs exports: 32 bytes, in hex.
-pub struct SigningKey {
-    seed: [u8; 32],
-    pair: Ed25519KeyPair,
-}
-
-/// A key whose signature is believed: 32 bytes, in hex.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(try_from = "String", into = "String")]
-pub struct VerifyingKey(Digest);
 
 /// What was exported.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -85,12 +70,6 @@ struct Document {
     shards: BTreeMap<String, Digest>,
 }
 
-#[derive(Serialize, Deserialize)]
-struct Signature {
-    key: VerifyingKey,
-    signature: String,
-}
-
 /// Writes the revision in force here into a file.
 pub fn export(
     advisories: &Advisories,
@@ -108,7 +87,7 @@ pub fn export(
     zip.write_all(&document)?;
     if let Some(key) = key {
         zip.start_file(SIGNATURE, options)?;
-        zip.write_all(&serde_json::to_vec(&key.sign(&document))?)?;
+        zip.write_all(&serde_json::to_vec(&key.sign(CONTEXT, &document))?)?;
     }
     let digests: BTreeSet<Digest> = manifest.shards.values().copied().collect();
     for digest in &digests {
@@ -261,7 +240,7 @@ fn manifest(
         Some(signature) => {
             let signature: Signature =
                 serde_json::from_slice(signature).context("its signature cannot be read")?;
-            signature.check(document, (keys, unsigned))?;
+            signature.check(CONTEXT, document, (keys, unsigned))?;
         }
         None if unsigned => {}
         None => bail!("it is not signed"),
@@ -308,119 +287,6 @@ fn entry(
         "`{name}` is larger than allowed"
     );
     Ok(Some(bytes))
-}
-
-// === impl SigningKey, VerifyingKey, Signature ===
-
-impl SigningKey {
-    /// A new key.
-    pub fn generate() -> anyhow::Result<Self> {
-        let mut seed = [0; 32];
-        aws_lc_rs::rand::fill(&mut seed).context("there are no random numbers")?;
-        Self::of(seed)
-    }
-
-    fn of(seed: [u8; 32]) -> anyhow::Result<Self> {
-        let pair = Ed25519KeyPair::from_seed_unchecked(&seed);
-        let pair = pair.map_err(|error| anyhow::anyhow!("the key cannot be used: {error}"))?;
-        Ok(Self { seed, pair })
-    }
-
-    /// The secret, to be kept in a file.
-    pub fn secret(&self) -> String {
-        hex(&self.seed)
-    }
-
-    /// Its public half.
-    pub fn verifying(&self) -> VerifyingKey {
-        let public = hex(self.pair.public_key().as_ref());
-        VerifyingKey(Digest::from_hex(&public).unwrap_or_else(|| Digest::of(b"")))
-    }
-
-    fn sign(&self, document: &[u8]) -> Signature {
-        let signature = self.pair.sign(&[CONTEXT, document].concat());
-        Signature {
-            key: self.verifying(),
-            signature: hex(signature.as_ref()),
-        }
-    }
-}
-
-impl FromStr for SigningKey {
-    type Err = anyhow::Error;
-
-    fn from_str(text: &str) -> anyhow::Result<Self> {
-        let seed = Digest::from_hex(text.trim()).context("a key is 64 hex digits")?;
-        Self::of(*seed.as_bytes())
-    }
-}
-
-impl fmt::Debug for SigningKey {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "SigningKey({})", self.verifying())
-    }
-}
-
-impl FromStr for VerifyingKey {
-    type Err = anyhow::Error;
-
-    fn from_str(text: &str) -> anyhow::Result<Self> {
-        let key = Digest::from_hex(text.trim());
-        key.map(Self)
-            .with_context(|| format!("`{}` is not a key of 64 hex digits", text.escape_debug()))
-    }
-}
-
-impl TryFrom<String> for VerifyingKey {
-    type Error = anyhow::Error;
-
-    fn try_from(text: String) -> anyhow::Result<Self> {
-        text.parse()
-    }
-}
-
-impl From<VerifyingKey> for String {
-    fn from(key: VerifyingKey) -> Self {
-        key.to_string()
-    }
-}
-
-impl fmt::Display for VerifyingKey {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.0.hex())
-    }
-}
-
-impl Signature {
-    fn check(
-        &self,
-        document: &[u8],
-        (keys, unsigned): (&[VerifyingKey], bool),
-    ) -> anyhow::Result<()> {
-        let bytes = bytes_of(&self.signature).context("its signature is not hex")?;
-        let message = [CONTEXT, document].concat();
-        let public = UnparsedPublicKey::new(&ED25519, self.key.0.as_bytes());
-        ensure!(
-            public.verify(&message, &bytes).is_ok(),
-            "its signature by `{}` is wrong: it was changed after it was signed",
-            self.key
-        );
-        ensure!(
-            unsigned || keys.contains(&self.key),
-            "it is signed by `{}`, which is not trusted here",
-            self.key
-        );
-        Ok(())
-    }
-}
-
-fn bytes_of(text: &str) -> Option<Vec<u8>> {
-    if text.len() != SIGNATURE_BYTES * 2 || !text.is_ascii() {
-        return None;
-    }
-    let (front, back) = text.split_at(SIGNATURE_BYTES);
-    let halves = [Digest::from_hex(front)?, Digest::from_hex(back)?];
-    Some(halves.iter().flat_map(|half| *half.as_bytes()).collect())
 }
 
 #[cfg(test)]

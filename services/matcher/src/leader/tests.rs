@@ -18,7 +18,7 @@ use chassis::{
 };
 use jiff::Timestamp;
 use model::{
-    AdvisoryHead, AdvisoryInbox, Digest, SweptMark,
+    AdvisoryHead, AdvisoryInbox, Digest, SigningKey, SweptMark,
     event::{ADVISORIES, FEED_OBJECTS},
 };
 use testkit::{Answered, Contract};
@@ -31,7 +31,7 @@ use super::{
     update::{Tried, Updater},
 };
 use crate::{
-    Advisories, FeedLimits, Import, Mode, SigningKey, Source, Update,
+    Advisories, FeedLimits, Import, Mode, Source, Update,
     feeds::tests::Site,
     head::{HEAD, Head},
     stage,

@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 
 use clap::{Args, Subcommand};
-use matcher::VerifyingKey;
+use model::VerifyingKey;
 
 use super::OptionalServer;
 

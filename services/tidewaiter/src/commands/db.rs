@@ -10,11 +10,8 @@ use std::{
 
 use anyhow::{Context as _, ensure};
 use chassis::Cx;
-use matcher::{
-    Advisories, Fetched, Import, Imported, Latest, Loose as Feed, Mode, Source, Update,
-    VerifyingKey,
-};
-use model::{EPSS, KEV};
+use matcher::{Advisories, Fetched, Import, Imported, Latest, Loose as Feed, Mode, Source, Update};
+use model::{EPSS, KEV, VerifyingKey};
 use serde_json::Value;
 use zip::{ZipWriter, write::SimpleFileOptions};
 

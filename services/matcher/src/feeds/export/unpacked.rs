@@ -6,9 +6,9 @@ use std::collections::{BTreeMap, BTreeSet};
 use anyhow::{Context as _, ensure};
 use bytes::Bytes;
 use jiff::Timestamp;
-use model::{AdvisoryManifest, Digest};
+use model::{AdvisoryManifest, Digest, VerifyingKey};
 
-use super::{Document, Export, MANIFEST, SHARDS, SIGNATURE, VERSION, VerifyingKey, stage_export};
+use super::{Document, Export, MANIFEST, SHARDS, SIGNATURE, VERSION, stage_export};
 use crate::{Advisories, FeedLimits, Imported};
 
 /// A revision that is named and was not fetched yet.

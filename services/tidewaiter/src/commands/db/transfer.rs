@@ -11,7 +11,8 @@ use std::{
 use anyhow::Context as _;
 use bytes::Bytes;
 use futures::{StreamExt as _, TryStreamExt as _, stream};
-use matcher::{Advisories, Imported, Mode, SigningKey, Source, Unpacked};
+use matcher::{Advisories, Imported, Mode, Source, Unpacked};
+use model::SigningKey;
 
 use super::{Db, Feed, Trust};
 use crate::{

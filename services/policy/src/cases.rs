@@ -477,6 +477,7 @@ fn malware(given: &GivenFinding) -> Malware {
         path: "made-up".to_owned(),
         layer: Digest::of(b"layer"),
         digest: Digest::of(b"malware"),
+        deleted_later: false,
         waived: None,
         fingerprint: Fingerprint::of(&["malware", &given.rule.0]),
     }

@@ -54,6 +54,12 @@ pub trait Analyzer: Send + Sync {
         false
     }
 
+    /// Whether it waits for somebody else, as for another process. Such a one is asked beside the
+    /// walk, by one thread per layer and never by the pool that all layers share.
+    fn waits(&self) -> bool {
+        false
+    }
+
     /// Reads the wanted files and says what it found. What it found before an error is kept.
     fn analyze(&self, files: &[File], found: &mut Found) -> Result<(), Malformed>;
 }
@@ -125,6 +131,9 @@ pub enum Malformed {
     /// Its spilled copy could not be read: says nothing about the file.
     #[error("the temporary file could not be read: {0}")]
     Spilled(#[source] io::Error),
+    /// What looks at it in a process of its own gave no answer: says nothing about the file.
+    #[error("the engine: {0}")]
+    Engine(String),
 }
 
 /// Analyzers that run in one pass.
@@ -142,12 +151,7 @@ pub fn analyzer_id(name: &str, version: u32, config: &Config, limits: &Limits) -
 }
 
 /// The id of an analyzer whose output depends on more than [`Config::skip`].
-pub(crate) fn own_id(
-    name: &str,
-    version: u32,
-    config: &impl Serialize,
-    limits: &Limits,
-) -> AnalyzerId {
+pub fn own_id(name: &str, version: u32, config: &impl Serialize, limits: &Limits) -> AnalyzerId {
     // A configuration is plain data: there is nothing that could fail.
     let config = Digest::of(&rmp_serde::to_vec_named(config).unwrap_or_default());
     let both = [config.as_bytes().as_slice(), limits.digest().as_bytes()].concat();
@@ -403,12 +407,13 @@ impl Malformed {
             Self::TooLarge(..) => GapCode::LimitFile,
             Self::Unpacked(_) | Self::Spent(_) => GapCode::LimitUncompressed,
             Self::Spilled(_) => GapCode::LayerUnavailable,
+            Self::Engine(_) => GapCode::EngineFailed,
         }
     }
 
     /// Whether another attempt may end otherwise.
     pub const fn is_transient(&self) -> bool {
-        matches!(self, Self::Spilled(_))
+        matches!(self, Self::Spilled(_) | Self::Engine(_))
     }
 }
 

@@ -14,10 +14,10 @@
 //! Memory of one [`read_layer`], whatever the layer's size:
 //!
 //! ```text
-//!   256 KiB input + 10 x 256 KiB buffers + decoder window (32 KiB, or 2^zstd_window_log_max)
-//! + held_bytes_max / 2 for files that wait for others + held_bytes_max / 4 for hard links
-//! + file_memory_bytes_max for the file that passes
-//! + one extended header (pax_bytes_max) + name_bytes_max + entries_max x about 300 bytes
+//!   256 KiB input + 6 x 256 KiB buffers + decoder window (32 KiB, or 2^zstd_window_log_max)
+//! + held_bytes_max + held_bytes_max / 4 for hard links + 2 x file_memory_bytes_max
+//! + held_bytes_max / 4 for files that wait for an analyzer that waits
+//! + one extended header (pax_bytes_max) + name_bytes_max + entries_max x about 200 bytes
 //! + 4 x result_bytes_max per analyzer that fills it
 //! ```
 //!
@@ -117,6 +117,7 @@
 
 mod analyzer;
 mod apk;
+mod archives;
 mod cargo;
 mod checksums;
 mod coalesce;
@@ -172,7 +173,10 @@ use self::each::each;
 pub(crate) use self::analyzer::malformed;
 
 pub use self::{
-    analyzer::{Analyzer, Analyzers, Config, Found, Malformed, Wanted, analyzer_id, entries_id},
+    analyzer::{
+        Analyzer, Analyzers, Config, Found, Malformed, Wanted, analyzer_id, entries_id, own_id,
+    },
+    archives::Archives,
     coalesce::{PreparedLayer, Subject, coalesce, coalesce_prepared},
     compliance::{Benchmark, Outcome, Status, check_dockerfile, end_of_life, is_check},
     file::File,

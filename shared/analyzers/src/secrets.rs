@@ -23,7 +23,6 @@
 //! Files that are as their operating system package made them hold nobody's secret; `coalesce` knows
 //! them by their digest.
 
-mod archives;
 mod candidates;
 mod check;
 mod config;
@@ -44,7 +43,7 @@ use std::sync::{Arc, OnceLock};
 use archive::{Entry, Limits};
 use model::{AnalyzerId, FoundFinding, FoundSecret, Gap, GapCode, Hides};
 
-use crate::{Analyzer, Config, File, Found, Malformed, Wanted, analyzer::own_id};
+use crate::{Analyzer, Archives, Config, File, Found, Malformed, Wanted, own_id};
 
 pub use self::image::holds_secret;
 pub(crate) use self::image::{ConfigSecrets, look_into_config, look_into_text};
@@ -121,14 +120,16 @@ impl Secrets {
                 self.text(entry.path, &text, &mut secrets, found);
             }
             Some(Kind::Archive) => {
-                let room = found.room_to_unpack(entry.size)?;
-                let mut look = archives::Look::new(&self.limits, room);
                 let mut texts = |path: &str, bytes: &[u8], found: &mut Found| {
+                    if !candidates::looks_like_text(bytes.get(..1024).unwrap_or(bytes)) {
+                        return;
+                    }
                     let text = text::decode(std::borrow::Cow::Borrowed(bytes));
                     self.text(path, &text, &mut secrets, found);
                 };
-                look.archive(entry.path, &bytes, &mut texts, found);
-                found.add_unpacked(look.room());
+                let (limits, wanted) = (&self.limits, candidates::is_wanted_member);
+                Archives::new(limits, Hides::Secrets, TEXT_BYTES_MAX, wanted)
+                    .read(entry.path, &bytes, &mut texts, found);
             }
         }
         if !secrets.is_empty() {

@@ -276,6 +276,9 @@ pub struct Malware {
     pub layer: Digest,
     /// The file's digest.
     pub digest: Digest,
+    /// Whether a later layer deletes or replaces the file; it is still in the image.
+    #[serde(default)]
+    pub deleted_later: bool,
     /// The waiver that accepts it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub waived: Option<Waived>,

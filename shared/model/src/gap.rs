@@ -107,6 +107,8 @@ pub enum GapCode {
     UndecidedVersion,
     /// A file names packages without saying which version will be there.
     UnresolvedDependency,
+    /// An engine in a process of its own hung or died over a file.
+    EngineFailed,
     /// The scan died or was given up before its end.
     ScanAborted,
     /// A gap that a newer writer knows.

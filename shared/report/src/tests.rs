@@ -321,6 +321,22 @@ fn filters_change_what_is_shown_and_not_the_verdict() {
 }
 
 #[test]
+fn malware_that_a_later_layer_deletes_is_told_apart() {
+    let mut report = full();
+    report.secrets.clear();
+    for (deleted, expected) in [(false, 0), (true, 1)] {
+        report.malware[0].deleted_later = deleted;
+        for (format, words) in [
+            (Format::Table, "deleted by a later layer, still in the"),
+            (Format::Sarif, "a later layer deletes the file"),
+        ] {
+            let text = check(&report, format, &Options::default());
+            assert_eq!(text.matches(words).count(), expected, "{text}");
+        }
+    }
+}
+
+#[test]
 fn suppressed_findings_are_shown_on_request() {
     let options = Options {
         show_suppressed: true,

@@ -9,7 +9,7 @@ pub(super) fn path(finding: &FoundFinding) -> Option<&str> {
     match finding {
         // Of a file in an archive it is the archive that is there or not.
         FoundFinding::Secret(secret) => secret.path.split("!/").next(),
-        FoundFinding::Malware(malware) => Some(&malware.path),
+        FoundFinding::Malware(malware) => malware.path.split("!/").next(),
         FoundFinding::Misconfiguration(misconfiguration) => misconfiguration.path.as_deref(),
         FoundFinding::Unknown => None,
     }
@@ -38,7 +38,9 @@ pub(super) fn collect(view: &View<'_>, instructions: &[String]) -> Findings {
                     all.secrets
                         .push(secret(found, layer.blob, instruction, seen.is_none()));
                 }
-                FoundFinding::Malware(found) => all.malware.push(malware(found, layer.blob)),
+                FoundFinding::Malware(found) => {
+                    all.malware.push(malware(found, layer.blob, seen.is_none()));
+                }
                 FoundFinding::Misconfiguration(found) => {
                     let is_file = origin.is_some_and(|origin| view.entry(origin).is_some());
                     let is_directory =
@@ -125,7 +127,7 @@ fn secret(
     }
 }
 
-fn malware(found: &FoundMalware, layer: model::Digest) -> Malware {
+fn malware(found: &FoundMalware, layer: model::Digest, deleted_later: bool) -> Malware {
     Malware {
         rule: found.rule.clone(),
         ruleset: found.ruleset.clone(),
@@ -133,6 +135,7 @@ fn malware(found: &FoundMalware, layer: model::Digest) -> Malware {
         path: found.path.clone(),
         layer,
         digest: found.digest,
+        deleted_later,
         waived: None,
         fingerprint: Fingerprint::of(&[&found.rule, &found.path, &found.digest.hex()]),
     }

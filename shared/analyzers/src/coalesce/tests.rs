@@ -461,7 +461,7 @@ fn findings() -> Section {
                 rule: "miner".to_owned(),
                 ruleset: "r".to_owned(),
                 severity: Severity::Critical,
-                path: "tmp/x".to_owned(),
+                path: "tmp/x!/in/it".to_owned(),
                 digest: Digest::of(b"x"),
             }),
             FoundFinding::Misconfiguration(Misconfiguration {
@@ -505,7 +505,7 @@ fn findings_of_deleted_files_stay_and_are_marked() {
         ..ImageConfig::default()
     };
     let before = coalesce(std::slice::from_ref(&base), &config, subject(), &limits).findings;
-    assert!(!before.secrets[0].deleted_later);
+    assert!(!before.secrets[0].deleted_later && !before.malware[0].deleted_later);
     assert_eq!(
         before.secrets[0].instruction, None,
         "the history is of two layers"
@@ -514,6 +514,7 @@ fn findings_of_deleted_files_stay_and_are_marked() {
     let gone = layer("1", &["w root/key", "w tmp", "f bin/su"], section());
     let after = coalesce(&[base, gone], &config, subject(), &limits);
     assert!(after.findings.secrets[0].deleted_later);
+    assert!(after.findings.malware[0].deleted_later, "with its archive");
     assert_eq!(
         after.findings.secrets[0].instruction.as_deref(),
         Some("COPY . /")

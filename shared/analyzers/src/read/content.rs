@@ -12,7 +12,12 @@ use archive::{ArchiveError, Entry, Limits, Spill, Walk};
 use model::{EntryKind, Gap, GapCode, LayerEntry};
 use rayon::Scope;
 
-use super::{digests::WantedDigests, pipe::PlainBytes, results::Results, runnable::is_runnable};
+use super::{
+    beside::{Queue, Task},
+    pipe::PlainBytes,
+    results::Results,
+    runnable::is_runnable,
+};
 use crate::{
     Analyzers, File, Wanted,
     file::{Content, Held},
@@ -42,6 +47,8 @@ const KEPT_FIXED_BYTES: usize = 200;
 /// Takes files from the walk.
 pub(super) struct Collector<'a, 'scope> {
     analyzers: &'scope Analyzers,
+    /// For those that wait.
+    queue: &'scope Queue,
     limits: &'a Limits,
     results: &'scope Results,
     scope: &'a Scope<'scope>,
@@ -106,13 +113,14 @@ enum Sink {
 
 impl<'a, 'scope> Collector<'a, 'scope> {
     pub(super) fn new(
-        analyzers: &'scope Analyzers,
+        (analyzers, queue): (&'scope Analyzers, &'scope Queue),
         limits: &'a Limits,
         results: &'scope Results,
         scope: &'a Scope<'scope>,
     ) -> Self {
         Self {
             analyzers,
+            queue,
             limits,
             results,
             scope,
@@ -393,10 +401,29 @@ impl<'a, 'scope> Collector<'a, 'scope> {
         self.analyze(number, now, vec![file]);
     }
 
-    /// Analyzes here, or beside the walk where it takes long and there is room for it.
-    fn analyze(&self, number: usize, by: Vec<usize>, files: Vec<File>) {
-        if by.is_empty() {
+    /// Analyzes here, or beside the walk where it takes long and there is room for it, or where the
+    /// analyzer waits.
+    fn analyze(&self, number: usize, analyzer: usize, files: Vec<File>) {
+        let Some(one) = self.analyzers.as_slice().get(analyzer) else {
             return;
+        };
+        let one: &'scope dyn Analyzer = one.as_ref();
+        let results = self.results;
+        let bytes = files
+            .iter()
+            .fold(0_u64, |sum, file| sum.saturating_add(file.entry.size));
+        if one.waits() {
+            return self.queue.push(Task {
+                number,
+                analyzer,
+                files,
+                bytes,
+            });
+        }
+        let room =
+            (self.limits.held_bytes_max / 2).saturating_sub(self.aside.load(Ordering::Acquire));
+        if bytes < ASIDE_BYTES || bytes > room {
+            return results.analyze(number, analyzer, one, &files);
         }
         let (all, results): (&'scope Analyzers, &'scope Results) = (self.analyzers, self.results);
         let analyze = move |files: &[File]| {

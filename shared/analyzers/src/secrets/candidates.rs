@@ -381,7 +381,7 @@ fn ends(name: &str, known: &[&str]) -> bool {
 }
 
 /// Text of one byte per letter, or of two.
-fn looks_like_text(head: &[u8]) -> bool {
+pub(super) fn looks_like_text(head: &[u8]) -> bool {
     super::text::is_utf16(head)
         || (memchr::memchr(0, head).is_none() && !head.starts_with(b"\x7fELF"))
 }

@@ -148,11 +148,7 @@ impl<'a> Item<'a> {
                 )
             }
             Self::Secret(found) => {
-                let deleted = if found.deleted_later {
-                    "; a later layer deletes the file, but it is still in the image"
-                } else {
-                    ""
-                };
+                let deleted = deleted(found.deleted_later);
                 format!(
                     "{}: {}{deleted}. {}",
                     found.title, found.masked, found.advice
@@ -162,8 +158,11 @@ impl<'a> Item<'a> {
                 format!("{}: {}. {}", found.title, found.evidence, found.remediation)
             }
             Self::Malware(found) => format!(
-                "the rule {} of {} fires on the file {}",
-                found.rule, found.ruleset, found.digest
+                "the rule {} of {} fires on the file {}{}",
+                found.rule,
+                found.ruleset,
+                found.digest,
+                deleted(found.deleted_later)
             ),
             Self::Tampered(found) => format!(
                 "the file is not as its package {} made it",
@@ -224,6 +223,7 @@ impl<'a> Item<'a> {
             Self::Malware(found) => json!({
                 "severity": found.severity,
                 "digest": found.digest,
+                "deletedLater": found.deleted_later,
             }),
             Self::Tampered(found) => json!({"package": found.package_id}),
         }
@@ -244,5 +244,14 @@ impl<'a> Item<'a> {
             Self::Malware(found) => found.waived.as_ref(),
             Self::Tampered(_) => None,
         }
+    }
+}
+
+/// What is said of a file that a later layer deletes.
+const fn deleted(is_deleted: bool) -> &'static str {
+    if is_deleted {
+        "; a later layer deletes the file, but it is still in the image"
+    } else {
+        ""
     }
 }

@@ -18,6 +18,9 @@ const NOTE: Column = Column {
     cut: Cut::End,
 };
 
+/// Of what a later layer deletes.
+const DELETED: &str = "deleted by a later layer, still in the image";
+
 pub(super) fn secrets(secrets: &[Secret], page: &mut Page<'_>) -> io::Result<()> {
     let mut grid = Grid::new(&[
         Column {
@@ -46,7 +49,7 @@ pub(super) fn secrets(secrets: &[Secret], page: &mut Page<'_>) -> io::Result<()>
     ) {
         let mut notes = waiver(found.waived.as_ref());
         if found.deleted_later {
-            notes.insert(0, "deleted by a later layer, still in the image".to_owned());
+            notes.insert(0, DELETED.to_owned());
         }
         if let Some(end) = found.expires_at {
             notes.push(format!("ends {}", end.strftime("%Y-%m-%d")));
@@ -131,13 +134,17 @@ pub(super) fn malware(found: &[Malware], page: &mut Page<'_>) -> io::Result<()> 
         NOTE,
     ]);
     for one in by_severity(found, |found| (found.severity, found.waived.as_ref()), page) {
+        let mut notes = waiver(one.waived.as_ref());
+        if one.deleted_later {
+            notes.insert(0, DELETED.to_owned());
+        }
         grid.row([
             Cell::new(format!("{} ({})", one.rule, one.ruleset)),
             severity(one.severity),
             Cell::new(&one.path),
             Cell::new(one.layer.short()),
             Cell::new(one.digest.short()),
-            Cell::new(waiver(one.waived.as_ref()).join(", ")),
+            Cell::new(notes.join(", ")),
         ]);
     }
     write(

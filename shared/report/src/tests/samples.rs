@@ -260,6 +260,7 @@ fn malware() -> Malware {
         path: "usr/bin/.x".to_owned(),
         layer: Digest::of(b"layer"),
         digest: Digest::of(b"file"),
+        deleted_later: false,
         waived: None,
         fingerprint: Fingerprint::of(&["malware"]),
     }

@@ -1,12 +1,11 @@
-//! Archives inside of an image, and archives inside of those: their texts, within a budget.
+//! Archives inside of an image, and archives inside of those: their members, within a budget.
 
 use std::io::{self, BufRead, Cursor, Read};
 
 use archive::{ArchiveError, Inflate, Limits, Walk, Walked};
 use model::{EntryKind, Gap, GapCode, Hides};
 
-use super::candidates::{TEXT_BYTES_MAX, is_wanted_member};
-use crate::{Found, Malformed, malformed, unpack::Room, zip};
+use crate::{Found, Malformed, malformed, zip};
 
 /// Bytes of an archive in an archive, which is unpacked in memory.
 const INNER_BYTES_MAX: u64 = 64 << 20;
@@ -17,12 +16,19 @@ const ENDS: &[&str] = &[
     ".zip", ".jar", ".war", ".ear", ".tar", ".tar.gz", ".tgz", ".tar.zst",
 ];
 
-/// What is done with a text: its path, its bytes.
-pub(super) type Texts<'a> = dyn FnMut(&str, &[u8], &mut Found) + 'a;
+/// What is done with a member that is no archive: its path, its bytes.
+type Members<'a> = dyn FnMut(&str, &[u8], &mut Found) + 'a;
 
 /// One file with all archives in it.
-pub(super) struct Look<'a> {
+#[derive(Debug)]
+pub struct Archives<'a> {
     limits: &'a Limits,
+    /// What is hidden when one cannot be read.
+    hides: Hides,
+    /// Bytes of a member.
+    member_bytes_max: u64,
+    /// Which members are unpacked, by their paths.
+    is_wanted: fn(&str) -> bool,
     /// Levels that may still be opened.
     depth: u32,
     room: Room,
@@ -38,46 +44,49 @@ struct Plain<R> {
     end: usize,
 }
 
-// === impl Look ===
+// === impl Archives ===
 
-impl<'a> Look<'a> {
-    pub(super) fn new(limits: &'a Limits, room: Room) -> Self {
+impl<'a> Archives<'a> {
+    /// Members of up to so many bytes whose path is wanted. What cannot be read hides `hides`.
+    pub fn new(
+        limits: &'a Limits,
+        hides: Hides,
+        member_bytes_max: u64,
+        is_wanted: fn(&str) -> bool,
+    ) -> Self {
         Self {
             limits,
+            hides,
+            member_bytes_max,
+            is_wanted,
             depth: limits.nesting_max,
             room,
         }
     }
 
-    pub(super) const fn room(&self) -> &Room {
-        &self.room
+    /// Hands on the members of an archive; what cannot be read of it is a gap.
+    pub fn read(mut self, path: &str, bytes: &[u8], members: &mut Members<'_>, found: &mut Found) {
+        self.archive(path, bytes, members, found);
     }
 
-    /// Hands on the texts of an archive; what cannot be read of it is a gap.
-    pub(super) fn archive(
-        &mut self,
-        path: &str,
-        bytes: &[u8],
-        texts: &mut Texts<'_>,
-        found: &mut Found,
-    ) {
+    fn archive(&mut self, path: &str, bytes: &[u8], members: &mut Members<'_>, found: &mut Found) {
         let Some(depth) = self.depth.checked_sub(1) else {
             let detail = format!(
                 "archives in archives, deeper than {}",
                 self.limits.nesting_max
             );
-            found.add_gap(Gap::new(GapCode::LimitNesting, Hides::Secrets, detail).at(path));
+            found.add_gap(Gap::new(GapCode::LimitNesting, self.hides, detail).at(path));
             return;
         };
         self.depth = depth;
         let read = if bytes.starts_with(b"PK") {
-            self.zip(path, bytes, texts, found)
+            self.zip(path, bytes, members, found)
         } else {
-            self.tar(path, bytes, texts, found)
+            self.tar(path, bytes, members, found)
         };
         self.depth = self.depth.saturating_add(1);
         if let Err(error) = read {
-            let gap = Gap::new(error.gap_code(), Hides::Secrets, error.to_string());
+            let gap = Gap::new(error.gap_code(), self.hides, error.to_string());
             found.add_gap(gap.at(path));
         }
     }
@@ -86,11 +95,12 @@ impl<'a> Look<'a> {
         &mut self,
         path: &str,
         bytes: &[u8],
-        texts: &mut Texts<'_>,
+        members: &mut Members<'_>,
         found: &mut Found,
     ) -> Result<(), Malformed> {
         let mut source = Cursor::new(bytes);
-        let is_wanted = |name: &str| is_archive(name) || is_wanted_member(name);
+        let wanted = self.is_wanted;
+        let is_wanted = |name: &str| is_archive(name) || wanted(name);
         for member in zip::members(&mut source, &is_wanted)? {
             if member.name.ends_with('/') {
                 continue;
@@ -98,13 +108,13 @@ impl<'a> Look<'a> {
             let most = if is_archive(&member.name) {
                 INNER_BYTES_MAX
             } else {
-                TEXT_BYTES_MAX
+                self.member_bytes_max
             };
             let inner = format!("{path}!/{}", member.name);
-            match member.read(&mut source, most, &mut self.room) {
-                Ok(bytes) => self.member(&inner, &bytes, texts, found),
+            match member.read(&mut source, most.min(self.room)) {
+                Ok(bytes) => self.member(&inner, &bytes, members, found),
                 Err(error) => {
-                    let gap = Gap::new(error.gap_code(), Hides::Secrets, error.to_string());
+                    let gap = Gap::new(error.gap_code(), self.hides, error.to_string());
                     found.add_gap(gap.at(inner));
                 }
             }
@@ -116,7 +126,7 @@ impl<'a> Look<'a> {
         &mut self,
         path: &str,
         bytes: &[u8],
-        texts: &mut Texts<'_>,
+        members: &mut Members<'_>,
         found: &mut Found,
     ) -> Result<(), Malformed> {
         let inflate =
@@ -135,52 +145,36 @@ impl<'a> Look<'a> {
             let most = if is_inner {
                 INNER_BYTES_MAX
             } else {
-                TEXT_BYTES_MAX
+                self.member_bytes_max
             };
-            let is_wanted = is_inner || is_wanted_member(&entry.path);
+            let is_wanted = is_inner || (self.is_wanted)(&entry.path);
             if entry.kind != EntryKind::File || !is_wanted {
                 continue;
             }
             let inner = format!("{path}!/{}", entry.path);
-            if entry.size > most {
-                let error = Malformed::TooLarge(entry.size, most);
-                found.add_gap(
-                    Gap::new(error.gap_code(), Hides::Secrets, error.to_string()).at(inner),
-                );
+            if entry.size > most.min(self.room) {
+                let error = Malformed::TooLarge(entry.size, most.min(self.room));
+                found.add_gap(Gap::new(error.gap_code(), self.hides, error.to_string()).at(inner));
                 continue;
             }
-            let content = whole(&mut walk);
-            self.passed(&mut walk);
-            let content = content.map_err(|error| self.damaged(&error))?;
-            self.member(&inner, &content, texts, found);
-            // Archives in it take of the same room.
-            walk.reader_mut().left = self.room.left();
+            let mut content = Vec::new();
+            while let Some(chunk) = walk.chunk().map_err(|error| damaged(&error))? {
+                content.extend_from_slice(chunk);
+            }
+            self.member(&inner, &content, members, found);
         }
     }
 
-    /// What passed was unpacked, whether or not it is looked at.
-    fn passed<R: Read>(&mut self, walk: &mut Walk<Plain<R>>) {
-        let left = walk.reader_mut().left;
-        self.room.take(self.room.left().saturating_sub(left));
-    }
-
-    fn damaged(&self, error: &ArchiveError) -> Malformed {
-        if self.room.left() == 0 {
-            self.room.exceeded()
-        } else {
-            malformed(error.to_string())
-        }
-    }
-
-    fn member(&mut self, path: &str, bytes: &[u8], texts: &mut Texts<'_>, found: &mut Found) {
+    fn member(&mut self, path: &str, bytes: &[u8], members: &mut Members<'_>, found: &mut Found) {
+        self.room = self.room.saturating_sub(bytes.len() as u64);
         let is_packed = [b"PK\x03\x04".as_slice(), b"\x1f\x8b", b"\x28\xb5\x2f\xfd"]
             .iter()
             .any(|magic| bytes.starts_with(magic));
         let head = bytes.get(..1024).unwrap_or(bytes);
         if is_archive(path) && (is_packed || head.get(257..262) == Some(b"ustar".as_slice())) {
-            self.archive(path, bytes, texts, found);
-        } else if memchr::memchr(0, head).is_none() || super::text::is_utf16(head) {
-            texts(path, bytes, found);
+            self.archive(path, bytes, members, found);
+        } else {
+            members(path, bytes, found);
         }
     }
 }

@@ -9,6 +9,7 @@ const TABLE: &[(&str, &[&str])] = &[
     ("chassis", &[]),
     ("archive", &["model"]),
     ("analyzers", &["model", "archive"]),
+    ("malware", &["model", "archive", "analyzers"]),
     ("vulndb", &["model"]),
     ("oci", &["model", "archive", "chassis"]),
     ("cache", &["model", "chassis"]),
@@ -24,6 +25,7 @@ const SERVICE: &[&str] = &[
     "chassis",
     "archive",
     "analyzers",
+    "malware",
     "vulndb",
     "oci",
     "cache",
@@ -84,6 +86,7 @@ const ASYNC: &[&str] = &[
 const HOMES: &[(&str, &str)] = &[
     ("async-nats", "bus"),
     ("rocksdb", "cache"),
+    ("yara-x", "malware"),
     ("libbpf-rs", "agent"),
 ];
 

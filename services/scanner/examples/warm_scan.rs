@@ -160,6 +160,7 @@ fn settings() -> Settings {
     Settings {
         domain: Slug::default_tenant(),
         analyzers: analyzers::Config::default(),
+        malware: None,
         lock_files: false,
         limits: archive::Limits::default(),
         layers_at_once: 2,

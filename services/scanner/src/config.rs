@@ -2,8 +2,10 @@
 
 use std::{num::NonZeroUsize, path::PathBuf};
 
+use anyhow::Context as _;
 use archive::Limits;
 use bus::Slots;
+use malware::Malware;
 use model::Slug;
 use serde::{Deserialize, Serialize};
 
@@ -42,6 +44,8 @@ pub struct Config {
     pub secret_key_file: Option<PathBuf>,
     /// What the analyzers look for.
     pub analyzers: analyzers::Config,
+    /// The search for malware.
+    pub malware: malware::Config,
     /// How much one layer may be.
     pub limits: Limits,
 }
@@ -49,16 +53,18 @@ pub struct Config {
 // === impl Config ===
 
 impl Config {
-    /// What [`crate::scan`] needs of it.
-    pub fn settings(&self) -> Settings {
-        Settings {
+    /// What [`crate::scan`] needs of it. The rules for malware are read, which may fail.
+    pub fn settings(&self) -> anyhow::Result<Settings> {
+        let malware = Malware::open(&self.malware).context("preparing the search for malware")?;
+        Ok(Settings {
             domain: self.cache_domain.clone(),
             analyzers: self.analyzers.clone(),
+            malware,
             lock_files: false,
             limits: self.limits.clone(),
             layers_at_once: self.layers_at_once.max(1),
             layers_max: self.layers_max,
-        }
+        })
     }
 
     /// The slots that image jobs of all priorities share.
@@ -84,6 +90,7 @@ impl Default for Config {
             cache_domain: Slug::default_tenant(),
             secret_key_file: None,
             analyzers: analyzers::Config::default(),
+            malware: malware::Config::default(),
             limits: Limits::default(),
         }
     }

@@ -20,6 +20,7 @@
 //!                     + what its source holds: at most 7 MiB of network buffers)
 //! + images_at_once x what is known of the layers of one image until they are put together
 //! + memory_bytes_max of layers that were used of late (a single scan keeps none)
+//! + engines x (about 60 MiB, and what one may take to look at a file: crate `malware`)
 //! + RocksDB: 64 MiB of blocks and 96 MiB that are not yet written
 //! ```
 //!
@@ -82,6 +83,8 @@ pub async fn run(
         Duration::from_millis(config.shared_deadline_ms),
     ));
     cx.spawn("layer caches", Arc::clone(&sections).watch());
+    let settings = config.clone();
+    let settings = cx.blocking(move || settings.settings()).await??;
     let reader = Reader::new(settings);
     let slots = config.slots();
     let jobs = Arc::new(ImageJobs::new(

@@ -34,6 +34,8 @@ pub struct Settings {
     pub domain: Slug,
     /// What the analyzers look for.
     pub analyzers: analyzers::Config,
+    /// What looks for malware, if anything does.
+    pub malware: Option<malware::Malware>,
     /// Whether lock files are read as well: of a directory, and never of an image.
     pub lock_files: bool,
     /// How much one layer may be.
@@ -106,11 +108,15 @@ enum Read {
 
 impl Settings {
     fn analyzers(&self) -> Analyzers {
-        if self.lock_files {
+        let mut analyzers = if self.lock_files {
             Analyzers::of_directory(&self.analyzers, &self.limits)
         } else {
             Analyzers::all(&self.analyzers, &self.limits)
+        };
+        if let Some(malware) = &self.malware {
+            analyzers.push(malware.analyzer(&self.analyzers.skip, &self.limits));
         }
+        analyzers
     }
 }
 

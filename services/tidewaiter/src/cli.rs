@@ -3,6 +3,7 @@
 mod db;
 pub(crate) mod events;
 pub(crate) mod hints;
+mod malware;
 mod nats;
 mod runtime;
 mod scan;
@@ -17,6 +18,7 @@ use model::Platform;
 
 pub(crate) use self::db::{DbCommand, DbPlace};
 use self::events::EventsCommand;
+pub(crate) use self::malware::MalwareCommand;
 pub(crate) use self::nats::{AccountsArgs, AgentName, NatsCommand, ProvisionArgs};
 pub(crate) use self::runtime::{
     ConnectionsArgs, ContainersArgs, IncidentsArgs, NodesArgs, Shown, WhereArgs,
@@ -62,6 +64,9 @@ pub(crate) struct Global {
     #[arg(long, short, global = true)]
     pub(crate) quiet: bool,
 }
+
+/// The hidden command that a scan starts as its engine.
+pub(crate) const MALWARE_ENGINE: &str = "malware-engine";
 
 /// The commands.
 #[derive(Debug, Subcommand)]
@@ -135,6 +140,13 @@ A process with named roles makes no streams: `tidewaiter nats provision` does, a
     /// Secrets: the rules that find them, and baselines of those that are accepted
     #[command(subcommand)]
     Secrets(SecretsCommand),
+    /// Malware: rules of your own for others
+    #[command(subcommand)]
+    Malware(MalwareCommand),
+    /// Look at what a scan hands over its pipe
+    #[cfg(feature = "malware")]
+    #[command(name = MALWARE_ENGINE, hide = true)]
+    MalwareEngine,
     /// Tokens: who may use a server
     #[command(subcommand)]
     Tokens(TokensCommand),

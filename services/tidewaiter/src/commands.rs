@@ -8,6 +8,7 @@ mod doctor;
 mod events;
 mod health;
 mod images;
+mod malware;
 mod manual;
 mod nats;
 mod policy;
@@ -30,6 +31,7 @@ use crate::{
     cli::{Cli, Command},
     config::Config,
     exit::{Ended, Exit},
+    rules,
 };
 
 /// How long a thread that still reads a layer may take to notice that nobody waits for it.
@@ -39,7 +41,7 @@ const STRAGGLERS: Duration = Duration::from_millis(200);
 pub(crate) fn run(cli: Cli) -> anyhow::Result<Exit> {
     let Cli { global, command } = cli;
     // Not every command needs one, and `doctor` says what is wrong with it.
-    let config = Config::load(&global);
+    let config = Config::load(&global).map(rules::with_engine);
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .enable_all()
         .build()
@@ -69,6 +71,9 @@ pub(crate) fn run(cli: Cli) -> anyhow::Result<Exit> {
             Command::Nats(command) => nats::run(config?, command).await,
             Command::Status(args) => status::run(args).await,
             Command::Secrets(command) => secrets::run(&config?, command),
+            Command::Malware(command) => malware::run(&config?, command),
+            #[cfg(feature = "malware")]
+            Command::MalwareEngine => malware::serve_engine(),
             Command::Tokens(command) => tokens::run(command).await,
             Command::Health(args) => health::run(args).await,
         }

@@ -17,6 +17,7 @@ mod config;
 mod exit;
 mod paths;
 mod roles;
+mod rules;
 mod secrets;
 mod sources;
 mod terminal;

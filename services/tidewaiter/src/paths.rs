@@ -44,6 +44,11 @@ impl CacheDirs {
         self.root.join("layers")
     }
 
+    /// The rules for malware.
+    pub(crate) fn malware(&self) -> PathBuf {
+        self.root.join("malware")
+    }
+
     /// The advisories.
     pub(crate) fn advisories(&self) -> PathBuf {
         self.root.join("advisories")

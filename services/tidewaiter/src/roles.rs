@@ -125,7 +125,7 @@ impl<'a> Starting<'a> {
         match role {
             Role::Gateway => gateway::run(cx, bus, &config.gateway).await,
             Role::Router => {
-                let reader = Reader::new(config.scanner.settings());
+                let reader = Reader::new(config.scanner.settings()?);
                 gateway::run_router(cx, bus, &config.gateway, sources.clone(), reader.ids()).await
             }
             Role::Scanner => {

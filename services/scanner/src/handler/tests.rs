@@ -102,7 +102,7 @@ async fn gaps(store: &Store, record: &Scanned) -> Vec<Gap> {
 async fn an_image_that_kills_its_scanner_has_a_record_with_a_gap_and_can_be_tried_again() {
     let (store, tenant) = (Store::memory(), Slug::default_tenant());
     let sources = Arc::new(Nowhere(AtomicU32::new(0)));
-    let reader = Reader::new(Config::default().settings());
+    let reader = Reader::new(Config::default().settings().unwrap());
     let ids: Vec<AnalyzerId> = reader.ids();
     let of_jobs: Arc<dyn SourceOf> = sources.clone();
     let jobs = ImageJobs::new(
@@ -144,7 +144,7 @@ async fn an_image_that_kills_its_scanner_has_a_record_with_a_gap_and_can_be_trie
 #[tokio::test]
 async fn an_image_whose_source_stays_away_has_a_record_that_asks_for_another_scan() {
     let (store, tenant) = (Store::memory(), Slug::default_tenant());
-    let reader = Reader::new(Config::default().settings());
+    let reader = Reader::new(Config::default().settings().unwrap());
     let ids: BTreeSet<AnalyzerId> = reader.ids().into_iter().collect();
     let nowhere = Arc::new(Nowhere(AtomicU32::new(0)));
     let jobs = ImageJobs::new(
@@ -192,7 +192,7 @@ async fn a_suspect_is_read_with_low_limits_and_counts_as_scanned() {
     let digest = image.digest;
     testkit::Artifact::from(image).write_layout(dir.path(), "1");
     let source = oci::OciLayout::open(&cx, dir.path()).await.unwrap();
-    let mut settings = Config::default().settings();
+    let mut settings = Config::default().settings().unwrap();
     settings.limits.entries_max = 40;
     let reader = Reader::new(settings);
     let ids: BTreeSet<AnalyzerId> = reader.ids().into_iter().collect();
@@ -225,27 +225,63 @@ async fn a_suspect_is_read_with_low_limits_and_counts_as_scanned() {
     }
 }
 
-#[test]
-fn a_record_has_as_many_labels_as_there_is_room_for() {
-    let target = |labels: usize, chars: usize| {
-        let mut report = unreadable(
-            &Reader::new(Config::default().settings()),
-            Digest::of(b"image"),
-            None,
-            String::new(),
-            Gap::new(GapCode::ScanAborted, Hides::Entries, ""),
+#[tokio::test(flavor = "multi_thread")]
+async fn an_engine_that_dies_or_hangs_is_a_gap_of_the_image_and_the_worker_goes_on() {
+    let (cx, store, tenant) = (Cx::for_tests(), Store::memory(), Slug::default_tenant());
+    for (number, (script, said)) in [("exit 1", "ended"), ("exec sleep 60", "longer than")]
+        .into_iter()
+        .enumerate()
+    {
+        let program = malware::Program {
+            path: "/bin/sh".into(),
+            arguments: vec!["-c".into(), script.into()],
+            ..malware::Program::default()
+        };
+        let config = Config {
+            malware: malware::Config {
+                program: Some(program),
+                start_time_ms: 200,
+                ..malware::Config::default()
+            },
+            ..Config::default()
+        };
+        let files = testkit::LayerBuilder::new().file_mode("bin/a", 0o755, "#!/bin/sh\n");
+        let image = testkit::ImageBuilder::new().layer(files.build(), "COPY a /bin");
+        let (dir, image) = (testkit::temp_dir(), image.build());
+        let digest = image.digest;
+        testkit::Artifact::from(image).write_layout(dir.path(), "1");
+        let source = oci::OciLayout::open(&cx, dir.path()).await.unwrap();
+        let reader = Reader::new(config.settings().unwrap());
+        let ids: BTreeSet<AnalyzerId> = reader.ids().into_iter().collect();
+        let jobs = ImageJobs::new(
+            cx.clone(),
+            store.clone(),
+            (reader, &Slots::new(4, 0, 0)),
+            Arc::new(Folder(Arc::new(source))),
+            Empty,
         );
-        let label = |number: usize| (format!("{number:03}"), "é".repeat(chars));
-        report.target.config.labels = (0..labels).map(label).collect();
-        report.target.platform = "linux/arm64".parse().unwrap();
-        report.target
-    };
-    let kept = config(&target(LABELS_MAX, LABEL_CHARS_MAX));
-    let whole = target(LABELS_MAX, LABEL_CHARS_MAX);
-    assert_eq!(kept.labels, whole.config.labels);
-    assert_eq!(kept.platform, whole.platform);
-    let cut = config(&target(LABELS_MAX + 1, LABEL_CHARS_MAX + 1));
-    assert_eq!(cut, kept);
+        let key = RecordKey::new(&tenant, digest, What::Scanned);
+        // Twice: the second job finds the same worker at work.
+        for cause in ["one", "two"] {
+            let job = ImageScan {
+                cause: format!("{cause} {number}"),
+                force: true,
+                ..job(digest)
+            };
+            let outcome = jobs.handle(Delivery::of_event(&tenant, job)).await.unwrap();
+            store.apply(&outcome).await.unwrap();
+            let record = store.record::<Scanned>(&key).await.unwrap().unwrap().body;
+            let gaps = gaps(&store, &record).await;
+            let failed = gaps.iter().find(|gap| gap.code == GapCode::EngineFailed);
+            let failed = failed.unwrap_or_else(|| panic!("{gaps:?}"));
+            assert_eq!(failed.path.as_deref(), Some("bin/a"));
+            // One that dies may do so before it was told anything.
+            let is_pipe = failed.detail.contains("pipe");
+            assert!(is_pipe || failed.detail.contains(said), "{failed:?}");
+            // Somebody has to look again.
+            assert!(record.unfinished && !record.is_good(&ids));
+        }
+    }
 }
 
 /// A source that never answers.
@@ -271,7 +307,7 @@ impl Source for Hanging {
 #[tokio::test]
 async fn a_source_that_does_not_answer_leaves_slots_of_each_class_to_others() {
     let (store, tenant) = (Store::memory(), Slug::default_tenant());
-    let reader = Reader::new(Config::default().settings());
+    let reader = Reader::new(Config::default().settings().unwrap());
     let slots = Slots::new(16, 2, 4);
     let folder = Arc::new(Folder(Arc::new(Hanging)));
     let jobs = ImageJobs::new(Cx::for_tests(), store, (reader, &slots), folder, Empty);

@@ -105,6 +105,9 @@ pub(crate) struct ScanArgs {
     /// File with secrets that are accepted, each with reason and expiry
     #[arg(long, value_name = "FILE")]
     pub(crate) secret_baseline: Option<PathBuf>,
+    /// Do not look for malware
+    #[arg(long)]
+    pub(crate) no_malware: bool,
     /// Directories not to look into, as `usr/share/doc` or `**/node_modules`; may be repeated
     #[arg(long, value_delimiter = ',', value_name = "GLOB")]
     pub(crate) skip_dirs: Vec<PathGlob>,
@@ -191,6 +194,8 @@ impl ExplainArgs {
             policy: None,
             compliance: None,
             secret_baseline: None,
+            // Nobody asks for it.
+            no_malware: true,
             removed_packages: false,
             advisories: self.advisories.clone(),
             skip_dirs: Vec::new(),

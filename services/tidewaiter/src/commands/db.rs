@@ -2,6 +2,8 @@
 
 mod transfer;
 
+pub(crate) use self::transfer::read_key;
+
 use std::{
     fmt::Write as _,
     io::{Cursor, Write as _},

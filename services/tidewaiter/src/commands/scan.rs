@@ -36,6 +36,7 @@ use crate::{
     config::Config,
     exit::Exit,
     paths::{self, CacheDirs},
+    rules,
     secrets::{self, Baseline},
     terminal,
 };
@@ -96,7 +97,16 @@ async fn scan_all(
 ) -> anyhow::Result<Exit> {
     let outputs = Outputs::of(args)?;
     let dirs = CacheDirs::find(args.cache_dir.as_deref())?;
-    let scanner = Scanner::new(cx, config, global, args, progress)?;
+    let mut config = config.clone();
+    let malware = &mut config.scanner.malware;
+    malware.enabled &= !args.no_malware;
+    let step = progress.step("looking for rules".to_owned());
+    let note = rules::prepare(cx, malware, &dirs.malware()).await?;
+    drop(step);
+    let scanner = Scanner::new(cx, &config, global, args, progress)?;
+    if let Some(note) = note {
+        scanner.note(&note);
+    }
     let mut worst = Exit::Ok;
     let mut documents = Vec::new();
     for target in &args.targets {
@@ -140,7 +150,7 @@ impl<'a> Scanner<'a> {
         progress: &Progress,
     ) -> anyhow::Result<Self> {
         let dirs = CacheDirs::find(args.cache_dir.as_deref())?;
-        let mut settings = config.scanner.settings();
+        let mut settings = config.scanner.settings()?;
         let skip = &mut settings.analyzers.skip;
         skip.dirs.extend(args.skip_dirs.iter().cloned());
         skip.files.extend(args.skip_files.iter().cloned());

@@ -6,6 +6,7 @@ mod advisories;
 mod checks;
 mod errors;
 mod exits;
+mod malware;
 mod outputs;
 mod sbom;
 mod secrets;

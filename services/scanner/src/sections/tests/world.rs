@@ -354,6 +354,7 @@ fn settings() -> Settings {
     Settings {
         domain: Slug::default_tenant(),
         analyzers: analyzers::Config::default(),
+        malware: None,
         lock_files: false,
         limits: archive::Limits {
             time_ms: TIME_MS,

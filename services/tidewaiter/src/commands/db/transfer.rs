@@ -195,7 +195,8 @@ pub(super) fn make_key(file: &Path) -> anyhow::Result<()> {
     print(&format!("{}\n", key.verifying()))
 }
 
-fn read_key(file: &Path) -> anyhow::Result<SigningKey> {
+/// The key in a file.
+pub(crate) fn read_key(file: &Path) -> anyhow::Result<SigningKey> {
     let text = chassis::files::read_text_bounded(file, KEY_BYTES_MAX)
         .with_context(|| format!("reading the key `{}`", file.display()))?;
     text.parse()

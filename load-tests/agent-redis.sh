@@ -18,7 +18,9 @@ redis="${REDIS_ROOT:-}"
 work="$(mktemp -d)"
 agent_pid=''
 
-podman() { command podman --runtime runc --root "$work/store" --runroot "$work/run" "$@"; }
+podman() {
+  command podman --runtime runc --root "$work/store" --runroot "$work/run" --tmpdir "$work/t" "$@"
+}
 
 stop_agent() {
   [ -n "$agent_pid" ] || return 0

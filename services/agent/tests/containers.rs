@@ -181,12 +181,15 @@ impl Drop for Podman {
     }
 }
 
+/// Everything is in a folder of its own: a `system reset` takes what podman knows of running
+/// containers along, and would take that of the other test.
 fn podman(dir: &Path) -> Command {
     let mut command = Command::new("podman");
     command
         .args(["--runtime", "runc", "--root"])
         .arg(dir.join("store"));
     command.arg("--runroot").arg(dir.join("run"));
+    command.arg("--tmpdir").arg(dir.join("t"));
     command
 }
 

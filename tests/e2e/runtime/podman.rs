@@ -114,11 +114,14 @@ fn socket(dir: &Path) -> PathBuf {
     dir.join("podman.sock")
 }
 
-/// runc takes cgroups as they come; crun wants those of v2 alone.
+/// runc takes cgroups as they come; crun wants those of v2 alone. Everything is in a folder of its
+/// own: a `system reset` takes what podman knows of running containers along, and would take that of
+/// other tests. Paths of sockets are short, so its name is.
 fn podman(dir: &Path) -> Command {
     let mut command = Command::new("podman");
     command.args(["--runtime", "runc", "--root"]);
     command.arg(dir.join("store"));
     command.arg("--runroot").arg(dir.join("run"));
+    command.arg("--tmpdir").arg(dir.join("t"));
     command
 }

@@ -109,6 +109,7 @@ async fn every_answer_that_is_described_is_given() {
         "/v1/containers?state=flying",
         "/v1/containers/a",
         "/v1/containers/none",
+        "/v1/connections?exposed=perhaps",
         "/v1/incidents?severity=none",
         "/v1/incidents/none",
         "/v1/verdicts",

@@ -103,7 +103,8 @@ impl Grants {
         self.reads(NODES);
         self.writes(NODES, "*.*.reported");
         self.writes(NODES, "*.*.connections");
-        self.reads(INCIDENTS);
+        // A new owner of a shard looks for those that are open.
+        self.follows(INCIDENTS);
         self.writes(INCIDENTS, "*.*");
         self.writes_objects(EVIDENCE_OBJECTS);
         self.deletes_objects(EVIDENCE_OBJECTS);

@@ -52,7 +52,7 @@ async fn own_checks_and_the_end_of_an_operating_system_are_in_reports_of_a_serve
     let digest = image.digest.to_string();
     let reference = fabric.push(image, "team/app", "1");
     let verdict = fabric.decision(&reference, "deny").await;
-    let rules: Vec<_> = verdict["reasons"]
+    let rules: Vec<_> = verdict["verdict"]["reasons"]
         .as_array()
         .into_iter()
         .flatten()

@@ -351,7 +351,7 @@ mod tests {
             let (status, body) = world.ask(&["admin"], &format!("PUT {uri}"), body).await;
             format!("{status} {body}")
         };
-        insta::assert_snapshot!(refused("/v1/policies/web", "name: web\nrulez: []").await, @r#"400 {"detail":"unknown field `rulez`, expected one of name, description, repositories, defaults, rules, waivers, tests at line 2, column 1","error":"bad_request","status":400}"#);
+        insta::assert_snapshot!(refused("/v1/policies/web", "name: web\nrulez: []").await, @r#"400 {"detail":"unknown field `rulez`, expected one of name, description, repositories, defaults, rules, checks, waivers, tests at line 2, column 1","error":"bad_request","status":400}"#);
         insta::assert_snapshot!(refused("/v1/policies/other", WEB).await, @r#"400 {"detail":"the document's name is `web`, and the address says `other`","error":"bad_request","status":400}"#);
         insta::assert_snapshot!(refused("/v1/policies/UP", WEB).await, @r#"400 {"detail":"`UP` is not a name of 1 to 64 characters `a-z`, `0-9`, `_`, `-`","error":"bad_request","status":400}"#);
         let large = "x".repeat(DOCUMENT_BYTES_MAX + 1);

@@ -69,7 +69,7 @@ def jar_bomb(root):
 def jar_bombs(root):
     bomb = same_member(["lib/b-1.jar"], bytes(15 * MIB))
     for at in range(2000):
-        put(root, f"app/a-{at}.jar", bytes([at % 256]) + bomb)
+        put(root, f"app/a-{at}.jar", b"#!%d\n" % at + bomb)
 
 
 def jar_in_jar(root):

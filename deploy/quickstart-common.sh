@@ -1,5 +1,7 @@
+#!/usr/bin/env bash
 # What the quickstart scripts have in common: they source it.
 # shellcheck shell=bash disable=SC2034,SC2154
+set -euo pipefail
 
 export CARGO_TARGET_DIR="${CARGO_TARGET_DIR:-$HOME/.cache/tidewaiter/target}"
 export PATH="${CARGO_HOME:-$HOME/.cargo}/bin:$PATH:/usr/sbin:/sbin"

@@ -260,6 +260,7 @@ telemetry:
         config,
         processes: vec![others.to_vec(), vec!["scanner"]],
         api: 0,
+        agents: Vec::new(),
     })
     .await?;
     // The scanner is killed.
@@ -287,7 +288,6 @@ fn assert_looked(pieces: &Pieces) {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-#[expect(clippy::print_stdout, reason = "how much was looked through")]
 async fn no_planted_secret_is_anywhere() {
     let mut collector = Collector::start().await;
     let Some(mut fabric) = start(&collector).await else {

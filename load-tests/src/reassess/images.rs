@@ -13,7 +13,8 @@ use futures::{StreamExt as _, TryStreamExt as _, stream};
 use jiff::Timestamp;
 use model::{
     Digest, Findings, Gap, Known, Os, Package, PackageType, Platform, RecordKey, RuntimeConfig,
-    Scanned, ScannedContents, SeenReference, Slug, Target, What, event::REPORT_OBJECTS,
+    Scanned, ScannedConfig, ScannedContents, SeenReference, Slug, Target, What,
+    event::REPORT_OBJECTS,
 };
 use serde::Serialize;
 use vulndb::WindowEnd;
@@ -193,17 +194,14 @@ impl Pile {
             manifest_digest: Some(image),
             image_id: image,
             platform: Platform::default(),
+            created: None,
             os: Some(os.clone()),
             layers: Vec::new(),
             config: RuntimeConfig::default(),
         };
-        let (of_packages, of_findings) = (
-            OwnPackages { image },
-            OwnFindings {
-                image,
-                target: &target,
-            },
-        );
+        let of_packages = OwnPackages { image };
+        let target = &target;
+        let of_findings = OwnFindings { image, target };
         let (packages_object, findings_object) = tokio::join!(
             store.put_object_with(tenant, REPORT_OBJECTS, &of_packages, &packages),
             store.put_object_with(tenant, REPORT_OBJECTS, &of_findings, findings),
@@ -237,6 +235,7 @@ impl Pile {
                 findings: Some(findings.content()),
             },
             files: Vec::new(),
+            config: ScannedConfig::default(),
         };
         let key = key.sibling(What::Scanned);
         store.put_record(&key, &scanned, 0).await?;

@@ -211,10 +211,11 @@ impl Sighted {
             },
         ) in images(report)
         {
-            if known.contains_key(&image) || facts.is_scanned(tenant, &image).await? {
+            let is_known = known.contains_key(&image);
+            if (is_known && !again) || facts.is_scanned(tenant, &image).await? {
                 continue;
             }
-            if known.len() >= SIGHTED_MAX {
+            if !is_known && known.len() >= SIGHTED_MAX {
                 metrics::sighted_too_many();
                 continue;
             }
@@ -378,7 +379,7 @@ mod tests {
         };
         let mut tells = async |report: NodeReported, second: i64| {
             let now = Timestamp::from_second(second).unwrap();
-            let told = sighted.look(&facts, (&tenant, &report), now).await;
+            let told = sighted.look(&facts, (&tenant, &report), (now, false)).await;
             told.unwrap().len()
         };
         assert_eq!(tells(holding("bad", 0..SIGHTED_MAX), 0).await, SIGHTED_MAX);

@@ -4,8 +4,8 @@ use std::cmp::Reverse;
 
 use jiff::{SignedDuration, Timestamp};
 use model::{
-    AdvisoryStamp, Decision, Facts, Fingerprint, Gap, License, Misconfiguration, Os, PackageType,
-    Reason, Severity, Target, Vulnerability,
+    AdvisoryStamp, Decision, Facts, Fingerprint, Gap, License, Malware, Misconfiguration, Os,
+    PackageType, Reason, Secret, Severity, Target, Vulnerability,
 };
 
 use crate::{
@@ -104,34 +104,10 @@ impl<'a> Standing<'a> {
                 .cmp(&one.severity)
                 .then_with(|| name(one).cmp(&name(other)))
         });
-        let secrets = findings.secrets.iter().map(|found| Finding {
-            severity: found.severity,
-            rule: &found.rule,
-            clauses: &[],
-            title: &found.title,
-            path: Some(&found.path),
-            advice: &found.advice,
-            fingerprint: &found.fingerprint,
-        });
+        let secrets = findings.secrets.iter().map(Finding::from);
         let checks = findings.misconfigurations.iter().chain(late);
-        let misconfigurations = checks.map(|found| Finding {
-            severity: found.severity,
-            rule: &found.id,
-            clauses: &found.clauses,
-            title: &found.title,
-            path: found.path.as_deref(),
-            advice: &found.remediation,
-            fingerprint: &found.fingerprint,
-        });
-        let malware = findings.malware.iter().map(|found| Finding {
-            severity: found.severity,
-            rule: &found.rule,
-            clauses: &[],
-            title: &found.rule,
-            path: Some(&found.path),
-            advice: "remove the file, and find out how it came in",
-            fingerprint: &found.fingerprint,
-        });
+        let misconfigurations = checks.map(Finding::from);
+        let malware = findings.malware.iter().map(Finding::from);
         let licenses = findings.licenses.iter();
         let mut licenses: Vec<_> = licenses
             .filter(|found| stands(&found.fingerprint))
@@ -179,6 +155,50 @@ impl<'a> Standing<'a> {
             vec![piece],
             "update the advisories: `tidewaiter db update`",
         ))
+    }
+}
+
+// === impl Finding ===
+
+impl<'a> From<&'a Secret> for Finding<'a> {
+    fn from(found: &'a Secret) -> Self {
+        Self {
+            severity: found.severity,
+            rule: &found.rule,
+            clauses: &[],
+            title: &found.title,
+            path: Some(&found.path),
+            advice: &found.advice,
+            fingerprint: &found.fingerprint,
+        }
+    }
+}
+
+impl<'a> From<&'a Misconfiguration> for Finding<'a> {
+    fn from(found: &'a Misconfiguration) -> Self {
+        Self {
+            severity: found.severity,
+            rule: &found.id,
+            clauses: &found.clauses,
+            title: &found.title,
+            path: found.path.as_deref(),
+            advice: &found.remediation,
+            fingerprint: &found.fingerprint,
+        }
+    }
+}
+
+impl<'a> From<&'a Malware> for Finding<'a> {
+    fn from(found: &'a Malware) -> Self {
+        Self {
+            severity: found.severity,
+            rule: &found.rule,
+            clauses: &[],
+            title: &found.rule,
+            path: Some(&found.path),
+            advice: "remove the file, and find out how it came in",
+            fingerprint: &found.fingerprint,
+        }
     }
 }
 

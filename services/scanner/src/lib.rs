@@ -72,7 +72,8 @@ pub async fn run(
         .await?
         .with_context(|| format!("opening the layer cache in `{}`", config.data_dir.display()))?;
     let cache = Arc::new(cache);
-    let settings = config.settings();
+    let settings = config.clone();
+    let settings = cx.blocking(move || settings.settings()).await??;
     let (domain, secrets) = (settings.domain.clone(), settings.analyzers.secrets.clone());
     documents.keep_in(cx.clone(), Arc::clone(&cache), domain, secrets);
     let sections = Arc::new(LeasedSections::new(
@@ -83,8 +84,6 @@ pub async fn run(
         Duration::from_millis(config.shared_deadline_ms),
     ));
     cx.spawn("layer caches", Arc::clone(&sections).watch());
-    let settings = config.clone();
-    let settings = cx.blocking(move || settings.settings()).await??;
     let reader = Reader::new(settings);
     let slots = config.slots();
     let jobs = Arc::new(ImageJobs::new(

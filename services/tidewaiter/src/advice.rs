@@ -44,8 +44,11 @@ fn of_source(error: &OciError) -> Option<String> {
         OciError::Unavailable { host, .. } if is_engine(host) => {
             "registry:NAME takes the image from its registry instead"
         }
-        OciError::NotFound { place, .. } if place.contains("manifest unknown") => {
-            "the repository is there, this tag or digest of it is not; `skopeo list-tags docker://NAME` lists what is"
+        OciError::NotFound { what, place } if place.contains("manifest unknown") => {
+            return Some(format!(
+                "the repository is there, this tag or digest of it is not; `skopeo list-tags docker://{}` lists what is",
+                repository(what)
+            ));
         }
         OciError::Unavailable { host, .. } => {
             return Some(format!(
@@ -66,8 +69,32 @@ fn of_source(error: &OciError) -> Option<String> {
     Some(text.to_owned())
 }
 
+/// A reference without its tag and its digest.
+fn repository(reference: &str) -> &str {
+    let name = reference.split('@').next().unwrap_or(reference);
+    match name.rsplit_once(':') {
+        // Behind the colon of a port there is a path.
+        Some((name, tag)) if !tag.contains('/') => name,
+        _ => name,
+    }
+}
+
 /// Whether what is not available is a container engine, which says so with its socket.
 fn is_engine(host: &str) -> bool {
     let name = host.split(' ').next().unwrap_or_default();
     Engine::ALL.iter().any(|engine| engine.as_str() == name)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_repository_is_named_without_its_tag_and_digest() {
+        let check = |reference, expected| assert_eq!(repository(reference), expected);
+        check("localhost:5000/app:2", "localhost:5000/app");
+        check("localhost:5000/app", "localhost:5000/app");
+        check("ghcr.io/a/b:1@sha256:00", "ghcr.io/a/b");
+        check("ghcr.io/a/b@sha256:00", "ghcr.io/a/b");
+    }
 }

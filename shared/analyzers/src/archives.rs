@@ -5,7 +5,7 @@ use std::io::{self, BufRead, Cursor, Read};
 use archive::{ArchiveError, Inflate, Limits, Walk, Walked};
 use model::{EntryKind, Gap, GapCode, Hides};
 
-use crate::{Found, Malformed, malformed, zip};
+use crate::{Found, Malformed, malformed, unpack::Room, zip};
 
 /// Bytes of an archive in an archive, which is unpacked in memory.
 const INNER_BYTES_MAX: u64 = 64 << 20;
@@ -60,13 +60,39 @@ impl<'a> Archives<'a> {
             member_bytes_max,
             is_wanted,
             depth: limits.nesting_max,
-            room,
+            room: Room::new(0),
         }
     }
 
     /// Hands on the members of an archive; what cannot be read of it is a gap.
-    pub fn read(mut self, path: &str, bytes: &[u8], members: &mut Members<'_>, found: &mut Found) {
+    ///
+    /// # Errors
+    ///
+    /// Where the archives before it in the layer took all that archives may.
+    pub fn read(
+        self,
+        path: &str,
+        bytes: &[u8],
+        members: &mut Members<'_>,
+        found: &mut Found,
+    ) -> Result<(), Malformed> {
+        let room = found.room_to_unpack(bytes.len() as u64)?;
+        let room = self.read_within(room, (path, bytes), members, found);
+        found.add_unpacked(&room);
+        Ok(())
+    }
+
+    /// The same within a room; gives what is left of it.
+    pub(crate) fn read_within(
+        mut self,
+        room: Room,
+        (path, bytes): (&str, &[u8]),
+        members: &mut Members<'_>,
+        found: &mut Found,
+    ) -> Room {
+        self.room = room;
         self.archive(path, bytes, members, found);
+        self.room
     }
 
     fn archive(&mut self, path: &str, bytes: &[u8], members: &mut Members<'_>, found: &mut Found) {
@@ -111,7 +137,7 @@ impl<'a> Archives<'a> {
                 self.member_bytes_max
             };
             let inner = format!("{path}!/{}", member.name);
-            match member.read(&mut source, most.min(self.room)) {
+            match member.read(&mut source, most, &mut self.room) {
                 Ok(bytes) => self.member(&inner, &bytes, members, found),
                 Err(error) => {
                     let gap = Gap::new(error.gap_code(), self.hides, error.to_string());
@@ -152,21 +178,35 @@ impl<'a> Archives<'a> {
                 continue;
             }
             let inner = format!("{path}!/{}", entry.path);
-            if entry.size > most.min(self.room) {
-                let error = Malformed::TooLarge(entry.size, most.min(self.room));
+            if entry.size > most {
+                let error = Malformed::TooLarge(entry.size, most);
                 found.add_gap(Gap::new(error.gap_code(), self.hides, error.to_string()).at(inner));
                 continue;
             }
-            let mut content = Vec::new();
-            while let Some(chunk) = walk.chunk().map_err(|error| damaged(&error))? {
-                content.extend_from_slice(chunk);
-            }
+            let content = whole(&mut walk);
+            self.passed(&mut walk);
+            let content = content.map_err(|error| self.damaged(&error))?;
             self.member(&inner, &content, members, found);
+            // Archives in it take of the same room.
+            walk.reader_mut().left = self.room.left();
+        }
+    }
+
+    /// What passed was unpacked, whether or not it is looked at.
+    fn passed<R: Read>(&mut self, walk: &mut Walk<Plain<R>>) {
+        let left = walk.reader_mut().left;
+        self.room.take(self.room.left().saturating_sub(left));
+    }
+
+    fn damaged(&self, error: &ArchiveError) -> Malformed {
+        if self.room.left() == 0 {
+            self.room.exceeded()
+        } else {
+            malformed(error.to_string())
         }
     }
 
     fn member(&mut self, path: &str, bytes: &[u8], members: &mut Members<'_>, found: &mut Found) {
-        self.room = self.room.saturating_sub(bytes.len() as u64);
         let is_packed = [b"PK\x03\x04".as_slice(), b"\x1f\x8b", b"\x28\xb5\x2f\xfd"]
             .iter()
             .any(|magic| bytes.starts_with(magic));

@@ -14,10 +14,11 @@
 //! Memory of one [`read_layer`], whatever the layer's size:
 //!
 //! ```text
-//!   256 KiB input + 6 x 256 KiB buffers + decoder window (32 KiB, or 2^zstd_window_log_max)
-//! + held_bytes_max + held_bytes_max / 4 for hard links + 2 x file_memory_bytes_max
+//!   256 KiB input + 10 x 256 KiB buffers + decoder window (32 KiB, or 2^zstd_window_log_max)
+//! + held_bytes_max / 2 for files that wait for others + held_bytes_max / 4 for hard links
 //! + held_bytes_max / 4 for files that wait for an analyzer that waits
-//! + one extended header (pax_bytes_max) + name_bytes_max + entries_max x about 200 bytes
+//! + file_memory_bytes_max for the file that passes
+//! + one extended header (pax_bytes_max) + name_bytes_max + entries_max x about 300 bytes
 //! + 4 x result_bytes_max per analyzer that fills it
 //! ```
 //!
@@ -185,7 +186,7 @@ pub use self::{
     sbom::{SBOM_BYTES_MAX, SbomError, read_sbom},
     secrets::{
         Assigned, Example, FingerprintKey, FingerprintKeyError, SecretCheck, SecretRule,
-        SecretRuleError, SecretsConfig, Token, built_in_rules, holds_secret,
+        SecretRuleError, SecretsConfig, Token, built_in_rules, holds_secret, prepare_secrets,
     },
     skip::{PathGlob, PathGlobError, Skip},
 };

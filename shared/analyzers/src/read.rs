@@ -10,10 +10,13 @@
 //!      ◄─────────────────────────── empty buffers ────────────────────┘
 //! ```
 //!
-//! Analyzers that wait for another process are asked by a third thread, from a bounded queue.
+//! A buffer moves from thread to thread, so that only what an analyzer asked for is copied. Digests
+//! are half of all there is to do where files are compared with what packages recorded of them; so
+//! they are shared out: each thread has about as much to do as the others. The blob's is made where
+//! that is least: inflating gzip takes longer than anything else, inflating zstd does not, and there
+//! thread A makes it.
 //!
-//! The blob's digest is made where there is less to do: inflating gzip takes longer than hashing
-//! what comes of it, inflating zstd does not, and there thread A hashes.
+//! Analyzers that wait for another process are asked by a thread more, from a bounded queue.
 
 mod beside;
 mod content;
@@ -36,7 +39,8 @@ use model::{Digest, Entries, Gap, GapCode, Hides, LayerEntry, LayerReport, Secti
 
 use self::{
     beside::Queue,
-    content::Collector,
+    content::{Collector, Summed},
+    digests::{Digests, FileDigests},
     pipe::{Fed, PlainBytes, feed},
     results::{Results, cap},
 };
@@ -96,16 +100,18 @@ pub fn read_layer(
         let (feeder, plain, digester) = pipe::pipe(deadline);
         let (media_type, blob_limits) = (&expected.media_type, &blob_limits);
         let feeding = scope.spawn(move || feed(blob, media_type, blob_limits, feeder));
-        let walked = walk_all(plain, analyzers, limits, deadline);
-        match feeding.join() {
-            Ok(fed) => Ending {
-                expected,
-                limits,
-                fed,
-                walked,
-            }
-            .into_read(),
-            Err(panic) => std::panic::resume_unwind(panic),
+        let digesting = scope.spawn(move || digester.run());
+        let mut walked = walk_all(plain, analyzers, limits, (&results, deadline));
+        let digests = joined(digesting);
+        walked.sum_up(&digests.files, analyzers, &results);
+        walked.transient_gaps.extend(results.transient_gaps());
+        Ending {
+            expected,
+            limits,
+            fed: joined(feeding),
+            walked,
+            digests,
+            sections: results.into_sections(analyzers),
         }
         .into_read()
     })
@@ -158,26 +164,25 @@ fn walk_all(
     plain: PlainBytes,
     analyzers: &Analyzers,
     limits: &Limits,
-    deadline: Option<Instant>,
-) -> WalkedLayer {
-    let results = Results::new(limits);
+    (results, deadline): (&Results, Option<Instant>),
+) -> Walked {
     let mut walk = Walk::new(plain, limits);
     let queue = Queue::new(limits.held_bytes_max / 4, deadline);
-    let mut layer = thread::scope(|threads| {
+    let mut walked = thread::scope(|threads| {
         if analyzers.as_slice().iter().any(|one| one.waits()) {
-            threads.spawn(|| queue.serve(analyzers, &results));
+            threads.spawn(|| queue.serve(analyzers, results));
         }
         // However the walk ends, the queue has no more to wait for.
         let _closing = queue.closing();
         // Big files are analyzed beside the walk, by the pool that all layers share.
         rayon::in_place_scope(|scope| {
-            let mut layer = Layer::default();
-            let mut collector = Collector::new((analyzers, &queue), limits, &results, scope);
-            let error = layer.walk(&mut walk, &mut collector).err();
+            let mut walked = Walked::default();
+            let mut collector = Collector::new((analyzers, &queue), limits, results, scope);
+            walked.error = walked.walk(&mut walk, &mut collector).err();
             collector.finish();
-            layer.error = error;
-            layer.transient_gaps.append(&mut collector.transient_gaps);
-            layer
+            walked.transient_gaps.append(&mut collector.transient_gaps);
+            walked.summed = collector.summed;
+            walked
         })
     });
     let plain = walk.reader_mut();
@@ -298,14 +303,6 @@ impl Ending<'_> {
         if is_whole && fed.compressed_bytes != expected.size {
             transient.push(size_gap(expected, Some(fed.compressed_bytes)));
         }
-        let is_lasting = |gap: &Gap| {
-            let codes = [
-                GapCode::LimitTime,
-                GapCode::LayerUnavailable,
-                GapCode::EngineFailed,
-            ];
-            !codes.contains(&gap.code)
-        };
         let complete = is_verified && transient.iter().all(is_lasting);
         let entries = Entries {
             diff_id: walked.diff_id.filter(|_| is_whole && !is_stopped),
@@ -330,6 +327,14 @@ impl Ending<'_> {
             source_error,
         }
     }
+}
+
+/// Whether a gap would be there again.
+const fn is_lasting(gap: &Gap) -> bool {
+    !matches!(
+        gap.code,
+        GapCode::LimitTime | GapCode::LayerUnavailable | GapCode::EngineFailed
+    )
 }
 
 fn size_gap(expected: &LayerBlob, found: Option<u64>) -> Gap {

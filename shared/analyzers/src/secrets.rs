@@ -121,7 +121,8 @@ impl Secrets {
             }
             Some(Kind::Archive) => {
                 let mut texts = |path: &str, bytes: &[u8], found: &mut Found| {
-                    if !candidates::looks_like_text(bytes.get(..1024).unwrap_or(bytes)) {
+                    let head = bytes.get(..1024).unwrap_or(bytes);
+                    if !candidates::looks_like_text(head) && !candidates::is_keystore(path, head) {
                         return;
                     }
                     let text = text::decode(std::borrow::Cow::Borrowed(bytes));
@@ -129,7 +130,7 @@ impl Secrets {
                 };
                 let (limits, wanted) = (&self.limits, candidates::is_wanted_member);
                 Archives::new(limits, Hides::Secrets, TEXT_BYTES_MAX, wanted)
-                    .read(entry.path, &bytes, &mut texts, found);
+                    .read(entry.path, &bytes, &mut texts, found)?;
             }
         }
         if !secrets.is_empty() {

@@ -404,7 +404,7 @@ mod tests {
         let other = json!({ "name": "KV_tw_refs", "subjects": ["$KV.tw_refs.>"], "max_msgs": 7 });
         wire.api("STREAM.CREATE.KV_tw_refs", &other).await.unwrap();
         let error = world.bus.provision().await.unwrap_err();
-        insta::assert_snapshot!(error, @"`KV_tw_refs` exists with `allow_direct` = `false`, but `true` is needed; change the configuration or the stream, nothing was changed");
+        insta::assert_snapshot!(error, @r#"`KV_tw_refs` exists with `discard` = `"old"`, but `"new"` is needed; change the configuration or the stream, nothing was changed"#);
         let info = wire
             .api("STREAM.INFO.KV_tw_refs", &Value::Null)
             .await

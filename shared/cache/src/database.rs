@@ -93,8 +93,12 @@ impl Database {
         let failed = |error: rocksdb::Error| open_error(dir, &error);
         let names = DB::list_cf(&options::database(), dir).map_err(failed)?;
         let names: Vec<_> = names.iter().map(String::as_str).collect();
-        let named = names.iter().copied().filter(|name| *name != "default");
-        let families = options::families(&named.collect::<Vec<_>>());
+        let ours: Vec<_> = names
+            .iter()
+            .copied()
+            .filter(|name| *name != "default")
+            .collect();
+        let families = options::families(&ours);
         let opened = DB::open_cf_descriptors_read_only(&options::read_only(), dir, families, false);
         let schema = Schema {
             version: 0,

@@ -212,17 +212,12 @@ impl fmt::Display for Partition {
 
 /// Lower-case hex digits of `bytes`.
 pub fn hex(bytes: &[u8]) -> String {
-    // Keys, subjects and fingerprints are made of it, thousands for an image: no formatting here.
-    let digit = |half: u8| {
-        char::from(if half < 10 {
-            b'0' + half
-        } else {
-            b'a' - 10 + half
-        })
-    };
-    let digits = bytes.iter().flat_map(|byte| [byte >> 4, byte & 0xf]);
+    let digit = |nibble: u8| char::from_digit(u32::from(nibble), 16);
+    let digits = bytes
+        .iter()
+        .flat_map(|byte| [digit(byte >> 4), digit(byte & 15)]);
     let mut text = String::with_capacity(bytes.len().saturating_mul(2));
-    text.extend(digits.map(digit));
+    text.extend(digits.flatten());
     text
 }
 

@@ -23,7 +23,7 @@ struct Planting {
 // === impl Planting ===
 
 impl Planting {
-    /// Letters that look random and are the same each time (SplitMix64).
+    /// Letters that look random and are the same each time (`SplitMix64`).
     fn random(&mut self, letters: &str, count: usize) -> String {
         let letters = letters.as_bytes();
         let mut text = String::new();
@@ -84,28 +84,21 @@ pub(super) fn image() -> (Image, Vec<Planted>) {
     let deleted = plant.plant("password in a deleted file", "", WORD, 18);
     let key = plant.key("private key in a deleted file");
     let url = plant.plant("password in a URL of the environment", "", WORD, 20);
-    let slack = format!(
-        "xoxb-{}-{}-",
-        plant.random(DIGITS, 12),
-        plant.random(DIGITS, 12)
-    );
+    let mut digits = || plant.random(DIGITS, 12);
+    let slack = format!("xoxb-{}-{}-", digits(), digits());
     let slack = plant.plant("Slack token in the environment", &slack, WORD, 24);
     let label = plant.plant("password in a label", "", WORD, 20);
     let stripe = plant.plant("Stripe key in the history", "sk_live_", WORD, 99);
     let argument = plant.plant("password in a build argument", "", WORD, 20);
     let command = plant.plant("GitLab token in the command", gitlab, WORD, 20);
 
-    let utf16: Vec<u8> = format!("\u{feff}token: {wide}\r\n")
-        .encode_utf16()
-        .flat_map(u16::to_le_bytes)
-        .collect();
     let files = LayerBuilder::new()
         .file(
             "root/.aws/credentials",
             format!("[default]\naws_secret_access_key = {aws}\n"),
         )
         .file(&format!("app/{MARKER}.yaml"), format!("token: {token}\n"))
-        .file("app/notes.txt", utf16)
+        .file("app/notes.txt", in_utf16(&format!("token: {wide}\r\n")))
         .file(
             "app/backup.zip",
             zipped("conf/ci.yml", &format!("token: {packed}\n")),
@@ -148,6 +141,11 @@ pub(super) fn image() -> (Image, Vec<Planted>) {
         }))
         .build();
     (image, plant.planted)
+}
+
+fn in_utf16(text: &str) -> Vec<u8> {
+    let units = format!("\u{feff}{text}");
+    units.encode_utf16().flat_map(u16::to_le_bytes).collect()
 }
 
 /// A zip of one file, compressed.

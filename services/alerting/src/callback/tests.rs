@@ -149,40 +149,40 @@ async fn the_answer_is_posted_when_the_scan_that_was_asked_for_is_judged() {
     event["time"] = "…".into();
     insta::assert_json_snapshot!(event, @r#"
     {
+      "specversion": "1.0",
+      "id": "ci:default:request-1:answer",
+      "source": "/alerting",
+      "type": "io.tidewaiter.scan.answered.v1",
+      "subject": "request-1",
+      "time": "…",
+      "tenant": "default",
+      "datacontenttype": "application/json",
       "data": {
-        "decision": "deny",
+        "request": "request-1",
+        "reference": "r.example/app:1",
+        "state": "done",
         "error": null,
-        "images": [
+        "decision": "deny",
+        "policy": "default",
+        "valid_until": null,
+        "reasons": [
           {
+            "rule": "severity",
             "decision": "deny",
-            "image": "sha256:6105d6cc76af400325e94d588ce511be5bfdbb73b437dc51eca43917d7a43e3d",
-            "report": "/v1/images/sha256:6105d6cc76af400325e94d588ce511be5bfdbb73b437dc51eca43917d7a43e3d/report"
+            "message": "1 vulnerability: CVE-1 (critical) in a 1",
+            "remediation": "update a to 2"
           }
         ],
         "index_digest": null,
-        "policy": "default",
-        "reasons": [
+        "images": [
           {
+            "image": "sha256:6105d6cc76af400325e94d588ce511be5bfdbb73b437dc51eca43917d7a43e3d",
             "decision": "deny",
-            "message": "1 vulnerability: CVE-1 (critical) in a 1",
-            "remediation": "update a to 2",
-            "rule": "severity"
+            "report": "/v1/images/sha256:6105d6cc76af400325e94d588ce511be5bfdbb73b437dc51eca43917d7a43e3d/report"
           }
         ],
-        "reference": "r.example/app:1",
-        "request": "request-1",
-        "state": "done",
-        "status": "/v1/scans/request-1",
-        "valid_until": null
-      },
-      "datacontenttype": "application/json",
-      "id": "ci:default:request-1:answer",
-      "source": "/alerting",
-      "specversion": "1.0",
-      "subject": "request-1",
-      "tenant": "default",
-      "time": "…",
-      "type": "io.tidewaiter.scan.answered.v1"
+        "status": "/v1/scans/request-1"
+      }
     }
     "#);
     cx.stop();

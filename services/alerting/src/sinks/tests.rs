@@ -94,28 +94,28 @@ fn webhook_posts_a_cloud_event() {
     content-type: application/cloudevents+json
 
     {
+      "specversion": "1.0",
+      "id": "alert:default:fbaa94a57ba748ea1b1d8a0cc49c117b:raised:judged:1",
+      "source": "/alerting",
+      "type": "io.tidewaiter.alert.v1",
+      "subject": "fbaa94a57ba748ea1b1d8a0cc49c117b",
+      "time": "1970-01-01T00:00:00Z",
+      "tenant": "default",
+      "datacontenttype": "application/json",
       "data": {
-        "at": "1970-01-01T00:00:00Z",
-        "event": "judged:1",
         "fingerprint": "fbaa94a57ba748ea1b1d8a0cc49c117b",
+        "state": "raised",
+        "severity": "critical",
+        "title": "r.example/app:1: deny by policy default",
+        "text": "1 vulnerability: CVE-2024-0001 (critical) in openssl 3.0.1",
         "image": "sha256:6105d6cc76af400325e94d588ce511be5bfdbb73b437dc51eca43917d7a43e3d",
-        "policy": "default",
         "references": [
           "r.example/app:1"
         ],
-        "severity": "critical",
-        "state": "raised",
-        "text": "1 vulnerability: CVE-2024-0001 (critical) in openssl 3.0.1",
-        "title": "r.example/app:1: deny by policy default"
-      },
-      "datacontenttype": "application/json",
-      "id": "alert:default:fbaa94a57ba748ea1b1d8a0cc49c117b:raised:judged:1",
-      "source": "/alerting",
-      "specversion": "1.0",
-      "subject": "fbaa94a57ba748ea1b1d8a0cc49c117b",
-      "tenant": "default",
-      "time": "1970-01-01T00:00:00Z",
-      "type": "io.tidewaiter.alert.v1"
+        "event": "judged:1",
+        "at": "1970-01-01T00:00:00Z",
+        "policy": "default"
+      }
     }
     "#);
 }
@@ -282,43 +282,43 @@ fn slack_gets_blocks() {
     content-type: application/json
 
     {
+      "text": "r.example/&lt;!channel&gt;:1: deny",
       "blocks": [
         {
+          "type": "header",
           "text": {
-            "emoji": true,
+            "type": "plain_text",
             "text": ":red_circle: r.example/&lt;!channel&gt;:1: deny",
-            "type": "plain_text"
-          },
-          "type": "header"
+            "emoji": true
+          }
         },
         {
+          "type": "section",
           "text": {
+            "type": "mrkdwn",
             "text": "1 vulnerability: CVE-2024-0001 (critical) in openssl 3.0.1",
-            "type": "mrkdwn",
             "verbatim": true
-          },
-          "type": "section"
+          }
         },
         {
+          "type": "section",
           "text": {
-            "text": "*Name* r.example/app:1\n*Image* `sha256:6105d6cc76af400325e94d588ce511be5bfdbb73b437dc51eca43917d7a43e3d`",
             "type": "mrkdwn",
+            "text": "*Name* r.example/app:1\n*Image* `sha256:6105d6cc76af400325e94d588ce511be5bfdbb73b437dc51eca43917d7a43e3d`",
             "verbatim": true
-          },
-          "type": "section"
+          }
         },
         {
+          "type": "context",
           "elements": [
             {
-              "emoji": false,
+              "type": "plain_text",
               "text": "critical · tenant default · alert:default:fbaa94a57ba748ea1b1d8a0cc49c117b:raised:judged:1",
-              "type": "plain_text"
+              "emoji": false
             }
-          ],
-          "type": "context"
+          ]
         }
-      ],
-      "text": "r.example/&lt;!channel&gt;:1: deny"
+      ]
     }
     "#);
 }

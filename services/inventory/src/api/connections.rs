@@ -188,7 +188,7 @@ impl Scan<'_> {
         }
         let mut connects_to = Vec::with_capacity(flows.len());
         for flow in flows {
-            connects_to.push(self.peer(&node, flow)?);
+            connects_to.push(self.peer(&node, &flow)?);
         }
         Ok(Some(Row {
             addresses: container.addresses.clone(),
@@ -201,17 +201,17 @@ impl Scan<'_> {
         }))
     }
 
-    fn peer(&self, node: &Slug, flow: NetworkFlow) -> Result<Peer, CacheError> {
+    fn peer(&self, node: &Slug, flow: &NetworkFlow) -> Result<Peer, CacheError> {
         let NetworkFlow {
             transport,
             address,
             port,
         } = flow;
-        let placed = self.view.at_address((self.tenant, node), address)?;
+        let placed = self.view.at_address((self.tenant, node), *address)?;
         Ok(Peer {
-            transport,
-            address,
-            port,
+            transport: *transport,
+            address: *address,
+            port: *port,
             container: placed.map(|placed| Named::new(placed.node, placed.container)),
         })
     }

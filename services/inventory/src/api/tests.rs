@@ -204,7 +204,6 @@ impl World {
             },
             os: None,
             os_ends: None,
-            ages_at: None,
             vulnerabilities: found,
             gaps: Vec::new(),
         };
@@ -344,6 +343,7 @@ fn judged(policy: &str, decision: Decision, scan: u64) -> Judged {
         references: Vec::new(),
         repositories: Vec::new(),
         waived: std::collections::BTreeMap::new(),
+        checks: Vec::new(),
     }
 }
 

@@ -225,6 +225,29 @@ async fn a_suspect_is_read_with_low_limits_and_counts_as_scanned() {
     }
 }
 
+#[test]
+fn a_record_has_as_many_labels_as_there_is_room_for() {
+    let target = |labels: usize, chars: usize| {
+        let mut report = unreadable(
+            &Reader::new(Config::default().settings().unwrap()),
+            Digest::of(b"image"),
+            None,
+            String::new(),
+            Gap::new(GapCode::ScanAborted, Hides::Entries, ""),
+        );
+        let label = |number: usize| (format!("{number:03}"), "é".repeat(chars));
+        report.target.config.labels = (0..labels).map(label).collect();
+        report.target.platform = "linux/arm64".parse().unwrap();
+        report.target
+    };
+    let kept = config(&target(LABELS_MAX, LABEL_CHARS_MAX));
+    let whole = target(LABELS_MAX, LABEL_CHARS_MAX);
+    assert_eq!(kept.labels, whole.config.labels);
+    assert_eq!(kept.platform, whole.platform);
+    let cut = config(&target(LABELS_MAX + 1, LABEL_CHARS_MAX + 1));
+    assert_eq!(cut, kept);
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn an_engine_that_dies_or_hangs_is_a_gap_of_the_image_and_the_worker_goes_on() {
     let (cx, store, tenant) = (Cx::for_tests(), Store::memory(), Slug::default_tenant());

@@ -7,7 +7,11 @@ mod output;
 mod progress;
 mod sbom;
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    sync::Arc,
+    thread::{self, ScopedJoinHandle},
+    time::Duration,
+};
 
 use analyzers::FingerprintKey;
 use anyhow::Context as _;
@@ -80,7 +84,7 @@ pub(crate) async fn run(config: Config, global: &Global, args: ScanArgs) -> anyh
     let deadline = Deadline::after(args.timeout);
     let is_wanted = !global.quiet && !args.no_progress;
     let progress = Progress::new(is_wanted, terminal::shows_progress());
-    let work = scan_all(&cx, &config, global, &args, &progress);
+    let work = Box::pin(scan_all(&cx, &config, global, &args, &progress));
     let outcome = deadline.limit(work).await;
     progress.clear();
     cx.stop();
@@ -100,7 +104,8 @@ async fn scan_all(
     let mut config = config.clone();
     let malware = &mut config.scanner.malware;
     malware.enabled &= !args.no_malware;
-    let step = progress.step("looking for rules".to_owned());
+    let fetches = malware.enabled && malware.bundle.is_some();
+    let step = fetches.then(|| progress.step("looking for rules of malware".to_owned()));
     let note = rules::prepare(cx, malware, &dirs.malware()).await?;
     drop(step);
     let scanner = Scanner::new(cx, &config, global, args, progress)?;
@@ -160,6 +165,7 @@ impl<'a> Scanner<'a> {
             .map(|file| Baseline::read(file, &key))
             .transpose()?;
         settings.analyzers.secrets.key = key;
+        prepare_secrets(cx, &settings);
         let mut policy = load_policy(args)?;
         let waivers = baseline.iter().flat_map(Baseline::waivers);
         policy.waivers.extend(waivers);
@@ -167,16 +173,24 @@ impl<'a> Scanner<'a> {
         for path in &args.advisories {
             loose.extend(feeds_at(path)?);
         }
+        // Each takes some milliseconds, which is what the scan of a known image takes in all.
+        let (reader, sections, advisories) = thread::scope(|scope| {
+            let (layers, data) = (dirs.layers(), dirs.advisories());
+            let sections = scope
+                .spawn(move || CacheSections::open_shared(cx.clone(), &layers, CACHE_BYTES_MAX));
+            let advisories = scope.spawn(move || Advisories::open_read_only(&data));
+            let reader = Reader::new(settings.clone());
+            (reader, joined(sections), joined(advisories))
+        });
+        let advisories = advisories.context("opening the advisories")?;
         Ok(Scanner {
             cx: cx.clone(),
             args,
-            reader: Reader::new(settings.clone()),
+            reader,
             settings,
             domain: config.scanner.cache_domain.clone(),
-            sections: CacheSections::open_shared(cx.clone(), &dirs.layers(), CACHE_BYTES_MAX),
-            advisories: Advisories::open_read_only(&dirs.advisories())
-                .context("opening the advisories")?
-                .rated_by(config.matcher.severity),
+            sections,
+            advisories: advisories.rated_by(config.matcher.severity),
             loose,
             matcher: config.matcher.clone(),
             policy,
@@ -435,6 +449,22 @@ impl Scanner<'_> {
             crate::complain(text);
         }
     }
+}
+
+/// Makes the rules of secrets ready while the image is looked for.
+fn prepare_secrets(cx: &Cx, settings: &Settings) {
+    let (work, secrets) = (cx.clone(), settings.analyzers.secrets.clone());
+    cx.spawn("secret rules", async move {
+        // Lost is what nobody needs any more.
+        let prepared = work.compute(move || analyzers::prepare_secrets(&secrets));
+        let _lost = prepared.await.is_err();
+    });
+}
+
+/// What a thread has in the end; where it panicked, so does this one.
+fn joined<T>(thread: ScopedJoinHandle<'_, T>) -> T {
+    let ended = thread.join();
+    ended.unwrap_or_else(|panic| std::panic::resume_unwind(panic))
 }
 
 /// The packages as they are matched.

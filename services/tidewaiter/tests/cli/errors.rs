@@ -80,11 +80,14 @@ fn what_a_registry_does_not_have_is_named() {
     registry.push(vulnerable(), "single", "1");
     let (host, world) = (registry.host(), World::new());
     let target = |name: &str| format!("{host}/{name}");
-    let gone = format!("error: scanning `{host}/app:2`: ");
+    let gone = format!("error: scanning `{host}/app:2`: `{host}/app:2` does not exist in `{host}`");
+    let hint = format!(
+        "hint: the repository is there, this tag or digest of it is not; `skopeo list-tags docker://{host}/app` lists"
+    );
     let expected = [
         gone.as_str(),
         "check the name, the tag and the digest",
-        "hint: the repository is there, this tag or digest of it is not",
+        hint.as_str(),
     ];
     check(&world, &["scan", &target("app:2")], 4, &expected);
     check(

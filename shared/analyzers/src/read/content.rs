@@ -14,6 +14,7 @@ use rayon::Scope;
 
 use super::{
     beside::{Queue, Task},
+    digests::WantedDigests,
     pipe::PlainBytes,
     results::Results,
     runnable::is_runnable,
@@ -403,27 +404,23 @@ impl<'a, 'scope> Collector<'a, 'scope> {
 
     /// Analyzes here, or beside the walk where it takes long and there is room for it, or where the
     /// analyzer waits.
-    fn analyze(&self, number: usize, analyzer: usize, files: Vec<File>) {
-        let Some(one) = self.analyzers.as_slice().get(analyzer) else {
-            return;
-        };
-        let one: &'scope dyn Analyzer = one.as_ref();
-        let results = self.results;
-        let bytes = files
-            .iter()
-            .fold(0_u64, |sum, file| sum.saturating_add(file.entry.size));
-        if one.waits() {
-            return self.queue.push(Task {
+    fn analyze(&self, number: usize, by: Vec<usize>, files: Vec<File>) {
+        let all = self.analyzers.as_slice();
+        let waits = |at: &usize| all.get(*at).is_some_and(|one| one.waits());
+        let (waiting, by): (Vec<_>, Vec<_>) = by.into_iter().partition(waits);
+        for analyzer in waiting {
+            self.queue.push(Task {
                 number,
                 analyzer,
-                files,
-                bytes,
+                files: files.clone(),
+                bytes: files
+                    .iter()
+                    .map(|file| file.entry.size)
+                    .fold(0, u64::saturating_add),
             });
         }
-        let room =
-            (self.limits.held_bytes_max / 2).saturating_sub(self.aside.load(Ordering::Acquire));
-        if bytes < ASIDE_BYTES || bytes > room {
-            return results.analyze(number, analyzer, one, &files);
+        if by.is_empty() {
+            return;
         }
         let (all, results): (&'scope Analyzers, &'scope Results) = (self.analyzers, self.results);
         let analyze = move |files: &[File]| {

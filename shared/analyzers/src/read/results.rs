@@ -91,6 +91,13 @@ impl Results {
         });
     }
 
+    /// Whether archives before this file took all that archives may.
+    fn is_spent(&self, number: usize, analyzer: usize) -> bool {
+        let calls = self.calls.lock().unwrap_or_else(PoisonError::into_inner);
+        let spent = calls.spent.get(&analyzer);
+        spent.is_some_and(|spent| spent.is_over_before(number))
+    }
+
     /// Notes that nobody got to look at a file in time.
     pub(super) fn too_late(&self, number: usize, at: usize, analyzer: &dyn Analyzer, path: &str) {
         let detail = "the time for the layer was over before it was its turn";

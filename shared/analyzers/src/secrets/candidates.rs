@@ -286,6 +286,13 @@ const DULL_ENDS: &[&str] = &[
     ".aff",
 ];
 
+/// Ends of names of what is never text. A file shows it by its first bytes; a member of an archive has
+/// to be unpacked for them, and most of what Java archives hold is one of these.
+const BINARY_ENDS: &[&str] = &[
+    ".class", ".so", ".dll", ".exe", ".dylib", ".jnilib", ".o", ".pyc", ".wasm", ".png", ".jpg",
+    ".jpeg", ".gif", ".ico", ".webp", ".gz", ".bz2", ".xz",
+];
+
 /// Ends of names of keystores.
 const KEYSTORE_ENDS: &[&str] = &[
     ".jks",

@@ -128,24 +128,24 @@ mod tests {
         );
         insta::assert_json_snapshot!(event, @r#"
         {
-          "data": {
-            "digest": null,
-            "occurred_at": "1970-01-01T00:00:00Z",
-            "repository": "app",
-            "sender_id": null,
-            "source": "main",
-            "tag": null
-          },
-          "datacontenttype": "application/json",
           "id": "a b",
           "source": "/registries/main",
-          "specversion": "1.0",
+          "time": "2026-01-02T03:04:05Z",
+          "type": "io.tidewaiter.image.pushed.v1",
+          "datacontenttype": "application/json",
+          "tenant": "acme",
           "stream": "EVENTS",
           "streamsequence": "7",
-          "tenant": "acme",
-          "time": "2026-01-02T03:04:05Z",
           "traceparent": "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01",
-          "type": "io.tidewaiter.image.pushed.v1"
+          "specversion": "1.0",
+          "data": {
+            "source": "main",
+            "repository": "app",
+            "tag": null,
+            "digest": null,
+            "sender_id": null,
+            "occurred_at": "1970-01-01T00:00:00Z"
+          }
         }
         "#);
     }

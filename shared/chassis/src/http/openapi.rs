@@ -50,7 +50,7 @@ pub fn document(info: Info, operations: &[Operation]) -> Value {
             .or_insert_with(|| json!({}));
         path[operation.method.as_str().to_ascii_lowercase()] = described;
     }
-    json!({
+    let mut document = json!({
         "openapi": "3.1.0",
         "info": {
             "title": info.title,
@@ -83,7 +83,10 @@ pub fn document(info: Info, operations: &[Operation]) -> Value {
                 },
             },
         },
-    })
+    });
+    // The same text, whatever the order in which tables and types are written.
+    document.sort_all_objects();
+    document
 }
 
 // === impl Schemas ===

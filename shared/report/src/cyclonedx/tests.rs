@@ -113,10 +113,10 @@ fn what_was_decided_is_in_the_analysis() {
         .map(|one| format!("{}: {}", one["id"], one["analysis"]))
         .collect();
     insta::assert_snapshot!(analyses.join("\n"), @r#"
-    "CVE-2025-0005": {"detail":"not_affected: component_not_present (vendor.vex.json)","justification":"code_not_present","state":"not_affected"}
+    "CVE-2025-0005": {"state":"not_affected","justification":"code_not_present","detail":"not_affected: component_not_present (vendor.vex.json)"}
     "CVE-2025-0002": null
     "CVE-2025-0003": null
-    "CVE-2025-0004": {"detail":"accepted by ann until 2026-02-01: not reachable (policy.yaml)","response":["will_not_fix"],"state":"exploitable"}
+    "CVE-2025-0004": {"state":"exploitable","response":["will_not_fix"],"detail":"accepted by ann until 2026-02-01: not reachable (policy.yaml)"}
     "CVE-2025-0001": null
     "#);
 }

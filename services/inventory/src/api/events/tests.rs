@@ -147,7 +147,7 @@ async fn frames_say_what_happened_and_where_to_go_on() {
 
     id: 2.2.3
     event: image.pushed
-    data: {"data":{"digest":null,"occurred_at":"1970-01-01T00:00:00Z","repository":"app","sender_id":null,"source":"main","tag":"line\nbreak"},"datacontenttype":"application/json","id":"an-id","source":"/registries/main","specversion":"1.0","stream":"EVENTS","streamsequence":"2","tenant":"default","time":"1970-01-01T00:00:00Z","type":"io.tidewaiter.image.pushed.v1"}
+    data: {"id":"an-id","source":"/registries/main","time":"1970-01-01T00:00:00Z","type":"io.tidewaiter.image.pushed.v1","tenant":"default","specversion":"1.0","datacontenttype":"application/json","stream":"EVENTS","streamsequence":"2","data":{"source":"main","repository":"app","tag":"line\nbreak","digest":null,"sender_id":null,"occurred_at":"1970-01-01T00:00:00Z"}}
 
     id: 2.2.3
     event: caught-up
@@ -155,7 +155,7 @@ async fn frames_say_what_happened_and_where_to_go_on() {
 
     id: 2.9.3
     event: gap
-    data: {"from":3,"next":10,"stream":"RESULTS","to":9}
+    data: {"stream":"RESULTS","from":3,"to":9,"next":10}
     "#);
 }
 

@@ -106,6 +106,7 @@ async fn every_answer_that_is_described_is_given() {
         "/v1/nodes?limit=0",
         "/v1/nodes/NODE",
         "/v1/nodes/none",
+        "/v1/connections?node=A/B",
         "/v1/containers?state=flying",
         "/v1/containers/a",
         "/v1/containers/none",

@@ -106,11 +106,11 @@ async fn health_tells_how_old_the_data_are_and_who_lives() {
     assert_eq!(health["processes"][0]["host"], "node-1");
     insta::assert_json_snapshot!(health["advisories"], @r#"
     {
-      "age_seconds": 3600,
-      "data_at": "2026-03-01T11:00:00Z",
-      "published_at": "2026-03-01T11:01:00Z",
       "revision": 7,
-      "swept": 7
+      "swept": 7,
+      "published_at": "2026-03-01T11:01:00Z",
+      "data_at": "2026-03-01T11:00:00Z",
+      "age_seconds": 3600
     }
     "#);
 }

@@ -385,7 +385,7 @@ async fn incidents_are_listed_the_latest_first_and_have_a_timeline() {
 }
 
 /// Two containers of one node with addresses, a pod of another node, and one without anything.
-async fn talking() -> World {
+fn talking() -> World {
     let mut world = World::new();
     let at = |id: &str, addresses: &[&str]| {
         let mut one = container(id, "r.example/team/app:1", digest("a config"));
@@ -419,7 +419,7 @@ async fn talking() -> World {
 
 #[tokio::test]
 async fn who_talks_to_whom_is_told_by_the_addresses_of_containers() {
-    let world = talking().await;
+    let world = talking();
     let answer = world.ok("/v1/connections").await;
     let rows = answer["items"].as_array().unwrap();
     let told = |row: &Value| {
@@ -484,7 +484,7 @@ async fn who_talks_to_whom_is_told_by_the_addresses_of_containers() {
 
 #[tokio::test]
 async fn an_address_that_is_given_away_leads_to_its_new_container() {
-    let mut world = talking().await;
+    let mut world = talking();
     let mut new = container("new", "app", digest("a config"));
     new["addresses"] = json!(["10.88.0.3"]);
     world.reported(

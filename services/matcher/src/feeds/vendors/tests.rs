@@ -219,9 +219,10 @@ async fn an_archive_without_a_day_in_its_name_is_as_old_as_its_file() {
     let refused = format!("{:#}", refused.unwrap_err());
     assert!(refused.contains("of which day"), "{refused}");
     let modified = "Fri, 03 Jul 2026 00:00:00 GMT".parse().unwrap();
-    let mut files = site.0.lock().unwrap();
-    files.headers.insert("last-modified", modified);
-    drop(files);
+    {
+        let mut files = site.0.lock().unwrap();
+        files.headers.insert("last-modified", modified);
+    }
     let fetched = step(&advisories, &update, RED_HAT).await;
     assert_eq!(fetched.as_of.unwrap().to_string(), "2026-07-03T00:00:00Z");
     assert_eq!(shown(&advisories).len(), 1);

@@ -49,7 +49,7 @@ pub(crate) async fn explain(
     let scan = args.scan();
     let is_wanted = !global.quiet && !args.no_progress;
     let progress = Progress::new(is_wanted, terminal::shows_progress());
-    let work = answer(&cx, &config, global, (&args, &scan), &progress);
+    let work = Box::pin(answer(&cx, &config, global, (&args, &scan), &progress));
     let outcome = Deadline::after(args.timeout).limit(work).await;
     progress.clear();
     cx.stop();

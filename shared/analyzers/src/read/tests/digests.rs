@@ -157,7 +157,9 @@ fn the_holes_of_a_file_are_part_of_its_digests() {
         },
     ];
     let mut builder = tar::Builder::new(Vec::new());
-    all.iter().for_each(|sparse| sparse.append(&mut builder));
+    for sparse in &all {
+        sparse.append(&mut builder);
+    }
     let files: Vec<_> = all
         .iter()
         .map(|sparse| (sparse.path.to_owned(), sparse.content()))

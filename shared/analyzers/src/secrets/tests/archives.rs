@@ -7,11 +7,25 @@ use flate2::{Compression, write::GzEncoder};
 use model::{GapCode, Hides, ImageConfig};
 
 use super::{
-    super::{archives::Look, samples::expand},
+    super::{
+        candidates::{TEXT_BYTES_MAX, is_wanted_member},
+        samples::expand,
+    },
     image::image,
     planted::layer,
 };
-use crate::{Found, PreparedLayer, unpack::Room};
+use crate::{Archives, Found, PreparedLayer, unpack::Room};
+
+/// How many members are handed on, and what was unpacked for that.
+fn look(path: &str, bytes: &[u8], room: u64) -> (usize, u64, Vec<GapCode>) {
+    let limits = Limits::default();
+    let archives = Archives::new(&limits, Hides::Secrets, TEXT_BYTES_MAX, is_wanted_member);
+    let (mut found, mut texts) = (Found::new(1 << 20), 0);
+    let mut count = |_: &str, _: &[u8], _: &mut Found| texts += 1;
+    let room = archives.read_within(Room::new(room), (path, bytes), &mut count, &mut found);
+    let codes = found.gaps.iter().map(|gap| gap.code).collect();
+    (texts, room.taken(), codes)
+}
 
 fn tar(files: &[(&str, &[u8])]) -> Vec<u8> {
     let mut builder = tar::Builder::new(Vec::new());
@@ -152,16 +166,7 @@ fn depth_and_damage_are_gaps() {
 
 #[test]
 fn all_that_an_archive_unpacks_to_takes_of_one_room() {
-    let look = |bytes: &[u8], room: u64| {
-        let limits = Limits::default();
-        let (mut look, mut found) = (Look::new(&limits, Room::new(room)), Found::new(1 << 20));
-        let mut texts = 0;
-        let mut count = |_: &str, _: &[u8], _: &mut Found| texts += 1;
-        look.archive("a.tgz", bytes, &mut count, &mut found);
-        let taken = look.room().taken();
-        let codes: Vec<_> = found.gaps.iter().map(|gap| gap.code).collect();
-        (texts, taken, codes)
-    };
+    let look = |bytes: &[u8], room: u64| look("a.tgz", bytes, room);
     // What nobody wants is unpacked as well; so is what is packed again, on each level.
     let unwanted = vec![0; 100_000];
     let inner = gzip(&tar(&[("a.conf", b"a"), ("b.png", &unwanted)]));
@@ -184,14 +189,9 @@ fn all_that_an_archive_unpacks_to_takes_of_one_room() {
 #[test]
 fn members_that_are_no_text_by_their_name_are_not_unpacked() {
     let texts_and_bytes = |name: &str| {
-        let limits = Limits::default();
-        let mut look = Look::new(&limits, Room::new(1 << 20));
-        let (mut found, mut texts) = (Found::new(1 << 20), 0);
-        let mut count = |_: &str, _: &[u8], _: &mut Found| texts += 1;
-        let bytes = zip(&[(name, b"token")]);
-        look.archive("a.jar", &bytes, &mut count, &mut found);
-        assert_eq!(found.gaps, []);
-        (texts, look.room().taken())
+        let (texts, taken, gaps) = look("a.jar", &zip(&[(name, b"token")]), 1 << 20);
+        assert_eq!(gaps, []);
+        (texts, taken)
     };
     assert_eq!(texts_and_bytes("org/example/Tide.class"), (0, 0));
     assert_eq!(texts_and_bytes("static/logo.png"), (0, 0));

@@ -138,7 +138,6 @@ async fn leases_waits_and_lists_are_had_by_who_needs_them() {
     );
     lists(&gateway, CONFIG, "tokens.").await;
     lists(&router, REFS, "default.tag.00ff.").await;
-    lists(&alerting, CONFIG, "policies.").await;
     lists(&alerting, ALERT_STATES, "").await;
     lists(&fleet.role(Role::Provisioner).await, CONFIG, "tokens.").await;
     // Advisories that are handed in, and taken up.

@@ -17,6 +17,10 @@
 //! thread A makes it.
 //!
 //! Analyzers that wait for another process are asked by a thread more, from a bounded queue.
+//!
+//! A layer of some kilobytes is worth no thread: starting them takes longer than reading it. It is
+//! inflated first, and if that fits into the buffers there are, the caller's thread does all of it,
+//! one after the other. What comes out is the same.
 
 mod beside;
 mod content;
@@ -24,6 +28,7 @@ mod digests;
 mod pipe;
 mod results;
 mod runnable;
+mod small;
 #[cfg(test)]
 mod tests;
 
@@ -41,8 +46,9 @@ use self::{
     beside::Queue,
     content::{Collector, Summed},
     digests::{Digests, FileDigests},
-    pipe::{Fed, PlainBytes, feed},
+    pipe::{Buffers, Fed, PlainBytes, feed},
     results::{Results, cap},
+    small::{SMALL_BLOB_BYTES, Small},
 };
 pub(crate) use self::{results::rank, runnable::is_runnable};
 use crate::{Analyzers, File, file::Content};
@@ -84,6 +90,23 @@ pub fn read_layer(
     limits: &Limits,
     deadline: Option<Instant>,
 ) -> LayerRead {
+    read_layer_from(
+        blob,
+        expected,
+        analyzers,
+        (limits, deadline),
+        SMALL_BLOB_BYTES,
+    )
+}
+
+/// As [`read_layer`]; blobs up to this size are read without threads.
+fn read_layer_from(
+    blob: impl Read + Send,
+    expected: &LayerBlob,
+    analyzers: &Analyzers,
+    (limits, deadline): (&Limits, Option<Instant>),
+    small_bytes_max: u64,
+) -> LayerRead {
     let own_deadline = Instant::now().checked_add(Duration::from_millis(limits.time_ms));
     let deadline = [deadline, own_deadline].into_iter().flatten().min();
     if expected.size > limits.compressed_bytes_max {
@@ -95,26 +118,82 @@ pub fn read_layer(
         compressed_bytes_max: expected.size,
         ..limits.clone()
     };
-    let results = Results::new(limits);
-    thread::scope(|scope| {
-        let (feeder, plain, digester) = pipe::pipe(deadline);
-        let (media_type, blob_limits) = (&expected.media_type, &blob_limits);
-        let feeding = scope.spawn(move || feed(blob, media_type, blob_limits, feeder));
-        let digesting = scope.spawn(move || digester.run());
-        let mut walked = walk_all(plain, analyzers, limits, (&results, deadline));
-        let digests = joined(digesting);
-        walked.sum_up(&digests.files, analyzers, &results);
+    let reading = Reading {
+        expected,
+        analyzers,
+        limits,
+        blob_limits: &blob_limits,
+        deadline,
+    };
+    if expected.size > small_bytes_max {
+        return reading.beside(blob);
+    }
+    let small = Small::read(blob, expected.size, deadline);
+    let here = small.whole().and_then(|bytes| reading.here(bytes));
+    here.unwrap_or_else(|| reading.beside(small))
+}
+
+/// One layer that is being read.
+struct Reading<'a> {
+    expected: &'a LayerBlob,
+    analyzers: &'a Analyzers,
+    limits: &'a Limits,
+    /// The limits of the blob's bytes.
+    blob_limits: &'a Limits,
+    deadline: Option<Instant>,
+}
+
+// === impl Reading ===
+
+impl Reading<'_> {
+    /// Reads it with a thread for each part of the work.
+    fn beside(&self, blob: impl Read + Send) -> LayerRead {
+        let results = Results::new(self.limits);
+        thread::scope(|scope| {
+            let (feeder, plain, digester) = pipe::pipe(self.deadline, Buffers::MANY);
+            let media_type = &self.expected.media_type;
+            let feeding = scope.spawn(move || feed(blob, media_type, self.blob_limits, feeder));
+            let digesting = scope.spawn(move || digester.run());
+            let queue = Queue::new(self.limits.held_bytes_max / 4, self.deadline);
+            let walked = thread::scope(|threads| {
+                if self.analyzers.as_slice().iter().any(|one| one.waits()) {
+                    threads.spawn(|| queue.serve(self.analyzers, &results));
+                }
+                // However the walk ends, the queue has no more to wait for.
+                let _closing = queue.closing();
+                walk_all(plain, (self.analyzers, &queue), self.limits, &results)
+            });
+            let digests = joined(digesting);
+            self.end(joined(feeding), walked, digests, results)
+        })
+    }
+
+    /// Reads it on this thread; `None` where it inflates to more than the buffers hold.
+    fn here(&self, blob: &[u8]) -> Option<LayerRead> {
+        let (feeder, plain, digester) = pipe::pipe(self.deadline, Buffers::FEW);
+        let fed = feed(blob, &self.expected.media_type, self.blob_limits, feeder);
+        if fed.is_cut {
+            return None;
+        }
+        let results = Results::new(self.limits);
+        let queue = Queue::unserved(self.deadline);
+        let walked = walk_all(plain, (self.analyzers, &queue), self.limits, &results);
+        Some(self.end(fed, walked, digester.run(), results))
+    }
+
+    fn end(&self, fed: Fed, mut walked: Walked, digests: Digests, results: Results) -> LayerRead {
+        walked.sum_up(&digests.files, self.analyzers, &results);
         walked.transient_gaps.extend(results.transient_gaps());
         Ending {
-            expected,
-            limits,
-            fed: joined(feeding),
+            expected: self.expected,
+            limits: self.limits,
+            fed,
             walked,
             digests,
-            sections: results.into_sections(analyzers),
+            sections: results.into_sections(self.analyzers),
         }
         .into_read()
-    })
+    }
 }
 
 /// What a thread has in the end; where it panicked, so does this one.
@@ -162,28 +241,20 @@ struct Walked {
 
 fn walk_all(
     plain: PlainBytes,
-    analyzers: &Analyzers,
+    (analyzers, queue): (&Analyzers, &Queue),
     limits: &Limits,
-    (results, deadline): (&Results, Option<Instant>),
+    results: &Results,
 ) -> Walked {
     let mut walk = Walk::new(plain, limits);
-    let queue = Queue::new(limits.held_bytes_max / 4, deadline);
-    let mut walked = thread::scope(|threads| {
-        if analyzers.as_slice().iter().any(|one| one.waits()) {
-            threads.spawn(|| queue.serve(analyzers, results));
-        }
-        // However the walk ends, the queue has no more to wait for.
-        let _closing = queue.closing();
-        // Big files are analyzed beside the walk, by the pool that all layers share.
-        rayon::in_place_scope(|scope| {
-            let mut walked = Walked::default();
-            let mut collector = Collector::new((analyzers, &queue), limits, results, scope);
-            walked.error = walked.walk(&mut walk, &mut collector).err();
-            collector.finish();
-            walked.transient_gaps.append(&mut collector.transient_gaps);
-            walked.summed = collector.summed;
-            walked
-        })
+    // Big files are analyzed beside the walk, by the pool that all layers share.
+    let mut walked = rayon::in_place_scope(|scope| {
+        let mut walked = Walked::default();
+        let mut collector = Collector::new((analyzers, queue), limits, results, scope);
+        walked.error = walked.walk(&mut walk, &mut collector).err();
+        collector.finish();
+        walked.transient_gaps.append(&mut collector.transient_gaps);
+        walked.summed = collector.summed;
+        walked
     });
     let plain = walk.reader_mut();
     while plain.fill_buf().is_ok_and(|rest| !rest.is_empty()) {

@@ -26,7 +26,7 @@ pub enum Format {
 /// Inflates a stream, whatever it is compressed with, within [`Limits`].
 ///
 /// The compression is told by the first bytes, as runtimes do; what the manifest says can be
-/// compared by [`Inflate::check`]. Memory: one input buffer of 256 KiB and the decoder's window
+/// compared by [`Inflate::check`]. Memory: one input buffer of 256 KiB at most and the decoder's window
 /// (gzip 32 KiB, zstd up to `zstd_window_log_max`).
 pub struct Inflate<R> {
     source: R,
@@ -101,8 +101,11 @@ impl fmt::Display for Format {
 impl<R: Read> Inflate<R> {
     /// Reads the first bytes of `source` and decides how to go on.
     pub fn open(mut source: R, limits: &Limits) -> Result<Self, ArchiveError> {
+        // Room for a byte more than there may be, which shows that there is more.
+        let at_most = usize::try_from(limits.compressed_bytes_max.saturating_add(1));
+        let bytes = INPUT_BYTES.min(at_most.unwrap_or(usize::MAX));
         let mut input = Input {
-            buffer: vec![0; INPUT_BYTES].into_boxed_slice(),
+            buffer: vec![0; bytes].into_boxed_slice(),
             start: 0,
             end: 0,
             read: 0,

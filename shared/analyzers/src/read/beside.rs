@@ -28,6 +28,8 @@ pub(super) struct Queue {
     changed: Condvar,
     bytes_max: u64,
     deadline: Option<Instant>,
+    /// Whether a thread makes the calls.
+    is_served: bool,
 }
 
 #[derive(Default)]
@@ -50,6 +52,15 @@ impl Queue {
             changed: Condvar::new(),
             bytes_max,
             deadline,
+            is_served: true,
+        }
+    }
+
+    /// One in which nothing waits: who has a call makes it.
+    pub(super) fn unserved(deadline: Option<Instant>) -> Self {
+        Self {
+            is_served: false,
+            ..Self::new(0, deadline)
         }
     }
 
@@ -58,8 +69,17 @@ impl Queue {
         Closing(self)
     }
 
+    /// Hands a call over, or makes it where nobody else does.
+    pub(super) fn push(&self, task: Task, analyzers: &Analyzers, results: &Results) {
+        if self.is_served {
+            self.wait_with(task);
+        } else {
+            self.call(task, analyzers, results);
+        }
+    }
+
     /// Waits until there is room. A file larger than all of it goes alone.
-    pub(super) fn push(&self, task: Task) {
+    fn wait_with(&self, task: Task) {
         let has_room = |state: &mut State| {
             let bytes = state.bytes.saturating_add(task.bytes);
             let fits = state.tasks.len() < TASKS_MAX && bytes <= self.bytes_max;
@@ -77,29 +97,29 @@ impl Queue {
         }
     }
 
-    /// Makes the calls until the queue is closed and empty. Behind the deadline none is made.
+    /// Makes the calls until the queue is closed and empty.
     pub(super) fn serve(&self, analyzers: &Analyzers, results: &Results) {
         let _closing = self.closing();
         while let Some(task) = self.next() {
-            let Task {
-                number,
-                analyzer,
-                files,
-                bytes,
-            } = task;
-            if let Some(one) = analyzers.as_slice().get(analyzer) {
-                let is_late = |deadline| Instant::now() >= deadline;
-                if self.deadline.is_some_and(is_late) {
-                    let path = files.first().map(File::path).unwrap_or_default();
-                    results.too_late(number, analyzer, one.as_ref(), path);
-                } else {
-                    results.analyze(number, analyzer, one.as_ref(), &files);
-                }
-            }
-            drop(files);
+            let bytes = task.bytes;
+            self.call(task, analyzers, results);
             let mut state = self.lock();
             state.bytes = state.bytes.saturating_sub(bytes);
             self.changed.notify_all();
+        }
+    }
+
+    /// Makes one call, unless it is too late.
+    fn call(&self, task: Task, analyzers: &Analyzers, results: &Results) {
+        let Some(one) = analyzers.as_slice().get(task.analyzer) else {
+            return;
+        };
+        let is_late = |deadline| Instant::now() >= deadline;
+        if self.deadline.is_some_and(is_late) {
+            let path = task.files.first().map(File::path).unwrap_or_default();
+            results.too_late(task.number, task.analyzer, one.as_ref(), path);
+        } else {
+            results.analyze(task.number, task.analyzer, one.as_ref(), &task.files);
         }
     }
 
@@ -196,7 +216,8 @@ mod tests {
             threads.spawn(|| queue.serve(&analyzers, &results));
             let _closing = queue.closing();
             for number in 0..200 {
-                queue.push(task(number, if number == 7 { 1000 } else { 3 }));
+                let bytes = if number == 7 { 1000 } else { 3 };
+                queue.push(task(number, bytes), &analyzers, &results);
             }
         });
         let sections = results.into_sections(&analyzers);
@@ -213,7 +234,7 @@ mod tests {
         thread::scope(|threads| {
             threads.spawn(|| queue.serve(&analyzers, &results));
             let _closing = queue.closing();
-            queue.push(task(0, 1));
+            queue.push(task(0, 1), &analyzers, &results);
         });
         let gaps = results.transient_gaps();
         assert_eq!(
@@ -226,10 +247,28 @@ mod tests {
 
     #[test]
     fn a_queue_that_nobody_serves_any_more_keeps_nobody_waiting() {
-        let queue = Queue::new(1, None);
+        let (queue, analyzers) = (Queue::new(1, None), slow());
+        let results = Results::new(&Limits::default());
         drop(queue.closing());
-        queue.push(task(0, 1));
-        queue.push(task(1, 1));
+        queue.push(task(0, 1), &analyzers, &results);
+        queue.push(task(1, 1), &analyzers, &results);
         assert!(queue.next().is_none());
+    }
+
+    #[test]
+    fn a_queue_without_a_thread_makes_each_call_at_once() {
+        let (queue, analyzers) = (Queue::unserved(None), slow());
+        let results = Results::new(&Limits::default());
+        queue.push(task(0, 1000), &analyzers, &results);
+        assert_eq!(
+            results.into_sections(&analyzers)[0].gaps[0].detail,
+            "call 0"
+        );
+        let (late, results) = (
+            Queue::unserved(Some(Instant::now())),
+            Results::new(&Limits::default()),
+        );
+        late.push(task(0, 1), &analyzers, &results);
+        assert_eq!(results.transient_gaps()[0].code, GapCode::LimitTime);
     }
 }

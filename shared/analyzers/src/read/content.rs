@@ -409,15 +409,14 @@ impl<'a, 'scope> Collector<'a, 'scope> {
         let waits = |at: &usize| all.get(*at).is_some_and(|one| one.waits());
         let (waiting, by): (Vec<_>, Vec<_>) = by.into_iter().partition(waits);
         for analyzer in waiting {
-            self.queue.push(Task {
+            let sizes = files.iter().map(|file| file.entry.size);
+            let task = Task {
                 number,
                 analyzer,
                 files: files.clone(),
-                bytes: files
-                    .iter()
-                    .map(|file| file.entry.size)
-                    .fold(0, u64::saturating_add),
-            });
+                bytes: sizes.fold(0, u64::saturating_add),
+            };
+            self.queue.push(task, self.analyzers, self.results);
         }
         if by.is_empty() {
             return;

@@ -11,12 +11,19 @@ use model::{Digest, Hasher};
 
 use super::digests::{Digester, Job, Note, WantedDigests};
 
-/// Bytes of one buffer.
-pub(super) const BUFFER_BYTES: usize = 256 * 1024;
+/// Bytes that are read at a time where nothing is inflated.
+const DRAIN_BYTES: usize = 256 << 10;
 
-/// Buffers there are: they bound what the channels hold. Each thread holds one, the first a second
-/// one for the blob's bytes, and the others are what a thread may be ahead of the next.
-const BUFFERS: usize = 10;
+/// The buffers that a pipe has: they bound what its channels hold.
+#[derive(Clone, Copy)]
+pub(super) struct Buffers {
+    /// Bytes of one.
+    pub(super) bytes: usize,
+    /// How many there are.
+    count: usize,
+    /// Whether other threads give them back.
+    come_back: bool,
+}
 
 /// The first thread's end.
 pub(super) struct Feeder {
@@ -24,6 +31,7 @@ pub(super) struct Feeder {
     jobs: Sender<Job>,
     empty: Receiver<Box<[u8]>>,
     made: usize,
+    buffers: Buffers,
     deadline: Option<Instant>,
 }
 
@@ -52,6 +60,8 @@ pub(super) struct Fed {
     pub(super) blob: Option<Digest>,
     /// Whether every byte of the blob was read and handed over.
     pub(super) is_whole: bool,
+    /// Whether there were too few buffers.
+    pub(super) is_cut: bool,
     /// Bytes of the blob that were read.
     pub(super) compressed_bytes: u64,
     /// Where it stopped before the end.
@@ -61,7 +71,7 @@ pub(super) struct Fed {
 }
 
 /// A pipe.
-pub(super) fn pipe(deadline: Option<Instant>) -> (Feeder, PlainBytes, Digester) {
+pub(super) fn pipe(deadline: Option<Instant>, buffers: Buffers) -> (Feeder, PlainBytes, Digester) {
     let (plain, plain_receiver) = channel();
     let (jobs, jobs_receiver) = channel();
     let (empty, empty_receiver) = channel();
@@ -70,6 +80,7 @@ pub(super) fn pipe(deadline: Option<Instant>) -> (Feeder, PlainBytes, Digester) 
         jobs: jobs.clone(),
         empty: empty_receiver,
         made: 0,
+        buffers,
         deadline,
     };
     let plain = PlainBytes {
@@ -100,6 +111,7 @@ pub(super) fn feed(blob: impl Read, media_type: &str, limits: &Limits, feeder: F
         is_plain: false,
         blob: None,
         is_whole: false,
+        is_cut: false,
         compressed_bytes: 0,
         error: None,
         media_type: None,
@@ -143,6 +155,7 @@ fn inflate_all<R: Read>(
     }
     loop {
         let Some(mut buffer) = inflate.source_mut().feeder.take() else {
+            fed.is_cut = true;
             return Ok(());
         };
         let length = inflate.fill(&mut buffer)?;
@@ -155,7 +168,7 @@ fn inflate_all<R: Read>(
 
 /// Reads what is left of the blob.
 fn drain(tee: &mut Tee<impl Read>, limits: &Limits) -> Result<(), ArchiveError> {
-    let mut scratch = vec![0; BUFFER_BYTES];
+    let mut scratch = vec![0; DRAIN_BYTES];
     while !tee.has_ended {
         match tee.read(&mut scratch) {
             Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
@@ -189,17 +202,39 @@ enum Copies {
     Nowhere,
 }
 
+// === impl Buffers ===
+
+impl Buffers {
+    /// Of three threads, each holds one, the first a second one for the blob's bytes, and the others
+    /// are what a thread may be ahead of the next.
+    pub(super) const MANY: Self = Self {
+        bytes: 256 << 10,
+        count: 10,
+        come_back: true,
+    };
+
+    /// Of one thread, they hold all that a small layer inflates to.
+    pub(super) const FEW: Self = Self {
+        bytes: 32 << 10,
+        count: 16,
+        come_back: false,
+    };
+}
+
 // === impl Feeder ===
 
 impl Feeder {
-    /// An empty buffer; `None` when the other sides are gone.
+    /// An empty buffer; `None` when the other sides are gone, or none ever comes back.
     fn take(&mut self) -> Option<Box<[u8]>> {
         if let Ok(buffer) = self.empty.try_recv() {
             return Some(buffer);
         }
-        if self.made < BUFFERS {
+        if self.made < self.buffers.count {
             self.made = self.made.saturating_add(1);
-            return Some(vec![0; BUFFER_BYTES].into_boxed_slice());
+            return Some(vec![0; self.buffers.bytes].into_boxed_slice());
+        }
+        if !self.buffers.come_back {
+            return None;
         }
         self.empty.recv().ok()
     }
@@ -213,8 +248,11 @@ impl Feeder {
 // === impl Tee ===
 
 impl<R: Read> Tee<R> {
-    /// Lets the third thread go on with the blob's digest.
+    /// Lets the third thread go on with the blob's digest, where there is one.
     fn hand_over(&mut self) {
+        if !self.feeder.buffers.come_back {
+            return;
+        }
         let copies = std::mem::replace(&mut self.to, Copies::Feeder(None, 0));
         if let Copies::Hasher(hasher) = copies {
             // If the other side is gone, what is sent next will show it.
@@ -243,7 +281,7 @@ impl<R: Read> Tee<R> {
             }
             bytes = later;
             *filled = filled.saturating_add(length);
-            let is_full = *filled >= BUFFER_BYTES;
+            let is_full = *filled >= buffer.len();
             *pending = Some(buffer);
             if is_full && !self.flush() {
                 return Err(io::ErrorKind::BrokenPipe.into());

@@ -57,9 +57,23 @@ fn blob_of(bytes: &[u8], media_type: &str) -> LayerBlob {
     }
 }
 
+/// Reads it without threads where that goes, and with them, and compares what comes of it.
+fn both_ways(
+    bytes: &[u8],
+    expected: &LayerBlob,
+    analyzers: &Analyzers,
+    limits: &Limits,
+) -> LayerRead {
+    let way = |small| read_layer_from(bytes, expected, analyzers, (limits, None), small);
+    let (here, beside) = (way(u64::MAX), way(0));
+    assert_eq!(here.report, beside.report);
+    assert_eq!(here.complete, beside.complete);
+    here
+}
+
 fn read(bytes: &[u8], limits: &Limits) -> LayerRead {
     let analyzers = Analyzers::all(&Config::default(), limits);
-    read_layer(bytes, &blob_of(bytes, GZIP), &analyzers, limits, None)
+    both_ways(bytes, &blob_of(bytes, GZIP), &analyzers, limits)
 }
 
 fn codes(read: &LayerRead) -> (Vec<GapCode>, Vec<GapCode>) {
@@ -133,7 +147,7 @@ fn lengths(bytes: &[u8], limits: &Limits) -> LayerRead {
         &Config::default(),
         limits,
     ))));
-    read_layer(bytes, &blob_of(bytes, TAR), &analyzers, limits, None)
+    both_ways(bytes, &blob_of(bytes, TAR), &analyzers, limits)
 }
 
 fn packages(read: &LayerRead) -> Vec<String> {
@@ -212,7 +226,7 @@ fn another_digest_is_a_gap_of_this_attempt() {
             digest: Digest::of(b"other"),
             ..blob_of(&bytes, media_type)
         };
-        let read = read_layer(&bytes[..], &expected, &Analyzers::none(), &limits, None);
+        let read = both_ways(&bytes, &expected, &Analyzers::none(), &limits);
         assert!(!read.complete);
         assert_eq!(codes(&read), (vec![], vec![GapCode::DigestMismatch]));
         let detail = &read.report.transient_gaps[0].detail;
@@ -230,14 +244,14 @@ fn a_blob_is_never_read_beyond_its_size() {
         size: 10,
         ..blob_of(&bytes, GZIP)
     };
-    let long = read_layer(&bytes[..], &expected, &Analyzers::none(), &limits, None);
+    let long = both_ways(&bytes, &expected, &Analyzers::none(), &limits);
     assert!(!long.complete);
     assert_eq!(codes(&long), (vec![], vec![GapCode::SizeMismatch]));
     let expected = LayerBlob {
         size: 10_000,
         ..blob_of(&bytes, GZIP)
     };
-    let short = read_layer(&bytes[..], &expected, &Analyzers::none(), &limits, None);
+    let short = both_ways(&bytes, &expected, &Analyzers::none(), &limits);
     assert!(
         short.complete,
         "the digest names the bytes; the size is the manifest's claim"
@@ -294,6 +308,20 @@ fn a_bomb_is_not_inflated_but_its_digest_is_verified() {
 }
 
 #[test]
+fn what_inflates_to_more_than_the_few_buffers_hold_is_read_with_threads() {
+    let layer = tar(&[("a", 0o755, &[0; 3_000_000]), ("b", 0o644, b"1")]);
+    for (bytes, media_type) in [(gzip(&layer), GZIP), (zstd(&layer), ZSTD)] {
+        assert!((bytes.len() as u64) < SMALL_BLOB_BYTES);
+        let (limits, expected) = (Limits::default(), blob_of(&bytes, media_type));
+        let read = read_layer(&bytes[..], &expected, &Analyzers::none(), &limits, None);
+        assert!(read.complete);
+        assert_eq!(read.report.entries.diff_id, Some(Digest::of(&layer)));
+        let digest = Digest::of(&[0; 3_000_000]);
+        assert_eq!(read.report.entries.entries[0].digest, Some(digest));
+    }
+}
+
+#[test]
 fn a_broken_source_and_a_deadline_are_never_complete() {
     struct Broken;
     impl Read for Broken {
@@ -303,14 +331,26 @@ fn a_broken_source_and_a_deadline_are_never_complete() {
     }
     let bytes = gzip(&tar(&[("a", 0o644, &[1; 3000])]));
     let (limits, expected) = (Limits::default(), blob_of(&bytes, GZIP));
-    let source = bytes[..20].chain(Broken);
-    let read = read_layer(source, &expected, &Analyzers::none(), &limits, None);
-    assert!(!read.complete);
-    assert_eq!(codes(&read), (vec![], vec![GapCode::LayerUnavailable]));
     let past = Some(Instant::now());
-    let late = read_layer(&bytes[..], &expected, &Analyzers::none(), &limits, past);
-    assert!(!late.complete);
-    assert_eq!(codes(&late), (vec![], vec![GapCode::LimitTime]));
+    for small in [SMALL_BLOB_BYTES, 0] {
+        let way = |source: &mut (dyn Read + Send), deadline| {
+            read_layer_from(
+                source,
+                &expected,
+                &Analyzers::none(),
+                (&limits, deadline),
+                small,
+            )
+        };
+        let read = way(&mut bytes[..20].chain(Broken), None);
+        assert!(!read.complete);
+        assert_eq!(codes(&read), (vec![], vec![GapCode::LayerUnavailable]));
+        let told = read.source_error.map(|error| error.to_string());
+        assert_eq!(told.as_deref(), Some("connection reset"));
+        let late = way(&mut &bytes[..], past);
+        assert!(!late.complete);
+        assert_eq!(codes(&late), (vec![], vec![GapCode::LimitTime]));
+    }
 }
 
 #[test]

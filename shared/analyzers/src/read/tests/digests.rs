@@ -13,7 +13,7 @@ use crate::{
     md5::Md5,
     read::{
         digests::{Digester, Job, Note, WantedDigests},
-        pipe::BUFFER_BYTES,
+        pipe::Buffers,
     },
 };
 
@@ -80,7 +80,7 @@ fn summed(layer: &[u8], limits: &Limits) -> LayerRead {
     let all = Analyzers::all(&Config::default(), limits);
     let ids = all.ids().into_iter().filter(|id| id.name == "checksums");
     let ids: Vec<_> = ids.collect();
-    read_layer(layer, &blob_of(layer, TAR), &all.subset(&ids), limits, None)
+    both_ways(layer, &blob_of(layer, TAR), &all.subset(&ids), limits)
 }
 
 /// Every file has the digests of its content.
@@ -110,13 +110,13 @@ fn files_are_summed_up_wherever_a_buffer_ends() {
         1024,
         1025,
         2048,
-        BUFFER_BYTES,
-        2 * BUFFER_BYTES + 7,
+        Buffers::MANY.bytes,
+        2 * Buffers::MANY.bytes + 7,
     ];
     for before in [0, 512, 1024, 1536, 2048] {
         for length in lengths {
             // The file's header ends so many bytes before the buffer does.
-            let padding = noise(BUFFER_BYTES - 1024 - before);
+            let padding = noise(Buffers::MANY.bytes - 1024 - before);
             let files = [
                 ("usr/bin/a".to_owned(), noise(length)),
                 ("usr/bin/b".to_owned(), noise(300)),
@@ -133,7 +133,7 @@ fn files_are_summed_up_wherever_a_buffer_ends() {
 
 #[test]
 fn the_holes_of_a_file_are_part_of_its_digests() {
-    let (some, more) = (noise(300), noise(BUFFER_BYTES));
+    let (some, more) = (noise(300), noise(Buffers::MANY.bytes));
     let all = [
         Sparse {
             path: "usr/bin/hole",
@@ -152,7 +152,7 @@ fn the_holes_of_a_file_are_part_of_its_digests() {
         },
         Sparse {
             path: "usr/bin/both",
-            size: 3 * BUFFER_BYTES,
+            size: 3 * Buffers::MANY.bytes,
             stored: &[(100, &some), (900, &some), (2048, &more)],
         },
     ];

@@ -110,6 +110,7 @@ pub async fn run_router(
         .check()
         .context("section `gateway` of the configuration")?;
     crawler::start(cx, bus, config, &sources, &analyzers);
+    bus.forget_images(cx);
     let told = (config.sources.as_slice(), config.events_at_once);
     let router = Router::new(cx, bus.store(), told, sources, analyzers);
     let consume = Consume {

@@ -127,6 +127,7 @@ pub async fn run(cx: &Cx, bus: &Bus, config: &Config) -> anyhow::Result<axum::Ro
     ));
     // Somebody must, and this role reads all records and deletes reports anyway.
     bus.collect(cx);
+    bus.forget_records(cx, bus::RecordKind::Assessed);
     let (task_cx, task_bus) = (cx.clone(), bus.clone());
     cx.spawn("advisory-head", async move {
         // Before anything is assessed: an old copy, or an empty one, would give wrong answers.

@@ -100,6 +100,7 @@ pub async fn run(cx: &Cx, bus: &Bus, config: &Config) -> anyhow::Result<Router> 
         policies: policies.clone(),
         clock: cx.clock(),
     };
+    bus.forget_records(cx, bus::RecordKind::Judged);
     let (bus, concurrency) = (bus.clone(), config.concurrency.max(1));
     let partitions = bus.clone();
     let objects = Objects::new(&store);

@@ -84,6 +84,7 @@ pub async fn run(
         Duration::from_millis(config.shared_deadline_ms),
     ));
     cx.spawn("layer caches", Arc::clone(&sections).watch());
+    bus.forget_records(cx, bus::RecordKind::Scanned);
     let reader = Reader::new(settings);
     let slots = config.slots();
     let jobs = Arc::new(ImageJobs::new(

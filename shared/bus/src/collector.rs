@@ -14,14 +14,14 @@
 //! What is named is noted in a bounded number of bits. Where two names share theirs, an object
 //! stays until a later pass, which uses other bits.
 
-use std::time::Duration;
-
 use chassis::Cx;
+use futures::FutureExt as _;
 use model::{Assessed, Digest, Judged, Known, Partition, Record, Scanned, event};
 
 use crate::{
     Bus,
     consume::Arrived,
+    daily,
     envelope::CE_TYPE,
     error::StoreError,
     janitor, random,
@@ -31,14 +31,6 @@ use crate::{
     wire::{Raw, Wire},
 };
 
-/// Who holds it collects.
-const LEASE: &str = "collector";
-/// From the lease to the first pass, and from a pass that failed to the next.
-const SOON: Duration = Duration::from_mins(10);
-/// From a pass to the next.
-const DAILY: Duration = Duration::from_hours(24);
-/// How often the lease is asked for after a failure.
-const RETRY: Duration = Duration::from_secs(5);
 /// The kinds of records of which it is known here what they name.
 const KINDS: [&str; 4] = [Known::TYPE, Scanned::TYPE, Assessed::TYPE, Judged::TYPE];
 /// Bits of [`Named`], as a power of two: 16 MiB, enough for some ten million names.
@@ -47,7 +39,7 @@ const BITS_LOG2: u32 = 27;
 const SPREAD: [u64; 2] = [0x9e37_79b9_7f4a_7c15, 0xc2b2_ae3d_27d4_eb4f];
 
 /// Digests that are named, with a few more.
-struct Named {
+pub(crate) struct Named {
     bits: Vec<u64>,
     salt: u64,
 }
@@ -55,41 +47,16 @@ struct Named {
 impl Bus {
     /// Collects from time to time, where no other process does, until `cx` stops.
     pub fn collect(&self, cx: &Cx) {
-        let (bus, here) = (self.clone(), cx.clone());
-        cx.spawn("collector", async move {
-            while !here.is_stopping() {
-                match bus.lease_wait(&here, LEASE).await {
-                    Ok(Some(lease)) => {
-                        tokio::select! {
-                            () = lease.lost() => {}
-                            () = bus.collect_daily(&here) => {}
-                        }
-                        lease.release().await;
-                    }
-                    Ok(None) => return,
-                    Err(error) => {
-                        tracing::warn!(%error, "waiting for the lease `{LEASE}`: {error}");
-                    }
-                }
-                here.sleep(random::jitter(RETRY)).await;
-            }
-        });
-    }
-
-    async fn collect_daily(&self, cx: &Cx) {
-        let mut pause = SOON;
-        while cx.sleep(random::jitter(pause)).await {
-            pause = match self.collect_once().await {
-                Ok(gone) => {
-                    tracing::info!("collected {gone} objects that no record names");
-                    DAILY
-                }
-                Err(error) => {
-                    tracing::warn!(%error, "no object is collected: {error}");
-                    SOON
-                }
+        daily::run(self, cx, "collector", |bus| {
+            let pass = async move {
+                let gone = bus.collect_once().await?;
+                tracing::info!("collected {gone} objects that no record names");
+                let gone = bus.sweep_markers().await?;
+                tracing::info!("swept {gone} markers of deleted keys away");
+                Ok(())
             };
-        }
+            pass.boxed()
+        });
     }
 
     /// One pass; gives how many objects went.
@@ -170,7 +137,7 @@ fn raw(arrived: Arrived) -> Raw {
 // === impl Named ===
 
 impl Named {
-    fn new(salt: u64) -> Self {
+    pub(crate) fn new(salt: u64) -> Self {
         let words = 1_usize << (BITS_LOG2 - u64::BITS.ilog2());
         Self {
             bits: vec![0; words],
@@ -178,14 +145,14 @@ impl Named {
         }
     }
 
-    fn note(&mut self, digest: &Digest) {
+    pub(crate) fn note(&mut self, digest: &Digest) {
         for place in self.places(digest) {
             let (word, bit) = split(place);
             self.bits[word] |= bit;
         }
     }
 
-    fn has(&self, digest: &Digest) -> bool {
+    pub(crate) fn has(&self, digest: &Digest) -> bool {
         let places = self.places(digest).map(split);
         places.iter().all(|(word, bit)| self.bits[*word] & bit != 0)
     }

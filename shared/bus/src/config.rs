@@ -52,6 +52,9 @@ pub struct Config {
     pub layers_bytes_max: u64,
     /// How long replaced objects are kept, seconds.
     pub discard_after_s: u64,
+    /// How many days after an image left its last source and node its records are kept; 0 keeps
+    /// them forever.
+    pub forget_after_days: u32,
     /// How long running handlers may go on after the signal to stop, milliseconds.
     pub grace_ms: u64,
     /// The first delay before a message is tried again, milliseconds; it doubles up to 10 minutes.
@@ -85,6 +88,7 @@ impl Default for Config {
             dead_letters_bytes_max: 1 << 30,
             layers_bytes_max: 2 << 30,
             discard_after_s: 3_600,
+            forget_after_days: 30,
             grace_ms: 10_000,
             retry_ms: 5_000,
             retry_for_s: 86_400,
@@ -126,6 +130,12 @@ impl Config {
 
     pub(crate) const fn retry_for(&self) -> Duration {
         Duration::from_secs(self.retry_for_s)
+    }
+
+    /// How long images that nobody has any more are kept; `None`: forever.
+    pub(crate) fn forget_after(&self) -> Option<Duration> {
+        let days = u64::from(self.forget_after_days);
+        (days > 0).then(|| Duration::from_hours(24 * days))
     }
 
     pub(crate) const fn discard_after(&self) -> Duration {

@@ -37,6 +37,7 @@ mod collector;
 mod config;
 mod consume;
 mod credentials;
+mod daily;
 mod dlq;
 mod durables;
 mod envelope;
@@ -58,6 +59,7 @@ mod publish;
 mod queues;
 mod random;
 mod reader;
+mod retention;
 mod shares;
 mod slots;
 mod spool;
@@ -85,6 +87,7 @@ pub use self::{
     outbox::Outbox,
     private_server::PrivateServer,
     queues::{Queue, WentBy},
+    retention::RecordKind,
     shares::{Share, Shares},
     slots::Slots,
     spool::{Spool, SpoolError},

@@ -308,6 +308,11 @@ impl Grants {
         self.read.insert(stream.to_owned());
     }
 
+    /// Takes away what is left of deleted keys. A server knows no right to less than everything.
+    fn sweeps(&mut self, bucket: &str) {
+        self.api(&format!("STREAM.PURGE.{}", topology::bucket_stream(bucket)));
+    }
+
     /// Is woken when a key of a bucket changes.
     fn waits_for(&mut self, bucket: &str) {
         self.reads(bucket);

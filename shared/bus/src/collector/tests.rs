@@ -1,3 +1,5 @@
+use std::time::Duration;
+
 use bytes::Bytes;
 use jiff::Timestamp;
 use model::{

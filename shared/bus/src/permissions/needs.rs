@@ -50,6 +50,9 @@ impl Grants {
         self.reads(REFS);
         self.writes(REFS, ">");
         self.writes_records("known");
+        // Images are forgotten that no source and no node has any more.
+        self.follows(NODES);
+        self.follows(REFS);
         self.leases("crawl.*");
         self.waits_for(LEASES);
     }
@@ -79,6 +82,12 @@ impl Grants {
         self.leases("partition.matcher.*");
         // Objects that no record names are collected.
         self.reads_in_order(&topology::object_stream(REPORT_OBJECTS));
+        // And markers of keys that were deleted long ago.
+        self.follows(REFS);
+        self.sweeps(REFS);
+        for partition in Partition::all() {
+            self.sweeps(&images_bucket(partition));
+        }
         self.leases("collector");
         self.waits_for(LEASES);
     }
@@ -262,9 +271,11 @@ impl Grants {
         }
     }
 
-    /// Writes one kind of record, with its objects, and deletes those that it replaced.
+    /// Writes one kind of record, with its objects, and deletes those that it replaced, and those of
+    /// images that are not known any more.
     fn writes_records(&mut self, what: &str) {
-        self.reads_records();
+        self.follows_records();
+        self.leases(&format!("retention.{}", what.trim_end_matches(".*")));
         for partition in Partition::all() {
             self.writes(&images_bucket(partition), &format!("*.*.{what}"));
         }

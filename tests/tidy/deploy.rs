@@ -58,35 +58,49 @@ fn the_composition_has_a_service_for_every_role_and_none_has_rights() {
 fn what_the_composition_names_is_declared_and_there() {
     let compose = yaml(COMPOSE);
     let mut wrong = Vec::new();
-    for (kind, by) in [
-        ("configs", "source"),
-        ("secrets", "source"),
-        ("networks", ""),
-    ] {
+    let mut is_there = |file: &str| {
+        // `${NAME:-default}` stands for its default here.
+        let file = file.split_once(":-").map_or(file, |(_, file)| file);
+        let file = file.trim_start_matches("./").trim_end_matches('}');
+        let path = format!("deploy/{file}");
+        if !files().contains(&path) && !MADE.iter().any(|made| path.starts_with(made)) {
+            wrong.push(format!("{COMPOSE}: `{path}` is not there"));
+        }
+    };
+    for secret in object(&compose["secrets"]).values() {
+        is_there(secret["file"].as_str().unwrap_or_default());
+    }
+    let services = object(&compose["services"]);
+    // A volume of the engine, a file of ours, or a place that needs no name.
+    let mounts = |service: &Value| -> Vec<String> {
+        let mounts = words(&service["volumes"]).into_iter();
+        let mounts = mounts.filter_map(|one| Some(one.rsplit_once(":/")?.0.to_owned()));
+        mounts.collect()
+    };
+    for file in services.values().flat_map(mounts) {
+        if file.starts_with(['.', '$']) {
+            is_there(&file);
+        }
+    }
+    for kind in ["secrets", "networks", "volumes"] {
         let declared = object(&compose[kind]);
         let mut used = BTreeSet::new();
-        for (name, service) in object(&compose["services"]) {
-            for one in service[kind].as_array().into_iter().flatten() {
-                let one = one.get(by).unwrap_or(one).as_str().unwrap_or_default();
-                used.insert(one.to_owned());
-                if !declared.contains_key(one) {
+        for (name, service) in &services {
+            let named = match kind {
+                "volumes" => mounts(service),
+                _ => names(&service[kind]),
+            };
+            for one in named.into_iter().filter(|one| !one.starts_with(['.', '$'])) {
+                if !declared.contains_key(&one) {
                     wrong.push(format!(
                         "{COMPOSE}: `{name}` uses `{one}`: declare it in `{kind}`"
                     ));
                 }
+                used.insert(one);
             }
         }
         for name in declared.keys().filter(|name| !used.contains(*name)) {
             wrong.push(format!("{COMPOSE}: no service uses `{name}` of `{kind}`"));
-        }
-        for file in declared.values().filter_map(|one| one["file"].as_str()) {
-            // `${NAME:-default}` stands for its default here.
-            let file = file.split_once(":-").map_or(file, |(_, file)| file);
-            let file = file.trim_start_matches("./").trim_end_matches('}');
-            let path = format!("deploy/{file}");
-            if !files().contains(&path) && !MADE.iter().any(|made| path.starts_with(made)) {
-                wrong.push(format!("{COMPOSE}: `{path}` is not there"));
-            }
         }
     }
     verdict("what the composition names", &wrong);
@@ -223,6 +237,13 @@ fn yaml(file: &str) -> Value {
 
 fn object(value: &Value) -> Map<String, Value> {
     value.as_object().cloned().unwrap_or_default()
+}
+
+/// What a list names, by itself or as a `source`.
+fn names(value: &Value) -> Vec<String> {
+    let named = value.as_array().into_iter().flatten();
+    let named = named.filter_map(|one| one.get("source").unwrap_or(one).as_str());
+    named.map(str::to_owned).collect()
 }
 
 fn words(value: &Value) -> Vec<String> {

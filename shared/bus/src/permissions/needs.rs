@@ -276,6 +276,7 @@ impl Grants {
     fn writes_records(&mut self, what: &str) {
         self.follows_records();
         self.leases(&format!("retention.{}", what.trim_end_matches(".*")));
+        self.waits_for(LEASES);
         for partition in Partition::all() {
             self.writes(&images_bucket(partition), &format!("*.*.{what}"));
         }

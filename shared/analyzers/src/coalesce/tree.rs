@@ -2,9 +2,9 @@
 
 use std::collections::BTreeMap;
 
-use model::{EntryKind, LayerEntry};
+use model::EntryKind;
 
-use super::budget::Budget;
+use super::{budget::Budget, packed::EntryRef};
 
 /// Links that are followed on one way, as in Linux.
 const LINKS_MAX: u32 = 40;
@@ -113,15 +113,15 @@ impl<'a> Tree<'a> {
     pub(super) fn apply(
         &mut self,
         layer: usize,
-        entries: impl Iterator<Item = (usize, &'a LayerEntry)> + Clone,
+        entries: impl Iterator<Item = (usize, EntryRef<'a>)> + Clone,
     ) -> bool {
         self.parent = None;
         self.layer = layer;
         for (_, entry) in entries.clone() {
             match entry.kind {
-                EntryKind::Whiteout => self.remove(&entry.path),
+                EntryKind::Whiteout => self.remove(entry.path),
                 EntryKind::Opaque => {
-                    if let Some(directory) = self.plain_directory(&entry.path) {
+                    if let Some(directory) = self.plain_directory(entry.path) {
                         self.set(directory, Node::Directory(BTreeMap::new()));
                     }
                 }
@@ -185,8 +185,8 @@ impl<'a> Tree<'a> {
         is_all
     }
 
-    fn place(&mut self, origin: Origin, entry: &'a LayerEntry) {
-        let link = entry.link.as_deref().unwrap_or_default();
+    fn place(&mut self, origin: Origin, entry: EntryRef<'a>) {
+        let link = entry.link.unwrap_or_default();
         let node = match entry.kind {
             EntryKind::Whiteout | EntryKind::Opaque => return,
             EntryKind::Directory => Node::Directory(BTreeMap::new()),
@@ -201,7 +201,7 @@ impl<'a> Tree<'a> {
         if entry.path.is_empty() {
             return;
         }
-        let (parent, name) = split(&entry.path);
+        let (parent, name) = split(entry.path);
         let Some(parent) = self.make_directory(parent) else {
             return;
         };
@@ -222,7 +222,7 @@ impl<'a> Tree<'a> {
         };
         if is_lower && parent.is_through_link {
             let noted = self.through_links.entry(origin.layer);
-            let (count, _) = noted.or_insert((0, &entry.path));
+            let (count, _) = noted.or_insert((0, entry.path));
             *count = count.saturating_add(1);
         }
         self.insert(parent.directory, name, node);

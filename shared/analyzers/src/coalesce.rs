@@ -17,6 +17,7 @@
 mod budget;
 mod findings;
 mod gaps;
+mod index;
 mod outline;
 mod packages;
 mod packed;

@@ -27,6 +27,7 @@ use model::EntryKind;
 use super::{
     HashMap, HashSet,
     budget::Budget,
+    index::Index,
     packed::{EntryList, EntryRef, Pack},
     prepared::PreparedLayer,
 };
@@ -38,23 +39,37 @@ const NAMES_MAX: usize = 2_000_000;
 #[derive(Debug, Default)]
 pub(super) struct Outline {
     /// Last name -> entry.
-    by_name: Vec<(Name, u32)>,
+    by_name: Index<u32>,
     /// Name of a directory on the way to entries, the name before it -> number in `parents`.
-    steps: Vec<(Name, (Name, u32))>,
+    steps: Index<(Name, u32)>,
     /// Entries by the directory that their path names.
     parents: Vec<Vec<u32>>,
+    /// Which of these directories each entry names.
+    parent_of: Vec<u32>,
     /// Name that a link leads through, the name before it if that is certain -> the link's name.
-    targets: Vec<(Name, (Option<Name>, Name))>,
+    targets: Index<(Option<Name>, Name)>,
     /// Names of links, and the name before each.
     links: Vec<(Name, Name)>,
     /// The same of those that lead elsewhere than a merged `/usr` does.
     astray: Vec<(Name, Name)>,
     /// Last name that a hard link leads to -> the link's entry.
-    shares: Vec<(Name, u32)>,
+    shares: Index<u32>,
     size: Size,
     /// Whether it has so many names that they are not all here.
     is_partial: bool,
     opaque: Vec<u32>,
+}
+
+/// An outline that is being made.
+#[derive(Debug, Default)]
+struct Making {
+    outline: Outline,
+    by_name: Vec<(Name, u32)>,
+    steps: Vec<(Name, (Name, u32))>,
+    targets: Vec<(Name, (Option<Name>, Name))>,
+    shares: Vec<(Name, u32)>,
+    /// Paths of entries and of the directories on the way to them.
+    made: Vec<Name>,
 }
 
 /// What a layer takes of an image's limits.
@@ -90,6 +105,8 @@ struct Choice<'a> {
     todo: Vec<Todo>,
     /// Of each layer, whether each of its entries is chosen.
     chosen: Vec<Vec<bool>>,
+    /// Of each layer, whether the way to each directory that its entries name is.
+    ways: Vec<Vec<bool>>,
     /// Names of files that give way, with the name before; `None`: whatever stands before.
     yielding: HashSet<(Name, Option<Name>)>,
     /// Directories of which everything is looked at.
@@ -102,60 +119,26 @@ enum Todo {
     Deep(Name),
 }
 
-// === impl Outline ===
+// === impl Making ===
 
-impl Outline {
-    /// Looks at every entry once.
-    pub(super) fn new(entries: &EntryList) -> Self {
-        let mut outline = Self {
-            by_name: Vec::with_capacity(entries.len()),
-            ..Self::default()
-        };
-        let mut parents: HashMap<&str, u32> = HashMap::default();
-        // An archive goes through its directories one after the other.
-        let mut before = None;
-        let mut made: Vec<Name> = Vec::with_capacity(entries.len());
-        for (number, entry) in (0..).zip(entries.iter()) {
-            let (parent, last) = split(entry.path);
-            outline.by_name.push((hash(last), number));
-            let link_bytes = entry.link.map_or(0, str::len);
-            for bytes in [entry.path.len(), link_bytes] {
-                let all = &mut outline.size.name_bytes;
-                *all = all.saturating_add(bytes as u64);
-            }
-            if entry.kind == EntryKind::Opaque {
-                outline.opaque.push(number);
-            }
-            outline.add_link(number, &entry);
-            let at = match before {
-                Some((same, at)) if same == parent => at,
-                _ => *parents
-                    .entry(parent)
-                    .or_insert_with(|| outline.add_parent(parent, &mut made)),
-            };
-            before = Some((parent, at));
-            if let Some(below) = outline.parents.get_mut(at as usize) {
-                below.push(number);
-            }
-            made.push(hash(entry.path));
+impl Making {
+    fn add(&mut self, number: u32, entry: &EntryRef<'_>) {
+        self.by_name.push((hash(last(entry.path)), number));
+        let link_bytes = entry.link.map_or(0, str::len);
+        for bytes in [entry.path.len(), link_bytes] {
+            let all = &mut self.outline.size.name_bytes;
+            *all = all.saturating_add(bytes as u64);
         }
-        made.sort_unstable();
-        made.dedup();
-        outline.size.names = made.len().max(entries.len()) as u64;
-        outline.by_name.sort_unstable();
-        outline.steps.sort_unstable();
-        outline.targets.sort_unstable();
-        outline.links.sort_unstable();
-        outline.links.dedup();
-        outline.astray.sort_unstable();
-        outline.astray.dedup();
-        outline.shares.sort_unstable();
-        outline
+        if entry.kind == EntryKind::Opaque {
+            self.outline.opaque.push(number);
+        }
+        self.made.push(hash(entry.path));
+        self.add_link(number, entry);
     }
 
     /// Takes up a directory that entries name, and says its number.
-    fn add_parent(&mut self, parent: &str, made: &mut Vec<Name>) -> u32 {
-        let at = u32::try_from(self.parents.len()).unwrap_or(u32::MAX);
+    fn add_parent(&mut self, parent: &str) -> u32 {
+        let at = u32::try_from(self.outline.parents.len()).unwrap_or(u32::MAX);
         let mut before = hash("");
         let mut end = 0_usize;
         for name in parent.split('/') {
@@ -170,17 +153,17 @@ impl Outline {
             }
             self.steps.push((hash(name), (before, at)));
             before = hash(name);
-            made.push(hash(path));
+            self.made.push(hash(path));
         }
-        self.parents.push(Vec::new());
+        self.outline.parents.push(Vec::new());
         at
     }
 
     /// Whether another name may be taken up.
     fn has_room(&mut self) -> bool {
         let names = self.steps.len().saturating_add(self.targets.len());
-        self.is_partial |= names >= NAMES_MAX;
-        !self.is_partial
+        self.outline.is_partial |= names >= NAMES_MAX;
+        !self.outline.is_partial
     }
 
     fn add_link(&mut self, number: u32, entry: &EntryRef<'_>) {
@@ -189,12 +172,12 @@ impl Outline {
         };
         let (parent, name) = split(entry.path);
         let link = (hash(name), hash(last(parent)));
-        self.links.push(link);
+        self.outline.links.push(link);
         // As the tree sees it.
         let merged = target.trim_start_matches('/').strip_prefix("usr/");
         let is_hard = entry.kind == EntryKind::Hardlink;
         if is_hard || !parent.is_empty() || merged != Some(name) {
-            self.astray.push(link);
+            self.outline.astray.push(link);
         }
         if is_hard {
             let target = last(target.trim_end_matches('/'));
@@ -220,6 +203,56 @@ impl Outline {
         }
     }
 
+    fn finish(self, entries: usize) -> Outline {
+        let Self {
+            mut outline,
+            mut made,
+            ..
+        } = self;
+        made.sort_unstable();
+        made.dedup();
+        outline.size.names = made.len().max(entries) as u64;
+        for links in [&mut outline.links, &mut outline.astray] {
+            links.sort_unstable();
+            links.dedup();
+        }
+        Outline {
+            by_name: Index::new(self.by_name),
+            steps: Index::new(self.steps),
+            targets: Index::new(self.targets),
+            shares: Index::new(self.shares),
+            parent_of: parent_of(&outline.parents, entries),
+            ..outline
+        }
+    }
+}
+
+// === impl Outline ===
+
+impl Outline {
+    /// Looks at every entry once.
+    pub(super) fn new(entries: &EntryList) -> Self {
+        let mut making = Making::default();
+        let mut parents: HashMap<&str, u32> = HashMap::default();
+        // An archive goes through its directories one after the other.
+        let mut before = None;
+        for (number, entry) in (0..).zip(entries.iter()) {
+            let parent = split(entry.path).0;
+            let at = match before {
+                Some((same, at)) if same == parent => at,
+                _ => *parents
+                    .entry(parent)
+                    .or_insert_with(|| making.add_parent(parent)),
+            };
+            before = Some((parent, at));
+            if let Some(below) = making.outline.parents.get_mut(at as usize) {
+                below.push(number);
+            }
+            making.add(number, &entry);
+        }
+        making.finish(entries.len())
+    }
+
     /// What it takes of an image's limits.
     pub(super) fn size(&self) -> Size {
         self.size
@@ -227,22 +260,22 @@ impl Outline {
 
     /// The numbers of all entries.
     pub(super) fn all(&self) -> impl Iterator<Item = u32> {
-        (0..).zip(&self.by_name).map(|(number, _)| number)
+        (0..).zip(&self.parent_of).map(|(number, _)| number)
     }
 
     /// Entries with this last name.
     pub(super) fn named(&self, name: Name) -> impl Iterator<Item = u32> {
-        range(&self.by_name, |item| item.0, name).map(|(_, entry)| *entry)
+        self.by_name.named(name).copied()
     }
 
     /// About how many bytes it takes in memory.
     pub(super) fn bytes(&self) -> usize {
-        let entries = self.by_name.len().saturating_mul(24);
-        let steps = self.steps.len().saturating_mul(24);
-        let others = self.parents.len().saturating_add(self.targets.len());
-        let others = others.saturating_add(self.links.len().saturating_mul(2));
-        let others = others.saturating_mul(32);
-        entries.saturating_add(steps).saturating_add(others)
+        let indexes = self.by_name.bytes().saturating_add(self.steps.bytes());
+        let indexes = indexes.saturating_add(self.targets.bytes());
+        let entries = self.parent_of.len().saturating_mul(8);
+        let others = self.parents.len().saturating_mul(24);
+        let others = others.saturating_add(self.links.len().saturating_mul(32));
+        indexes.saturating_add(entries).saturating_add(others)
     }
 }
 
@@ -262,10 +295,11 @@ impl Pack for Outline {
     }
 
     fn unpack(bytes: &mut &[u8]) -> Option<Self> {
-        Some(Self {
+        let mut outline = Self {
             by_name: Pack::unpack(bytes)?,
             steps: Pack::unpack(bytes)?,
             parents: Pack::unpack(bytes)?,
+            parent_of: Vec::new(),
             targets: Pack::unpack(bytes)?,
             links: Pack::unpack(bytes)?,
             astray: Pack::unpack(bytes)?,
@@ -276,8 +310,23 @@ impl Pack for Outline {
             },
             is_partial: Pack::unpack(bytes)?,
             opaque: Pack::unpack(bytes)?,
-        })
+        };
+        outline.parent_of = parent_of(&outline.parents, outline.by_name.len());
+        Some(outline)
     }
+}
+
+/// Which directory each entry names.
+fn parent_of(parents: &[Vec<u32>], entries: usize) -> Vec<u32> {
+    let mut of = vec![0; entries];
+    for (parent, below) in (0..).zip(parents) {
+        for number in below {
+            if let Some(of) = of.get_mut(*number as usize) {
+                *of = parent;
+            }
+        }
+    }
+    of
 }
 
 /// The entries of each layer that matter to what is wanted, in order.
@@ -302,6 +351,10 @@ pub(super) fn choose(layers: &[&PreparedLayer], want: Want<'_>, budget: &Budget)
         chosen: layers
             .iter()
             .map(|layer| vec![false; layer.entries.len()])
+            .collect(),
+        ways: layers
+            .iter()
+            .map(|layer| vec![false; layer.entries.outline.parents.len()])
             .collect(),
         yielding: HashSet::default(),
         deep: std::iter::once(deep).collect(),
@@ -440,7 +493,7 @@ impl Choice<'_> {
                 }
             }
             // Other names of the same file.
-            for (_, link) in range(&outline.shares, |item| item.0, name) {
+            for link in outline.shares.named(name) {
                 if let Some(entry) = entries.get(*link as usize) {
                     self.choose(at, *link);
                     self.add_name(hash(last(entry.path)));
@@ -458,12 +511,12 @@ impl Choice<'_> {
     /// Chooses what lies below directories that can be the same place as a file.
     fn below(&mut self, name: Name, before: Option<Name>) {
         for (at, (_, outline)) in self.layers.clone().into_iter().enumerate() {
-            for (_, (other, parent)) in range(&outline.steps, |item| item.0, name) {
+            for (other, parent) in outline.steps.named(name) {
                 if before.is_none_or(|before| before == *other) || self.is_link(*other) {
                     self.choose_below(at, *parent, false);
                 }
             }
-            for (_, (other, link)) in range(&outline.targets, |item| item.0, name) {
+            for (other, link) in outline.targets.named(name) {
                 let can_differ =
                     |(before, other): (Name, Name)| before != other && !self.is_link(other);
                 if !before.zip(*other).is_some_and(can_differ) {
@@ -475,10 +528,10 @@ impl Choice<'_> {
 
     fn everything_below(&mut self, name: Name) {
         for (at, (_, outline)) in self.layers.clone().into_iter().enumerate() {
-            for (_, (_, parent)) in range(&outline.steps, |item| item.0, name) {
+            for (_, parent) in outline.steps.named(name) {
                 self.choose_below(at, *parent, true);
             }
-            for (_, (_, link)) in range(&outline.targets, |item| item.0, name) {
+            for (_, link) in outline.targets.named(name) {
                 if self.deep.insert(*link) {
                     self.todo.push(Todo::Deep(*link));
                 }
@@ -499,12 +552,19 @@ impl Choice<'_> {
     }
 
     fn choose(&mut self, layer: usize, number: u32) {
-        let entries = self.layers.get(layer).map(|(entries, _)| *entries);
-        let entry = entries.and_then(|entries| entries.get(number as usize));
         let chosen = self.chosen.get_mut(layer);
         let is_chosen = chosen.and_then(|chosen| chosen.get_mut(number as usize));
-        if let (Some(entry), Some(is_chosen @ false)) = (entry, is_chosen) {
-            *is_chosen = true;
+        let (Some(is_chosen @ false), Some((entries, outline))) =
+            (is_chosen, self.layers.get(layer).copied())
+        else {
+            return;
+        };
+        *is_chosen = true;
+        let parent = outline.parent_of.get(number as usize);
+        let way = self.ways.get_mut(layer).zip(parent);
+        let way = way.and_then(|(ways, parent)| ways.get_mut(*parent as usize));
+        if let (Some(is_gone @ false), Some(entry)) = (way, entries.get(number as usize)) {
+            *is_gone = true;
             self.add_way(split(entry.path).0);
         }
     }

@@ -15,7 +15,8 @@ use serde::{
 
 use super::{
     HashSet,
-    outline::{Name, hash, last, range},
+    index::Index,
+    outline::{Name, hash, last},
     tampered::key,
 };
 use crate::checksums::may_be_owned;
@@ -62,7 +63,7 @@ pub(super) struct OwnedList {
     rows: Vec<OwnedRow>,
     owners: Vec<Owner>,
     /// Last name -> number.
-    by_name: Vec<(Name, u32)>,
+    by_name: Index<u32>,
     /// Path -> number, of what is compared with the file that is there.
     records: Vec<(Name, u32)>,
 }
@@ -203,6 +204,7 @@ impl OwnedList {
         let mut list = Self::default();
         list.rows.reserve_exact(all.len());
         let (mut known, mut owner, mut before) = (HashSet::default(), 0, None);
+        let mut by_name = Vec::with_capacity(all.len());
         for (at, owned) in (0..).zip(all) {
             let of = (owned.package.as_str(), owned.arch.as_deref());
             // One after the other; where a package comes again it is told of again.
@@ -223,12 +225,12 @@ impl OwnedList {
             list.texts.push_str(&owned.path);
             list.texts
                 .push_str(digest.map(String::as_str).unwrap_or_default());
-            list.by_name.push((hash(last(&owned.path)), at));
+            by_name.push((hash(last(&owned.path)), at));
             if digest.is_some() && may_be_owned(&owned.path) {
                 list.records.push((key(&owned.path), at));
             }
         }
-        list.by_name.sort_unstable();
+        list.by_name = Index::new(by_name);
         list.records.sort_unstable();
         list
     }
@@ -247,7 +249,7 @@ impl OwnedList {
 
     /// Those with this last name.
     pub(super) fn named(&self, name: Name) -> impl Iterator<Item = u32> {
-        range(&self.by_name, |item| item.0, name).map(|(_, number)| *number)
+        self.by_name.named(name).copied()
     }
 
     /// The first file of each package.
@@ -277,9 +279,10 @@ impl OwnedList {
     pub(super) fn bytes(&self) -> usize {
         let rows = self.rows.len().saturating_mul(size_of::<OwnedRow>());
         let owners = self.owners.len().saturating_mul(size_of::<Owner>());
-        let names = self.by_name.len().saturating_add(self.records.len());
+        let records = self.records.len().saturating_mul(16);
         rows.saturating_add(owners)
-            .saturating_add(names.saturating_mul(16))
+            .saturating_add(records)
+            .saturating_add(self.by_name.bytes())
             .saturating_add(self.texts.capacity())
     }
 

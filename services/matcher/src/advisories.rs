@@ -312,6 +312,8 @@ impl Advisories {
             batch.put_as(META, b"history", &history.kept)?;
             batch.put_as(META, b"manifest", manifest)
         })?;
+        // Whoever opens them to read would go through the log of all that came each time.
+        database.flush()?;
         let mut current = self.current.write().unwrap_or_else(PoisonError::into_inner);
         *current = Current::of(manifest.clone());
         self.memo.clear();

@@ -9,12 +9,12 @@ use std::{
     time::{Duration, Instant},
 };
 
-use analyzers::PreparedLayer;
+use analyzers::{EntryRef, PreparedLayer};
 use anyhow::Context as _;
 use bus::Store;
 use chassis::{Cx, Recent};
 use model::{
-    AnalyzerId, Digest, EntryKind, Gap, GapCode, Hides, LayerEntry, LayerReport, Slug,
+    AnalyzerId, Digest, EntryKind, Gap, GapCode, Hides, Slug,
     event::REPORT_OBJECTS,
     runtime::{LayerFile, LayerFiles},
 };
@@ -94,7 +94,7 @@ impl FileObjects {
         for layer in layers {
             let name = Name {
                 tenant: tenant.clone(),
-                blob: layer.report.blob,
+                blob: layer.blob,
                 limits: entries.config,
             };
             let kept = match self.seen(&name) {
@@ -107,7 +107,7 @@ impl FileObjects {
                     "the layer has more than {max} files and links that drift is told by; the rest is left out of it"
                 );
                 let gap = Gap::new(GapCode::LimitEntries, Hides::Nothing, detail);
-                gaps.push(gap.in_layer(layer.report.blob));
+                gaps.push(gap.in_layer(layer.blob));
             }
             objects.push(kept.object);
         }
@@ -124,12 +124,11 @@ impl FileObjects {
 
     async fn stored(&self, name: Name, layer: &Arc<PreparedLayer>) -> anyhow::Result<Kept> {
         let stored_at = Instant::now();
-        let is_small = layer.report.entries.entries.len() <= SMALL_ENTRIES;
+        let is_small = layer.entries.len() <= SMALL_ENTRIES;
         let (layer, tenant, max) = (Arc::clone(layer), name.tenant.clone(), self.entries_max);
         let pack = move || {
-            let report = &layer.report;
-            let (files, is_cut) = files(report, max);
-            let is_lasting = report.transient_gaps.is_empty() && report.entries.diff_id.is_some();
+            let (files, is_cut) = files(&layer, max);
+            let is_lasting = layer.transient_gaps.is_empty() && layer.entries.diff_id.is_some();
             let is_empty = files.entries.is_empty() && !files.partial;
             let bytes = (!is_empty).then(|| Store::packed_of(&tenant, &files));
             bytes.transpose().map(|bytes| (bytes, is_cut, is_lasting))
@@ -171,8 +170,8 @@ impl std::fmt::Debug for FileObjects {
 }
 
 /// The files of a layer, at most so many of them, and whether it has more.
-fn files(layer: &LayerReport, max: usize) -> (LayerFiles, bool) {
-    let mut wanted = layer.entries.entries.iter().filter(|entry| counts(entry));
+fn files(layer: &PreparedLayer, max: usize) -> (LayerFiles, bool) {
+    let mut wanted = layer.entries.iter().filter(counts);
     let entries: Vec<LayerFile> = wanted.by_ref().take(max).map(file).collect();
     let is_cut = wanted.next().is_some();
     let gaps = layer.entries.gaps.iter().chain(&layer.transient_gaps);
@@ -184,7 +183,7 @@ fn files(layer: &LayerReport, max: usize) -> (LayerFiles, bool) {
 }
 
 /// Whether an entry says which content that can run a path has.
-const fn counts(entry: &LayerEntry) -> bool {
+const fn counts(entry: &EntryRef<'_>) -> bool {
     match entry.kind {
         EntryKind::Whiteout | EntryKind::Opaque => true,
         EntryKind::Symlink | EntryKind::Hardlink => entry.link.is_some(),
@@ -192,18 +191,18 @@ const fn counts(entry: &LayerEntry) -> bool {
     }
 }
 
-fn file(entry: &LayerEntry) -> LayerFile {
+fn file(entry: EntryRef<'_>) -> LayerFile {
     LayerFile {
-        path: entry.path.clone(),
-        digest: entry.digest,
+        path: entry.path.to_owned(),
+        digest: entry.digest.copied(),
         kind: entry.kind,
-        link: entry.link.clone(),
+        link: entry.link.map(ToOwned::to_owned),
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use model::Entries;
+    use model::{Entries, LayerEntry, LayerReport};
 
     use super::*;
 

@@ -8,15 +8,15 @@ use std::{
 };
 
 use analyzers::{
-    Analyzers, LayerBlob, LayerRead, PreparedLayer, Subject, image_report, read_layer,
+    Analyzers, KeptSection, LayerBlob, LayerRead, PreparedLayer, Subject, image_report, read_layer,
 };
 use anyhow::Context as _;
 use archive::Limits;
 use chassis::Cx;
 use futures::{FutureExt as _, StreamExt as _, stream};
 use model::{
-    AnalyzerId, Digest, Entries, Findings, Gap, GapCode, Hides, ImageReport, LayerReport, Section,
-    Slug, Target, event::Priority,
+    AnalyzerId, Digest, Entries, Findings, Gap, GapCode, Hides, ImageReport, LayerReport, Slug,
+    Target, event::Priority,
 };
 use oci::{Descriptor, Image, OciError, Source};
 use tracing::{Instrument as _, info, info_span, warn};
@@ -218,7 +218,7 @@ pub async fn scan(
         let got_layer = got_layer?;
         layers_read += u32::from(got_layer.was_read);
         unfinished |= got_layer.unfinished;
-        reports.insert(got_layer.layer.report.blob, got_layer.layer);
+        reports.insert(got_layer.layer.blob, got_layer.layer);
     }
     drop(got);
 
@@ -477,15 +477,20 @@ fn subject(image: &Image, layers: &[Descriptor]) -> Subject {
 }
 
 /// The report of a fresh reading, with the sections that were there already, in the list's order.
-fn merge(wanted: &Wanted, read: LayerReport, known: &[Option<Arc<Section>>]) -> LayerReport {
-    let fresh = |id: &AnalyzerId| read.sections.iter().find(|section| section.analyzer == *id);
-    let sections = wanted
-        .analyzers
-        .iter()
-        .zip(known)
-        .filter_map(|(id, known)| fresh(id).or(known.as_ref()).cloned())
-        .collect();
-    LayerReport { sections, ..read }
+fn merge(wanted: &Wanted, read: LayerReport, known: &[Option<Arc<KeptSection>>]) -> LayerReport {
+    let fresh = |id: &AnalyzerId| {
+        let mut sections = read.sections.iter();
+        sections.find(|section| section.analyzer == *id).cloned()
+    };
+    let sections = wanted.analyzers.iter().zip(known);
+    let sections = sections.filter_map(|(id, known)| {
+        let known = || known.as_ref().map(|known| Arc::new(known.to_section()));
+        fresh(id).or_else(known)
+    });
+    LayerReport {
+        sections: sections.collect(),
+        ..read
+    }
 }
 
 fn empty(blob: Digest, gap: Gap) -> LayerReport {

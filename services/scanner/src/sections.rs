@@ -24,13 +24,13 @@ use std::{
     time::{Duration, Instant},
 };
 
-use analyzers::PreparedLayer;
+use analyzers::{KeptEntries, KeptSection, PreparedLayer};
 use anyhow::Context as _;
 use bus::Lease;
 use cache::{SectionBatch, SectionCache};
 use chassis::Cx;
 use futures::future::BoxFuture;
-use model::{AnalyzerId, Digest, Entries, Hasher, LayerReport, Section, SectionKey, Slug};
+use model::{AnalyzerId, Digest, Hasher, SectionKey, Slug};
 
 use self::{
     flights::{Flight, Flights},
@@ -41,10 +41,10 @@ use self::{
 pub use self::leased::LeasedSections;
 
 /// The version of what stands in the shared place; part of each name there.
-const SHARED_VERSION: u32 = 1;
+const SHARED_VERSION: u32 = 2;
 
 /// What is stored of a layer.
-#[derive(Clone, Debug)]
+#[derive(Debug)]
 pub enum Stored {
     /// All of it.
     Whole(Arc<PreparedLayer>, Tier),
@@ -53,12 +53,12 @@ pub enum Stored {
 }
 
 /// Some of a layer's sections.
-#[derive(Clone, Debug, Default)]
+#[derive(Debug, Default)]
 pub struct LayerSections {
     /// The `entries` section.
-    pub entries: Option<Arc<Entries>>,
+    pub entries: Option<KeptEntries>,
     /// Sections, in the order that was asked for; `None` where there is none.
-    pub sections: Vec<Option<Arc<Section>>>,
+    pub sections: Vec<Option<Arc<KeptSection>>>,
 }
 
 /// A place where sections are kept.
@@ -228,7 +228,7 @@ impl Wanted {
     }
 
     /// Whether these are the sections that are wanted, in order.
-    fn fits(&self, sections: &[Arc<Section>]) -> bool {
+    fn fits(&self, sections: &[Arc<KeptSection>]) -> bool {
         let of_sections = sections.iter().map(|section| &section.analyzer);
         self.analyzers.iter().eq(of_sections)
     }
@@ -237,15 +237,13 @@ impl Wanted {
 // === impl LayerSections ===
 
 impl LayerSections {
-    /// The layer's report, if nothing is missing.
-    fn whole(&self, blob: Digest) -> Option<LayerReport> {
-        let sections: Option<Vec<Arc<Section>>> = self.sections.iter().cloned().collect();
-        Some(LayerReport {
-            blob,
-            entries: self.entries.clone()?,
-            sections: sections?,
-            transient_gaps: Vec::new(),
-        })
+    /// The layer, if nothing is missing.
+    fn whole(mut self, blob: Digest) -> Result<PreparedLayer, Self> {
+        let sections: Option<Vec<_>> = self.sections.iter().cloned().collect();
+        match (self.entries.take(), sections) {
+            (Some(entries), Some(sections)) => Ok(PreparedLayer::of_kept(blob, entries, sections)),
+            (entries, _) => Err(Self { entries, ..self }),
+        }
     }
 }
 
@@ -320,13 +318,10 @@ impl Sections for CacheSections {
     }
 
     fn put<'a>(&'a self, wanted: &'a Wanted, layer: Arc<PreparedLayer>) -> BoxFuture<'a, ()> {
-        self.memory.put(wanted.name(layer.report.blob), &layer);
+        self.memory.put(wanted.name(layer.blob), &layer);
         let (cache, what) = (Arc::clone(&self.cache), wanted.clone());
         Box::pin(async move {
-            let written = self
-                .cx
-                .blocking(move || write(&cache, &what, &layer.report));
-            let written = written.await;
+            let written = self.cx.blocking(move || write(&cache, &what, &layer)).await;
             match written {
                 Ok(Ok(())) => self.health.works(),
                 Ok(Err(error)) => self.health.fails(&anyhow::Error::new(error)),
@@ -370,7 +365,7 @@ fn read(cache: &SectionCache, blob: Digest, wanted: &Wanted) -> Stored {
     let section = |id| cache.get(&wanted.key(blob, id)).map(Arc::new);
     // The entries take about as long as all others, and who scans an image again waits for both.
     let (entries, sections) = thread::scope(|scope| {
-        let entries = scope.spawn(|| entries.decode::<Entries>());
+        let entries = scope.spawn(|| entries.decode::<KeptEntries>());
         let sections = wanted.analyzers.iter().map(section).collect();
         let entries = entries.join();
         let entries = entries.unwrap_or_else(|panic| std::panic::resume_unwind(panic));
@@ -380,24 +375,24 @@ fn read(cache: &SectionCache, blob: Digest, wanted: &Wanted) -> Stored {
         return Stored::Part(nothing());
     };
     let found = LayerSections {
-        entries: Some(Arc::new(entries)),
+        entries: Some(entries),
         sections,
     };
     match found.whole(blob) {
-        Some(layer) => Stored::Whole(Arc::new(PreparedLayer::new(layer)), Tier::Disk),
-        None => Stored::Part(found),
+        Ok(layer) => Stored::Whole(Arc::new(layer), Tier::Disk),
+        Err(found) => Stored::Part(found),
     }
 }
 
 fn write(
     cache: &SectionCache,
     wanted: &Wanted,
-    layer: &LayerReport,
+    layer: &PreparedLayer,
 ) -> Result<(), cache::CacheError> {
     let mut kept = SectionBatch::default();
     for section in &layer.sections {
         kept.add(&wanted.key(layer.blob, &section.analyzer), &**section)?;
     }
-    kept.add(&wanted.key(layer.blob, &wanted.entries), &*layer.entries)?;
+    kept.add(&wanted.key(layer.blob, &wanted.entries), &layer.entries)?;
     cache.put_all(kept)
 }

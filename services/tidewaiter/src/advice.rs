@@ -2,7 +2,7 @@
 
 use anstyle::{AnsiColor, Style};
 use cache::CacheError;
-use oci::{Engine, LocationError, OciError};
+use oci::{Engine, LocationError, Missing, OciError};
 
 use crate::terminal;
 
@@ -44,12 +44,7 @@ fn of_source(error: &OciError) -> Option<String> {
         OciError::Unavailable { host, .. } if is_engine(host) => {
             "registry:NAME takes the image from its registry instead"
         }
-        OciError::NotFound { what, place } if place.contains("manifest unknown") => {
-            return Some(format!(
-                "the repository is there, this tag or digest of it is not; `skopeo list-tags docker://{}` lists what is",
-                repository(what)
-            ));
-        }
+        OciError::NotFound { what, missing, .. } => return of_missing(what, *missing),
         OciError::Unavailable { host, .. } => {
             return Some(format!(
                 "`tidewaiter doctor {host}` looks at what can be reached; HTTPS_PROXY is honored, and a registry without TLS is named with --plain-http {host}"
@@ -67,6 +62,25 @@ fn of_source(error: &OciError) -> Option<String> {
         _ => return None,
     };
     Some(text.to_owned())
+}
+
+fn of_missing(what: &str, missing: Missing) -> Option<String> {
+    let name = repository(what);
+    match missing {
+        Missing::Unsaid => None,
+        Missing::Version => Some(format!(
+            "`skopeo list-tags docker://{name}` lists the tags that there are"
+        )),
+        Missing::Repository => Some(format!(
+            "there is no repository `{name}`: look at its spelling and at what stands before it (organization, project)"
+        )),
+        Missing::Registry => {
+            let host = name.split('/').next().unwrap_or(name);
+            Some(format!(
+                "the answer is not that of a registry: does `{host}` have one? `tidewaiter doctor {host}` looks"
+            ))
+        }
+    }
 }
 
 /// A reference without its tag and its digest.
@@ -88,6 +102,24 @@ fn is_engine(host: &str) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_is_missing_says_where_to_look() {
+        let check = |missing, expected: &str| {
+            let hint = of_missing("harbor.example/team/app:2", missing).unwrap_or_default();
+            assert!(hint.contains(expected), "{hint}");
+        };
+        check(
+            Missing::Version,
+            "`skopeo list-tags docker://harbor.example/team/app`",
+        );
+        check(
+            Missing::Repository,
+            "there is no repository `harbor.example/team/app`",
+        );
+        check(Missing::Registry, "`tidewaiter doctor harbor.example`");
+        assert_eq!(of_missing("x/app", Missing::Unsaid), None);
+    }
 
     #[test]
     fn a_repository_is_named_without_its_tag_and_digest() {

@@ -9,7 +9,10 @@ use model::{
 };
 use serde::{Deserialize, Serialize};
 
-use crate::{ANALYZERS, File, LOCKS, SecretsConfig, Skip, checksums, filter::Filter, unpack::Room};
+use crate::{
+    ANALYZERS, File, KeptEntries, LOCKS, SecretsConfig, Skip, checksums, filter::Filter,
+    unpack::Room,
+};
 
 /// About what a result takes beside its texts.
 const FIXED_BYTES: usize = 250;
@@ -162,9 +165,9 @@ pub fn own_id(name: &str, version: u32, config: &impl Serialize, limits: &Limits
     }
 }
 
-/// The id under which the `entries` section is kept.
+/// The id under which the `entries` section is kept: another one where names have other numbers.
 pub fn entries_id(limits: &Limits) -> AnalyzerId {
-    own_id("entries", 2, &(), limits)
+    own_id("entries", 3, &KeptEntries::naming(), limits)
 }
 
 // === impl Config ===

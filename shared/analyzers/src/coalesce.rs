@@ -17,8 +17,11 @@
 mod budget;
 mod findings;
 mod gaps;
+mod index;
 mod outline;
 mod packages;
+mod packed;
+mod prepared;
 mod purl;
 mod relations;
 mod tampered;
@@ -34,8 +37,11 @@ use model::{
     TargetLayer,
 };
 
-pub use self::outline::PreparedLayer;
 pub(crate) use self::purl::{distro, normalized};
+pub use self::{
+    packed::{EntryList, EntryRef},
+    prepared::{KeptEntries, KeptSection, PreparedLayer},
+};
 use self::{tampered::Suspects, view::View};
 use crate::{licenses, os_release};
 
@@ -106,7 +112,7 @@ pub fn coalesce_prepared(
 }
 
 fn report(view: &View<'_>, config: &ImageConfig, subject: Subject, limits: &Limits) -> ImageReport {
-    let layers = &view.layers;
+    let layers = view.layers;
     let instructions = instructions(config, layers.len());
     let os = os(view);
     let target_layers = layers.iter().enumerate().map(|(at, layer)| TargetLayer {

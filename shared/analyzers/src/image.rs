@@ -22,7 +22,7 @@ pub fn image_report(
     limits: &Limits,
     settings: &Config,
 ) -> ImageReport {
-    let blobs: Vec<Digest> = layers.iter().map(|layer| layer.report.blob).collect();
+    let blobs: Vec<Digest> = layers.iter().map(|layer| layer.blob).collect();
     let ConfigSecrets { config, secrets } =
         look_into_config(config, &blobs, subject.image_id, &settings.secrets);
     let mut report = coalesce_prepared(layers, &config, subject, limits);

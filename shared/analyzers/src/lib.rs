@@ -178,7 +178,10 @@ pub use self::{
         Analyzer, Analyzers, Config, Found, Malformed, Wanted, analyzer_id, entries_id, own_id,
     },
     archives::Archives,
-    coalesce::{PreparedLayer, Subject, coalesce, coalesce_prepared},
+    coalesce::{
+        EntryList, EntryRef, KeptEntries, KeptSection, PreparedLayer, Subject, coalesce,
+        coalesce_prepared,
+    },
     compliance::{Benchmark, Outcome, Status, check_dockerfile, end_of_life, is_check},
     file::File,
     image::{image_report, masked_labels},

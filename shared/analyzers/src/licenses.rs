@@ -167,7 +167,7 @@ fn license<'a>(
 
 /// What copyright files say, by the directory that they are in: that of the uppermost layer.
 fn copyrights<'a>(layers: &[&'a PreparedLayer]) -> HashMap<&'a str, &'a [String]> {
-    let sections = layers.iter().flat_map(|layer| &layer.report.sections);
+    let sections = layers.iter().flat_map(|layer| &layer.sections);
     let all = sections.flat_map(|section| &section.licenses);
     all.map(|found| (found.package.as_str(), found.licenses.as_slice()))
         .collect()
@@ -178,13 +178,10 @@ fn links<'a>(layers: &[&'a PreparedLayer], places: &[String]) -> BTreeMap<&'a st
     let mut links = BTreeMap::new();
     for layer in layers {
         for (_, entry) in layer.named(places.iter().map(String::as_str)) {
-            let target = entry
-                .link
-                .as_deref()
-                .filter(|_| entry.kind == EntryKind::Symlink);
+            let target = entry.link.filter(|_| entry.kind == EntryKind::Symlink);
             if let Some(target) = target.filter(|_| entry.path.starts_with(DOC)) {
                 let name = target.trim_end_matches('/').rsplit('/').next();
-                links.insert(entry.path.as_str(), name.unwrap_or_default());
+                links.insert(entry.path, name.unwrap_or_default());
             }
         }
     }

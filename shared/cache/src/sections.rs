@@ -25,7 +25,7 @@ const SECTIONS: &str = "sections";
 /// The order of insertion, and how many bytes there are.
 const ORDER: &str = "order";
 const SCHEMA: Schema<'_> = Schema {
-    version: 2,
+    version: 3,
     families: &[SECTIONS, ORDER],
 };
 

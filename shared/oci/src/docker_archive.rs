@@ -15,7 +15,7 @@ use futures::future::BoxFuture;
 
 use self::packed::{Packed, Unpacked};
 use crate::{
-    Limits, OciError, resolve,
+    Limits, Missing, OciError, resolve,
     source::{BlobReader, Descriptor, Image, Resolved, Source, Wanted},
     tarball::Tarball,
 };
@@ -171,6 +171,7 @@ impl Archive {
         OciError::NotFound {
             what,
             place: format!("`{}`, which has: {names}", self.tarball.name),
+            missing: Missing::Unsaid,
         }
     }
 }

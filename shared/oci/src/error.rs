@@ -40,6 +40,8 @@ pub enum OciError {
         what: String,
         /// The registry or path.
         place: String,
+        /// What of it is missing.
+        missing: Missing,
     },
     /// An index has no image for the platform that was asked for.
     #[error("`{reference}` has no image for `{wanted}`, only for: {available}")]
@@ -118,6 +120,20 @@ pub enum OciError {
     Internal(String),
 }
 
+/// What a source says that it does not have.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Missing {
+    /// It does not say.
+    #[default]
+    Unsaid,
+    /// The repository.
+    Repository,
+    /// This tag or digest of it.
+    Version,
+    /// It is no registry that says so: a proxy, or a web site.
+    Registry,
+}
+
 // === impl OciError ===
 
 impl OciError {
@@ -180,6 +196,7 @@ impl OciError {
             return Self::NotFound {
                 what,
                 place: "the file system".to_owned(),
+                missing: Missing::Unsaid,
             };
         }
         Self::Io {
@@ -195,12 +212,34 @@ impl From<chassis::Lost> for OciError {
     }
 }
 
+/// Most registries answer so for a repository that they do not have, too, to who may not know.
 fn advice(authenticated: bool, host: &str) -> String {
-    if authenticated {
+    let first = if authenticated {
         "check that these credentials are valid and may pull it".to_owned()
     } else {
-        format!("log in with `docker login {host}`, or give the source credentials")
+        format!("{}, or give the source credentials", log_in(host))
+    };
+    format!("{first}; check the name as well, for many answer so where there is no such repository")
+}
+
+/// How people log in there.
+fn log_in(host: &str) -> String {
+    let is_below = |domain: &str| host.ends_with(domain);
+    if host.contains(".dkr.ecr.") && (is_below(".amazonaws.com") || is_below(".amazonaws.com.cn")) {
+        return format!(
+            "log in with `aws ecr get-login-password | docker login --username AWS --password-stdin {host}` (it holds for 12 hours)"
+        );
     }
+    if is_below(".pkg.dev") || host == "gcr.io" || is_below(".gcr.io") {
+        return format!("log in with `gcloud auth configure-docker {host}`");
+    }
+    if let Some(name) = host.strip_suffix(".azurecr.io") {
+        return format!("log in with `az acr login --name {name}`");
+    }
+    if host == "ghcr.io" {
+        return format!("log in with `docker login {host}` and a token that has `read:packages`");
+    }
+    format!("log in with `docker login {host}`")
 }
 
 fn wait(retry_after: Option<Duration>) -> String {

@@ -14,7 +14,7 @@ use futures::future::BoxFuture;
 use model::Digest;
 
 use crate::{
-    Limits, OciError,
+    Limits, Missing, OciError,
     manifest::{Document, IndexEntry},
     reader::RangeReader,
     resolve::{self, Blobs, Documents as _, Fetched},
@@ -110,6 +110,7 @@ impl OciLayout {
                     .clone()
                     .unwrap_or_else(|| "an image without a name".to_owned()),
                 place: format!("`{}`, which has: {}", self.files, names(&entries)),
+                missing: Missing::Unsaid,
             })
     }
 
@@ -200,6 +201,7 @@ impl Files {
         OciError::NotFound {
             what: path.to_owned(),
             place: format!("`{self}`"),
+            missing: Missing::Unsaid,
         }
     }
 

@@ -66,7 +66,7 @@ pub use self::{
     docker_config::DockerConfig,
     documents::{Document, DocumentName, DocumentStore},
     engine::{Changes, EngineInventory, Engines},
-    error::OciError,
+    error::{Missing, OciError},
     kept::Kept,
     layout::OciLayout,
     limits::Limits,

@@ -7,7 +7,7 @@ use model::ImageRef;
 
 use crate::{
     ArchiveKind, Directory, DockerArchive, DockerConfig, Engine, Engines, Limits, Location, Login,
-    OciError, OciLayout, Registry, RegistryConfig, Skip, Source,
+    Missing, OciError, OciLayout, Registry, RegistryConfig, Skip, Source,
     source::{Platforms, Wanted},
     tarball::Tarball,
 };
@@ -54,6 +54,7 @@ pub async fn open(cx: &Cx, location: &Location, opening: &Opening) -> Result<Ope
             let found = found.await?.ok_or_else(|| OciError::NotFound {
                 what: reference.to_string(),
                 place: engine.to_string(),
+                missing: Missing::Unsaid,
             })?;
             return Ok(Opened::plain(found.source, found.wanted));
         }

@@ -194,9 +194,10 @@ impl Registry {
         };
         // What is missing is what was asked for, and not the repository.
         found.map_err(|error| match error {
-            OciError::NotFound { place, .. } => OciError::NotFound {
+            OciError::NotFound { place, missing, .. } => OciError::NotFound {
                 what: self.asked_for(wanted),
                 place,
+                missing,
             },
             error => error,
         })

@@ -385,6 +385,7 @@ impl Client for Shy {
         let missing = OciError::NotFound {
             what: repository.to_owned(),
             place: "r.example".to_owned(),
+            missing: oci::Missing::Repository,
         };
         Box::pin(std::future::ready(tags.ok_or(missing)))
     }

@@ -51,6 +51,7 @@ impl Source for Fake {
         let missing = OciError::NotFound {
             what: name,
             place: "a test".to_owned(),
+            missing: oci::Missing::Unsaid,
         };
         std::future::ready(answer.unwrap_or(Err(missing))).boxed()
     }

@@ -7,7 +7,7 @@ use std::{
 };
 
 use analyzers::PreparedLayer;
-use model::{Digest, Entries, FoundPackage, Gap, LayerEntry, Owned, Section};
+use model::{Digest, FileSums, FoundPackage, Gap, Section};
 
 use crate::metrics;
 
@@ -109,9 +109,8 @@ impl State {
 
 /// About how many bytes a layer takes in memory.
 fn weight(layer: &PreparedLayer) -> u64 {
-    let entries = of_entries(&layer.report.entries) + layer.outline_bytes();
+    let entries = layer.packed_bytes() + gaps(&layer.entries.gaps);
     let sections: usize = layer
-        .report
         .sections
         .iter()
         .map(|section| of_section(section))
@@ -119,26 +118,16 @@ fn weight(layer: &PreparedLayer) -> u64 {
     u64::try_from(entries + sections + 512).unwrap_or(u64::MAX)
 }
 
-fn of_entries(entries: &Entries) -> usize {
-    let of = |entry: &LayerEntry| {
-        let texts =
-            entry.path.capacity() + text(entry.link.as_ref()) + text(entry.capabilities.as_ref());
-        size_of::<LayerEntry>() + texts
-    };
-    entries.entries.iter().map(of).sum::<usize>() + gaps(&entries.gaps)
-}
-
 fn of_section(section: &Section) -> usize {
     /// What a finding or an operating system takes with its texts: there are few.
     const OTHER: usize = 1024;
     let packages: usize = section.packages.iter().map(of_package).sum();
-    let owned = |owned: &Owned| {
-        let texts = owned.package.capacity() + owned.path.capacity();
-        size_of::<Owned>() + texts + text(owned.arch.as_ref()) + text(owned.digest.as_ref())
+    let sums = |sums: &FileSums| {
+        size_of::<FileSums>() + sums.path.capacity() + sums.md5.capacity() + sums.sha1.capacity()
     };
-    let owned: usize = section.owned.iter().map(owned).sum();
+    let sums: usize = section.sums.iter().map(sums).sum();
     let others = (section.findings.len() + section.licenses.len() + section.os.len() + 1) * OTHER;
-    packages + owned + others + gaps(&section.gaps)
+    packages + sums + others + gaps(&section.gaps)
 }
 
 fn of_package(package: &FoundPackage) -> usize {
@@ -165,7 +154,7 @@ fn text(text: Option<&String>) -> usize {
 
 #[cfg(test)]
 mod tests {
-    use model::{EntryKind, LayerReport};
+    use model::{Entries, EntryKind, LayerEntry, LayerReport};
 
     use super::*;
 

@@ -12,11 +12,11 @@ use std::{
     time::Duration,
 };
 
-use analyzers::PreparedLayer;
+use analyzers::{KeptEntries, KeptSection, PreparedLayer};
 use bus::{Store, StoreError};
 use cache::CacheError;
 use chassis::Cx;
-use model::{Digest, Entries, LayerReport, Section, event::LAYER_OBJECTS};
+use model::{Digest, event::LAYER_OBJECTS};
 use serde::{Deserialize, Serialize};
 use tokio::time::{Instant, timeout};
 use tracing::{debug, warn};
@@ -46,16 +46,16 @@ pub(super) struct Shared {
 struct ObjectRef<'a> {
     blob: Digest,
     set: Digest,
-    entries: &'a Entries,
-    sections: Vec<&'a Section>,
+    entries: &'a KeptEntries,
+    sections: Vec<&'a KeptSection>,
 }
 
 #[derive(Deserialize)]
 struct Object {
     blob: Digest,
     set: Digest,
-    entries: Entries,
-    sections: Vec<Section>,
+    entries: KeptEntries,
+    sections: Vec<KeptSection>,
 }
 
 /// Why there is no answer.
@@ -92,7 +92,7 @@ impl Shared {
 
     /// Shares a whole layer, over what is there.
     pub(super) async fn put(&self, wanted: &Wanted, layer: Arc<PreparedLayer>) {
-        let blob = layer.report.blob;
+        let blob = layer.blob;
         let written = self.write(wanted, layer).await;
         self.answered(blob, written);
     }
@@ -125,18 +125,13 @@ impl Shared {
     }
 
     async fn write(&self, wanted: &Wanted, layer: Arc<PreparedLayer>) -> Result<(), Trouble> {
-        let (blob, set) = (layer.report.blob, wanted.set);
+        let (blob, set) = (layer.blob, wanted.set);
         let encoded = self.cx.blocking(move || {
             cache::encode(&ObjectRef {
                 blob,
                 set,
-                entries: &layer.report.entries,
-                sections: layer
-                    .report
-                    .sections
-                    .iter()
-                    .map(|section| &**section)
-                    .collect(),
+                entries: &layer.entries,
+                sections: layer.sections.iter().map(|section| &**section).collect(),
             })
         });
         let bytes = encoded.await.map_err(|_| Trouble::Stopping)?;
@@ -216,12 +211,7 @@ fn decode(bytes: &[u8], blob: Digest, wanted: &Wanted) -> Result<PreparedLayer, 
     if is_other || !wanted.fits(&sections) {
         return Err(CacheError::Damaged("it is another layer's".to_owned()));
     }
-    Ok(PreparedLayer::new(LayerReport {
-        blob,
-        entries: Arc::new(object.entries),
-        sections,
-        transient_gaps: Vec::new(),
-    }))
+    Ok(PreparedLayer::of_kept(blob, object.entries, sections))
 }
 
 // === impl Trouble ===

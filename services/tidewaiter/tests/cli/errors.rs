@@ -81,9 +81,8 @@ fn what_a_registry_does_not_have_is_named() {
     let (host, world) = (registry.host(), World::new());
     let target = |name: &str| format!("{host}/{name}");
     let gone = format!("error: scanning `{host}/app:2`: `{host}/app:2` does not exist in `{host}`");
-    let hint = format!(
-        "hint: the repository is there, this tag or digest of it is not; `skopeo list-tags docker://{host}/app` lists"
-    );
+    let hint =
+        format!("hint: `skopeo list-tags docker://{host}/app` lists the tags that there are");
     let expected = [
         gone.as_str(),
         "check the name, the tag and the digest",

@@ -77,9 +77,9 @@ fn unmodified<'a>(view: &View<'a>) -> HashSet<(&'a str, &'a str)> {
     if places.is_empty() {
         return HashSet::default();
     }
-    let owned = sections().flat_map(|section| &section.owned);
-    let owned = owned.filter(|owned| places.contains(real(&owned.path)));
-    let owned = owned.filter_map(|owned| Some((real(&owned.path), owned.digest.as_deref()?)));
+    let owned = sections().flat_map(|section| section.owned.iter());
+    let owned = owned.filter(|owned| places.contains(real(owned.path)));
+    let owned = owned.filter_map(|owned| Some((real(owned.path), owned.digest?)));
     owned.collect()
 }
 

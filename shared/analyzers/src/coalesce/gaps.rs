@@ -186,9 +186,7 @@ fn of_records(view: &View<'_>, gaps: &mut Gaps) {
 /// Links that runtimes and package managers follow, and we did not.
 fn of_links(view: &View<'_>, gaps: &mut Gaps) {
     if let Some((count, first)) = &view.unread_links {
-        let target = view
-            .entry(first.origin)
-            .map_or("", |entry| entry.path.as_str());
+        let target = view.entry(first.origin).map_or("", |entry| entry.path);
         let detail = format!(
             "{count} records of packages are links to files that were not read as such, this one \
              to `{target}`"
@@ -241,7 +239,7 @@ fn unread(view: &View<'_>, place: &str, node: &Node<'_>, is_read: Reads) -> Opti
         return None;
     };
     let entry = view.entry(*origin)?;
-    if entry.kind == EntryKind::File && is_read(&entry.path) {
+    if entry.kind == EntryKind::File && is_read(entry.path) {
         return None;
     }
     let detail = format!(

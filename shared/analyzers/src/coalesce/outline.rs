@@ -20,65 +20,56 @@
 use std::{
     collections::BTreeSet,
     hash::{DefaultHasher, Hash as _, Hasher as _},
-    thread,
 };
 
-use model::{EntryKind, LayerEntry, LayerReport, Owned};
+use model::EntryKind;
 
-use super::{HashMap, HashSet, budget::Budget, purl::Purls, tampered::Checks};
+use super::{
+    HashMap, HashSet,
+    budget::Budget,
+    index::Index,
+    packed::{EntryList, EntryRef, Pack},
+    prepared::PreparedLayer,
+};
 
 /// Names on the ways to the entries of one layer, and in the targets of its links.
 const NAMES_MAX: usize = 2_000_000;
-
-/// From so many entries on a layer is prepared by two threads.
-const SIDE_BY_SIDE_ENTRIES: usize = 5_000;
-
-/// What a package URL takes in memory, about.
-const PURL_BYTES: usize = 120;
-
-/// A layer, made ready for images that have it: what [`super::coalesce_prepared`] needs in order
-/// not to look at all its entries each time.
-#[derive(Debug)]
-pub struct PreparedLayer {
-    /// The layer.
-    pub report: LayerReport,
-    pub(super) outline: Outline,
-    pub(super) purls: Purls,
-}
 
 /// Where the names of a layer stand.
 #[derive(Debug, Default)]
 pub(super) struct Outline {
     /// Last name -> entry.
-    by_name: Vec<(Name, u32)>,
+    by_name: Index<u32>,
     /// Name of a directory on the way to entries, the name before it -> number in `parents`.
-    steps: Vec<(Name, Name, u32)>,
+    steps: Index<(Name, u32)>,
     /// Entries by the directory that their path names.
     parents: Vec<Vec<u32>>,
+    /// Which of these directories each entry names.
+    parent_of: Vec<u32>,
     /// Name that a link leads through, the name before it if that is certain -> the link's name.
-    targets: Vec<(Name, Option<Name>, Name)>,
+    targets: Index<(Option<Name>, Name)>,
     /// Names of links, and the name before each.
     links: Vec<(Name, Name)>,
     /// The same of those that lead elsewhere than a merged `/usr` does.
     astray: Vec<(Name, Name)>,
     /// Last name that a hard link leads to -> the link's entry.
-    shares: Vec<(Name, u32)>,
+    shares: Index<u32>,
     size: Size,
     /// Whether it has so many names that they are not all here.
     is_partial: bool,
     opaque: Vec<u32>,
-    records: Records,
 }
 
-/// What packages recorded of their files.
+/// An outline that is being made.
 #[derive(Debug, Default)]
-struct Records {
-    /// Name of an owned file -> section, number in the section.
-    owned: Vec<(Name, u32, u32)>,
-    /// The first file of each package that owns some: section, number in the section.
-    owners: Vec<(u32, u32)>,
-    /// What is compared with it.
-    checks: Checks,
+struct Making {
+    outline: Outline,
+    by_name: Vec<(Name, u32)>,
+    steps: Vec<(Name, (Name, u32))>,
+    targets: Vec<(Name, (Option<Name>, Name))>,
+    shares: Vec<(Name, u32)>,
+    /// Paths of entries and of the directories on the way to them.
+    made: Vec<Name>,
 }
 
 /// What a layer takes of an image's limits.
@@ -106,7 +97,7 @@ pub(super) type Name = u64;
 
 /// Chooses the entries of an image.
 struct Choice<'a> {
-    layers: Vec<(&'a [LayerEntry], &'a Outline)>,
+    layers: Vec<(&'a EntryList, &'a Outline)>,
     budget: &'a Budget,
     names: HashSet<Name>,
     /// Names of links of any layer.
@@ -114,6 +105,8 @@ struct Choice<'a> {
     todo: Vec<Todo>,
     /// Of each layer, whether each of its entries is chosen.
     chosen: Vec<Vec<bool>>,
+    /// Of each layer, whether the way to each directory that its entries name is.
+    ways: Vec<Vec<bool>>,
     /// Names of files that give way, with the name before; `None`: whatever stands before.
     yielding: HashSet<(Name, Option<Name>)>,
     /// Directories of which everything is looked at.
@@ -126,141 +119,26 @@ enum Todo {
     Deep(Name),
 }
 
-// === impl PreparedLayer ===
+// === impl Making ===
 
-impl PreparedLayer {
-    /// Looks at every entry once.
-    pub fn new(report: LayerReport) -> Self {
-        let outline = Outline::new(&report);
-        Self {
-            report,
-            outline,
-            purls: Purls::default(),
+impl Making {
+    fn add(&mut self, number: u32, entry: &EntryRef<'_>) {
+        self.by_name.push((hash(last(entry.path)), number));
+        let link_bytes = entry.link.map_or(0, str::len);
+        for bytes in [entry.path.len(), link_bytes] {
+            let all = &mut self.outline.size.name_bytes;
+            *all = all.saturating_add(bytes as u64);
         }
-    }
-
-    /// A file that a package owns.
-    pub(super) fn owned(&self, section: u32, number: u32) -> Option<&Owned> {
-        let section = self.report.sections.get(section as usize)?;
-        section.owned.get(number as usize)
-    }
-
-    /// Entries with the last names of these paths, in order.
-    pub(crate) fn named<'p>(
-        &self,
-        paths: impl Iterator<Item = &'p str>,
-    ) -> Vec<(usize, &LayerEntry)> {
-        let lasts: HashSet<Name> = paths.map(|path| hash(last(path))).collect();
-        let numbers = lasts.into_iter().flat_map(|name| self.outline.named(name));
-        let mut numbers: Vec<usize> = numbers.map(|number| number as usize).collect();
-        numbers.sort_unstable();
-        let entries = &self.report.entries.entries;
-        numbers
-            .into_iter()
-            .filter_map(|number| Some((number, entries.get(number)?)))
-            .collect()
-    }
-
-    /// About how many bytes the preparation takes in memory, the report not counted.
-    pub fn outline_bytes(&self) -> usize {
-        let Outline {
-            by_name,
-            steps,
-            parents,
-            targets,
-            records,
-            links,
-            ..
-        } = &self.outline;
-        let entries = by_name.len().saturating_mul(24);
-        let steps = steps.len().saturating_mul(24);
-        let others = parents.len().saturating_add(targets.len());
-        let others = others.saturating_add(links.len().saturating_mul(2));
-        let others = others
-            .saturating_add(records.owned.len())
-            .saturating_mul(32);
-        let all = entries.saturating_add(steps).saturating_add(others);
-        let sections = self.report.sections.iter();
-        let packages = sections.map(|section| section.packages.len());
-        let purls = packages.fold(0_usize, usize::saturating_add);
-        let all = all.saturating_add(purls.saturating_mul(PURL_BYTES));
-        all.saturating_add(records.checks.bytes())
-    }
-}
-
-// === impl Outline ===
-
-impl Outline {
-    fn new(report: &LayerReport) -> Self {
-        let entries = &report.entries.entries;
-        if entries.len() < SIDE_BY_SIDE_ENTRIES {
-            return Self {
-                records: Records::new(report),
-                ..Self::of_entries(entries)
-            };
+        if entry.kind == EntryKind::Opaque {
+            self.outline.opaque.push(number);
         }
-        // Neither needs the other, and who scans an image again waits for little else.
-        thread::scope(|scope| {
-            let records = scope.spawn(|| Records::new(report));
-            let outline = Self::of_entries(entries);
-            let records = records.join();
-            Self {
-                records: records.unwrap_or_else(|panic| std::panic::resume_unwind(panic)),
-                ..outline
-            }
-        })
-    }
-
-    fn of_entries(entries: &[LayerEntry]) -> Self {
-        let mut outline = Self {
-            by_name: Vec::with_capacity(entries.len()),
-            ..Self::default()
-        };
-        let mut parents: HashMap<&str, u32> = HashMap::default();
-        // An archive goes through its directories one after the other.
-        let mut before = None;
-        let mut made: Vec<Name> = Vec::with_capacity(entries.len());
-        for (number, entry) in (0..).zip(entries) {
-            let (parent, last) = split(&entry.path);
-            outline.by_name.push((hash(last), number));
-            let link_bytes = entry.link.as_ref().map_or(0, String::len);
-            for bytes in [entry.path.len(), link_bytes] {
-                let all = &mut outline.size.name_bytes;
-                *all = all.saturating_add(bytes as u64);
-            }
-            if entry.kind == EntryKind::Opaque {
-                outline.opaque.push(number);
-            }
-            outline.add_link(number, entry);
-            let at = match before {
-                Some((same, at)) if same == parent => at,
-                _ => *parents
-                    .entry(parent)
-                    .or_insert_with(|| outline.add_parent(parent, &mut made)),
-            };
-            before = Some((parent, at));
-            if let Some(below) = outline.parents.get_mut(at as usize) {
-                below.push(number);
-            }
-            made.push(hash(&entry.path));
-        }
-        made.sort_unstable();
-        made.dedup();
-        outline.size.names = made.len().max(entries.len()) as u64;
-        outline.by_name.sort_unstable();
-        outline.steps.sort_unstable();
-        outline.targets.sort_unstable();
-        outline.links.sort_unstable();
-        outline.links.dedup();
-        outline.astray.sort_unstable();
-        outline.astray.dedup();
-        outline.shares.sort_unstable();
-        outline
+        self.made.push(hash(entry.path));
+        self.add_link(number, entry);
     }
 
     /// Takes up a directory that entries name, and says its number.
-    fn add_parent(&mut self, parent: &str, made: &mut Vec<Name>) -> u32 {
-        let at = u32::try_from(self.parents.len()).unwrap_or(u32::MAX);
+    fn add_parent(&mut self, parent: &str) -> u32 {
+        let at = u32::try_from(self.outline.parents.len()).unwrap_or(u32::MAX);
         let mut before = hash("");
         let mut end = 0_usize;
         for name in parent.split('/') {
@@ -273,33 +151,33 @@ impl Outline {
             if !self.has_room() {
                 break;
             }
-            self.steps.push((hash(name), before, at));
+            self.steps.push((hash(name), (before, at)));
             before = hash(name);
-            made.push(hash(path));
+            self.made.push(hash(path));
         }
-        self.parents.push(Vec::new());
+        self.outline.parents.push(Vec::new());
         at
     }
 
     /// Whether another name may be taken up.
     fn has_room(&mut self) -> bool {
         let names = self.steps.len().saturating_add(self.targets.len());
-        self.is_partial |= names >= NAMES_MAX;
-        !self.is_partial
+        self.outline.is_partial |= names >= NAMES_MAX;
+        !self.outline.is_partial
     }
 
-    fn add_link(&mut self, number: u32, entry: &LayerEntry) {
+    fn add_link(&mut self, number: u32, entry: &EntryRef<'_>) {
         let Some(target) = target(entry) else {
             return;
         };
-        let (parent, name) = split(&entry.path);
+        let (parent, name) = split(entry.path);
         let link = (hash(name), hash(last(parent)));
-        self.links.push(link);
+        self.outline.links.push(link);
         // As the tree sees it.
         let merged = target.trim_start_matches('/').strip_prefix("usr/");
         let is_hard = entry.kind == EntryKind::Hardlink;
         if is_hard || !parent.is_empty() || merged != Some(name) {
-            self.astray.push(link);
+            self.outline.astray.push(link);
         }
         if is_hard {
             let target = last(target.trim_end_matches('/'));
@@ -320,14 +198,59 @@ impl Outline {
                 before = None;
                 continue;
             }
-            self.targets.push((hash(part), before, link));
+            self.targets.push((hash(part), (before, link)));
             before = Some(hash(part));
         }
     }
 
-    /// What is compared with what packages recorded.
-    pub(super) fn checks(&self) -> &Checks {
-        &self.records.checks
+    fn finish(self, entries: usize) -> Outline {
+        let Self {
+            mut outline,
+            mut made,
+            ..
+        } = self;
+        made.sort_unstable();
+        made.dedup();
+        outline.size.names = made.len().max(entries) as u64;
+        for links in [&mut outline.links, &mut outline.astray] {
+            links.sort_unstable();
+            links.dedup();
+        }
+        Outline {
+            by_name: Index::new(self.by_name),
+            steps: Index::new(self.steps),
+            targets: Index::new(self.targets),
+            shares: Index::new(self.shares),
+            parent_of: parent_of(&outline.parents, entries),
+            ..outline
+        }
+    }
+}
+
+// === impl Outline ===
+
+impl Outline {
+    /// Looks at every entry once.
+    pub(super) fn new(entries: &EntryList) -> Self {
+        let mut making = Making::default();
+        let mut parents: HashMap<&str, u32> = HashMap::default();
+        // An archive goes through its directories one after the other.
+        let mut before = None;
+        for (number, entry) in (0..).zip(entries.iter()) {
+            let parent = split(entry.path).0;
+            let at = match before {
+                Some((same, at)) if same == parent => at,
+                _ => *parents
+                    .entry(parent)
+                    .or_insert_with(|| making.add_parent(parent)),
+            };
+            before = Some((parent, at));
+            if let Some(below) = making.outline.parents.get_mut(at as usize) {
+                below.push(number);
+            }
+            making.add(number, &entry);
+        }
+        making.finish(entries.len())
     }
 
     /// What it takes of an image's limits.
@@ -337,51 +260,101 @@ impl Outline {
 
     /// The numbers of all entries.
     pub(super) fn all(&self) -> impl Iterator<Item = u32> {
-        (0..).zip(&self.by_name).map(|(number, _)| number)
-    }
-
-    /// Whether packages own files of it.
-    pub(super) fn owns_any(&self) -> bool {
-        !self.records.owned.is_empty()
+        (0..).zip(&self.parent_of).map(|(number, _)| number)
     }
 
     /// Entries with this last name.
     pub(super) fn named(&self, name: Name) -> impl Iterator<Item = u32> {
-        range(&self.by_name, |item| item.0, name).map(|(_, entry)| *entry)
+        self.by_name.named(name).copied()
     }
 
-    /// Files with this last name that packages own, as section and number.
-    pub(super) fn owned(&self, name: Name) -> impl Iterator<Item = (u32, u32)> {
-        let owned = &self.records.owned;
-        range(owned, |item| item.0, name).map(|(_, section, number)| (*section, *number))
+    /// About how many bytes it takes in memory.
+    pub(super) fn bytes(&self) -> usize {
+        let indexes = self.by_name.bytes().saturating_add(self.steps.bytes());
+        let indexes = indexes.saturating_add(self.targets.bytes());
+        let entries = self.parent_of.len().saturating_mul(8);
+        let others = self.parents.len().saturating_mul(24);
+        let others = others.saturating_add(self.links.len().saturating_mul(32));
+        indexes.saturating_add(entries).saturating_add(others)
+    }
+}
+
+impl Pack for Outline {
+    fn pack(&self, out: &mut Vec<u8>) {
+        self.by_name.pack(out);
+        self.steps.pack(out);
+        self.parents.pack(out);
+        self.targets.pack(out);
+        self.links.pack(out);
+        self.astray.pack(out);
+        self.shares.pack(out);
+        self.size.names.pack(out);
+        self.size.name_bytes.pack(out);
+        self.is_partial.pack(out);
+        self.opaque.pack(out);
     }
 
-    /// The first file of each package that owns some.
-    pub(super) fn owners(&self) -> &[(u32, u32)] {
-        &self.records.owners
+    fn unpack(bytes: &mut &[u8]) -> Option<Self> {
+        let mut outline = Self {
+            by_name: Pack::unpack(bytes)?,
+            steps: Pack::unpack(bytes)?,
+            parents: Pack::unpack(bytes)?,
+            parent_of: Vec::new(),
+            targets: Pack::unpack(bytes)?,
+            links: Pack::unpack(bytes)?,
+            astray: Pack::unpack(bytes)?,
+            shares: Pack::unpack(bytes)?,
+            size: Size {
+                names: Pack::unpack(bytes)?,
+                name_bytes: Pack::unpack(bytes)?,
+            },
+            is_partial: Pack::unpack(bytes)?,
+            opaque: Pack::unpack(bytes)?,
+        };
+        outline.parent_of = parent_of(&outline.parents, outline.by_name.len());
+        Some(outline)
     }
+}
+
+/// Which directory each entry names.
+fn parent_of(parents: &[Vec<u32>], entries: usize) -> Vec<u32> {
+    let mut of = vec![0; entries];
+    for (parent, below) in (0..).zip(parents) {
+        for number in below {
+            if let Some(of) = of.get_mut(*number as usize) {
+                *of = parent;
+            }
+        }
+    }
+    of
 }
 
 /// The entries of each layer that matter to what is wanted, in order.
 pub(super) fn choose(layers: &[&PreparedLayer], want: Want<'_>, budget: &Budget) -> Vec<Vec<u32>> {
-    if layers.iter().any(|layer| layer.outline.is_partial) {
-        let all = layers.iter().map(|layer| layer.outline.all().collect());
+    if layers.iter().any(|layer| layer.entries.outline.is_partial) {
+        let all = layers
+            .iter()
+            .map(|layer| layer.entries.outline.all().collect());
         return all.collect();
     }
-    let links = layers.iter().flat_map(|layer| &layer.outline.links);
+    let links = layers.iter().flat_map(|layer| &layer.entries.outline.links);
     let deep = hash(want.deep);
     let mut choice = Choice {
         links: links.map(|(name, _)| *name).collect(),
         budget,
         layers: layers
             .iter()
-            .map(|layer| (layer.report.entries.entries.as_slice(), &layer.outline))
+            .map(|layer| (layer.entries.list(), &layer.entries.outline))
             .collect(),
         names: HashSet::default(),
         todo: vec![Todo::Deep(deep)],
         chosen: layers
             .iter()
-            .map(|layer| vec![false; layer.report.entries.entries.len()])
+            .map(|layer| vec![false; layer.entries.len()])
+            .collect(),
+        ways: layers
+            .iter()
+            .map(|layer| vec![false; layer.entries.outline.parents.len()])
             .collect(),
         yielding: HashSet::default(),
         deep: std::iter::once(deep).collect(),
@@ -399,29 +372,6 @@ pub(super) fn choose(layers: &[&PreparedLayer], want: Want<'_>, budget: &Budget)
     numbers.collect()
 }
 
-// === impl Records ===
-
-impl Records {
-    fn new(report: &LayerReport) -> Self {
-        let mut records = Self {
-            checks: Checks::new(report),
-            ..Self::default()
-        };
-        let mut owners = HashSet::default();
-        for (at, section) in (0..).zip(&report.sections) {
-            for (number, owned) in (0..).zip(&section.owned) {
-                let name = hash(split(&owned.path).1);
-                records.owned.push((name, at, number));
-                if owners.insert((&owned.package, &owned.arch)) {
-                    records.owners.push((at, number));
-                }
-            }
-        }
-        records.owned.sort_unstable();
-        records
-    }
-}
-
 // === impl Choice ===
 
 impl Choice<'_> {
@@ -431,7 +381,7 @@ impl Choice<'_> {
                 self.choose(at, *number);
                 if let Some(entry) = entries.get(*number as usize) {
                     // It may name its directory by a link.
-                    self.add_way(&entry.path);
+                    self.add_way(entry.path);
                 }
             }
         }
@@ -450,7 +400,7 @@ impl Choice<'_> {
     fn add_name_ends(&mut self, ends: &[&str]) {
         for (entries, _) in self.layers.clone() {
             // Of nearly all paths their end is enough to know.
-            let paths = entries.iter().map(|entry| entry.path.as_str());
+            let paths = entries.iter().map(|entry| entry.path);
             let ending = paths.filter(|path| ends.iter().any(|end| path.ends_with(end)));
             for name in ending.map(last) {
                 if ends.iter().any(|end| name.ends_with(end)) {
@@ -477,14 +427,14 @@ impl Choice<'_> {
             if !self.budget.step(outline.steps.len()) {
                 return;
             }
-            let steps = outline.steps.iter().filter(|(name, before, _)| {
+            let steps = outline.steps.iter().filter(|(name, (before, _))| {
                 astray.contains(&(*name, Some(*before))) || astray.contains(&(*name, None))
             });
-            let parents: BTreeSet<u32> = steps.map(|(_, _, parent)| *parent).collect();
+            let parents: BTreeSet<u32> = steps.map(|(_, (_, parent))| *parent).collect();
             let parents = parents.into_iter();
             let below = parents.filter_map(|parent| outline.parents.get(parent as usize));
             for number in below.flatten() {
-                let name = entries.get(*number as usize).map(|entry| last(&entry.path));
+                let name = entries.get(*number as usize).map(|entry| last(entry.path));
                 let name = name.map(hash).filter(|name| self.is_file_up_to(*name, at));
                 if let Some(name) = name {
                     self.choose(at, *number);
@@ -529,7 +479,7 @@ impl Choice<'_> {
                     continue;
                 };
                 self.choose(at, number);
-                if let Some(target) = target(entry) {
+                if let Some(target) = target(&entry) {
                     self.add_way(target);
                 }
                 let is_file = matches!(
@@ -537,16 +487,16 @@ impl Choice<'_> {
                     EntryKind::File | EntryKind::Special | EntryKind::Hardlink
                 );
                 if is_file {
-                    let before = hash(split(split(&entry.path).0).1);
+                    let before = hash(split(split(entry.path).0).1);
                     let before = Some(before).filter(|before| !self.is_link(*before));
                     self.add_yielding(name, before);
                 }
             }
             // Other names of the same file.
-            for (_, link) in range(&outline.shares, |item| item.0, name) {
+            for link in outline.shares.named(name) {
                 if let Some(entry) = entries.get(*link as usize) {
                     self.choose(at, *link);
-                    self.add_name(hash(last(&entry.path)));
+                    self.add_name(hash(last(entry.path)));
                 }
             }
         }
@@ -561,12 +511,12 @@ impl Choice<'_> {
     /// Chooses what lies below directories that can be the same place as a file.
     fn below(&mut self, name: Name, before: Option<Name>) {
         for (at, (_, outline)) in self.layers.clone().into_iter().enumerate() {
-            for (_, other, parent) in range(&outline.steps, |item| item.0, name) {
+            for (other, parent) in outline.steps.named(name) {
                 if before.is_none_or(|before| before == *other) || self.is_link(*other) {
                     self.choose_below(at, *parent, false);
                 }
             }
-            for (_, other, link) in range(&outline.targets, |item| item.0, name) {
+            for (other, link) in outline.targets.named(name) {
                 let can_differ =
                     |(before, other): (Name, Name)| before != other && !self.is_link(other);
                 if !before.zip(*other).is_some_and(can_differ) {
@@ -578,10 +528,10 @@ impl Choice<'_> {
 
     fn everything_below(&mut self, name: Name) {
         for (at, (_, outline)) in self.layers.clone().into_iter().enumerate() {
-            for (_, _, parent) in range(&outline.steps, |item| item.0, name) {
+            for (_, parent) in outline.steps.named(name) {
                 self.choose_below(at, *parent, true);
             }
-            for (_, _, link) in range(&outline.targets, |item| item.0, name) {
+            for (_, link) in outline.targets.named(name) {
                 if self.deep.insert(*link) {
                     self.todo.push(Todo::Deep(*link));
                 }
@@ -596,19 +546,26 @@ impl Choice<'_> {
         for number in outline.parents.get(parent as usize).into_iter().flatten() {
             self.choose(layer, *number);
             if let Some(entry) = entries.get(*number as usize).filter(|_| with_names) {
-                self.add_name(hash(split(&entry.path).1));
+                self.add_name(hash(split(entry.path).1));
             }
         }
     }
 
     fn choose(&mut self, layer: usize, number: u32) {
-        let entries = self.layers.get(layer).map(|(entries, _)| *entries);
-        let entry = entries.and_then(|entries| entries.get(number as usize));
         let chosen = self.chosen.get_mut(layer);
         let is_chosen = chosen.and_then(|chosen| chosen.get_mut(number as usize));
-        if let (Some(entry), Some(is_chosen @ false)) = (entry, is_chosen) {
-            *is_chosen = true;
-            self.add_way(split(&entry.path).0);
+        let (Some(is_chosen @ false), Some((entries, outline))) =
+            (is_chosen, self.layers.get(layer).copied())
+        else {
+            return;
+        };
+        *is_chosen = true;
+        let parent = outline.parent_of.get(number as usize);
+        let way = self.ways.get_mut(layer).zip(parent);
+        let way = way.and_then(|(ways, parent)| ways.get_mut(*parent as usize));
+        if let (Some(is_gone @ false), Some(entry)) = (way, entries.get(number as usize)) {
+            *is_gone = true;
+            self.add_way(split(entry.path).0);
         }
     }
 
@@ -638,9 +595,9 @@ fn is_no_name(name: &str) -> bool {
     matches!(name, "" | "." | "..")
 }
 
-fn target(entry: &LayerEntry) -> Option<&str> {
+fn target<'a>(entry: &EntryRef<'a>) -> Option<&'a str> {
     let is_link = matches!(entry.kind, EntryKind::Symlink | EntryKind::Hardlink);
-    entry.link.as_deref().filter(|_| is_link)
+    entry.link.filter(|_| is_link)
 }
 
 fn split(path: &str) -> (&str, &str) {

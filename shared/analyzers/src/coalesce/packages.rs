@@ -42,8 +42,7 @@ pub(super) fn collect(
         if !view.shows(number) {
             continue;
         }
-        let prepared = view.prepared.get(number);
-        let purls = prepared.and_then(|layer| layer.purls.of(&layer.report, os));
+        let purls = layer.purls.of(layer, os);
         let mut purls = purls.unwrap_or_default().iter();
         for found in layer.sections.iter().flat_map(|section| &section.packages) {
             let known = purls.next();

@@ -2,8 +2,10 @@
 
 use std::sync::OnceLock;
 
-use model::{FoundPackage, LayerReport, Os, PackageType, Purl};
+use model::{FoundPackage, Os, PackageType, Purl};
 use packageurl::PackageUrl;
+
+use super::prepared::PreparedLayer;
 
 /// The package URLs of a layer's packages on the operating system that they were first wanted for:
 /// images that share a layer mostly share that, too.
@@ -23,9 +25,9 @@ struct Known {
 impl Purls {
     /// Those of all packages of the layer, in order; `None` where they are known for another
     /// operating system.
-    pub(super) fn of(&self, report: &LayerReport, os: Option<&Os>) -> Option<&[Purl]> {
+    pub(super) fn of(&self, layer: &PreparedLayer, os: Option<&Os>) -> Option<&[Purl]> {
         let known = self.0.get_or_init(|| {
-            let packages = report.sections.iter().flat_map(|section| &section.packages);
+            let packages = layer.sections.iter().flat_map(|section| &section.packages);
             Known {
                 os: os.map(|os| (os.id.clone(), os.version_id.clone())),
                 purls: packages.map(|found| purl(found, os)).collect(),

@@ -2,12 +2,14 @@
 
 use std::borrow::Cow;
 
-use model::{Owned, Package, PackageId, PackageType};
+use model::{Package, PackageId, PackageType};
 
 use super::{
     HashMap, HashSet,
-    outline::{PreparedLayer, hash, last},
+    outline::{hash, last},
     packages::Installed,
+    packed::OwnedRef,
+    prepared::PreparedLayer,
     purl::normalized,
     tree::Origin,
     view::View,
@@ -187,34 +189,33 @@ fn owners(view: &View<'_>, installed: &[Installed<'_>]) -> HashMap<String, Packa
     let mut known = HashSet::default();
     // A package's files are listed anew when it changes: the uppermost list counts.
     let mut blobs = HashSet::default();
-    let layers = view.prepared.iter().rev();
-    for layer in layers.filter(|layer| blobs.insert(layer.report.blob)) {
+    let layers = view.layers.iter().rev();
+    for layer in layers.filter(|layer| blobs.insert(layer.blob)) {
         for owned in owned_of(view, layer, &wanted_names) {
-            let owner = owner(owned);
+            let owner = owner(&owned);
             if !view.tree.budget.step(1) {
                 return owners;
             }
-            if known.contains(&owner) || !wanted_names.contains(last(&owned.path)) {
+            if known.contains(&owner) || !wanted_names.contains(last(owned.path)) {
                 continue;
             }
             let system = systems.get(&owner).or_else(|| any_arch.get(owner.0));
             let Some(system) = system else {
                 continue;
             };
-            let path = real_path(view, &owned.path);
+            let path = real_path(view, owned.path);
             if wanted.contains(path.as_str()) {
                 owners
                     .entry(path)
                     .or_insert_with(|| PackageId::clone(system));
             }
         }
-        let firsts = layer.outline.owners();
-        if !view.tree.budget.step(firsts.len()) {
-            return owners;
+        for first in layer.owners() {
+            if !view.tree.budget.step(1) {
+                return owners;
+            }
+            known.insert(owner(&first));
         }
-        let firsts = firsts.iter();
-        let firsts = firsts.filter_map(|(section, number)| layer.owned(*section, *number));
-        known.extend(firsts.map(owner));
     }
     owners
 }
@@ -224,12 +225,10 @@ fn owned_of<'a>(
     view: &View<'a>,
     layer: &'a PreparedLayer,
     names: &HashSet<&str>,
-) -> impl Iterator<Item = &'a Owned> {
+) -> impl Iterator<Item = OwnedRef<'a>> {
     let mut numbers = Vec::new();
-    if layer.outline.owns_any() && view.tree.budget.step(names.len()) {
-        let of_names = names
-            .iter()
-            .flat_map(|name| layer.outline.owned(hash(name)));
+    if layer.owns_any() && view.tree.budget.step(names.len()) {
+        let of_names = names.iter().flat_map(|name| layer.owned_named(hash(name)));
         numbers.extend(of_names);
         numbers.sort_unstable();
     }
@@ -238,8 +237,8 @@ fn owned_of<'a>(
 }
 
 /// Which package a list of files is of.
-fn owner(owned: &Owned) -> (&str, Option<&str>) {
-    (owned.package.as_str(), owned.arch.as_deref())
+fn owner<'a>(owned: &OwnedRef<'a>) -> (&'a str, Option<&'a str>) {
+    (owned.package, owned.arch)
 }
 
 /// Where the file at a path is seen, by whatever links the path leads there.

@@ -10,18 +10,19 @@
 //! configuration, and where any package that owns the path recorded the content that is there. What
 //! dpkg was told to put elsewhere (`dpkg-divert`) is compared there.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, sync::Arc};
 
 use archive::Limits;
 use aws_lc_rs::digest::{SHA1_FOR_LEGACY_USE_ONLY, digest};
 use model::{
-    Digest, Diversion, EntryKind, FileSums, Gap, GapCode, Hides, LayerEntry, LayerReport, Owned,
-    Package, PackageId, Tampered, hex,
+    Digest, Diversion, EntryKind, FileSums, Gap, GapCode, Hides, Package, PackageId, Tampered, hex,
 };
 
 use super::{
     HashMap, HashSet,
-    outline::{Name, PreparedLayer, hash, range},
+    outline::{Name, hash, last, range},
+    packed::{EntryRef, OwnedRef},
+    prepared::{KeptEntries, KeptSection, PreparedLayer},
     view::View,
 };
 use crate::{checksums::may_be_owned, dpkg};
@@ -29,14 +30,9 @@ use crate::{checksums::may_be_owned, dpkg};
 /// Files that are looked up; an image of which more were changed is another system.
 const SUSPECTS_MAX: usize = 1000;
 
-/// What of a layer is compared.
+/// What of a layer is compared: path -> entry, and of a file the section and number of its digests.
 #[derive(Debug, Default)]
-pub(super) struct Checks {
-    /// Path -> entry, and of a file the section and number of its digests.
-    tops: Vec<(Name, u32, Option<At>)>,
-    /// Path -> section and number of what a package recorded of it.
-    records: Vec<(Name, At)>,
-}
+pub(super) struct Tops(Vec<(Name, u32, Option<At>)>);
 
 /// Section, and number in it.
 type At = (u32, u32);
@@ -45,48 +41,46 @@ type At = (u32, u32);
 #[derive(Debug, Default)]
 pub(super) struct Suspects<'a> {
     /// What was recorded of them, by path.
-    list: BTreeMap<&'a str, Vec<&'a Owned>>,
+    list: BTreeMap<&'a str, Vec<OwnedRef<'a>>>,
     /// How many more there are.
     more: usize,
 }
 
-// === impl Checks ===
+// === impl Tops ===
 
-impl Checks {
-    pub(super) fn new(report: &LayerReport) -> Self {
-        let mut checks = Self::default();
-        for (at, section) in (0..).zip(&report.sections) {
-            for (number, owned) in (0..).zip(&section.owned) {
-                if owned.digest.is_some() && may_be_owned(&owned.path) {
-                    checks.records.push((key(&owned.path), (at, number)));
+impl Tops {
+    pub(super) fn new(entries: &KeptEntries, sections: &[Arc<KeptSection>]) -> Self {
+        let mut tops = Vec::new();
+        // Of two digests of one path the later ones count.
+        let mut sums: HashMap<&str, At> = HashMap::default();
+        for (at, section) in (0..).zip(sections) {
+            let numbered = (0..).zip(&section.sums);
+            sums.extend(numbered.map(|(number, sums)| (sums.path.as_str(), (at, number))));
+        }
+        // Where nobody summed up files, nothing is compared.
+        if sums.is_empty() {
+            return Self(tops);
+        }
+        for (path, of_it) in sums {
+            for number in entries.outline.named(hash(last(path))) {
+                let entry = entries.get(number as usize);
+                if entry.is_some_and(|entry| entry.kind == EntryKind::File && entry.path == path) {
+                    tops.push((key(path), number, Some(of_it)));
                 }
             }
         }
-        let sums = (0..).zip(&report.sections).flat_map(|(at, section)| {
-            let numbered = (0..).zip(&section.sums);
-            numbered.map(move |(number, sums)| (sums.path.as_str(), (at, number)))
-        });
-        let sums: HashMap<&str, At> = sums.collect();
-        for (number, entry) in (0..).zip(&report.entries.entries) {
-            let of_it = match entry.kind {
-                EntryKind::File => sums.get(entry.path.as_str()).copied(),
-                _ => None,
-            };
-            let is_link = entry.kind == EntryKind::Symlink && may_be_owned(&entry.path);
-            // Where nobody summed up files, nothing is compared.
-            if of_it.is_some() || is_link && !sums.is_empty() {
-                checks.tops.push((key(&entry.path), number, of_it));
+        for (number, entry) in (0..).zip(entries.iter()) {
+            if entry.kind == EntryKind::Symlink && may_be_owned(entry.path) {
+                tops.push((key(entry.path), number, None));
             }
         }
-        checks.records.sort_unstable();
-        checks.tops.sort_unstable();
-        checks
+        tops.sort_unstable();
+        Self(tops)
     }
 
     /// About how many bytes it takes.
     pub(super) fn bytes(&self) -> usize {
-        let tops = self.tops.len().saturating_mul(24);
-        tops.saturating_add(self.records.len().saturating_mul(16))
+        self.0.len().saturating_mul(24)
     }
 }
 
@@ -102,12 +96,12 @@ impl<'a> Suspects<'a> {
             return suspects;
         }
         let (latest, diverted) = (latest(&layers), Diverted::new(&layers));
-        let is_latest = |owned: &Owned, layer: &PreparedLayer| {
-            latest.get(&owner(owned)) == Some(&layer.report.blob)
+        let is_latest = |owned: &OwnedRef<'a>, layer: &PreparedLayer| {
+            latest.get(&owner(owned)) == Some(&layer.blob)
         };
         let mut names = HashSet::default();
         for (path, top, owned, layer) in records(&layers, &tops, &diverted) {
-            if !top.fits(owned) && is_latest(owned, layer) {
+            if !top.fits(&owned) && is_latest(&owned, layer) {
                 suspects.list.entry(path).or_default().push(owned);
                 names.insert(key(path));
             }
@@ -152,25 +146,25 @@ impl<'a> Suspects<'a> {
             let Some((since, Some(origin))) = view.past(path).next() else {
                 continue;
             };
-            let layer = view.prepared.get(origin.layer);
+            let layer = view.layers.get(origin.layer);
             let entry = view.entry(origin);
             let (Some(layer), Some(entry)) = (layer, entry) else {
                 continue;
             };
-            let sums = sums_of(layer, origin.entry, entry);
+            let sums = sums_of(layer, origin.entry, &entry);
             let (Some(sums), Some(changed)) = (sums, view.layers.get(since)) else {
                 continue;
             };
-            let owners = records.iter().map(|owned| owner(owned));
+            let owners = records.iter().map(owner);
             let mut owners = owners.filter_map(|owner| {
                 let id = systems.get(&owner).or_else(|| any_arch.get(owner.0));
                 id.map(|id| PackageId::clone(id))
             });
-            let is_as_recorded = records.iter().any(|owned| is_content(owned, sums, entry));
+            let is_as_recorded = records.iter().any(|owned| is_content(owned, sums, &entry));
             if let Some(package_id) = owners.next().filter(|_| !is_as_recorded) {
                 // The package may write the path as it was before `/usr` was merged.
-                let is_same = key(path) == key(&entry.path);
-                let path = if is_same { &entry.path } else { *path };
+                let is_same = key(path) == key(entry.path);
+                let path = if is_same { entry.path } else { *path };
                 all.push(Tampered {
                     path: path.to_owned(),
                     package_id,
@@ -194,15 +188,15 @@ impl<'a> Suspects<'a> {
 /// Which package recorded it.
 type Owner<'a> = (&'a str, Option<&'a str>);
 
-fn owner(owned: &Owned) -> Owner<'_> {
-    (owned.package.as_str(), owned.arch.as_deref())
+fn owner<'a>(owned: &OwnedRef<'a>) -> Owner<'a> {
+    (owned.package, owned.arch)
 }
 
 /// The layers that are within an image's limits: what it takes to compare them is, too.
 fn fitting<'a>(layers: &[&'a PreparedLayer], limits: &Limits) -> Vec<&'a PreparedLayer> {
     let mut left = Some(limits.image_entries_max);
     let fits = |layer: &&&PreparedLayer| {
-        left = left.and_then(|left| left.checked_sub(layer.outline.size().names));
+        left = left.and_then(|left| left.checked_sub(layer.entries.outline.size().names));
         left.is_some()
     };
     layers.iter().take_while(fits).copied().collect()
@@ -211,7 +205,7 @@ fn fitting<'a>(layers: &[&'a PreparedLayer], limits: &Limits) -> Vec<&'a Prepare
 /// What stands uppermost at a path.
 #[derive(Clone, Copy, Debug)]
 struct Top<'a> {
-    entry: &'a LayerEntry,
+    entry: EntryRef<'a>,
     /// `None` where it is a link.
     sums: Option<&'a FileSums>,
 }
@@ -219,9 +213,9 @@ struct Top<'a> {
 fn tops<'a>(layers: &[&'a PreparedLayer]) -> HashMap<Name, Top<'a>> {
     let mut tops = HashMap::default();
     for layer in layers {
-        let of_layer = layer.outline.checks().tops.iter();
+        let of_layer = layer.tops.0.iter();
         tops.extend(of_layer.filter_map(|(path, number, sums)| {
-            let entry = layer.report.entries.entries.get(*number as usize)?;
+            let entry = layer.entries.get(*number as usize)?;
             let sums = sums.and_then(|sums| find_sums(layer, sums));
             Some((*path, Top { entry, sums }))
         }));
@@ -233,9 +227,7 @@ fn tops<'a>(layers: &[&'a PreparedLayer]) -> HashMap<Name, Top<'a>> {
 fn latest<'a>(layers: &[&'a PreparedLayer]) -> HashMap<Owner<'a>, Digest> {
     let mut latest = HashMap::default();
     for layer in layers {
-        let firsts = layer.outline.owners().iter();
-        let firsts = firsts.filter_map(|(section, number)| layer.owned(*section, *number));
-        latest.extend(firsts.map(|owned| (owner(owned), layer.report.blob)));
+        latest.extend(layer.owners().map(|owned| (owner(&owned), layer.blob)));
     }
     latest
 }
@@ -253,15 +245,15 @@ impl<'a> Diverted<'a> {
             named.any(|(_, entry)| entry.path == dpkg::DIVERSIONS)
         };
         let layer = layers.iter().rev().find(has_list);
-        let sections = layer.into_iter().flat_map(|layer| &layer.report.sections);
+        let sections = layer.into_iter().flat_map(|layer| &layer.sections);
         let all = sections.flat_map(|section| &section.diversions);
         Self(all.map(|of| (key(&of.path), of)).collect())
     }
 
     /// Where the file that a package recorded stands instead.
-    fn find(&self, name: Name, owned: &Owned) -> Option<&'a Diversion> {
+    fn find(&self, name: Name, owned: &OwnedRef<'_>) -> Option<&'a Diversion> {
         let diversion = self.0.get(&name).copied();
-        diversion.filter(|of| of.package.as_deref() != Some(owned.package.as_str()))
+        diversion.filter(|of| of.package.as_deref() != Some(owned.package))
     }
 }
 
@@ -270,17 +262,17 @@ fn records<'a, 'l>(
     layers: &'l [&'a PreparedLayer],
     tops: &'l HashMap<Name, Top<'a>>,
     diverted: &'l Diverted<'a>,
-) -> impl Iterator<Item = (&'a str, Top<'a>, &'a Owned, &'a PreparedLayer)> + use<'a, 'l> {
+) -> impl Iterator<Item = (&'a str, Top<'a>, OwnedRef<'a>, &'a PreparedLayer)> + use<'a, 'l> {
     let mut known = HashSet::default();
     let layers = layers.iter().copied();
-    let layers = layers.filter(move |layer| known.insert(layer.report.blob));
+    let layers = layers.filter(move |layer| known.insert(layer.blob));
     layers.flat_map(move |layer| {
-        let records = layer.outline.checks().records.iter();
-        records.filter_map(move |(path, (section, number))| {
-            let owned = layer.owned(*section, *number)?;
-            let (at, name) = match diverted.find(*path, owned) {
+        let sections = layer.sections.iter();
+        let records = sections.flat_map(|section| section.owned.records());
+        records.filter_map(move |(path, owned)| {
+            let (at, name) = match diverted.find(path, &owned) {
                 Some(moved) => (moved.to.as_str(), key(&moved.to)),
-                None => (owned.path.as_str(), *path),
+                None => (owned.path, path),
             };
             Some((at, *tops.get(&name)?, owned, layer))
         })
@@ -291,16 +283,16 @@ fn records<'a, 'l>(
 
 impl Top<'_> {
     /// Whether it is what was recorded.
-    fn fits(&self, owned: &Owned) -> bool {
+    fn fits(&self, owned: &OwnedRef<'_>) -> bool {
         match self.sums {
-            Some(sums) => is_content(owned, sums, self.entry),
-            None => is_target(owned, self.entry),
+            Some(sums) => is_content(owned, sums, &self.entry),
+            None => is_target(owned, &self.entry),
         }
     }
 }
 
 fn find_sums(layer: &PreparedLayer, (section, number): At) -> Option<&FileSums> {
-    let section = layer.report.sections.get(section as usize)?;
+    let section = layer.sections.get(section as usize)?;
     section.sums.get(number as usize)
 }
 
@@ -308,17 +300,17 @@ fn find_sums(layer: &PreparedLayer, (section, number): At) -> Option<&FileSums> 
 fn sums_of<'a>(
     layer: &'a PreparedLayer,
     number: usize,
-    entry: &LayerEntry,
+    entry: &EntryRef<'_>,
 ) -> Option<&'a FileSums> {
-    let mut tops = range(&layer.outline.checks().tops, |top| top.0, key(&entry.path));
+    let mut tops = range(&layer.tops.0, |top| top.0, key(entry.path));
     let (_, _, sums) = tops.find(|(_, of, _)| *of as usize == number)?;
     find_sums(layer, (*sums)?)
 }
 
 /// Whether a file has the content that was recorded. What is recorded in a way that we cannot check
 /// is believed.
-fn is_content(owned: &Owned, sums: &FileSums, entry: &LayerEntry) -> bool {
-    let Some(recorded) = owned.digest.as_deref() else {
+fn is_content(owned: &OwnedRef<'_>, sums: &FileSums, entry: &EntryRef<'_>) -> bool {
+    let Some(recorded) = owned.digest else {
         return true;
     };
     match recorded.split_once(':') {
@@ -326,19 +318,16 @@ fn is_content(owned: &Owned, sums: &FileSums, entry: &LayerEntry) -> bool {
         Some(("sha1", _)) => sums.sha1 == recorded,
         Some(("sha256", value)) => entry
             .digest
-            .is_none_or(|digest| Some(digest) == Digest::from_hex(value)),
+            .is_none_or(|digest| Some(*digest) == Digest::from_hex(value)),
         _ => true,
     }
 }
 
 /// Whether a link leads where it was recorded to lead: apk does that, by the digest of its text. For
 /// others a link is not what was recorded of a file.
-fn is_target(owned: &Owned, entry: &LayerEntry) -> bool {
-    let recorded = owned
-        .digest
-        .as_deref()
-        .and_then(|text| text.split_once(':'));
-    let (Some(("sha1", recorded)), Some(target)) = (recorded, &entry.link) else {
+fn is_target(owned: &OwnedRef<'_>, entry: &EntryRef<'_>) -> bool {
+    let recorded = owned.digest.and_then(|text| text.split_once(':'));
+    let (Some(("sha1", recorded)), Some(target)) = (recorded, entry.link) else {
         return false;
     };
     hex(digest(&SHA1_FOR_LEGACY_USE_ONLY, target.as_bytes()).as_ref()) == recorded
@@ -346,7 +335,7 @@ fn is_target(owned: &Owned, entry: &LayerEntry) -> bool {
 
 /// A path's hash, the same for `bin/x` and `usr/bin/x`: which of the two a package and a layer write
 /// depends on when `/usr` was merged.
-fn key(path: &str) -> Name {
+pub(super) fn key(path: &str) -> Name {
     let merged = path.strip_prefix("usr/").filter(|rest| {
         let top = rest.split('/').next().unwrap_or_default();
         matches!(top, "bin" | "sbin") || top.starts_with("lib")

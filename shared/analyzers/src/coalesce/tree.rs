@@ -2,9 +2,9 @@
 
 use std::collections::BTreeMap;
 
-use model::{EntryKind, LayerEntry};
+use model::EntryKind;
 
-use super::budget::Budget;
+use super::{HashMap, budget::Budget, packed::EntryRef};
 
 /// Links that are followed on one way, as in Linux.
 const LINKS_MAX: u32 = 40;
@@ -32,8 +32,10 @@ pub(super) struct Origin {
 #[derive(Debug)]
 pub(super) struct Tree<'a> {
     nodes: Vec<Node<'a>>,
-    /// Where the parent of the entry before was found.
-    parent: Option<(&'a str, Place)>,
+    /// Where the parents of entries were found, as long as nothing on a way there may have changed.
+    parents: HashMap<&'a str, (u64, Place)>,
+    /// How often something has.
+    changes: u64,
     /// The layer that is being applied.
     layer: usize,
     /// What is left of the limits.
@@ -99,7 +101,8 @@ impl<'a> Tree<'a> {
     pub(super) fn new(budget: Budget) -> Self {
         Self {
             nodes: vec![Node::Directory(BTreeMap::new())],
-            parent: None,
+            parents: HashMap::default(),
+            changes: 0,
             layer: 0,
             budget,
             is_cut: false,
@@ -113,15 +116,15 @@ impl<'a> Tree<'a> {
     pub(super) fn apply(
         &mut self,
         layer: usize,
-        entries: impl Iterator<Item = (usize, &'a LayerEntry)> + Clone,
+        entries: impl Iterator<Item = (usize, EntryRef<'a>)> + Clone,
     ) -> bool {
-        self.parent = None;
+        self.forget_parents();
         self.layer = layer;
         for (_, entry) in entries.clone() {
             match entry.kind {
-                EntryKind::Whiteout => self.remove(&entry.path),
+                EntryKind::Whiteout => self.remove(entry.path),
                 EntryKind::Opaque => {
-                    if let Some(directory) = self.plain_directory(&entry.path) {
+                    if let Some(directory) = self.plain_directory(entry.path) {
                         self.set(directory, Node::Directory(BTreeMap::new()));
                     }
                 }
@@ -137,7 +140,6 @@ impl<'a> Tree<'a> {
                 entry,
             );
         }
-        self.parent = None;
         !std::mem::take(&mut self.is_cut)
     }
 
@@ -185,8 +187,8 @@ impl<'a> Tree<'a> {
         is_all
     }
 
-    fn place(&mut self, origin: Origin, entry: &'a LayerEntry) {
-        let link = entry.link.as_deref().unwrap_or_default();
+    fn place(&mut self, origin: Origin, entry: EntryRef<'a>) {
+        let link = entry.link.unwrap_or_default();
         let node = match entry.kind {
             EntryKind::Whiteout | EntryKind::Opaque => return,
             EntryKind::Directory => Node::Directory(BTreeMap::new()),
@@ -201,7 +203,7 @@ impl<'a> Tree<'a> {
         if entry.path.is_empty() {
             return;
         }
-        let (parent, name) = split(&entry.path);
+        let (parent, name) = split(entry.path);
         let Some(parent) = self.make_directory(parent) else {
             return;
         };
@@ -209,12 +211,12 @@ impl<'a> Tree<'a> {
         let is_lower = match (old.and_then(|old| self.nodes.get(old)), &node) {
             (Some(Node::Directory(_)), Node::Directory(_)) => return,
             (Some(Node::Directory(_)), _) => {
-                self.parent = None;
+                self.forget_parents();
                 false
             }
             (Some(Node::Symlink { layer, .. }), _) => {
                 let is_lower = *layer < origin.layer;
-                self.parent = None;
+                self.forget_parents();
                 is_lower
             }
             (Some(Node::Leaf(old)), _) => old.layer < origin.layer,
@@ -222,7 +224,7 @@ impl<'a> Tree<'a> {
         };
         if is_lower && parent.is_through_link {
             let noted = self.through_links.entry(origin.layer);
-            let (count, _) = noted.or_insert((0, &entry.path));
+            let (count, _) = noted.or_insert((0, entry.path));
             *count = count.saturating_add(1);
         }
         self.insert(parent.directory, name, node);
@@ -268,7 +270,7 @@ impl<'a> Tree<'a> {
     /// The directory at a path, links followed. What is missing on the way is made, and a file in
     /// the way gives way.
     fn make_directory(&mut self, path: &'a str) -> Option<Place> {
-        if let Some((_, known)) = self.parent.filter(|(known, _)| *known == path) {
+        if let Some(known) = self.known_parent(path) {
             return Some(known);
         }
         let mut cursor = self.cursor(path)?;
@@ -287,8 +289,38 @@ impl<'a> Tree<'a> {
             directory: cursor.here(),
             is_through_link: cursor.is_through_link,
         };
-        self.parent = Some((path, place));
+        self.parents.insert(path, (self.changes, place));
         Some(place)
+    }
+
+    /// The directory at a path, if it or the one above was found before. It takes fewer steps than it
+    /// would without.
+    fn known_parent(&mut self, path: &'a str) -> Option<Place> {
+        let changes = self.changes;
+        let known = |path: &str| {
+            let known = self.parents.get(path);
+            known.filter(|(since, _)| *since == changes).copied()
+        };
+        if let Some((_, place)) = known(path) {
+            return Some(place);
+        }
+        let (above, name) = split(path);
+        let (_, above) = known(above).filter(|_| !matches!(name, "" | "." | ".."))?;
+        let child = self.child(above.directory, name)?;
+        if !self.budget.step(1) || !matches!(self.nodes.get(child)?, Node::Directory(_)) {
+            return None;
+        }
+        let place = Place {
+            directory: child,
+            ..above
+        };
+        self.parents.insert(path, (changes, place));
+        Some(place)
+    }
+
+    /// Something on the way to directories may have changed.
+    fn forget_parents(&mut self) {
+        self.changes = self.changes.saturating_add(1);
     }
 
     /// A way from the root, if there are steps for it.

@@ -3,13 +3,15 @@
 use std::{borrow::Cow, collections::BTreeSet, rc::Rc};
 
 use archive::Limits;
-use model::{Digest, EntryKind, FoundPackage, LayerEntry, LayerReport, PackageType};
+use model::{Digest, EntryKind, FoundPackage, PackageType};
 
 use super::{
     HashMap, HashSet,
     budget::Budget,
     gaps,
-    outline::{PreparedLayer, Want, choose, hash, last},
+    outline::{Want, choose, hash, last},
+    packed::EntryRef,
+    prepared::PreparedLayer,
     tree::{Node, Origin, Tree},
 };
 use crate::{apk, dpkg, links, npm, opkg, os_release, python, rpm};
@@ -17,9 +19,7 @@ use crate::{apk, dpkg, links, npm, opkg, os_release, python, rpm};
 /// The layers, laid over each other.
 pub(super) struct View<'a> {
     /// The layers, base first.
-    pub(super) layers: Vec<&'a LayerReport>,
-    /// The same with what is known of their entries.
-    pub(super) prepared: &'a [&'a PreparedLayer],
+    pub(super) layers: &'a [&'a PreparedLayer],
     /// The image, as far as it matters to the report.
     pub(super) tree: Tree<'a>,
     /// Layers that are not, or not whole, in the tree.
@@ -64,8 +64,7 @@ struct Written<'a> {
 /// or the file itself.
 pub(super) fn candidates(layers: &[&PreparedLayer]) -> BTreeSet<String> {
     let mut known = HashSet::default();
-    let layers = layers.iter().map(|layer| &layer.report);
-    let layers = layers.filter(|layer| known.insert(layer.blob));
+    let layers = layers.iter().filter(|layer| known.insert(layer.blob));
     let sections = layers.flat_map(|layer| &layer.sections);
     let packages = sections.flat_map(|section| &section.packages);
     let mut places = BTreeSet::new();
@@ -113,7 +112,9 @@ impl<'a> View<'a> {
         limits: &Limits,
     ) -> Self {
         Self::of(prepared, candidates, limits, |layers, _, _, _| {
-            let all = layers.iter().map(|layer| layer.outline.all().collect());
+            let all = layers
+                .iter()
+                .map(|layer| layer.entries.outline.all().collect());
             all.collect()
         })
     }
@@ -131,11 +132,11 @@ impl<'a> View<'a> {
     ) -> Self {
         let mut budget = Budget::new(limits);
         let fits = prepared.iter().enumerate();
-        let fits = fits.filter(|(_, layer)| budget.take_layer(layer.outline.size()));
+        let fits = fits.filter(|(_, layer)| budget.take_layer(layer.entries.outline.size()));
         let fits: Vec<usize> = fits.map(|(number, _)| number).collect();
         let mut by_blob: HashMap<Digest, Rc<Written<'a>>> = HashMap::default();
         let written = prepared.iter().map(|layer| {
-            let known = by_blob.entry(layer.report.blob);
+            let known = by_blob.entry(layer.blob);
             Rc::clone(known.or_insert_with(|| Rc::new(Written::of(layer))))
         });
         let written: Vec<_> = written.collect();
@@ -144,8 +145,7 @@ impl<'a> View<'a> {
         let chosen = chosen(&fitting, candidates, &written, &budget);
         let mut chosen = fits.into_iter().zip(chosen).peekable();
         let mut view = Self {
-            layers: prepared.iter().map(|layer| &layer.report).collect(),
-            prepared,
+            layers: prepared,
             written,
             tree: Tree::new(budget),
             cut: Vec::new(),
@@ -157,7 +157,7 @@ impl<'a> View<'a> {
             history: HashMap::default(),
         };
         for (number, layer) in prepared.iter().enumerate() {
-            let all = &layer.report.entries.entries;
+            let all = &layer.entries;
             let of_it = chosen.next_if(|(of, _)| *of == number);
             let is_whole = of_it.is_some_and(|(_, chosen)| {
                 let entries = chosen.iter().map(|entry| *entry as usize);
@@ -231,7 +231,7 @@ impl<'a> View<'a> {
         let is_read = match entry.kind {
             EntryKind::File => {
                 let written = self.written.get(origin.layer);
-                is_record(&entry.path)
+                is_record(entry.path)
                     || written.is_some_and(|written| written.records.contains(&origin.entry))
             }
             // A hard link to nothing is a file that nobody has.
@@ -242,12 +242,8 @@ impl<'a> View<'a> {
     }
 
     /// The entry that an origin names.
-    pub(super) fn entry(&self, origin: Origin) -> Option<&'a LayerEntry> {
-        self.layers
-            .get(origin.layer)?
-            .entries
-            .entries
-            .get(origin.entry)
+    pub(super) fn entry(&self, origin: Origin) -> Option<EntryRef<'a>> {
+        self.layers.get(origin.layer)?.entries.get(origin.entry)
     }
 
     /// The file that a section of a layer speaks of.
@@ -274,7 +270,7 @@ impl<'a> View<'a> {
     /// Whether a directory is there as this layer made it, and none above made it anew.
     pub(super) fn shows_directory(&self, layer: usize, path: &str) -> bool {
         let is_there = matches!(self.tree.find(path), Some(Node::Directory(_)));
-        let above = self.prepared.get(layer.saturating_add(1)..);
+        let above = self.layers.get(layer.saturating_add(1)..);
         let is_made_anew = |one: &&PreparedLayer| {
             let named = one.named(std::iter::once(path)).into_iter();
             let mut same = named.filter(|(_, entry)| entry.path == path);
@@ -315,7 +311,7 @@ impl<'a> Written<'a> {
     fn of(layer: &'a PreparedLayer) -> Self {
         let mut written = Self::default();
         let mut of_records = HashSet::default();
-        for section in &layer.report.sections {
+        for section in &layer.sections {
             let paths = section.packages.iter().map(|package| package.path.as_str());
             let paths = paths.chain(section.gaps.iter().filter_map(|gap| gap.path.as_deref()));
             of_records.extend(paths);
@@ -329,16 +325,16 @@ impl<'a> Written<'a> {
         let mut targets: HashMap<String, usize> = of_records_named
             .into_iter()
             .filter(|(_, entry)| {
-                entry.kind == EntryKind::Hardlink && of_records.contains(entry.path.as_str())
+                entry.kind == EntryKind::Hardlink && of_records.contains(entry.path)
             })
-            .filter_map(|(_, entry)| Some((links::target(entry.link.as_deref()?)?, usize::MAX)))
+            .filter_map(|(_, entry)| Some((links::target(entry.link?)?, usize::MAX)))
             .collect();
         let paths = written.files.keys().copied();
         let named = layer.named(paths.chain(targets.keys().map(String::as_str)));
         for (number, entry) in named {
             let number = match entry.kind {
                 EntryKind::File => {
-                    if let Some(target) = targets.get_mut(&entry.path) {
+                    if let Some(target) = targets.get_mut(entry.path) {
                         *target = number;
                     }
                     Some(number)
@@ -346,14 +342,13 @@ impl<'a> Written<'a> {
                 // A file is read under the names of later links to it, too.
                 EntryKind::Hardlink => entry
                     .link
-                    .as_deref()
                     .and_then(links::target)
                     .and_then(|target| targets.get(&target).copied())
                     .filter(|number| *number != usize::MAX),
                 _ => None,
             };
             if let Some(number) = number
-                && let Some(file) = written.files.get_mut(entry.path.as_str())
+                && let Some(file) = written.files.get_mut(entry.path)
             {
                 *file = number;
             }
@@ -374,25 +369,21 @@ fn chosen(
     budget: &Budget,
 ) -> Vec<Vec<u32>> {
     let mut known = HashSet::default();
-    let distinct = layers
-        .iter()
-        .filter(|layer| known.insert(layer.report.blob));
+    let distinct = layers.iter().filter(|layer| known.insert(layer.blob));
     let distinct: Vec<_> = distinct.collect();
-    let packages = distinct.iter().flat_map(|layer| &layer.report.sections);
+    let packages = distinct.iter().flat_map(|layer| &layer.sections);
     let packages = packages.flat_map(|section| &section.packages);
     let proofs = packages.filter(|package| !package.kind.is_os());
     // Which package owns a proof is found by the paths of files with its name.
     let proofs: HashSet<&str> = proofs.map(|package| last(&package.path)).collect();
     let mut places: Vec<&str> = candidates.iter().map(String::as_str).collect();
     for layer in distinct {
-        if !layer.outline.owns_any() || !budget.step(proofs.len()) {
+        if !layer.owns_any() || !budget.step(proofs.len()) {
             continue;
         }
-        let owned = proofs
-            .iter()
-            .flat_map(|name| layer.outline.owned(hash(name)));
+        let owned = proofs.iter().flat_map(|name| layer.owned_named(hash(name)));
         let owned = owned.filter_map(|(section, number)| layer.owned(section, number));
-        places.extend(owned.map(|owned| owned.path.as_str()));
+        places.extend(owned.map(|owned| owned.path));
     }
     let mut known = HashSet::default();
     for written in written {

@@ -299,7 +299,7 @@ fn subject() -> Subject {
 fn image(layers: &[&PreparedLayer], config: &ImageConfig) -> ImageReport {
     let diff_ids = layers
         .iter()
-        .filter_map(|layer| layer.report.entries.diff_id)
+        .filter_map(|layer| layer.entries.diff_id)
         .collect();
     let config = ImageConfig {
         diff_ids,

@@ -11,7 +11,7 @@ use reqwest::Client;
 
 use super::{Asked, grpc};
 use crate::{
-    Engine, Limits, OciError,
+    Engine, Limits, Missing, OciError,
     reader::{self, Feed},
     resolve::{self, Blobs, Documents as _},
     source::{BlobReader, Descriptor, Platforms, Resolved, Source, Wanted, verify},
@@ -127,6 +127,7 @@ impl Containerd {
         answer.ok_or_else(|| OciError::NotFound {
             what: digest.to_string(),
             place: format!("namespace `{namespace}` of {}", asked.place()),
+            missing: Missing::Unsaid,
         })
     }
 

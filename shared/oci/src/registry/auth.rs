@@ -23,7 +23,7 @@ use super::{
     Credentials, Login,
     challenge::{self, Challenge},
     endpoint::Endpoint,
-    http::Ask,
+    http::{Answer, Ask},
     token::{Token, TokenServer},
 };
 use crate::{OciError, base64};
@@ -179,7 +179,7 @@ impl Auth {
         }
         let refusal = |why: &str| {
             let subject = endpoint.subject(repository);
-            Err(subject.refusal(StatusCode::UNAUTHORIZED, why, None))
+            Err(subject.refusal(StatusCode::UNAUTHORIZED, &Answer::ours(why), None))
         };
         if !challenges.contains(&Challenge::Basic) {
             return refusal("it names no way to authenticate that we know");

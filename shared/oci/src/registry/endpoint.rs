@@ -15,7 +15,7 @@ use super::{
     DIGEST_HEADER, RegistryConfig,
     auth::{Auth, Authorization},
     guard::{self, Guard, Reach},
-    http::{self, Ask, Http, Subject},
+    http::{self, Answer, Ask, Http, Subject},
     library::Library,
     pace::{Admission, Pacer, Paused},
     retry::Retry,
@@ -267,10 +267,10 @@ impl Endpoint {
         self.slow_down(status, retry_after);
         // What the body cannot tell, the status does.
         let body = self.body(sent, ERROR_BYTES_MAX, "error").await;
-        let message = http::message(&body.unwrap_or_default());
+        let answer = Answer::of(&body.unwrap_or_default());
         Err(self
             .subject(repository)
-            .refusal(status, &message, retry_after))
+            .refusal(status, &answer, retry_after))
     }
 
     /// Leaves the registry alone where it asks for that: all requests of the process to it wait.

@@ -15,10 +15,13 @@ use super::{
     RegistryConfig, USER_AGENT,
     guard::{Guard, Reach, Refused},
 };
-use crate::{OciError, metrics};
+use crate::{Missing, OciError, metrics};
 
 /// Longest wait that a registry may ask for.
 const RETRY_AFTER_MAX: Duration = Duration::from_hours(1);
+
+/// Bytes of an answer that is taken for a sentence.
+const PLAIN_BYTES_MAX: usize = 200;
 
 /// A client for one registry.
 pub(super) struct Http {
@@ -56,6 +59,15 @@ pub(super) struct Subject<'a> {
     pub(super) repository: &'a str,
     /// Whether we have credentials.
     pub(super) authenticated: bool,
+}
+
+/// What a registry says when it refuses.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(super) struct Answer {
+    /// The protocol's name for it; empty where it is not told.
+    code: String,
+    /// For a person.
+    message: String,
 }
 
 // === impl Http ===
@@ -280,10 +292,10 @@ impl Subject<'_> {
     pub(super) fn refusal(
         &self,
         status: StatusCode,
-        message: &str,
+        answer: &Answer,
         retry_after: Option<Duration>,
     ) -> OciError {
-        let detail = match message {
+        let detail = match answer.message.as_str() {
             "" => status.to_string(),
             message => format!("{status}: {message}"),
         };
@@ -298,6 +310,7 @@ impl Subject<'_> {
             StatusCode::NOT_FOUND | StatusCode::GONE => OciError::NotFound {
                 what: self.name(),
                 place: format!("`{host}` ({detail})"),
+                missing: answer.missing(),
             },
             StatusCode::TOO_MANY_REQUESTS | StatusCode::REQUEST_TIMEOUT | StatusCode::TOO_EARLY => {
                 OciError::Unavailable {
@@ -360,20 +373,67 @@ pub(super) fn causes(error: &(dyn std::error::Error + 'static)) -> String {
     }
 }
 
-/// The first message of an error document of the distribution protocol.
-pub(super) fn message(body: &[u8]) -> String {
-    let value: serde_json::Value = serde_json::from_slice(body).unwrap_or_default();
-    let message = value
-        .pointer("/errors/0/message")
-        .or_else(|| value.get("details"));
-    let message = message
-        .and_then(serde_json::Value::as_str)
-        .unwrap_or_default();
-    message
-        .chars()
-        .filter(|letter| !letter.is_control())
-        .take(200)
-        .collect()
+// === impl Answer ===
+
+impl Answer {
+    /// The first error of an error document of the distribution protocol. Token servers have forms of
+    /// their own; a short text is taken as it is, but no page.
+    pub(super) fn of(body: &[u8]) -> Self {
+        let Ok(value) = serde_json::from_slice::<serde_json::Value>(body) else {
+            let text = std::str::from_utf8(body).unwrap_or_default().trim();
+            let is_plain = text.len() <= PLAIN_BYTES_MAX && !text.contains('<');
+            return Self {
+                code: String::new(),
+                message: printable(if is_plain { text } else { "" }),
+            };
+        };
+        let text = |pointer: &str| value.pointer(pointer).and_then(serde_json::Value::as_str);
+        let message = text("/errors/0/message").or_else(|| text("/details"));
+        Self {
+            code: text("/errors/0/code").map(printable).unwrap_or_default(),
+            message: message.map(printable).unwrap_or_default(),
+        }
+    }
+
+    /// What we say ourselves.
+    pub(super) fn ours(message: &str) -> Self {
+        Self {
+            code: String::new(),
+            message: printable(message),
+        }
+    }
+
+    /// With this text where the document had none.
+    pub(super) fn or_text(self, text: &str) -> Self {
+        if self.message.is_empty() {
+            let message = printable(text);
+            return Self { message, ..self };
+        }
+        self
+    }
+
+    /// What is missing, by the error's code. Harbor has one code for all, and says it in words.
+    pub(super) fn missing(&self) -> Missing {
+        match self.code.as_str() {
+            "NAME_UNKNOWN" | "NAME_INVALID" => Missing::Repository,
+            "MANIFEST_UNKNOWN" | "TAG_EXPIRED" | "TAG_INVALID" => Missing::Version,
+            "NOT_FOUND"
+                if ["repository ", "project "]
+                    .iter()
+                    .any(|of| self.message.starts_with(of)) =>
+            {
+                Missing::Repository
+            }
+            "NOT_FOUND" if self.message.starts_with("artifact ") => Missing::Version,
+            "" => Missing::Registry,
+            _ => Missing::Unsaid,
+        }
+    }
+}
+
+fn printable(text: &str) -> String {
+    let letters = text.chars().filter(|letter| !letter.is_control());
+    letters.take(200).collect()
 }
 
 /// How long the registry wants to be left alone, in seconds or until a date (RFC 9110, section

@@ -22,7 +22,7 @@ use super::{
     auth::Authorization,
     endpoint::Endpoint,
     guard::Reach,
-    http,
+    http::{self, Answer},
     retry::Retry,
     stream::{BlobStream, Part},
 };
@@ -97,33 +97,29 @@ async fn open_as(
 
 /// What an error of the library means.
 fn refusal(endpoint: &Endpoint, repository: &str, error: OciDistributionError) -> OciError {
-    let (status, message) = match error {
+    let (status, answer) = match error {
         OciDistributionError::RequestError(error) => return endpoint.http.broken(&error),
         OciDistributionError::ServerError { code, message, .. } => {
             let status = StatusCode::from_u16(code).unwrap_or(StatusCode::BAD_GATEWAY);
-            (status, message)
+            (status, Answer::of(message.as_bytes()).or_text(&message))
         }
         OciDistributionError::RegistryError { envelope, .. } => {
             let first = envelope.errors.into_iter().next();
             let status = first
                 .as_ref()
                 .map_or(StatusCode::BAD_REQUEST, |e| status(&e.code));
-            (status, first.map(|error| error.message).unwrap_or_default())
+            let message = first.map(|error| error.message).unwrap_or_default();
+            (status, Answer::ours(&message))
         }
         OciDistributionError::UnauthorizedError { .. }
         | OciDistributionError::AuthenticationFailure(_) => {
-            (StatusCode::UNAUTHORIZED, String::new())
+            (StatusCode::UNAUTHORIZED, Answer::default())
         }
-        other => (StatusCode::BAD_GATEWAY, other.to_string()),
+        other => (StatusCode::BAD_GATEWAY, Answer::ours(&other.to_string())),
     };
     // It keeps no headers: for how long is learned by the next request, which is ours.
     endpoint.slow_down(status, None);
-    let message: String = message
-        .chars()
-        .filter(|c| !c.is_control())
-        .take(200)
-        .collect();
-    endpoint.subject(repository).refusal(status, &message, None)
+    endpoint.subject(repository).refusal(status, &answer, None)
 }
 
 // === impl Library ===

@@ -14,9 +14,9 @@ use url::Url;
 use super::{
     Registry,
     endpoint::{Endpoint, Sent},
-    http::Ask,
+    http::{Answer, Ask},
 };
-use crate::OciError;
+use crate::{Missing, OciError};
 
 /// Names asked for at once. Registries may give fewer, and some have a lower limit.
 const PAGE_NAMES: usize = 100;
@@ -131,15 +131,12 @@ impl Endpoint {
     /// its way must not make all its images look deleted.
     async fn unknown(&self, response: Sent, repository: &str, what: String) -> OciError {
         let body = self.body(response, ERROR_BYTES_MAX, "error").await;
-        let answer: serde_json::Value =
-            serde_json::from_slice(&body.unwrap_or_default()).unwrap_or_default();
-        let code = answer
-            .pointer("/errors/0/code")
-            .and_then(|code| code.as_str());
-        match code {
-            Some("NAME_UNKNOWN" | "NAME_INVALID") => OciError::NotFound {
+        let answer = Answer::of(&body.unwrap_or_default());
+        match answer.missing() {
+            Missing::Repository => OciError::NotFound {
                 what: repository.to_owned(),
                 place: format!("`{}`", self.host()),
+                missing: Missing::Repository,
             },
             _ => OciError::malformed(what, "404 Not Found, without a word of a registry's"),
         }

@@ -1,5 +1,6 @@
 //! Against Debian's `docker-registry`, and against servers that misbehave on purpose.
 
+mod answers;
 mod documents;
 mod fake;
 mod lines;

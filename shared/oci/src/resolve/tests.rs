@@ -75,9 +75,11 @@ impl Memory {
             });
         }
         let (what, place) = (digest.to_string(), "memory".to_owned());
-        from.get(&digest)
-            .cloned()
-            .ok_or(OciError::NotFound { what, place })
+        from.get(&digest).cloned().ok_or(OciError::NotFound {
+            what,
+            place,
+            missing: crate::Missing::Unsaid,
+        })
     }
 }
 

@@ -276,6 +276,7 @@ impl Origin {
             Way::DoesNotHaveIt => OciError::NotFound {
                 what: text,
                 place: host,
+                missing: oci::Missing::Unsaid,
             },
             Way::IsAway => away(),
             _ => return Ok(Box::new(self.bytes(blob, way))),

@@ -149,10 +149,11 @@ proptest! {
     ) {
         let layers: Vec<Vec<LayerEntry>> =
             layers.iter().map(|lines| lines.iter().map(|line| entry(line)).collect()).collect();
+        let packed: Vec<_> = layers.iter().map(|entries| EntryList::new(entries)).collect();
         let mut tree = Tree::new(Budget::new(&Limits::default()));
         let mut reference = Reference::default();
         for (number, entries) in layers.iter().enumerate() {
-            tree.apply(number, entries.iter().enumerate());
+            tree.apply(number, packed[number].iter().enumerate());
             reference.apply(number, entries);
             prop_assert_eq!(view::visible(&tree), reference.0.clone());
         }

@@ -97,8 +97,8 @@ fn secrets_of_the_config_are_found_and_masked_everywhere() {
         secrets[0].instruction.as_deref(),
         Some("ENV DB_PASSWORD=****")
     );
-    assert_eq!(secrets[1].layer, layers[1].report.blob);
-    assert_eq!(secrets[2].layer, layers[2].report.blob);
+    assert_eq!(secrets[1].layer, layers[1].blob);
+    assert_eq!(secrets[2].layer, layers[2].blob);
     let text = serde_json::to_string(&report).unwrap() + &format!("{report:?}");
     for secret in [&token, &password, &argument, &label] {
         for form in told(secret) {
@@ -121,7 +121,7 @@ fn what_a_later_layer_deletes_is_still_found() {
         panic!("{:?}", report.findings.secrets)
     };
     assert!(one.deleted_later);
-    assert_eq!(one.layer, layers[0].report.blob);
+    assert_eq!(one.layer, layers[0].blob);
     let report = image(&layers[..1], &ImageConfig::default());
     assert!(!report.findings.secrets[0].deleted_later);
 }

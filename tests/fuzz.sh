@@ -115,6 +115,29 @@ for file in sorted(pathlib.Path(sys.argv[2]).rglob("*.jsonl")):
 PY
 }
 
+# Keystores with a key and a certificate each.
+keystores() {
+  mkdir -p "$1"
+  python3 - "$1" <<'PY'
+import pathlib, struct, sys
+to = pathlib.Path(sys.argv[1])
+text = lambda said: struct.pack(">H", len(said)) + said
+sized = lambda content: struct.pack(">I", len(content)) + content
+alias = text(b"alias") + struct.pack(">Q", 1_700_000_000_000)
+certificate = text(b"X.509") + sized(bytes(64))
+key = struct.pack(">I", 1) + alias + sized(bytes(48)) + struct.pack(">I", 1) + certificate
+trusted = struct.pack(">I", 2) + alias + certificate
+for name, magic, version in [("jks", 0xfeedfeed, 2), ("first.jks", 0xfeedfeed, 1), ("jceks", 0xcececece, 2)]:
+    (to / name).write_bytes(struct.pack(">III", magic, version, 2) + key + trusted + bytes(20))
+object_id = lambda *numbers: b"\x06" + bytes([len(numbers)]) + bytes(numbers)
+sequence = lambda content: b"\x30\x82" + struct.pack(">H", len(content)) + content
+data = object_id(0x2a, 0x86, 0x48, 0x86, 0xf7, 0x0d, 1, 7, 1)
+for bag in (1, 2, 3):
+    bags = sequence(object_id(0x2a, 0x86, 0x48, 0x86, 0xf7, 0x0d, 1, 12, 10, 1, bag) + bytes(64))
+    (to / f"{bag}.p12").write_bytes(sequence(b"\x02\x01\x03" + sequence(data + bags)))
+PY
+}
+
 seeds_of() {
   local data="$root/shared/analyzers/testdata"
   case "$1" in
@@ -123,6 +146,7 @@ seeds_of() {
     zip) collect "$1" "$data/jar" "$data/python" ;;
     programs) collect "$1" "$data/golang" "$data/cargo" "$data/software" ;;
     sbom) collect "$1" "$data/sbom" "$root/shared/report/testdata/sbom" ;;
+    keystores) keystores "$seeds/$1" ;;
     secrets) collect "$1" "$data/secrets" ;;
     versions) collect "$1" "$root/shared/vulndb/testdata/versions" ;;
     advisory) collect "$1" "$root/deploy/demo/advisories" ;;

@@ -31,18 +31,18 @@ mod pass;
 #[cfg(test)]
 mod tests;
 
-use std::{collections::BTreeSet, sync::Arc, time::Duration};
+use std::{sync::Arc, time::Duration};
 
 use anyhow::Context as _;
 use bus::{Bus, Lease, Store, StoreError};
 use chassis::Cx;
 use futures::future::BoxFuture;
 use jiff::SignedDuration;
-use model::{AnalyzerId, CrawlRecord, Slug, event::REFS};
+use model::{CrawlRecord, Slug, event::REFS};
 use oci::OciError;
 use tracing::{debug, warn};
 
-use crate::{Config, SourceConfig, Sources, intake::Accepted, sources::Client};
+use crate::{AnalyzersInForce, Config, SourceConfig, Sources, intake::Accepted, sources::Client};
 
 /// How often a request is sent that the source has no answer for.
 const ATTEMPTS: u32 = 8;
@@ -61,7 +61,7 @@ struct Crawler {
     client: Arc<dyn Client>,
     store: Store,
     tell: Arc<dyn Tell>,
-    analyzers: BTreeSet<AnalyzerId>,
+    analyzers: AnalyzersInForce,
 }
 
 /// Where events go: the bus, or a test.
@@ -118,7 +118,7 @@ pub(crate) fn start(
     bus: &Bus,
     config: &Config,
     sources: &Sources,
-    analyzers: &[AnalyzerId],
+    analyzers: &AnalyzersInForce,
 ) {
     let wanted = config.sources.iter().filter(|source| source.crawl.enabled);
     for source in wanted {
@@ -131,7 +131,7 @@ pub(crate) fn start(
             client: Arc::clone(client),
             store: bus.store(),
             tell: Arc::new(bus.clone()),
-            analyzers: analyzers.iter().cloned().collect(),
+            analyzers: analyzers.clone(),
         };
         let (bus, cx_here) = (bus.clone(), cx.clone());
         cx.spawn("crawler", async move {

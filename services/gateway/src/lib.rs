@@ -56,12 +56,13 @@ mod sources;
 #[cfg(test)]
 mod tests;
 
-use std::sync::Arc;
+use std::{collections::BTreeSet, sync::Arc};
 
 use anyhow::Context as _;
 use bus::{Bus, Consume, Outbox};
 use chassis::{Cx, http::Operation};
 use model::{AnalyzerId, event::EVENTS};
+use tokio::sync::watch;
 
 use self::router::Router;
 pub use self::{
@@ -96,15 +97,18 @@ pub async fn run(cx: &Cx, bus: &Bus, config: &Config) -> anyhow::Result<axum::Ro
     Ok(hooks.merge(scans::routes(cx, config, intake, keys)?))
 }
 
-/// Starts the router and the crawler. `analyzers` are those of the scanners: an image that exactly these have
-/// scanned is not scanned again.
+/// The analyzers of the scanners, as they are now: other rules for malware make another one of one.
+pub type AnalyzersInForce = watch::Receiver<BTreeSet<AnalyzerId>>;
+
+/// Starts the router and the crawler. An image that exactly the analyzers in force have scanned is not
+/// scanned again.
 #[expect(clippy::unused_async, reason = "every role starts in the same way")]
 pub async fn run_router(
     cx: &Cx,
     bus: &Bus,
     config: &Config,
     sources: Arc<Sources>,
-    analyzers: Vec<AnalyzerId>,
+    analyzers: AnalyzersInForce,
 ) -> anyhow::Result<axum::Router> {
     config
         .check()

@@ -22,16 +22,13 @@ mod names;
 mod nodes;
 mod requests;
 
-use std::{
-    collections::{BTreeMap, BTreeSet},
-    sync::Arc,
-};
+use std::{collections::BTreeMap, sync::Arc};
 
 use anyhow::anyhow;
 use bus::{DecodeError, Delivery, Failure, Handler, Input, Outcome, Shares, Store, decode};
 use chassis::Cx;
 use model::{
-    AnalyzerId, Digest, RecordKey, Scanned, Slug, What,
+    Digest, RecordKey, Scanned, Slug, What,
     event::{Event, ImageDeleted, ImagePushed, ImageScan, Priority, ScanRequested},
     runtime::ImageSighted,
 };
@@ -41,7 +38,7 @@ use self::{
     lead::{Lead, NoLead},
     names::{Place, Sighting},
 };
-use crate::{SourceConfig, Sources, metrics};
+use crate::{AnalyzersInForce, SourceConfig, Sources, metrics};
 
 /// The handler of everything that is told about images.
 pub(crate) struct Router {
@@ -49,7 +46,7 @@ pub(crate) struct Router {
     store: Store,
     places: BTreeMap<Slug, SourceConfig>,
     sources: Arc<Sources>,
-    analyzers: BTreeSet<AnalyzerId>,
+    analyzers: AnalyzersInForce,
     /// How many events of one source are at hand.
     shares: Shares,
 }
@@ -137,7 +134,7 @@ impl Router {
         store: Store,
         (configs, events_at_once): (&[SourceConfig], usize),
         sources: Arc<Sources>,
-        analyzers: Vec<AnalyzerId>,
+        analyzers: AnalyzersInForce,
     ) -> Self {
         let places = configs
             .iter()
@@ -147,7 +144,7 @@ impl Router {
             store,
             places: places.collect(),
             sources,
-            analyzers: analyzers.into_iter().collect(),
+            analyzers,
             shares: Shares::new(cx, events_at_once, configs.len()),
         }
     }
@@ -225,7 +222,7 @@ impl Router {
             };
             let is_current = scanned
                 .as_ref()
-                .is_some_and(|scanned| scanned.body.is_good(&self.analyzers));
+                .is_some_and(|scanned| scanned.body.is_good(&self.analyzers.borrow()));
             if is_current && !cause.force {
                 continue;
             }

@@ -15,6 +15,7 @@ use chassis::http::Grant;
 use model::{CrawlRecord, Digest, Known, RecordKey, Slug, What, event::REFS};
 use serde_json::json;
 use testkit::{NatsServer, RegistryOptions, RegistryServer, TempDir, clean_image};
+use tokio::sync::watch;
 use tower::ServiceExt as _;
 
 use super::*;
@@ -244,11 +245,12 @@ async fn what_no_webhook_told_of_is_crawled_by_one_process_at_a_time() {
         ..Config::default()
     };
     let cx = Cx::for_tests();
+    let (_in_force, analyzers) = watch::channel(BTreeSet::new());
     let mut buses = Vec::new();
     for _ in 0..2 {
-        let bus = bus_of(&cx, &nats).await;
+        let (bus, analyzers) = (bus_of(&cx, &nats).await, analyzers.clone());
         let sources = Arc::new(Sources::open(&cx, &config, None, None).await.unwrap());
-        let routes = run_router(&cx, &bus, &config, sources, Vec::new()).await;
+        let routes = run_router(&cx, &bus, &config, sources, analyzers).await;
         assert!(routes.is_ok_and(|routes| !routes.has_routes()));
         buses.push(bus);
     }

@@ -1,6 +1,7 @@
 //! Manifests and configs beside the layers' sections: what has a digest is fetched once.
 //!
-//! A document that holds a secret is not kept, but fetched each time: no disk of ours gets to hold one.
+//! A document that holds a secret, or a variable that looks like one, is not kept, but fetched each time: no
+//! disk of ours gets to hold one.
 
 use std::{
     fmt,
@@ -195,6 +196,13 @@ mod tests {
         };
         let env = |value: &str| serde_json::json!({"config": {"Env": [value]}});
         check(env("PATH=/usr/bin"), true).await;
+        check(
+            env("GPG_KEY=A035C8C19219BA821ECEA86B64E628F8D684696D"),
+            true,
+        )
+        .await;
+        // Nobody knows what it is, and somebody may.
+        check(env(&format!("LICENSE={password}9Zk2Qw")), false).await;
         check(env(&format!("DATABASE={url}")), false).await;
         check(env(&format!("DB_PASSWORD={password}")), false).await;
         let label = serde_json::json!({"config": {"Labels": {"source": url}}});

@@ -12,6 +12,7 @@ use model::{
 };
 use oci::{Image, Kept, OciError, Source, Wanted};
 use serde::Serialize;
+use tokio::sync::watch;
 use tracing::{info, warn};
 
 use crate::{
@@ -34,7 +35,9 @@ pub trait SourceOf: Send + Sync {
 pub struct ImageJobs<S> {
     cx: Cx,
     store: Store,
-    reader: Reader,
+    /// The one in force: there is another when the rules for malware change. A job ends with the one
+    /// that it began with.
+    readers: watch::Receiver<Reader>,
     sources: Arc<dyn SourceOf>,
     sections: S,
     files: FileObjects,
@@ -89,11 +92,12 @@ struct FindingsInCommon<'a> {
 // === impl ImageJobs ===
 
 impl<S: Sections + 'static> ImageJobs<S> {
-    /// Scans with `reader` as many images at once as there are slots, keeps sections in `sections`.
+    /// Scans with the reader in force as many images at once as there are slots, keeps sections in
+    /// `sections`.
     pub fn new(
         cx: Cx,
         store: Store,
-        (reader, slots): (Reader, &Slots),
+        (readers, slots): (watch::Receiver<Reader>, &Slots),
         sources: Arc<dyn SourceOf>,
         sections: S,
     ) -> Self {
@@ -106,18 +110,27 @@ impl<S: Sections + 'static> ImageJobs<S> {
             files: FileObjects::new(cx.clone(), store.clone()),
             cx,
             store,
-            reader,
+            readers,
             sources,
             sections,
         }
     }
 
+    fn reader(&self) -> Reader {
+        self.readers.borrow().clone()
+    }
+
     /// Scans the image of a job; `alone` after it killed its scanner.
-    async fn report(&self, tenant: &Slug, job: &ImageScan, alone: bool) -> Result<Seen, Failure> {
+    async fn report(
+        &self,
+        tenant: &Slug,
+        in_force: &Reader,
+        (job, alone): (&ImageScan, bool),
+    ) -> Result<Seen, Failure> {
         let unreadable = |code: GapCode, detail: String| Seen {
             scan: Scan {
                 unfinished: true,
-                ..self.unread(job, Gap::new(code, Hides::Entries, detail))
+                ..unread(in_force, job, Gap::new(code, Hides::Entries, detail))
             },
             files: Vec::new(),
         };
@@ -139,7 +152,7 @@ impl<S: Sections + 'static> ImageJobs<S> {
         };
         image.reference.clone_from(&job.reference);
         image.index = job.index;
-        let mut reader = self.reader.at(job.priority, &job.source);
+        let mut reader = in_force.at(job.priority, &job.source);
         if alone {
             reader = reader.sparing();
         }
@@ -160,7 +173,7 @@ impl<S: Sections + 'static> ImageJobs<S> {
         gaps.sort();
         gaps.dedup();
         // What low limits left out is in the gaps. Another push of it is no reason to die again.
-        scan.report.analyzers = self.reader.ids();
+        scan.report.analyzers = in_force.ids();
         Ok(Seen { scan, files })
     }
 
@@ -204,11 +217,12 @@ impl<S: Sections + 'static> Handler for ImageJobs<S> {
     async fn handle(&self, delivery: Delivery<ImageScan>) -> Result<Outcome, Failure> {
         let job = &delivery.body;
         let key = RecordKey::new(&delivery.tenant, job.image, What::Scanned);
+        let reader = self.reader();
         let current = self.store.record::<Scanned>(&key).await?;
         if let Some(current) = &current
             && !delivery.retried
         {
-            let ids = self.reader.ids().into_iter().collect();
+            let ids = reader.ids().into_iter().collect();
             let is_good = current.body.is_good(&ids);
             if current.body.cause == job.cause || (!job.force && is_good) {
                 return Ok(Outcome::none());
@@ -221,7 +235,8 @@ impl<S: Sections + 'static> Handler for ImageJobs<S> {
         let Some(_share) = share.flatten() else {
             return Err(Failure::Later(Shares::pause(delivery.attempt)));
         };
-        let seen = self.report(&key.tenant, job, delivery.alone).await?;
+        let job_now = (job, delivery.alone);
+        let seen = self.report(&key.tenant, &reader, job_now).await?;
         self.record(&key, job, current, seen).await
     }
 
@@ -244,7 +259,7 @@ impl<S: Sections + 'static> Handler for ImageJobs<S> {
         };
         let scan = Scan {
             unfinished,
-            ..self.unread(job, Gap::new(code, Hides::Entries, cause))
+            ..unread(&self.reader(), job, Gap::new(code, Hides::Entries, cause))
         };
         let files = Vec::new();
         self.record(&key, job, current, Seen { scan, files }).await
@@ -252,23 +267,6 @@ impl<S: Sections + 'static> Handler for ImageJobs<S> {
 }
 
 impl<S: Sections + 'static> ImageJobs<S> {
-    /// What there is to say of an image that was not read.
-    fn unread(&self, job: &ImageScan, gap: Gap) -> Scan {
-        Scan {
-            report: unreadable(
-                &self.reader,
-                job.image,
-                job.index,
-                job.reference.clone(),
-                gap,
-            ),
-            layers: Vec::new(),
-            unfinished: false,
-            layers_read: 0,
-            duration: std::time::Duration::ZERO,
-        }
-    }
-
     /// What a scan leaves: its objects now, its record and what it replaces with the outcome.
     async fn record(
         &self,
@@ -325,8 +323,19 @@ impl<S: Sections + 'static> ImageJobs<S> {
 impl<S> std::fmt::Debug for ImageJobs<S> {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("ImageJobs")
-            .field("reader", &self.reader)
+            .field("readers", &self.readers)
             .finish_non_exhaustive()
+    }
+}
+
+/// What there is to say of an image that was not read.
+fn unread(reader: &Reader, job: &ImageScan, gap: Gap) -> Scan {
+    Scan {
+        report: unreadable(reader, job.image, job.index, job.reference.clone(), gap),
+        layers: Vec::new(),
+        unfinished: false,
+        layers_read: 0,
+        duration: std::time::Duration::ZERO,
     }
 }
 

@@ -46,6 +46,7 @@ use bus::{Bus, Consume};
 use cache::SectionCache;
 use chassis::Cx;
 use model::event::{JOBS, Priority};
+use tokio::sync::watch;
 
 pub use self::{
     config::Config,
@@ -57,14 +58,15 @@ pub use self::{
     },
 };
 
-/// Starts the workers: one consumer per priority, all on one pool of slots. `documents` are those
-/// that the sources were made with; they are kept beside the layers' sections.
+/// Starts the workers: one consumer per priority, all on one pool of slots. They scan with the reader
+/// in force. `documents` are those that the sources were made with; they are kept beside the layers'
+/// sections.
 pub async fn run(
     cx: &Cx,
     bus: &Bus,
     config: &Config,
-    sources: Arc<dyn SourceOf>,
-    documents: &Documents,
+    readers: watch::Receiver<Reader>,
+    (sources, documents): (Arc<dyn SourceOf>, &Documents),
 ) -> anyhow::Result<axum::Router> {
     let (dir, bytes_max) = (config.data_dir.join("scanner"), config.cache_bytes_max);
     let cache = cx
@@ -72,9 +74,8 @@ pub async fn run(
         .await?
         .with_context(|| format!("opening the layer cache in `{}`", config.data_dir.display()))?;
     let cache = Arc::new(cache);
-    let settings = config.clone();
-    let settings = cx.blocking(move || settings.settings()).await??;
-    let (domain, secrets) = (settings.domain.clone(), settings.analyzers.secrets.clone());
+    let domain = config.cache_domain.clone();
+    let secrets = config.analyzers.secrets.clone();
     documents.keep_in(cx.clone(), Arc::clone(&cache), domain, secrets);
     let sections = Arc::new(LeasedSections::new(
         cx.clone(),
@@ -85,12 +86,11 @@ pub async fn run(
     ));
     cx.spawn("layer caches", Arc::clone(&sections).watch());
     bus.forget_records(cx, bus::RecordKind::Scanned);
-    let reader = Reader::new(settings);
     let slots = config.slots();
     let jobs = Arc::new(ImageJobs::new(
         cx.clone(),
         bus.store(),
-        (reader, &slots),
+        (readers, &slots),
         sources,
         sections,
     ));

@@ -51,7 +51,7 @@ pub struct Settings {
 pub struct Reader {
     settings: Arc<Settings>,
     /// Made once: a layer that nobody knows is read by all of them.
-    analyzers: Arc<Analyzers>,
+    analyzers: Analyzers,
     pub(crate) wanted: Arc<Wanted>,
     permits: Permits,
     priority: Priority,
@@ -131,7 +131,7 @@ impl Reader {
         Self {
             wanted: Arc::new(Wanted::new(settings.domain.clone(), entries, ids)),
             permits: Permits::new(settings.layers_at_once),
-            analyzers: Arc::new(analyzers),
+            analyzers,
             settings: Arc::new(settings),
             priority: Priority::default(),
             source: Arc::from(""),
@@ -146,6 +146,19 @@ impl Reader {
             priority,
             source: Arc::from(source.as_str()),
             ..self.clone()
+        }
+    }
+
+    /// The same reader, with the same permits, under other rules for malware.
+    #[must_use]
+    pub fn with_malware(&self, malware: Option<malware::Malware>) -> Self {
+        let settings = Settings {
+            malware,
+            ..(*self.settings).clone()
+        };
+        Self {
+            permits: self.permits.clone(),
+            ..Self::new(settings)
         }
     }
 
@@ -200,6 +213,7 @@ pub async fn scan(
     let job = Job {
         cx,
         reader,
+        analyzers: Arc::new(reader.analyzers.for_image()),
         image,
         source,
         sections,
@@ -285,6 +299,8 @@ pub fn unreadable(
 struct Job<'a> {
     cx: &'a Cx,
     reader: &'a Reader,
+    /// Those of the reader, for the layers of this image.
+    analyzers: Arc<Analyzers>,
     image: &'a Image,
     source: &'a Arc<dyn Source>,
     sections: &'a dyn Sections,
@@ -428,9 +444,9 @@ impl Job<'_> {
         };
         let settings = Arc::clone(&self.reader.settings);
         let analyzers = if subset == self.reader.wanted.analyzers {
-            Arc::clone(&self.reader.analyzers)
+            Arc::clone(&self.analyzers)
         } else {
-            Arc::new(settings.analyzers().subset(subset))
+            Arc::new(Analyzers::clone(&self.analyzers).subset(subset))
         };
         let read = self
             .cx

@@ -9,9 +9,11 @@ use axum::{Extension, Router};
 use bus::{Bus, WentBy};
 use chassis::{Cx, Readiness, http::Tokens, telemetry::Telemetry};
 use oci::DocumentStore;
-use scanner::Reader;
+use scanner::SourceOf;
 
-use crate::{api, cli::Role, config::Config, paths, sources::Sources, tokens::StoredTokens};
+use crate::{
+    api, cli::Role, config::Config, paths, rules::InForce, sources::Sources, tokens::StoredTokens,
+};
 
 /// Roles on their way: the gateway runs, the others need NATS.
 pub(crate) struct Starting<'a> {
@@ -24,6 +26,8 @@ pub(crate) struct Starting<'a> {
     tokens: Arc<dyn Tokens>,
     sources: Arc<gateway::Sources>,
     documents: Arc<scanner::Documents>,
+    /// Of who reads images, and of who decides whether that was done already.
+    rules: Option<InForce>,
     roles: Vec<Role>,
     routes: Router,
 }
@@ -55,6 +59,11 @@ impl<'a> Starting<'a> {
             .then(|| Arc::<scanner::Documents>::clone(&documents) as _);
         let sources = gateway::Sources::open(cx, &config.gateway, docker.as_deref(), kept).await;
         let sources = sources.context("opening the sources")?;
+        let takes_rules = |role: &Role| matches!(role, Role::Scanner | Role::Router);
+        let rules = match roles.iter().any(takes_rules) {
+            true => Some(InForce::begin(cx, config).await?),
+            false => None,
+        };
         for role in roles {
             readiness.set(role_name(*role), false);
         }
@@ -69,6 +78,7 @@ impl<'a> Starting<'a> {
             tokens: stored,
             sources: Arc::new(sources),
             documents,
+            rules,
             roles: roles.to_vec(),
         };
         // A gateway alone accepts without NATS as well: it must go on getting requests.
@@ -114,6 +124,10 @@ impl<'a> Starting<'a> {
         Ok(())
     }
 
+    fn rules(&self) -> anyhow::Result<&InForce> {
+        self.rules.as_ref().context("no rules were read")
+    }
+
     async fn run(&self, role: Role) -> anyhow::Result<Router> {
         let Self {
             cx,
@@ -125,12 +139,13 @@ impl<'a> Starting<'a> {
         match role {
             Role::Gateway => gateway::run(cx, bus, &config.gateway).await,
             Role::Router => {
-                let reader = Reader::new(config.scanner.settings()?);
-                gateway::run_router(cx, bus, &config.gateway, sources.clone(), reader.ids()).await
+                let analyzers = self.rules()?.analyzers.clone();
+                gateway::run_router(cx, bus, &config.gateway, sources.clone(), analyzers).await
             }
             Role::Scanner => {
-                let sources = Arc::new(Sources(sources.clone()));
-                scanner::run(cx, bus, &config.scanner, sources, &self.documents).await
+                let sources: Arc<dyn SourceOf> = Arc::new(Sources(sources.clone()));
+                let (readers, of) = (self.rules()?.readers.clone(), (sources, &*self.documents));
+                scanner::run(cx, bus, &config.scanner, readers, of).await
             }
             Role::Matcher => matcher::run(cx, bus, &config.matcher).await,
             Role::Policy => policy::run(cx, bus, &config.policy).await,

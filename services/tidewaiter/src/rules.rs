@@ -1,16 +1,27 @@
-//! The rules for malware: how their engine is started, and the bundle that is in force here.
+//! The rules for malware: how their engine is started, the bundle that is kept here, and which rules
+//! are in force in a process that goes on ([`InForce`]).
+
+mod in_force;
 
 use std::{path::Path, time::SystemTime};
 
 use anyhow::Context as _;
 use chassis::Cx;
 use jiff::{SignedDuration, Timestamp};
-use malware::{Bundle, BundleAt, BundleDir, BundleError, Config, Malware, RuleSet};
+use malware::{Bundle, BundleAt, BundleDir, BundleError, Config, Malware, MalwareError, RuleSet};
 
+pub(crate) use self::in_force::InForce;
 use crate::{
     cli::{Server, Token, Trust},
     client::Client,
 };
+
+/// Whether a bundle is asked for that is old or not there.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Asking {
+    Yes,
+    No,
+}
 
 /// The settings of a process that can start the engine.
 pub(crate) fn with_engine(mut config: crate::config::Config) -> crate::config::Config {
@@ -34,6 +45,7 @@ pub(crate) async fn prepare(
     cx: &Cx,
     config: &mut Config,
     dir: &Path,
+    asking: Asking,
 ) -> anyhow::Result<Option<String>> {
     let is_used = config.enabled && config.program.is_some();
     let Some(at) = config.bundle.clone().filter(|_| is_used) else {
@@ -51,11 +63,16 @@ pub(crate) async fn prepare(
         let asked = Timestamp::try_from(*asked).unwrap_or_default();
         (SignedDuration::ZERO..refresh).contains(&cx.now().duration_since(asked))
     };
-    if let Some((bundle, _)) = kept.as_ref().filter(|kept| is_recent(kept)) {
+    let is_enough = |kept: &(Bundle, SystemTime)| asking == Asking::No || is_recent(kept);
+    if let Some((bundle, _)) = kept.as_ref().filter(|kept| is_enough(kept)) {
         config.fetched.clone_from(&bundle.rules);
         return Ok(None);
     }
-    match fetch(cx, config, &at, place).await {
+    let fetched = match asking {
+        Asking::Yes => fetch(cx, config, &at, place).await,
+        Asking::No => Err(anyhow::anyhow!("it was asked for a short while ago")),
+    };
+    match fetched {
         Ok(bundle) => {
             config.fetched = bundle.rules;
             Ok(None)
@@ -100,8 +117,13 @@ async fn fetch(
             fetched: rules.to_vec(),
             ..settings
         };
-        Malware::check(&settings).map_err(BundleError::from)
+        check(&settings).map_err(BundleError::from)
     };
     let replacing = move || place.replace(&zip, &keys, check);
     Ok(cx.blocking(replacing).await??)
+}
+
+/// Whether an engine takes the rules.
+pub(crate) fn check(config: &Config) -> Result<(), MalwareError> {
+    Malware::open(config)?.map_or(Ok(()), |malware| malware.check())
 }

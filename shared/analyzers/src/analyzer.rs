@@ -1,6 +1,9 @@
 //! The trait of an analyzer, what it is given and what it gives back.
 
-use std::{fmt, io, sync::OnceLock};
+use std::{
+    fmt, io,
+    sync::{Arc, OnceLock},
+};
 
 use archive::{Entry, Limits};
 use model::{
@@ -61,6 +64,12 @@ pub trait Analyzer: Send + Sync {
     /// walk, by one thread per layer and never by the pool that all layers share.
     fn waits(&self) -> bool {
         false
+    }
+
+    /// The same one for the layers of one image, where it counts something that no other image is to
+    /// pay for.
+    fn for_image(&self) -> Option<Arc<dyn Analyzer>> {
+        None
     }
 
     /// Reads the wanted files and says what it found. What it found before an error is kept.
@@ -139,12 +148,13 @@ pub enum Malformed {
     Engine(String),
 }
 
-/// Analyzers that run in one pass.
+/// Analyzers that run in one pass. A clone shares them.
+#[derive(Clone)]
 pub struct Analyzers {
-    list: Vec<Box<dyn Analyzer>>,
-    skip: Skip,
+    list: Vec<Arc<dyn Analyzer>>,
+    skip: Arc<Skip>,
     /// Who is asked for which file, made when it is first needed.
-    filter: OnceLock<Filter>,
+    filter: Arc<OnceLock<Filter>>,
 }
 
 /// The id of an analyzer under limits and what all analyzers are configured with: what is meant for
@@ -434,9 +444,10 @@ impl Analyzers {
         Self {
             list: all
                 .filter(|one| config.checksums || one.id().name != checksums::NAME)
+                .map(Arc::from)
                 .collect(),
-            skip: config.skip.clone(),
-            filter: OnceLock::new(),
+            skip: Arc::new(config.skip.clone()),
+            filter: Arc::default(),
         }
     }
 
@@ -445,7 +456,7 @@ impl Analyzers {
     pub fn of_directory(config: &Config, limits: &Limits) -> Self {
         let mut all = Self::all(config, limits);
         let locks = LOCKS.iter().map(|format| format.boxed(config, limits));
-        all.list.extend(locks);
+        all.list.extend(locks.map(Arc::from));
         all
     }
 
@@ -453,15 +464,28 @@ impl Analyzers {
     pub fn none() -> Self {
         Self {
             list: Vec::new(),
-            skip: Skip::default(),
-            filter: OnceLock::new(),
+            skip: Arc::default(),
+            filter: Arc::default(),
         }
     }
 
     /// Adds one that lives elsewhere.
     pub fn push(&mut self, analyzer: Box<dyn Analyzer>) {
-        self.list.push(analyzer);
-        self.filter = OnceLock::new();
+        self.list.push(analyzer.into());
+        self.filter = Arc::default();
+    }
+
+    /// The same for the layers of one image.
+    #[must_use]
+    pub fn for_image(&self) -> Self {
+        let list = self.list.iter();
+        Self {
+            list: list
+                .map(|one| one.for_image().unwrap_or_else(|| Arc::clone(one)))
+                .collect(),
+            skip: Arc::clone(&self.skip),
+            filter: Arc::clone(&self.filter),
+        }
     }
 
     /// Their ids, in order.
@@ -476,7 +500,7 @@ impl Analyzers {
     #[must_use]
     pub fn subset(mut self, ids: &[AnalyzerId]) -> Self {
         self.list.retain(|analyzer| ids.contains(analyzer.id()));
-        self.filter = OnceLock::new();
+        self.filter = Arc::default();
         self
     }
 
@@ -485,7 +509,7 @@ impl Analyzers {
         self.filter.get_or_init(|| Filter::new(&self.list))
     }
 
-    pub(crate) fn as_slice(&self) -> &[Box<dyn Analyzer>] {
+    pub(crate) fn as_slice(&self) -> &[Arc<dyn Analyzer>] {
         &self.list
     }
 

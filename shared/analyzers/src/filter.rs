@@ -1,6 +1,8 @@
 //! Who is asked for which file: one automaton over all pieces of paths that analyzers name, so that
 //! a layer's tens of thousands of files are not shown to each of them.
 
+use std::sync::Arc;
+
 use aho_corasick::{AhoCorasick, AhoCorasickKind};
 
 use crate::Analyzer;
@@ -31,7 +33,7 @@ pub(crate) struct Asked {
 // === impl Filter ===
 
 impl Filter {
-    pub(crate) fn new(analyzers: &[Box<dyn Analyzer>]) -> Self {
+    pub(crate) fn new(analyzers: &[Arc<dyn Analyzer>]) -> Self {
         let (mut pieces, mut of_piece, mut always) = (Vec::new(), Vec::<u64>::new(), 0);
         for (at, analyzer) in analyzers.iter().enumerate().take(TOLD_APART_MAX) {
             let of_it = analyzer.pieces();
@@ -139,7 +141,7 @@ mod tests {
         let id = analyzer_id("asks", 1, &Config::default(), &Limits::default());
         let all = pieces
             .iter()
-            .map(|of_it| Box::new(Asks(id.clone(), of_it)) as Box<dyn Analyzer>);
+            .map(|of_it| Arc::new(Asks(id.clone(), of_it)) as Arc<dyn Analyzer>);
         let all: Vec<_> = all.collect();
         let mut asked = Asked::default();
         Filter::new(&all).ask(path, &mut asked);

@@ -9,12 +9,18 @@
 //! same report written twice is the same document. Where gaps hide packages, `compositions` calls
 //! the list incomplete; it never calls it complete, for nobody can know that.
 //!
+//! Files with malware are components of their own, with the rule that fires on them among the
+//! vulnerabilities. Secrets are in no bill of materials, and neither are misconfigurations: it is handed
+//! to who uses the image, who must learn what is in it, and not where its owner left a password. They are
+//! in the other formats.
+//!
 //! What the format has no words for is in properties (module `properties`), so that the document can be
 //! read back without loss.
 
 mod components;
 mod dependencies;
 mod document;
+mod malware;
 mod vulnerabilities;
 
 use std::io;
@@ -25,6 +31,7 @@ pub(crate) use self::document::{License, LicenseChoice};
 use self::{
     components::Refs,
     document::{Bom, Component, Composition, Lifecycle, Metadata, Tools},
+    malware::Files,
 };
 use crate::{Options, identifiers::uuid, json};
 
@@ -35,7 +42,7 @@ pub(crate) fn render(
 ) -> io::Result<()> {
     let refs = Refs::default();
     let mut bom = Bom::new(metadata(report, components::image(report, &refs)));
-    bom.components = components::packages(report, &refs);
+    bom.components = components(report, &refs, options);
     add(&mut bom, report, &refs, options);
     write(bom, out)
 }
@@ -54,7 +61,7 @@ pub(crate) fn render_all(
     for report in &reports.reports {
         let refs = Refs::of_platform(&report.target.platform.to_string());
         let image = Component {
-            components: components::packages(report, &refs),
+            components: components(report, &refs, options),
             ..components::image(report, &refs)
         };
         platforms.push(image.bom_ref.clone());
@@ -66,11 +73,20 @@ pub(crate) fn render_all(
     write(bom, out)
 }
 
-/// What the report says beside its packages.
+/// The operating system, the packages, and the files that have malware.
+fn components<'a>(report: &'a Report, refs: &Refs, options: &Options) -> Vec<Component<'a>> {
+    let mut all = components::packages(report, refs);
+    all.extend(Files::of(report, refs, options).components());
+    all
+}
+
+/// What the report says beside that.
 fn add<'a>(bom: &mut Bom<'a>, report: &'a Report, refs: &Refs, options: &Options) {
     bom.dependencies.extend(dependencies::of(report, refs));
     bom.vulnerabilities
         .extend(vulnerabilities::of(report, refs, options));
+    let files = Files::of(report, refs, options);
+    bom.vulnerabilities.extend(files.vulnerabilities(refs));
     let hides_some = |hides| matches!(hides, Hides::Packages | Hides::Entries);
     if report.gaps.iter().any(|gap| hides_some(gap.hides)) {
         bom.compositions.push(Composition {

@@ -91,6 +91,9 @@ pub(super) fn image() -> (Image, Vec<Planted>) {
     let stripe = plant.plant("Stripe key in the history", "sk_live_", WORD, 99);
     let argument = plant.plant("password in a build argument", "", WORD, 20);
     let command = plant.plant("GitLab token in the command", gitlab, WORD, 20);
+    // No rule knows these, and they look as secrets do.
+    let license = plant.plant("unknown value in the environment", "", WORD, 24);
+    let site = plant.plant("unknown value of a build argument", "", WORD, 24);
 
     let files = LayerBuilder::new()
         .file(
@@ -118,6 +121,8 @@ pub(super) fn image() -> (Image, Vec<Planted>) {
             "RUN pip install",
         )
         .step(&format!("ARG DB_PASSWORD={argument}"))
+        .step(&format!("ENV LICENSE={license}"))
+        .step(&format!("RUN |1 SITE={site} /bin/sh -c true # buildkit"))
         .layer(
             files.build(),
             &format!("|1 DB_PASSWORD={argument} /bin/sh -c make {MARKER}"),
@@ -132,6 +137,7 @@ pub(super) fn image() -> (Image, Vec<Planted>) {
                 "PATH=/usr/bin",
                 format!("DATABASE_URL=postgres://app:{url}@db.example.org/app"),
                 format!("SLACK_BOT_TOKEN={slack}"),
+                format!("LICENSE={license}"),
             ],
             "Labels": {
                 "com.example.marker": MARKER,

@@ -214,7 +214,7 @@ impl Crawler {
             let scanned = self.store.record::<Scanned>(&key).await?;
             let is_current = scanned
                 .as_ref()
-                .is_some_and(|scanned| scanned.body.is_good(&self.analyzers));
+                .is_some_and(|scanned| scanned.body.is_good(&self.analyzers.borrow()));
             if !is_current {
                 let revision = scanned.map_or(0, |scanned| scanned.revision);
                 return Ok(Some(format!("scan:{image}:{revision}")));

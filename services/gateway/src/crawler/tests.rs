@@ -1,7 +1,7 @@
 //! Against a real registry, with the router behind the crawler and nobody between.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     sync::Mutex,
     sync::atomic::{AtomicUsize, Ordering},
 };
@@ -9,11 +9,12 @@ use std::{
 use bus::{Delivery, Handler as _};
 use chassis::{Clock as _, CxLimits, FixedClock};
 use model::{
-    Catalog, CheckRecord, Digest, ImageRef, Known, RecordKey, Scanned, TagRecord, What,
+    AnalyzerId, Catalog, CheckRecord, Digest, ImageRef, Known, RecordKey, Scanned, TagRecord, What,
     event::{Event, ImageScan, Priority},
 };
 use oci::{BlobReader, Descriptor, Page, Registry, RegistryConfig, Resolved, Source, Wanted};
 use testkit::{ImageBuilder, LayerBuilder, RegistryOptions, RegistryServer, index};
+use tokio::sync::watch;
 
 use super::*;
 use crate::{
@@ -70,7 +71,7 @@ impl World {
         };
         let cx = Cx::new(Arc::<FixedClock>::clone(&clock), limits);
         let (store, told) = (Store::memory(), Arc::<Told>::default());
-        let analyzers = vec![analyzer("dpkg")];
+        let (_, analyzers) = watch::channel([analyzer("dpkg")].into());
         let sources = Arc::new(Sources::of("main", Arc::clone(client)));
         let configs = [source.clone()];
         let told_at_once = (configs.as_slice(), 16);
@@ -81,7 +82,7 @@ impl World {
             client: Arc::clone(client),
             store: store.clone(),
             tell: Arc::<Told>::clone(&told),
-            analyzers: analyzers.into_iter().collect(),
+            analyzers,
         };
         Self {
             clock,

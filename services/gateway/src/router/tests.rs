@@ -3,18 +3,20 @@
 mod nodes;
 mod requests;
 
-use std::sync::Mutex;
+use std::{collections::BTreeSet, sync::Mutex};
 
 use bus::PutError;
 use futures::{FutureExt as _, future::BoxFuture};
 use jiff::Timestamp;
 use model::{
-    ImageConfig, Known, Platform, RefKind, RefRecord, ScanRequestRecord, SeenReference, TagRecord,
-    event::REFS,
+    AnalyzerId, ImageConfig, Known, Platform, RefKind, RefRecord, ScanRequestRecord, SeenReference,
+    TagRecord, event::REFS,
 };
 use oci::{
     BlobReader, Descriptor, Image, Manifest, OciError, Page, Resolved, Source, Unreadable, Wanted,
 };
+
+use tokio::sync::watch;
 
 use super::*;
 use crate::sources::Client;
@@ -97,6 +99,7 @@ impl Client for Fake {
 
 /// A router with its registry and its store.
 struct World {
+    in_force: watch::Sender<BTreeSet<AnalyzerId>>,
     registry: Arc<Fake>,
     store: Store,
     router: Router,
@@ -117,14 +120,10 @@ impl World {
         });
         let sources = Arc::new(Sources::of("main", client).and("slow", slow));
         let cx = Cx::for_tests();
-        let router = Router::new(
-            &cx,
-            store.clone(),
-            (&configs, 4),
-            sources,
-            vec![analyzer("dpkg")],
-        );
+        let (in_force, analyzers) = watch::channel([analyzer("dpkg")].into());
+        let router = Router::new(&cx, store.clone(), (&configs, 4), sources, analyzers);
         Self {
+            in_force,
             registry,
             store,
             router,
@@ -462,6 +461,18 @@ async fn an_image_that_other_analyzers_scanned_is_scanned_again() {
         jobs(&world.route(pushed(None, Some("a"), 10)).await),
         [digest("a")]
     );
+}
+
+#[tokio::test]
+async fn an_image_is_scanned_again_once_other_analyzers_are_in_force() {
+    let world = World::new();
+    world.answer(&digest("a").to_string(), Ok(one("a")));
+    let pushed = async |second| jobs(&world.route(pushed(None, Some("a"), second)).await);
+    assert_eq!(pushed(10).await, [digest("a")]);
+    world.scanned(digest("a"), vec![analyzer("dpkg")]).await;
+    assert_eq!(pushed(11).await, []);
+    world.in_force.send_replace([analyzer("apk")].into());
+    assert_eq!(pushed(12).await, [digest("a")]);
 }
 
 #[tokio::test]

@@ -78,6 +78,11 @@ impl Sections for Empty {
     }
 }
 
+/// A reader that stays in force.
+fn in_force(reader: Reader) -> watch::Receiver<Reader> {
+    watch::channel(reader).1
+}
+
 fn job(image: Digest) -> ImageScan {
     ImageScan {
         image,
@@ -108,7 +113,7 @@ async fn an_image_that_kills_its_scanner_has_a_record_with_a_gap_and_can_be_trie
     let jobs = ImageJobs::new(
         Cx::for_tests(),
         store.clone(),
-        (reader, &Slots::new(4, 0, 0)),
+        (in_force(reader), &Slots::new(4, 0, 0)),
         of_jobs,
         Empty,
     );
@@ -150,7 +155,7 @@ async fn an_image_whose_source_stays_away_has_a_record_that_asks_for_another_sca
     let jobs = ImageJobs::new(
         Cx::for_tests(),
         store.clone(),
-        (reader, &Slots::new(4, 0, 0)),
+        (in_force(reader), &Slots::new(4, 0, 0)),
         nowhere,
         Empty,
     );
@@ -200,7 +205,7 @@ async fn a_suspect_is_read_with_low_limits_and_counts_as_scanned() {
     let jobs = ImageJobs::new(
         cx,
         store.clone(),
-        (reader, &Slots::new(4, 0, 0)),
+        (in_force(reader), &Slots::new(4, 0, 0)),
         folder,
         Empty,
     );
@@ -279,7 +284,7 @@ async fn an_engine_that_dies_or_hangs_is_a_gap_of_the_image_and_the_worker_goes_
         let jobs = ImageJobs::new(
             cx.clone(),
             store.clone(),
-            (reader, &Slots::new(4, 0, 0)),
+            (in_force(reader), &Slots::new(4, 0, 0)),
             Arc::new(Folder(Arc::new(source))),
             Empty,
         );
@@ -333,7 +338,13 @@ async fn a_source_that_does_not_answer_leaves_slots_of_each_class_to_others() {
     let reader = Reader::new(Config::default().settings().unwrap());
     let slots = Slots::new(16, 2, 4);
     let folder = Arc::new(Folder(Arc::new(Hanging)));
-    let jobs = ImageJobs::new(Cx::for_tests(), store, (reader, &slots), folder, Empty);
+    let jobs = ImageJobs::new(
+        Cx::for_tests(),
+        store,
+        (in_force(reader), &slots),
+        folder,
+        Empty,
+    );
     for priority in Priority::ALL {
         let job = |number: usize, source: &str| ImageScan {
             priority,

@@ -1,5 +1,7 @@
 //! `doctor`: what works here, what is missing, and how to mend it.
 
+mod malware;
+
 use std::{path::PathBuf, time::Duration};
 
 use anyhow::Context as _;
@@ -17,6 +19,7 @@ use crate::{
     config::Config,
     exit::Exit,
     paths::{self, CacheDirs},
+    rules,
 };
 
 /// How long each thing may take to answer.
@@ -68,8 +71,11 @@ pub(crate) async fn run(config: anyhow::Result<Config>, args: DoctorArgs) -> any
         http,
         checks: Vec::new(),
     };
-    let feeds = doctor.configuration(config);
-    doctor.cache(&args);
+    let config = doctor.configuration(config);
+    if let Some(dirs) = doctor.cache(&args) {
+        doctor.advisories(&dirs);
+        doctor.malware(&config.scanner.malware, &dirs).await;
+    }
     doctor.engines(&paths::engines()).await;
     doctor.logins();
     doctor.programs();
@@ -80,7 +86,8 @@ pub(crate) async fn run(config: anyhow::Result<Config>, args: DoctorArgs) -> any
         // Nobody asked for it, so it may well be out of reach.
         doctor.registry("docker.io", &[], State::Missing).await;
     }
-    doctor.advisory_source(&feeds).await;
+    let feeds = config.matcher.update.unwrap_or_default();
+    doctor.advisory_source(&feeds.url).await;
     doctor.server(&args.server).await;
     let checks = doctor.checks;
     let text = match args.format {
@@ -114,13 +121,13 @@ impl Doctor {
         });
     }
 
-    /// The configuration; gives where advisories are fetched.
-    fn configuration(&mut self, config: anyhow::Result<Config>) -> String {
+    /// The configuration; that of who has none where it cannot be read.
+    fn configuration(&mut self, config: anyhow::Result<Config>) -> Config {
         let name = "configuration";
         match config {
             Ok(config) => {
                 self.ok(name, "is read; `tidewaiter config show` lists it");
-                config.matcher.update.unwrap_or_default().url
+                config
             }
             Err(error) => {
                 let fix = "correct that key; deploy/config/tidewaiter.yaml shows every one";
@@ -130,12 +137,13 @@ impl Doctor {
                     format!("{error:#}"),
                     Some(fix.to_owned()),
                 );
-                matcher::Update::default().url
+                rules::with_engine(Config::default())
             }
         }
     }
 
-    fn cache(&mut self, args: &DoctorArgs) {
+    /// The cache; gives where it is.
+    fn cache(&mut self, args: &DoctorArgs) -> Option<CacheDirs> {
         let dirs = match CacheDirs::find(args.cache_dir.as_deref()) {
             Ok(dirs) => dirs,
             Err(error) => {
@@ -146,7 +154,7 @@ impl Doctor {
                     format!("{error:#}"),
                     Some(fix.to_owned()),
                 );
-                return;
+                return None;
             }
         };
         let root = dirs.root().display().to_string();
@@ -162,7 +170,7 @@ impl Doctor {
                 self.add("cache", State::Broken, detail, Some(fix.to_owned()));
             }
         }
-        self.advisories(&dirs);
+        Some(dirs)
     }
 
     fn advisories(&mut self, dirs: &CacheDirs) {

@@ -40,7 +40,7 @@ use crate::{
     config::Config,
     exit::Exit,
     paths::{self, CacheDirs},
-    rules,
+    rules::{self, Asking},
     secrets::{self, Baseline},
     terminal,
 };
@@ -106,7 +106,7 @@ async fn scan_all(
     malware.enabled &= !args.no_malware;
     let fetches = malware.enabled && malware.bundle.is_some();
     let step = fetches.then(|| progress.step("looking for rules of malware".to_owned()));
-    let note = rules::prepare(cx, malware, &dirs.malware()).await?;
+    let note = rules::prepare(cx, malware, &dirs.malware(), Asking::Yes).await?;
     drop(step);
     let scanner = Scanner::new(cx, &config, global, args, progress)?;
     if let Some(note) = note {

@@ -19,7 +19,7 @@ use crate::{
     config::Config,
     exit::Exit,
     roles::Starting,
-    rules, secrets, tokens,
+    secrets, tokens,
 };
 
 /// How long a stopping process waits for work at hand. Kubernetes waits 30 s by default.
@@ -38,7 +38,6 @@ pub(crate) async fn run(config: Config, args: ServeArgs) -> anyhow::Result<Exit>
             .context("setting up telemetry")?;
     let cx = Cx::system();
     config.scanner.analyzers.secrets.key = secret_key(&config, &args)?;
-    malware_rules(&cx, &mut config, &args).await?;
     let served = serve(&cx, &config, &args, &telemetry).await;
     cx.stop();
     tokio::select! {
@@ -49,18 +48,6 @@ pub(crate) async fn run(config: Config, args: ServeArgs) -> anyhow::Result<Exit>
     }
     telemetry.shutdown(FLUSH).await;
     served.map(|()| Exit::Ok)
-}
-
-/// The rules for malware: of who reads images, and of who decides whether that was done already.
-async fn malware_rules(cx: &Cx, config: &mut Config, args: &ServeArgs) -> anyhow::Result<()> {
-    let takes = |role: &Role| matches!(role, Role::Scanner | Role::Router);
-    if args.roles.is_empty() || args.roles.iter().any(takes) {
-        let dir = config.data_dir.path().join("malware");
-        if let Some(note) = rules::prepare(cx, &mut config.scanner.malware, &dir).await? {
-            warn!("{note}");
-        }
-    }
-    Ok(())
 }
 
 /// The key under which secrets get their fingerprints. Who runs everything makes one of his own; roles

@@ -1,12 +1,16 @@
 //! Secrets in an image's config: environment, labels, commands, and the history with its build
 //! arguments. What is found is masked in all that a report shows of the config.
+//!
+//! Nothing needs the values of the environment, so a report has their names alone. The history and the
+//! document itself hold them as well: there a value that looks random is masked, or the document not
+//! kept, though no rule takes it for a secret. It is no finding, for many of them are none.
 
 use std::collections::BTreeSet;
 
 use model::{Digest, Fingerprint, FoundSecret, ImageConfig, Secret};
 use serde_json::Value;
 
-use super::{SecretsConfig, engine::Engine};
+use super::{SecretsConfig, check::entropy, engine::Engine};
 use crate::compliance::{Instruction, Keyword, parse};
 
 /// Where findings of the config are.
@@ -14,6 +18,28 @@ const PLACE: &str = "image-config";
 
 /// Bytes of the shortest secret that is masked wherever else it stands.
 const MASKED_BYTES_MIN: usize = 6;
+
+/// Bytes of the shortest value of a variable that may look random, and the bits that each has then.
+const RANDOM_BYTES_MIN: usize = 16;
+const RANDOM_BITS_MIN: f64 = 3.0;
+
+/// Parts of names of variables whose values look random and are public: what was built, and its digest.
+const PUBLIC_PARTS: &[&str] = &[
+    "CHECKSUM",
+    "COMMIT",
+    "DIGEST",
+    "FINGERPRINT",
+    "GIT",
+    "GPG",
+    "MD5",
+    "REF",
+    "REVISION",
+    "SHA",
+    "SHA1",
+    "SHA256",
+    "SHA512",
+    "VERSION",
+];
 
 /// What was found in a config.
 #[derive(Debug, Default)]
@@ -53,6 +79,7 @@ pub(crate) fn look_into_config(
             one.keyword == Keyword::Env && one.pairs().iter().any(|(known, _)| known == name)
         });
         look.pair("env", name, value, step);
+        look.variable(name, value);
     }
     for (number, instruction) in instructions.iter().enumerate() {
         look.instruction(instruction, number);
@@ -75,8 +102,8 @@ pub(crate) fn look_into_config(
     ConfigSecrets { config, secrets }
 }
 
-/// Whether a document of a registry, a config or a manifest, holds a secret anywhere. Who keeps documents
-/// keeps none of these.
+/// Whether a document of a registry, a config or a manifest, holds a secret anywhere, or a variable whose
+/// value looks like one. Who keeps documents keeps none of these.
 pub fn holds_secret(document: &str, settings: &SecretsConfig) -> bool {
     let engine = Engine::new(settings);
     let mut look = Look::new(&engine);
@@ -84,7 +111,7 @@ pub fn holds_secret(document: &str, settings: &SecretsConfig) -> bool {
     let parsed: Option<Value> = serde_json::from_str(document).ok();
     let mut open: Vec<(&str, &Value)> = parsed.iter().map(|value| ("", value)).collect();
     while let Some((name, value)) = open.pop() {
-        if !look.found.is_empty() {
+        if look.has_some() {
             break;
         }
         match value {
@@ -94,15 +121,16 @@ pub fn holds_secret(document: &str, settings: &SecretsConfig) -> bool {
             Value::Array(items) => open.extend(items.iter().map(|value| (name, value))),
             // As the environment, a label, or an instruction: what it is shows in what it says.
             Value::String(text) => {
-                let variable = text.split_once('=').map_or("", |(name, _)| name);
+                let (variable, value) = text.split_once('=').unwrap_or_default();
                 look.text(&format!("{PLACE}/env/{variable}"), text, None);
+                look.variable(variable, value);
                 look.pair("labels", name, text, None);
                 look.instruction(&Instruction::of_history(0, text), 0);
             }
             Value::Null | Value::Bool(_) | Value::Number(_) => {}
         }
     }
-    !look.found.is_empty()
+    look.has_some()
 }
 
 /// Looks into the text of a Dockerfile; gives it back masked.
@@ -151,9 +179,22 @@ impl<'a> Look<'a> {
         self.text(&path, &format!("{name}={value}"), step);
     }
 
+    /// A variable of the environment or of a build: what looks random is to be seen nowhere, though it
+    /// may be none.
+    fn variable(&mut self, name: &str, value: &str) {
+        if looks_random(name, value) {
+            self.values.insert(value.to_owned());
+        }
+    }
+
+    fn has_some(&self) -> bool {
+        !self.found.is_empty() || !self.values.is_empty()
+    }
+
     fn instruction(&mut self, instruction: &Instruction, number: usize) {
         for (name, value) in instruction.pairs() {
             self.pair("args", &name, &value, Some(number));
+            self.variable(&name, &value);
         }
         self.text(
             &format!("{PLACE}/history/{number}"),
@@ -244,6 +285,35 @@ impl<'a> Look<'a> {
     }
 }
 
+/// Whether a part of a variable's value is as a machine makes it: letters and digits in no order. Words,
+/// paths, versions and addresses are not.
+fn looks_random(name: &str, value: &str) -> bool {
+    let is_word = |c: char| c.is_ascii_alphanumeric() || c == '_';
+    if name.is_empty() || !name.chars().all(is_word) {
+        return false;
+    }
+    let name = name.to_ascii_uppercase();
+    if name.split('_').any(|part| PUBLIC_PARTS.contains(&part)) {
+        return false;
+    }
+    let is_of_part = |c: char| c.is_ascii_alphanumeric() || "-_+=".contains(c);
+    let mut parts = value.split(|c| !is_of_part(c));
+    parts.any(|part| part.len() >= RANDOM_BYTES_MIN && is_random(part.as_bytes()))
+}
+
+/// Whether letters and digits change places often, and none is there much more than others.
+fn is_random(part: &[u8]) -> bool {
+    let kind = |byte: &u8| (byte.is_ascii_digit(), byte.is_ascii_uppercase());
+    let known = part.iter().filter(|byte| byte.is_ascii_alphanumeric());
+    let kinds: Vec<_> = known.map(kind).collect();
+    let changes = kinds.windows(2).filter(|pair| pair.first() != pair.last());
+    let digits = kinds.iter().filter(|(is_digit, _)| *is_digit).count();
+    digits >= 2
+        && digits < kinds.len()
+        && changes.count() >= kinds.len() / 5
+        && entropy(part) >= RANDOM_BITS_MIN
+}
+
 fn secret(found: FoundSecret, layer: Digest, instruction: Option<String>) -> Secret {
     Secret {
         rule: found.rule,
@@ -261,5 +331,65 @@ fn secret(found: FoundSecret, layer: Digest, instruction: Option<String>) -> Sec
         expires_at: found.expires_at,
         waived: None,
         fingerprint: Fingerprint(found.fingerprint),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn values_that_a_machine_made_look_random_and_those_of_real_images_do_not() {
+        for value in [
+            "q7Hn2vX0pL9sT4bZ",
+            "0f3a9c8e7d6b5a4f3e2d1c0b9a8f7e6d",
+            "550e8400-e29b-41d4-a716-446655440000",
+            "k3j9x0q2m5n8b1v7",
+            "https://x.example/hooks/T0ab1CdE2fGh3IjK4l",
+        ] {
+            assert!(looks_random("LICENSE", value), "{value}");
+        }
+        for (name, value) in [
+            (
+                "PATH",
+                "/usr/local/sbin:/usr/local/bin:/opt/java/openjdk17/bin",
+            ),
+            ("GPG_KEY", "A035C8C19219BA821ECEA86B64E628F8D684696D"),
+            (
+                "PYTHON_SHA256",
+                "0f3a9c8e7d6b5a4f3e2d1c0b9a8f7e6d0f3a9c8e7d6b5a4f",
+            ),
+            ("JAVA_HOME", "/usr/lib/jvm/java-17-openjdk-amd64"),
+            (
+                "JAVA_OPTS",
+                "-XX:+UseContainerSupport -XX:MaxRAMPercentage=75.0",
+            ),
+            ("JAVA_VERSION", "jdk-17.0.9+9"),
+            ("PKG_RELEASE", "1~bookworm"),
+            ("NJS_RELEASE", "0.8.4-r1-alpine3.19"),
+            ("LANG", "en_US.UTF-8"),
+            ("ASPNETCORE_HTTP_PORTS", "8080"),
+            (
+                "LD_LIBRARY_PATH",
+                "/usr/local/nvidia/lib:/usr/local/cuda-12.3/lib64",
+            ),
+            (
+                "NVIDIA_REQUIRE_CUDA",
+                "cuda>=12.3 brand=tesla,driver>=470,driver<471",
+            ),
+            (
+                "PHPIZE_DEPS",
+                "autoconf dpkg-dev file g++ gcc libc-dev make",
+            ),
+            ("PHP_LDFLAGS", "-Wl,-O1 -pie"),
+            (
+                "KAFKA_CFG_LISTENERS",
+                "PLAINTEXT://:9092,CONTROLLER://:9093",
+            ),
+            ("not a name", "q7Hn2vX0pL9sT4bZ"),
+            ("SHORT", "q7Hn2vX0pL9sT4b"),
+        ] {
+            assert!(!looks_random(name, value), "{name}={value}");
+        }
     }
 }

@@ -210,6 +210,14 @@ impl Refs {
         format!("{}{id}", self.prefix)
     }
 
+    pub(super) fn file(&self, number: usize, path: &str) -> String {
+        format!("{}file:{number}:{path}", self.prefix)
+    }
+
+    pub(super) fn malware(&self, number: usize, rule: &str) -> String {
+        format!("{}malware:{number}:{rule}", self.prefix)
+    }
+
     pub(super) fn vulnerability(&self, number: usize, id: &str) -> String {
         format!("{}vulnerability:{number}:{id}", self.prefix)
     }

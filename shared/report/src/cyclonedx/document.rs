@@ -151,6 +151,8 @@ pub(super) struct Vulnerability<'a> {
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub(super) references: Vec<Reference<'a>>,
     pub(super) ratings: Vec<Rating<'a>>,
+    #[serde(skip_serializing_if = "<[_]>::is_empty")]
+    pub(super) cwes: &'static [u16],
     #[serde(skip_serializing_if = "str::is_empty")]
     pub(super) description: &'a str,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -211,6 +213,7 @@ pub(super) struct Analysis {
 pub(super) struct Affects<'a> {
     #[serde(rename = "ref")]
     pub(super) to: String,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
     pub(super) versions: Vec<AffectedVersion<'a>>,
 }
 

@@ -104,6 +104,38 @@ fn a_document_with_everything() {
 }
 
 #[test]
+fn malware_is_a_file_and_what_is_wrong_with_it_and_secrets_are_left_out() {
+    let mut report = full();
+    let mut again = report.malware[0].clone();
+    again.rule = "packed".to_owned();
+    again.waived = report
+        .vulnerabilities
+        .iter()
+        .find_map(|one| one.waived.clone());
+    assert!(again.waived.is_some() && !report.secrets.is_empty());
+    let mut mild = again.clone();
+    mild.severity = model::Severity::Low;
+    mild.path = "opt/mild".to_owned();
+    report.malware.extend([again, mild]);
+    let options = Options {
+        severities: vec![model::Severity::Critical],
+        ..Options::default()
+    };
+    let document = document(&report, Format::CycloneDx, &options);
+    check_refs(&document);
+    let files = document["components"].as_array().unwrap();
+    let files: Vec<_> = files.iter().filter(|one| one["type"] == "file").collect();
+    insta::assert_json_snapshot!("files", files);
+    let found = document["vulnerabilities"].as_array().unwrap();
+    let found: Vec<_> = found.iter().filter(|one| one["cwes"][0] == 506).collect();
+    insta::assert_json_snapshot!("malware", found);
+    let text = document.to_string();
+    for secret in &report.secrets {
+        assert!(!text.contains(&secret.rule) && !text.contains(&*secret.masked));
+    }
+}
+
+#[test]
 fn what_was_decided_is_in_the_analysis() {
     let document = bom(&full());
     let analyses: Vec<_> = document["vulnerabilities"]
@@ -118,6 +150,7 @@ fn what_was_decided_is_in_the_analysis() {
     "CVE-2025-0003": null
     "CVE-2025-0004": {"state":"exploitable","response":["will_not_fix"],"detail":"accepted by ann until 2026-02-01: not reachable (policy.yaml)"}
     "CVE-2025-0001": null
+    "xmrig": null
     "#);
 }
 

@@ -5,7 +5,7 @@ use std::{
     collections::{BTreeSet, HashMap},
 };
 
-use model::{FixState, Report, Severity, Vulnerability as Found};
+use model::{FixState, Report, Severity, Vulnerability as Found, Waived};
 
 use super::{
     components::Refs,
@@ -53,6 +53,7 @@ fn entry<'a>(
         },
         references: aliases.map(|alias| reference(alias)).collect(),
         ratings: ratings(first),
+        cwes: &[],
         description: &first.title,
         recommendation: recommendation(group),
         advisories: url.map(|url| Advisory { url }).into_iter().collect(),
@@ -110,7 +111,7 @@ fn ratings(found: &Found) -> Vec<Rating<'_>> {
 }
 
 /// The format's word.
-const fn severity(severity: Severity) -> &'static str {
+pub(super) const fn severity(severity: Severity) -> &'static str {
     match severity {
         Severity::Negligible => "info",
         other => other.as_str(),
@@ -150,20 +151,9 @@ fn affects<'a>(found: &'a Found, refs: &Refs) -> Affects<'a> {
 
 /// What a VEX document or a waiver says; a document's word goes before a waiver's.
 fn analysis(found: &Found) -> Option<Analysis> {
-    let of_waiver = found.waived.as_ref().map(|waived| {
-        format!(
-            "accepted by {} until {}: {} ({})",
-            waived.author, waived.expires, waived.reason, waived.source
-        )
-    });
+    let of_waiver = found.waived.as_ref().map(accepted);
     let Some(vex) = &found.vex else {
-        // Accepted is not "not affected": the risk stays and is carried.
-        return of_waiver.map(|detail| Analysis {
-            state: "exploitable",
-            justification: None,
-            response: vec!["will_not_fix"],
-            detail,
-        });
+        return found.waived.as_ref().map(carried);
     };
     let state = match &*vex.status {
         "not_affected" => "not_affected",
@@ -185,6 +175,27 @@ fn analysis(found: &Found) -> Option<Analysis> {
         response: of_waiver.map(|_| "will_not_fix").into_iter().collect(),
         detail,
     })
+}
+
+fn accepted(waived: &Waived) -> String {
+    let Waived {
+        author,
+        expires,
+        reason,
+        source,
+        ..
+    } = waived;
+    format!("accepted by {author} until {expires}: {reason} ({source})")
+}
+
+/// Accepted is not "not affected": the risk stays and is carried.
+pub(super) fn carried(waived: &Waived) -> Analysis {
+    Analysis {
+        state: "exploitable",
+        justification: None,
+        response: vec!["will_not_fix"],
+        detail: accepted(waived),
+    }
 }
 
 /// The words of `OpenVEX` and CSAF in those of the format; those of the format are its own.

@@ -40,6 +40,34 @@ pub(super) fn image(layers: &[PreparedLayer], config: &ImageConfig) -> ImageRepo
 }
 
 #[test]
+fn a_variable_that_looks_random_is_masked_and_no_finding() {
+    let (value, argument) = (expand("{w:24}", 1), expand("{x:32}", 2));
+    let config = ImageConfig {
+        history: vec![
+            step(&format!("ENV LICENSE={value} MODE=fast"), true),
+            step(
+                &format!("|1 SITE={argument} /bin/sh -c echo {argument}"),
+                false,
+            ),
+        ],
+        environment: Environment(vec![("LICENSE".to_owned(), value.clone())]),
+        runtime: RuntimeConfig {
+            cmd: vec!["serve".to_owned(), format!("--license={value}")],
+            ..RuntimeConfig::default()
+        },
+        ..ImageConfig::default()
+    };
+    let report = image(&[layer(&[("a", b"a")])], &config);
+    assert!(report.findings.secrets.is_empty(), "{report:?}");
+    let text = format!("{report:?}");
+    assert!(
+        !text.contains(&value) && !text.contains(&argument),
+        "{text}"
+    );
+    assert!(text.contains("--license=****"), "{text}");
+}
+
+#[test]
 fn secrets_of_the_config_are_found_and_masked_everywhere() {
     let token = expand("glpat-{b:20}", 1);
     let password = expand("{w:18}", 2);

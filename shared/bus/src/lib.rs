@@ -58,6 +58,7 @@ mod publish;
 mod queues;
 mod random;
 mod reader;
+mod request;
 mod shares;
 mod slots;
 mod spool;
@@ -85,6 +86,7 @@ pub use self::{
     outbox::Outbox,
     private_server::PrivateServer,
     queues::{Queue, WentBy},
+    request::AskError,
     shares::{Share, Shares},
     slots::Slots,
     spool::{Spool, SpoolError},

@@ -89,6 +89,7 @@ fn job(image: Digest) -> ImageScan {
         priority: Priority::Norm,
         force: false,
         manifest: None,
+        on_node: None,
     }
 }
 

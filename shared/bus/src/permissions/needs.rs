@@ -50,6 +50,8 @@ impl Grants {
         self.reads(REFS);
         self.writes(REFS, ">");
         self.writes_records("known");
+        // What an image is that only a node has.
+        self.asks_nodes();
         self.leases("crawl.*");
         self.waits_for(LEASES);
     }
@@ -59,6 +61,7 @@ impl Grants {
         self.serves_those_of(Role::Scanner);
         self.writes_records("scanned");
         self.writes_objects(LAYER_OBJECTS);
+        self.asks_nodes();
         self.leases("layer.>");
         self.waits_for(LEASES);
     }

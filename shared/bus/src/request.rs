@@ -70,7 +70,9 @@ impl Bus {
                 message = questions.next() => message,
             };
             // The client gave up for good.
-            let Some(message) = message else { return Ok(()) };
+            let Some(message) = message else {
+                return Ok(());
+            };
             let Some(reply) = message.reply else { continue };
             let question = match decode::<Q>(&message.payload) {
                 Ok(question) => question,

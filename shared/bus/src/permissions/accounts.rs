@@ -138,11 +138,7 @@ impl Holder {
             Self::Roles(roles) => Grants::of(roles.iter().copied()),
             Self::Agent { tenant, node } => Grants {
                 publish: [batches(tenant, node.as_str())].into(),
-                subscribe: [
-                    commands(tenant, node.as_str()),
-                    node_subject(tenant, node),
-                ]
-                .into(),
+                subscribe: [commands(tenant, node.as_str()), node_subject(tenant, node)].into(),
                 answers: true,
                 ..Grants::default()
             },

@@ -92,7 +92,10 @@ fn every_stream_is_somebodys_and_nothing_else_is_granted() {
             let of_known_stream = tokens.iter().any(|token| all.contains(token));
             let stored = taken.iter().any(|filter| covers(filter, subject));
             let is_question = subject == "tw.req.*.blob.*";
-            assert!(of_known_stream || stored || is_question, "{role}: {subject}");
+            assert!(
+                of_known_stream || stored || is_question,
+                "{role}: {subject}"
+            );
             assert!(!subject.starts_with('>') && subject != "$JS.>", "{role}");
         }
     }

@@ -118,7 +118,10 @@ mod tests {
         );
         let repository = node_repository(&node, "localhost/app");
         let name: crate::ImageRef = format!("{NODE_REGISTRY}/{repository}:1").parse().unwrap();
-        assert_eq!((name.registry, name.repository), (NODE_REGISTRY.to_owned(), repository));
+        assert_eq!(
+            (name.registry, name.repository),
+            (NODE_REGISTRY.to_owned(), repository)
+        );
     }
 
     #[test]
@@ -147,9 +150,15 @@ mod tests {
                 bytes: vec![0, 255],
                 size: Some(2),
             },
-            NodeAnswer::Missing { why: "a".to_owned() },
-            NodeAnswer::Refused { why: "b".to_owned() },
-            NodeAnswer::Away { why: "c".to_owned() },
+            NodeAnswer::Missing {
+                why: "a".to_owned(),
+            },
+            NodeAnswer::Refused {
+                why: "b".to_owned(),
+            },
+            NodeAnswer::Away {
+                why: "c".to_owned(),
+            },
         ] {
             let text = serde_json::to_string(&answer).unwrap();
             assert_eq!(serde_json::from_str::<NodeAnswer>(&text).unwrap(), answer);

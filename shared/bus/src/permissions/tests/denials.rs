@@ -169,7 +169,10 @@ async fn an_agent_answers_for_its_own_node_alone() {
         return;
     };
     let scanner = fleet.role(Role::Scanner).await;
-    let (a, b) = (fleet.agent("default", "a").await, fleet.agent("default", "b").await);
+    let (a, b) = (
+        fleet.agent("default", "a").await,
+        fleet.agent("default", "b").await,
+    );
     let mut questions = a.client.subscribe("tw.req.default.blob.a").await.unwrap();
     for other in ["tw.req.default.blob.b", "tw.req.acme.blob.a", "tw.req.>"] {
         let _subscription = a.client.subscribe(other).await.unwrap();
@@ -198,7 +201,10 @@ async fn an_agent_answers_for_its_own_node_alone() {
     // Nodes ask nobody.
     let began = Instant::now();
     let sent = publish(&b, "tw.req.default.blob.a").await;
-    assert_eq!(denied(began, sent), "`agent` publish on `tw.req.default.blob.a`");
+    assert_eq!(
+        denied(began, sent),
+        "`agent` publish on `tw.req.default.blob.a`"
+    );
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -58,6 +58,7 @@ async fn a_job_that_is_too_large_for_a_message_is_done_after_a_crash_of_the_brok
         priority: Priority::High,
         force: true,
         manifest: None,
+        on_node: None,
     };
     let tenant = Slug::default_tenant();
     bus.publish(&tenant, &job).await.expect("it is stored");

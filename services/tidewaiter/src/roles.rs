@@ -12,7 +12,13 @@ use oci::DocumentStore;
 use scanner::SourceOf;
 
 use crate::{
-    api, cli::Role, config::Config, paths, rules::InForce, sources::Sources, tokens::StoredTokens,
+    api,
+    cli::Role,
+    config::Config,
+    paths,
+    rules::InForce,
+    sources::{BusLine, Sources},
+    tokens::StoredTokens,
 };
 
 /// Roles on their way: the gateway runs, the others need NATS.
@@ -64,6 +70,7 @@ impl<'a> Starting<'a> {
             true => Some(InForce::begin(cx, config).await?),
             false => None,
         };
+        let sources = sources.with_nodes(cx, Arc::new(BusLine(bus.clone())));
         for role in roles {
             readiness.set(role_name(*role), false);
         }

@@ -59,6 +59,7 @@ mod publish;
 mod queues;
 mod random;
 mod reader;
+mod request;
 mod retention;
 mod shares;
 mod slots;
@@ -87,6 +88,7 @@ pub use self::{
     outbox::Outbox,
     private_server::PrivateServer,
     queues::{Queue, WentBy},
+    request::AskError,
     retention::RecordKind,
     shares::{Share, Shares},
     slots::Slots,

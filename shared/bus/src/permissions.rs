@@ -72,6 +72,8 @@ pub struct Grants {
     deny: BTreeSet<String>,
     /// Subjects that it may subscribe to, beside its inbox.
     subscribe: BTreeSet<String>,
+    /// Whether it may answer what it is asked on subjects that it subscribes to.
+    answers: bool,
     /// Streams that it uses, and so compares with what is needed.
     streams: BTreeSet<String>,
     /// Streams that it reads by consumers of its own making.
@@ -200,6 +202,11 @@ impl Grants {
         self.subscribe.iter().map(String::as_str)
     }
 
+    /// Whether it may answer whoever asks it.
+    pub const fn answers(&self) -> bool {
+        self.answers
+    }
+
     /// Whether it uses a stream in any way.
     pub fn uses(&self, stream: &str) -> bool {
         self.streams.contains(stream)
@@ -323,6 +330,11 @@ impl Grants {
     fn leases(&mut self, names: &str) {
         self.reads(LEASES);
         self.writes(LEASES, names);
+    }
+
+    /// Asks nodes for what they hold.
+    fn asks_nodes(&mut self) {
+        self.publish.insert(accounts::blobs("*", "*"));
     }
 
     fn reads_objects(&mut self, bucket: &str) {

@@ -32,6 +32,7 @@ pub(crate) fn template(subject: &str) -> String {
         ["tw", "job", kind, priority, _] => format!("tw.job.{kind}.{priority}.{{tenant}}"),
         ["tw", "res", _, rest @ ..] => format!("tw.res.{{tenant}}.{}", rest.join(".")),
         ["tw", "alert", _, severity] => format!("tw.alert.{{tenant}}.{severity}"),
+        ["tw", "req", _, what, ..] => format!("tw.req.{{tenant}}.{what}"),
         ["tw", "json", rest @ ..] => {
             let original = template(&format!("tw.{}", rest.join(".")));
             original.replacen("tw.", "tw.json.", 1)

@@ -203,6 +203,10 @@ pub struct ImageScan {
     /// it by its digest, so that it need not be read from the source again.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub manifest: Option<Manifest>,
+    /// Where the image is, if only a node has it; `source` is then
+    /// [`Slug::node_source`].
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub on_node: Option<crate::runtime::OnNode>,
 }
 
 /// The bytes of a manifest.
@@ -611,14 +615,14 @@ fn registry_id(tenant: &Slug, source: &Slug, sender_id: Option<&str>, fields: &[
     }
 }
 
-mod bytes_field {
+pub(crate) mod bytes_field {
     use serde::{Deserializer, Serializer, de};
 
-    pub(super) fn serialize<S: Serializer>(bytes: &[u8], serializer: S) -> Result<S::Ok, S::Error> {
+    pub(crate) fn serialize<S: Serializer>(bytes: &[u8], serializer: S) -> Result<S::Ok, S::Error> {
         serializer.serialize_bytes(bytes)
     }
 
-    pub(super) fn deserialize<'de, D: Deserializer<'de>>(d: D) -> Result<Vec<u8>, D::Error> {
+    pub(crate) fn deserialize<'de, D: Deserializer<'de>>(d: D) -> Result<Vec<u8>, D::Error> {
         struct Visitor;
         impl<'de> de::Visitor<'de> for Visitor {
             type Value = Vec<u8>;

@@ -5,6 +5,8 @@
 //! least every minute; and [`RuntimeBatch`], what containers did since the batch before. Both carry
 //! the node's boot and a sequence, so a copy or a late one is told from news.
 //!
+//! An agent answers, too: what its node holds is read from there ([`NodeQuestion`]).
+//!
 //! Agents run where an attacker may be: every text here is hostile, and bounded by who decodes it.
 
 mod activity;
@@ -12,6 +14,7 @@ mod connections;
 mod container;
 mod event;
 mod files;
+mod held;
 mod incident;
 mod sighted;
 
@@ -30,6 +33,10 @@ pub use self::{
         Shard,
     },
     files::{LayerFile, LayerFiles},
+    held::{
+        HOST_REPOSITORY, HOST_RUNTIME, NODE_REGISTRY, NodeAnswer, NodeQuestion, OnNode,
+        PART_BYTES_MAX, node_repository, node_subject,
+    },
     incident::{
         Detection, DetectionKind, Evidence, Incident, IncidentState, ProcessNode, ProcessSeen,
         Surroundings, Technique,

@@ -68,6 +68,14 @@ impl Directory {
         }
     }
 
+    /// What tells, without reading any file, whether something in it changed.
+    pub(crate) async fn signature(&self) -> Result<Digest, OciError> {
+        let (cx, dir) = (self.cx.clone(), self.dir.clone());
+        let (limits, skip) = (self.limits.clone(), self.skip.clone());
+        let work = move || Ok(Tree::read(&cx, &dir, &limits, skip.as_ref())?.signature());
+        self.cx.blocking(work).await?
+    }
+
     async fn packed(&self) -> Result<&Packed, OciError> {
         if let Some(packed) = self.packed.get() {
             return Ok(packed);
@@ -137,19 +145,24 @@ fn pack(cx: &Cx, dir: &Path, limits: &Limits, skip: Option<&Skip>) -> Result<Pac
     Ok(Packed { tree, image })
 }
 
+/// The config that is written for a directory. Nobody says what machine it is for, and guessing would
+/// change the digest from host to host.
+pub(crate) fn config_bytes(layer: Digest) -> Vec<u8> {
+    let config = json!({
+        "architecture": "unknown",
+        "os": "linux",
+        "rootfs": {"type": "layers", "diff_ids": [layer]},
+    });
+    config.to_string().into_bytes()
+}
+
 fn image(
     dir: &Path,
     layer: Descriptor,
     mut gaps: Vec<Gap>,
     limits: &Limits,
 ) -> Result<Image, OciError> {
-    // Nobody says what machine it is for, and guessing would change the digest from host to host.
-    let config = json!({
-        "architecture": "unknown",
-        "os": "linux",
-        "rootfs": {"type": "layers", "diff_ids": [layer.digest]},
-    });
-    let bytes = config.to_string().into_bytes();
+    let bytes = config_bytes(layer.digest);
     let (config, found) = config::parse(&bytes, limits);
     gaps.extend(found);
     let manifest = Manifest {

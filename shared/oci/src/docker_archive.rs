@@ -12,12 +12,13 @@ use std::{path::Path, sync::Arc};
 
 use chassis::Cx;
 use futures::future::BoxFuture;
+use model::Digest;
 
 use self::packed::{Packed, Unpacked};
 use crate::{
     Limits, Missing, OciError, resolve,
     source::{BlobReader, Descriptor, Image, Resolved, Source, Wanted},
-    tarball::Tarball,
+    tarball::{Span, Tarball},
 };
 
 /// A tar file with `manifest.json`.
@@ -57,6 +58,23 @@ impl DockerArchive {
             cx: cx.clone(),
             archive: Arc::new(archive),
         }
+    }
+
+    /// The only image in it.
+    pub(crate) async fn only(&self) -> Result<Image, OciError> {
+        let found = self.with(|archive, cx| archive.image(cx, &Wanted::default()));
+        found.await
+    }
+
+    /// A part of one of its blobs, and how many bytes that has.
+    pub(crate) async fn read_at(
+        &self,
+        blob: Digest,
+        offset: u64,
+        bytes_max: u32,
+    ) -> Result<(Vec<u8>, u64), OciError> {
+        let read = self.with(move |archive, cx| archive.read_at(cx, blob, offset, bytes_max));
+        read.await
     }
 
     /// Does something with the archive on a blocking thread.
@@ -148,18 +166,40 @@ impl Archive {
     }
 
     fn open_blob(&self, cx: &Cx, blob: &Descriptor) -> Result<BlobReader, OciError> {
+        let span = self.span(cx, blob.digest)?;
+        Ok(self.tarball.stream(span, blob.size.saturating_add(1)))
+    }
+
+    fn read_at(
+        &self,
+        cx: &Cx,
+        blob: Digest,
+        offset: u64,
+        bytes_max: u32,
+    ) -> Result<(Vec<u8>, u64), OciError> {
+        let whole = self.span(cx, blob)?;
+        let left = whole.length.saturating_sub(offset);
+        let part = Span {
+            at: whole.at.saturating_add(offset),
+            length: left.min(u64::from(bytes_max)),
+        };
+        let bytes = self.tarball.read(part, u64::from(bytes_max))?;
+        Ok((bytes, whole.length))
+    }
+
+    /// Where a blob lies.
+    fn span(&self, cx: &Cx, blob: Digest) -> Result<Span, OciError> {
         let mut hashed = self
             .images
             .iter()
             .filter_map(|packed| packed.unpacked.get());
-        let mut span = hashed.find_map(|unpacked| unpacked.span(blob.digest));
+        let mut span = hashed.find_map(|unpacked| unpacked.span(blob));
         if span.is_none() {
             for packed in &self.images {
-                span = span.or(self.unpacked(cx, packed)?.span(blob.digest));
+                span = span.or(self.unpacked(cx, packed)?.span(blob));
             }
         }
-        let span = span.ok_or_else(|| self.not_found(blob.digest.to_string()))?;
-        Ok(self.tarball.stream(span, blob.size.saturating_add(1)))
+        span.ok_or_else(|| self.not_found(blob.to_string()))
     }
 
     fn not_found(&self, what: String) -> OciError {

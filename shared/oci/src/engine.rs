@@ -9,7 +9,7 @@ mod docker;
 mod grpc;
 mod inventory;
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
 
 use std::{
     error::Error as _,
@@ -19,15 +19,16 @@ use std::{
 };
 
 use chassis::Cx;
-use model::ImageRef;
+use model::{Digest, ImageRef};
 use reqwest::{Client, ClientBuilder};
 
 use crate::{
-    Engine, Limits, OciError, Source,
+    DockerArchive, Engine, Limits, OciError, Source,
     registry::USER_AGENT,
     source::{Platforms, Wanted},
 };
 
+pub(crate) use self::containerd::Containerd;
 pub use self::inventory::{Changes, EngineInventory};
 
 /// Where engines may listen. The environment is the caller's to read.
@@ -47,6 +48,14 @@ pub(crate) struct FoundImage {
     pub(crate) socket: PathBuf,
 }
 
+/// An image that an engine knows by a digest, and how its parts are read.
+pub(crate) enum Holding {
+    /// In a file without a name, as Docker and podman hand it out.
+    Archive(DockerArchive),
+    /// In containerd, blob by blob.
+    Content(Containerd),
+}
+
 /// An engine's client.
 struct Asked<'a> {
     cx: &'a Cx,
@@ -61,6 +70,47 @@ impl Engines {
     /// The sockets that are there.
     pub fn present(&self) -> impl Iterator<Item = &(Engine, PathBuf)> {
         self.sockets.iter().filter(|(_, socket)| socket.exists())
+    }
+
+    /// The image that an engine of this machine knows by a digest; `None` where none does. An
+    /// archive has at most so many bytes. An engine that cannot be asked counts where no other has
+    /// the image.
+    pub(crate) async fn holding(
+        &self,
+        cx: &Cx,
+        id: Digest,
+        archive_bytes_max: u64,
+    ) -> Result<Option<Holding>, OciError> {
+        let limits = Limits {
+            unpacked_bytes_max: archive_bytes_max,
+            ..Limits::default()
+        };
+        let mut away = None;
+        for (engine, socket) in self.present() {
+            let asked = Asked {
+                cx,
+                engine: *engine,
+                socket,
+                limits: limits.clone(),
+            };
+            let found = match engine {
+                Engine::Docker | Engine::Podman => {
+                    let archive = asked.exported(&id.hex(), &Platforms::All).await;
+                    archive.map(|found| found.map(Holding::Archive))
+                }
+                Engine::Containerd => {
+                    let content = containerd::holding(&asked, &self.namespaces, id).await;
+                    content.map(|found| found.map(Holding::Content))
+                }
+                Engine::Cri => Ok(None),
+            };
+            match found {
+                Ok(None) => {}
+                Err(error) if error.is_transient() => away = Some(error),
+                other => return other,
+            }
+        }
+        away.map_or(Ok(None), Err)
     }
 
     /// Looks for an image in an engine; `None` where that does not have it.
@@ -85,6 +135,7 @@ impl Engines {
                 Engine::Containerd => {
                     containerd::find(&asked, &self.namespaces, reference, platforms).await?
                 }
+                Engine::Cri => None,
             };
             if let Some((source, wanted)) = found {
                 let socket = socket.clone();

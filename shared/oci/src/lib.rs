@@ -53,6 +53,7 @@ mod limits;
 mod location;
 mod manifest;
 mod metrics;
+mod node;
 mod open;
 mod reader;
 mod registry;
@@ -71,6 +72,7 @@ pub use self::{
     layout::OciLayout,
     limits::Limits,
     location::{ArchiveKind, Engine, Location, LocationError},
+    node::{Holdings, HoldingsConfig, HostFiles, NodeLine, NodeSource},
     open::{Opened, Opening, open},
     registry::{
         ClientCertificate, Credentials, Login, Mirror, Pace, Page, Registry, RegistryConfig,

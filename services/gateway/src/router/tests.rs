@@ -107,6 +107,21 @@ struct World {
 
 impl World {
     fn new() -> Self {
+        Self::made(|sources| sources)
+    }
+
+    /// The same, with nodes that have this.
+    fn with_nodes(
+        has: impl Fn(OnNode) -> Result<Resolved, OciError> + Send + Sync + 'static,
+    ) -> Self {
+        Self::made(|sources| {
+            sources.and_nodes(Arc::new(move |_: &Slug, at| {
+                Arc::new(nodes::OfNode(has(at)))
+            }))
+        })
+    }
+
+    fn made(change: impl FnOnce(Sources) -> Sources) -> Self {
         let registry = Arc::new(Fake::default());
         let store = Store::memory();
         let configs = [("main", "r.example"), ("slow", "slow.example")].map(|(name, registry)| {
@@ -118,7 +133,8 @@ impl World {
             hangs: true,
             ..Fake::default()
         });
-        let sources = Arc::new(Sources::of("main", client).and("slow", slow));
+        let sources = Sources::of("main", client).and("slow", slow);
+        let sources = Arc::new(change(sources));
         let cx = Cx::for_tests();
         let (in_force, analyzers) = watch::channel([analyzer("dpkg")].into());
         let router = Router::new(&cx, store.clone(), (&configs, 4), sources, analyzers);

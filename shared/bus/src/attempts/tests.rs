@@ -106,6 +106,7 @@ async fn publish(bus: &Bus, name: &str) {
         priority: Priority::Norm,
         force: false,
         manifest: None,
+        on_node: None,
     };
     bus.publish(&Slug::default_tenant(), &job).await.unwrap();
 }

@@ -68,6 +68,7 @@ fn job(text: &str) -> ImageScan {
         priority: Priority::Norm,
         force: false,
         manifest: None,
+        on_node: None,
     }
 }
 

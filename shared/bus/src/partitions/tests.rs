@@ -249,6 +249,7 @@ async fn ended_after(take_away: impl AsyncFnOnce(&World)) -> Option<u32> {
         priority: Priority::Norm,
         force: false,
         manifest: None,
+        on_node: None,
     };
     let tenant = Slug::default_tenant();
     world.bus.publish(&tenant, &job).await.unwrap();

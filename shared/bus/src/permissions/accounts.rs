@@ -5,7 +5,7 @@ use std::{
     fmt,
 };
 
-use model::Slug;
+use model::{Slug, runtime::node_subject};
 
 use super::{Grants, Role};
 
@@ -76,11 +76,25 @@ pub fn accounts(users: &[User]) -> String {
         ));
     }
     out.close("]");
+    out.open("imports: [");
+    for tenant in tenants.keys() {
+        let (from, blobs) = (account(tenant), blobs(tenant.as_str(), "*"));
+        out.line(&format!(
+            r#"{{ service: {{ account: "{from}", subject: "{blobs}" }} }}"#
+        ));
+    }
+    out.close("]");
     out.close("}");
     for (tenant, agents) in tenants {
         let (batches, commands) = (batches(tenant, "*"), commands(tenant, "*"));
         out.open(&format!(r#""{}" {{"#, account(tenant)));
         out.users(&agents);
+        out.open("exports: [");
+        out.line(&format!(
+            r#"{{ service: "{}", accounts: ["{CONTROL}"] }}"#,
+            blobs(tenant.as_str(), "*")
+        ));
+        out.close("]");
         out.open("imports: [");
         out.line(&format!(
             r#"{{ service: {{ account: {CONTROL}, subject: "{batches}" }} }}"#
@@ -110,6 +124,11 @@ fn commands(tenant: &Slug, node: &str) -> String {
     format!("tw.cmd.{tenant}.{node}")
 }
 
+/// Where a node is asked for what it holds: [`model::runtime::node_subject`].
+pub(super) fn blobs(tenant: &str, node: &str) -> String {
+    format!("tw.req.{tenant}.blob.{node}")
+}
+
 // === impl Holder ===
 
 impl Holder {
@@ -119,7 +138,8 @@ impl Holder {
             Self::Roles(roles) => Grants::of(roles.iter().copied()),
             Self::Agent { tenant, node } => Grants {
                 publish: [batches(tenant, node.as_str())].into(),
-                subscribe: [commands(tenant, node.as_str())].into(),
+                subscribe: [commands(tenant, node.as_str()), node_subject(tenant, node)].into(),
+                answers: true,
                 ..Grants::default()
             },
         }
@@ -173,6 +193,10 @@ impl Writer {
             let inbox = format!("{}.>", inbox(public_key));
             self.subjects("allow", [&*inbox].into_iter().chain(grants.subscribe()));
             self.close("}");
+            if grants.answers() {
+                // To who asked, once, and for as long as somebody waits.
+                self.line(r#"allow_responses: { max: 1, expires: "1m" }"#);
+            }
             self.close("}");
             self.close("}");
         }

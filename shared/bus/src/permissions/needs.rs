@@ -53,6 +53,8 @@ impl Grants {
         // Images are forgotten that no source and no node has any more.
         self.follows(NODES);
         self.follows(REFS);
+        // What an image is that only a node has.
+        self.asks_nodes();
         self.leases("crawl.*");
         self.waits_for(LEASES);
     }
@@ -62,6 +64,7 @@ impl Grants {
         self.serves_those_of(Role::Scanner);
         self.writes_records("scanned");
         self.writes_objects(LAYER_OBJECTS);
+        self.asks_nodes();
         self.leases("layer.>");
         self.waits_for(LEASES);
     }

@@ -13,7 +13,7 @@ use std::{
 };
 
 use chassis::Cx;
-use model::{Gap, GapCode, Hides};
+use model::{Digest, Gap, GapCode, Hasher, Hides};
 
 use super::{Skip, mounts};
 use crate::{Limits, OciError, layout::open_file, tarball};
@@ -101,6 +101,31 @@ impl Tree {
             open.extend(reading.take(&path)?);
         }
         Ok(reading.finish())
+    }
+}
+
+impl Tree {
+    /// The digest of what the file system says of each file, and of no content.
+    pub(super) fn signature(&self) -> Digest {
+        let mut hasher = Hasher::default();
+        for node in &self.nodes {
+            let path = self.root.join(OsString::from_vec(node.path.clone()));
+            let Ok(metadata) = fs::symlink_metadata(path) else {
+                continue;
+            };
+            hasher.update(&node.path);
+            for number in [
+                metadata.ino().cast_signed(),
+                metadata.size().cast_signed(),
+                metadata.mtime(),
+                metadata.mtime_nsec(),
+                metadata.ctime(),
+                metadata.ctime_nsec(),
+            ] {
+                hasher.update(&number.to_le_bytes());
+            }
+        }
+        hasher.finish()
     }
 }
 

@@ -22,7 +22,7 @@ const READ_CONTENT: &str = "containerd.services.content.v1.Content/Read";
 
 /// An image's content in one namespace of containerd.
 #[derive(Clone, Debug)]
-struct Containerd {
+pub(crate) struct Containerd {
     cx: Cx,
     client: Client,
     socket: PathBuf,
@@ -58,6 +58,11 @@ pub(super) struct Target {
 pub(super) struct ReadContentRequest {
     #[prost(string, tag = "1")]
     pub(super) digest: String,
+    #[prost(int64, tag = "2")]
+    pub(super) offset: i64,
+    /// How much; 0 is all of it.
+    #[prost(int64, tag = "3")]
+    pub(super) size: i64,
 }
 
 #[derive(Clone, PartialEq, Message)]
@@ -106,6 +111,30 @@ pub(super) async fn find(
     Ok(None)
 }
 
+/// Content by its digest, in the first namespace that has it.
+pub(super) async fn holding(
+    asked: &Asked<'_>,
+    namespaces: &[String],
+    digest: Digest,
+) -> Result<Option<Containerd>, OciError> {
+    let client = super::build(asked.client().http2_prior_knowledge())?;
+    for namespace in namespaces {
+        let containerd = Containerd {
+            cx: asked.cx.clone(),
+            client: client.clone(),
+            socket: asked.socket.to_owned(),
+            namespace: namespace.clone(),
+            limits: asked.limits.clone(),
+        };
+        match containerd.read_at(digest, 0, 1).await {
+            Ok(_) => return Ok(Some(containerd)),
+            Err(error) if error.is_not_found() => {}
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(None)
+}
+
 // === impl Containerd ===
 
 impl Containerd {
@@ -119,9 +148,20 @@ impl Containerd {
     }
 
     async fn open(&self, digest: Digest) -> Result<grpc::Messages, OciError> {
+        self.open_at(digest, 0, 0).await
+    }
+
+    async fn open_at(
+        &self,
+        digest: Digest,
+        offset: u64,
+        bytes_max: u32,
+    ) -> Result<grpc::Messages, OciError> {
         let (asked, namespace) = (self.asked(), &self.namespace);
         let request = ReadContentRequest {
             digest: digest.to_string(),
+            offset: i64::try_from(offset).unwrap_or(i64::MAX),
+            size: i64::from(bytes_max),
         };
         let answer = grpc::call(&asked, &self.client, namespace, READ_CONTENT, &request).await?;
         answer.ok_or_else(|| OciError::NotFound {
@@ -129,6 +169,26 @@ impl Containerd {
             place: format!("namespace `{namespace}` of {}", asked.place()),
             missing: Missing::Unsaid,
         })
+    }
+
+    /// A part of a blob.
+    pub(crate) async fn read_at(
+        &self,
+        digest: Digest,
+        offset: u64,
+        bytes_max: u32,
+    ) -> Result<Vec<u8>, OciError> {
+        let room = usize::try_from(bytes_max).unwrap_or(usize::MAX);
+        let mut messages = self.open_at(digest, offset, bytes_max.max(1)).await?;
+        let mut bytes = Vec::new();
+        while let Some(part) = messages.next::<ReadContentResponse>().await? {
+            bytes.extend_from_slice(&part.data);
+            if bytes.len() >= room {
+                bytes.truncate(room);
+                break;
+            }
+        }
+        Ok(bytes)
     }
 
     async fn read(&self, digest: Digest, bytes_max: u64) -> Result<Vec<u8>, OciError> {

@@ -24,9 +24,23 @@ impl Asked<'_> {
         reference: &ImageRef,
         platforms: &Platforms,
     ) -> Result<Option<(Arc<dyn Source>, Wanted)>, OciError> {
-        let client = super::build(self.client())?;
         let name = reference.to_string();
-        let mut url = url(&name)?;
+        let archive = self.exported(&name, platforms).await?;
+        let wanted = Wanted {
+            platforms: platforms.clone(),
+            ..Wanted::default()
+        };
+        Ok(archive.map(|archive| (Arc::new(archive) as Arc<dyn Source>, wanted)))
+    }
+
+    /// An image by its name or id, in a file without a name.
+    pub(super) async fn exported(
+        &self,
+        name: &str,
+        platforms: &Platforms,
+    ) -> Result<Option<DockerArchive>, OciError> {
+        let client = super::build(self.client())?;
+        let mut url = url(name)?;
         if let Platforms::Only(platform) = platforms {
             // Engines that keep one platform of an image do not know the parameter.
             let platform = json!({
@@ -58,11 +72,7 @@ impl Asked<'_> {
             let tarball = Tarball::unpacked(&cx, label, reader, &limits)?;
             DockerArchive::in_tarball(&cx, tarball)
         });
-        let wanted = Wanted {
-            platforms: platforms.clone(),
-            ..Wanted::default()
-        };
-        Ok(Some((Arc::new(unpacked.await??), wanted)))
+        Ok(Some(unpacked.await??))
     }
 }
 

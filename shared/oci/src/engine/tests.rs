@@ -20,7 +20,7 @@ use containerd::{
 };
 
 /// An engine's socket that is served until the test ends.
-pub(super) struct Served {
+pub(crate) struct Served {
     dir: TempDir,
     task: tokio::task::JoinHandle<()>,
 }
@@ -33,14 +33,14 @@ impl Drop for Served {
 
 impl Served {
     #[expect(clippy::disallowed_methods, reason = "the test itself stops it")]
-    pub(super) fn new(router: Router) -> Self {
+    pub(crate) fn new(router: Router) -> Self {
         let dir = temp_dir();
         let listener = UnixListener::bind(dir.path().join("socket")).unwrap();
         let task = tokio::spawn(async move { axum::serve(listener, router).await.unwrap() });
         Self { dir, task }
     }
 
-    pub(super) fn socket(&self) -> PathBuf {
+    pub(crate) fn socket(&self) -> PathBuf {
         self.dir.path().join("socket")
     }
 
@@ -164,9 +164,9 @@ async fn an_engine_that_is_not_there_says_where_it_was_looked_for() {
 
 /// containerd, with blobs by digest, and what was asked of it.
 #[derive(Clone)]
-struct Contents {
+pub(crate) struct Contents {
     blobs: Arc<HashMap<String, Vec<u8>>>,
-    root: Digest,
+    pub(crate) root: Digest,
     asked: Arc<Mutex<Vec<String>>>,
 }
 
@@ -188,7 +188,7 @@ pub(super) fn grpc_answer(status: &str, body: Vec<u8>) -> Response<Body> {
     answer.body(Body::from(body)).unwrap()
 }
 
-fn containerd_of(contents: Contents) -> Router {
+pub(crate) fn containerd_of(contents: Contents) -> Router {
     async fn image(
         State(contents): State<Contents>,
         headers: HeaderMap,
@@ -219,6 +219,16 @@ fn containerd_of(contents: Contents) -> Router {
         let Some(blob) = contents.blobs.get(&request.digest) else {
             return grpc_answer("5", Vec::new());
         };
+        let offset = usize::try_from(request.offset).unwrap();
+        let Some(blob) = blob.get(offset..) else {
+            return grpc_answer("11", Vec::new());
+        };
+        let size = usize::try_from(request.size).unwrap();
+        let blob = if size == 0 {
+            blob
+        } else {
+            &blob[..size.min(blob.len())]
+        };
         let parts = blob.chunks(100).map(|part| {
             frame(&ReadContentResponse {
                 data: Bytes::copy_from_slice(part),
@@ -236,7 +246,7 @@ fn containerd_of(contents: Contents) -> Router {
 }
 
 /// The blobs of a layout of two platforms.
-fn contents() -> Contents {
+pub(crate) fn contents() -> Contents {
     let dir = temp_dir();
     let arm = ImageBuilder::for_platform("linux/arm64")
         .layer(debian_layer(), "ADD")

@@ -30,15 +30,19 @@ struct WrittenDescriptor<'a> {
 
 /// The digest of the manifest that is written for an image with these parts.
 pub(crate) fn digest(manifest: &Manifest) -> Result<Digest, OciError> {
+    Ok(Digest::of(&bytes(manifest)?))
+}
+
+/// The manifest that is written for an image with these parts.
+pub(crate) fn bytes(manifest: &Manifest) -> Result<Vec<u8>, OciError> {
     let written = WrittenManifest {
         schema_version: 2,
         media_type: media::OCI_IMAGE_MEDIA_TYPE,
         config: (&manifest.config).into(),
         layers: manifest.layers.iter().map(Into::into).collect(),
     };
-    let bytes = serde_json::to_vec(&written)
-        .map_err(|error| OciError::Internal(format!("writing a manifest: {error}")))?;
-    Ok(Digest::of(&bytes))
+    serde_json::to_vec(&written)
+        .map_err(|error| OciError::Internal(format!("writing a manifest: {error}")))
 }
 
 impl<'a> From<&'a Descriptor> for WrittenDescriptor<'a> {

@@ -164,6 +164,50 @@ async fn an_agent_speaks_for_its_own_node_and_hears_its_own_commands() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn an_agent_answers_for_its_own_node_alone() {
+    let Some(fleet) = Fleet::start().await else {
+        return;
+    };
+    let scanner = fleet.role(Role::Scanner).await;
+    let (a, b) = (
+        fleet.agent("default", "a").await,
+        fleet.agent("default", "b").await,
+    );
+    let mut questions = a.client.subscribe("tw.req.default.blob.a").await.unwrap();
+    for other in ["tw.req.default.blob.b", "tw.req.acme.blob.a", "tw.req.>"] {
+        let _subscription = a.client.subscribe(other).await.unwrap();
+        assert!(a.denied(other).await, "{other}");
+    }
+    a.flush().await.unwrap();
+    let asks = tokio::spawn(async move {
+        loop {
+            match scanner.ask::<u32>("tw.req.default.blob.a", &7_u32).await {
+                Err(crate::AskError::Silence(_)) => {}
+                answer => return answer,
+            }
+        }
+    });
+    let question = soon(questions.next()).await.unwrap();
+    assert_eq!(crate::decode::<u32>(&question.payload).unwrap(), 7);
+    let reply = question.reply.unwrap();
+    // Neither may another answer, nor does anybody answer twice.
+    let answer = |n: u32| crate::encode(&n).unwrap();
+    b.send(reply.clone(), answer(1)).await;
+    assert!(b.denied(reply.as_str()).await);
+    a.send(reply.clone(), answer(8)).await;
+    assert_eq!(soon(asks).await.unwrap().unwrap(), 8);
+    a.send(reply.clone(), answer(9)).await;
+    assert!(a.denied(reply.as_str()).await);
+    // Nodes ask nobody.
+    let began = Instant::now();
+    let sent = publish(&b, "tw.req.default.blob.a").await;
+    assert_eq!(
+        denied(began, sent),
+        "`agent` publish on `tw.req.default.blob.a`"
+    );
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn nobody_looks_into_the_answers_of_another() {
     let Some(fleet) = Fleet::start().await else {
         return;

@@ -47,6 +47,7 @@ mod metrics;
 mod pipeline;
 mod raw;
 mod replay;
+mod response;
 mod run;
 mod script;
 mod sender;
@@ -58,6 +59,7 @@ pub use self::{
     config::Config,
     inventory::{Held, look_around},
     replay::{Told, replay},
+    response::guard,
     run::{run, watch},
     sensor::probe,
 };

@@ -55,6 +55,12 @@ enum Command {
     },
     /// Prints the configuration that counts.
     Config,
+    /// Answers for the kernel whether a blocked container may run a file. The agent starts it.
+    #[command(hide = true)]
+    Guard {
+        /// Where it listens.
+        dir: PathBuf,
+    },
 }
 
 fn main() -> ExitCode {
@@ -76,6 +82,10 @@ fn main() -> ExitCode {
 }
 
 fn start(cli: &Cli) -> anyhow::Result<()> {
+    // Whoever it keeps waiting is not to wait for anything else: it has no runtime and no telemetry.
+    if let Command::Guard { dir } = &cli.command {
+        return agent::guard(dir);
+    }
     let config: Config = config::load(cli.config.as_deref(), PREFIX)?;
     config.check()?;
     let runtime = tokio::runtime::Builder::new_multi_thread()
@@ -139,6 +149,7 @@ async fn command(cx: &Cx, command: &Command, config: &Config) -> anyhow::Result<
             agent::replay(BufReader::new(opened?), &node, at, |batch| line(&batch))
         }
         Command::Config => print(config),
+        Command::Guard { .. } => anyhow::bail!("the guard runs by itself"),
     }
 }
 

@@ -186,7 +186,11 @@ fn open_here(path: &Path) -> io::Result<File> {
 
 /// Opens a path as a process sees it, never above its root.
 fn open_in(pid: u32, path: &str) -> io::Result<File> {
-    open_as(pid, path, OFlag::O_RDONLY | OFlag::O_NONBLOCK | OFlag::O_NOCTTY)
+    open_as(
+        pid,
+        path,
+        OFlag::O_RDONLY | OFlag::O_NONBLOCK | OFlag::O_NOCTTY,
+    )
 }
 
 /// The same to know which file it is, and no more: nobody is told of it, nor asked.

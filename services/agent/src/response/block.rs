@@ -78,11 +78,7 @@ pub(crate) fn approved(pins: &Pins) -> PathBuf {
 
 fn killed(map: &MapHandle, cgroup: u64) -> Option<u64> {
     let value = map.lookup(&cgroup.to_ne_bytes(), MapFlags::ANY).ok()??;
-    value
-        .get(8..16)?
-        .try_into()
-        .ok()
-        .map(u64::from_ne_bytes)
+    value.get(8..16)?.try_into().ok().map(u64::from_ne_bytes)
 }
 
 fn path(pins: &Pins, name: &str) -> PathBuf {
@@ -90,7 +86,7 @@ fn path(pins: &Pins, name: &str) -> PathBuf {
 }
 
 /// Loads and pins the program, where it is not at work yet.
-fn load(pins: &Pins) -> anyhow::Result<()> {
+pub(crate) fn load(pins: &Pins) -> anyhow::Result<()> {
     let dir = pins.make(KIND, ID)?;
     if [LINK, BLOCKED, APPROVED]
         .iter()

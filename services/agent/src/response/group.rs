@@ -8,14 +8,10 @@ use std::{
     time::{Duration, Instant},
 };
 
+use super::proc;
+use crate::cgroup::{self, Layout};
 use anyhow::{Context as _, bail, ensure};
 use chassis::files::read_text_bounded;
-use nix::{
-    sys::signal::{Signal, kill},
-    unistd::Pid,
-};
-
-use crate::cgroup::{self, Layout};
 
 const FILE_BYTES_MAX: u64 = 64 << 10;
 /// How long a change may take until all processes have followed.
@@ -71,7 +67,10 @@ impl Group {
             let mut fields = line.splitn(3, ':').skip(1);
             let names = fields.next()?;
             let path = fields.next()?;
-            names.split(',').any(|name| name == "freezer").then(|| path.to_owned())
+            names
+                .split(',')
+                .any(|name| name == "freezer")
+                .then(|| path.to_owned())
         })?;
         Some(root.join(path.trim_start_matches('/')))
     }
@@ -159,8 +158,7 @@ impl Group {
                 return Ok(());
             }
             for pid in pids {
-                let pid = i32::try_from(pid).unwrap_or(i32::MAX);
-                drop(kill(Pid::from_raw(pid), Signal::SIGKILL));
+                proc::kill(pid);
             }
             // With v1 a signal waits until it goes on.
             drop(self.ask_freeze(false));
@@ -205,4 +203,17 @@ fn write(path: &Path, value: &str) -> io::Result<()> {
     use std::io::Write as _;
     let mut file = fs::OpenOptions::new().write(true).open(path)?;
     file.write_all(value.as_bytes())
+}
+
+#[cfg(test)]
+impl Group {
+    /// One that is not there.
+    pub(crate) fn for_tests(container: &str) -> Self {
+        Self {
+            container: container.to_owned(),
+            dir: PathBuf::from("/none"),
+            id: 0,
+            v1_freezer: None,
+        }
+    }
 }

@@ -13,7 +13,7 @@
 mod gate;
 mod image;
 mod judge;
-mod mounts;
+pub(crate) mod mounts;
 pub(crate) mod orders;
 mod post;
 mod ward;
@@ -178,11 +178,7 @@ impl Guard {
             PollFd::new(self.fanotify.as_fd(), PollFlags::POLLIN),
             PollFd::new(self.woken.as_fd(), PollFlags::POLLIN),
         ];
-        fds.extend(
-            self.post
-                .fds()
-                .map(|fd| PollFd::new(fd, PollFlags::POLLIN)),
-        );
+        fds.extend(self.post.fds().map(|fd| PollFd::new(fd, PollFlags::POLLIN)));
         match poll(&mut fds, timeout) {
             Ok(_) | Err(Errno::EINTR) => {}
             Err(error) => return Err(error).context("waiting for the kernel"),
@@ -262,9 +258,7 @@ impl Guard {
         };
         let path = event.fd().map(path_of).unwrap_or_default();
         let places = (ward.root(), ward.image());
-        let judged = self
-            .judge
-            .judge(container, &file, (version, &path), places);
+        let judged = self.judge.judge(container, &file, (version, &path), places);
         let asked = Asked {
             container: container.to_owned(),
             path,
@@ -295,11 +289,11 @@ impl Guard {
 
     fn answer(&self, event: &FanotifyEvent, answer: Response) {
         if let Some(fd) = event.fd() {
-            // Who asked may have been killed.
-            drop(
-                self.fanotify
-                    .write_response(FanotifyResponse::new(fd, answer)),
-            );
+            let answered = self
+                .fanotify
+                .write_response(FanotifyResponse::new(fd, answer));
+            // Who asked may have been killed: then nobody waits.
+            debug_assert!(answered.is_ok() || answered == Err(Errno::ENOENT));
         }
     }
 
@@ -368,7 +362,9 @@ impl Guard {
                 Err(error) => failed.push((id.clone(), format!("{error:#}"))),
             }
         }
-        let gated = self.gate.set(&self.fanotify, &self.layout, orders.gate.as_ref());
+        let gated = self
+            .gate
+            .set(&self.fanotify, &self.layout, orders.gate.as_ref());
         if let Err(error) = gated {
             failed.push((String::new(), format!("{error:#}")));
         }

@@ -4,10 +4,7 @@
 use std::{
     fs,
     io::{self, BufRead as _, BufReader, Write as _},
-    os::unix::{
-        net::UnixStream,
-        process::CommandExt as _,
-    },
+    os::unix::{net::UnixStream, process::CommandExt as _},
     path::{Path, PathBuf},
     process::{Child, Command, Stdio},
     sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel},
@@ -16,19 +13,15 @@ use std::{
 };
 
 use anyhow::{Context as _, bail};
-use chassis::files::read_text_bounded;
-use nix::{
-    sys::{
-        signal::{Signal, kill},
-        socket::{getsockopt, sockopt::PeerCredentials},
-    },
-    unistd::Pid,
-};
+use nix::sys::socket::{getsockopt, sockopt::PeerCredentials};
 use tokio::sync::mpsc;
 
-use super::guard::{
-    orders::{Denied, Orders, Said},
-    socket,
+use super::{
+    guard::{
+        orders::{Denied, Orders, Said},
+        socket,
+    },
+    proc,
 };
 
 /// How often it is looked whether the guard stands still.
@@ -38,7 +31,6 @@ const START_MAX: Duration = Duration::from_secs(5);
 const OBEY_MAX: Duration = Duration::from_secs(5);
 /// How long it waits before it starts a guard that ended once more.
 const AGAIN_AFTER: Duration = Duration::from_millis(200);
-const STAT_BYTES_MAX: u64 = 4_096;
 
 /// What the guard tells of.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -73,7 +65,7 @@ struct Connected {
     lines: BufReader<UnixStream>,
     /// A line that has not come whole.
     part: String,
-    pid: i32,
+    pid: u32,
 }
 
 // === impl Keeper ===
@@ -134,13 +126,9 @@ impl Work {
     }
 
     fn obey(&mut self) -> anyhow::Result<Failed> {
-        if self.guard.is_none() {
-            // Nothing is needed, but one of an agent before may still be at work.
-            let is_there = UnixStream::connect(socket(&self.dir)).is_ok();
-            if !self.is_needed() && !is_there {
-                return Ok(Failed::new());
-            }
-            self.connect()?;
+        // Where nothing is needed, one of an agent before may still be at work.
+        if self.guard.is_none() && !self.connect()? {
+            return Ok(Failed::new());
         }
         let done = self.tell();
         if done.is_err() {
@@ -153,13 +141,15 @@ impl Work {
         done
     }
 
-    fn connect(&mut self) -> anyhow::Result<()> {
+    /// Finds the guard, and starts one where one is needed; false where there is none.
+    fn connect(&mut self) -> anyhow::Result<bool> {
         let end = Instant::now() + START_MAX;
         let path = socket(&self.dir);
         let mut is_started = false;
         let stream = loop {
             match UnixStream::connect(&path) {
                 Ok(stream) => break stream,
+                Err(_) if !self.is_needed() => return Ok(false),
                 Err(_) if !is_started => {
                     self.start()?;
                     is_started = true;
@@ -182,9 +172,9 @@ impl Work {
         self.guard = Some(Connected {
             lines: BufReader::new(stream),
             part: String::new(),
-            pid: peer.pid(),
+            pid: u32::try_from(peer.pid()).unwrap_or(0),
         });
-        Ok(())
+        Ok(true)
     }
 
     fn start(&mut self) -> anyhow::Result<()> {
@@ -270,7 +260,11 @@ impl Work {
             }
             return;
         }
-        if self.guard.as_ref().is_some_and(|guard| is_stopped(guard.pid)) {
+        if self
+            .guard
+            .as_ref()
+            .is_some_and(|guard| is_stopped(guard.pid))
+        {
             tracing::warn!("the guard stands still: another one takes its place");
             self.end();
             return;
@@ -290,7 +284,7 @@ impl Work {
     /// Ends a guard that does not do what it should.
     fn end(&mut self) {
         if let Some(guard) = self.guard.take() {
-            drop(kill(Pid::from_raw(guard.pid), Signal::SIGKILL));
+            proc::kill(guard.pid);
         }
         if let Some(mut child) = self.child.take() {
             drop(child.kill());
@@ -300,10 +294,9 @@ impl Work {
 }
 
 /// Whether somebody stopped a process.
-fn is_stopped(pid: i32) -> bool {
-    let stat = read_text_bounded(Path::new(&format!("/proc/{pid}/stat")), STAT_BYTES_MAX);
+fn is_stopped(pid: u32) -> bool {
     // The name before it may hold anything, but is the last that is in parentheses.
-    let stat = stat.unwrap_or_default();
+    let stat = proc::text(pid, "stat").unwrap_or_default();
     let state = stat.rsplit(')').next().map(str::trim_start);
     state.is_some_and(|state| state.starts_with(['T', 't']))
 }

@@ -138,7 +138,12 @@ fn key(range: &Range) -> anyhow::Result<Vec<u8>> {
         IpAddr::V4(v4) => (V4_BITS + bits, v4.to_ipv6_mapped()),
         IpAddr::V6(v6) => (bits, v6),
     };
-    ensure!(bits <= 128, "`{}/{}` has too many bits", range.address, range.bits);
+    ensure!(
+        bits <= 128,
+        "`{}/{}` has too many bits",
+        range.address,
+        range.bits
+    );
     Ok([bits.to_ne_bytes().as_slice(), &address.octets()].concat())
 }
 

@@ -8,7 +8,7 @@
 
 use std::{
     collections::{HashMap, HashSet},
-    path::PathBuf,
+    path::{Path, PathBuf},
     time::{Duration, Instant},
 };
 
@@ -53,7 +53,7 @@ impl Gate {
             return Ok(());
         }
         for path in self.runtimes.values() {
-            drop(fanotify.mark(MarkFlags::FAN_MARK_REMOVE, ASKED, AT_FDCWD, Some(path)));
+            ask_about(fanotify, MarkFlags::FAN_MARK_REMOVE, path);
         }
         self.runtimes.clear();
         let Some(orders) = orders else {
@@ -69,8 +69,8 @@ impl Gate {
             let version = std::fs::File::open(path)
                 .ok()
                 .and_then(|file| Version::of(&file));
-            let asked = fanotify.mark(MarkFlags::FAN_MARK_ADD, ASKED, AT_FDCWD, Some(path));
-            if let (Some(version), Ok(())) = (version, asked) {
+            let is_asked = ask_about(fanotify, MarkFlags::FAN_MARK_ADD, path);
+            if let Some(version) = version.filter(|_| is_asked) {
                 self.runtimes.insert(version.file(), path.clone());
             }
         }
@@ -80,7 +80,11 @@ impl Gate {
             orders.runtimes
         );
         if self.orders.is_none() {
-            self.known = layout.scan().into_iter().map(|found| found.container).collect();
+            self.known = layout
+                .scan()
+                .into_iter()
+                .map(|found| found.container)
+                .collect();
         }
         self.orders = Some(orders.clone());
         Ok(())
@@ -178,24 +182,20 @@ fn mark(fanotify: &Fanotify, group: &Group, flags: MarkFlags) -> bool {
     pids.into_iter().any(|pid| {
         let root = PathBuf::from(format!("/proc/{pid}/root/"));
         // One that still sees the host's files is the runtime's.
-        let is_own = !is_host(&root);
-        is_own
-            && fanotify
-                .mark(
-                    flags | MarkFlags::FAN_MARK_FILESYSTEM,
-                    ASKED,
-                    AT_FDCWD,
-                    Some(&root),
-                )
-                .is_ok()
+        !is_host(&root) && ask_about(fanotify, flags | MarkFlags::FAN_MARK_FILESYSTEM, &root)
     })
 }
 
-fn is_host(root: &std::path::Path) -> bool {
+/// Has the kernel ask about programs, or not any more; false where it does not take that.
+fn ask_about(fanotify: &Fanotify, flags: MarkFlags, path: &Path) -> bool {
+    fanotify.mark(flags, ASKED, AT_FDCWD, Some(path)).is_ok()
+}
+
+fn is_host(root: &Path) -> bool {
     use std::os::unix::fs::MetadataExt as _;
-    let of = |path: &std::path::Path| {
+    let of = |path: &Path| {
         let found = std::fs::metadata(path).ok()?;
         Some((found.dev(), found.ino()))
     };
-    of(root) == of(std::path::Path::new("/"))
+    of(root) == of(Path::new("/"))
 }

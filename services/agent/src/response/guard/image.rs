@@ -64,12 +64,7 @@ impl ImageFiles {
     }
 }
 
-fn list(
-    dir: &Path,
-    depth: usize,
-    left: &mut usize,
-    by_size: &mut HashMap<u64, Vec<PathBuf>>,
-) {
+fn list(dir: &Path, depth: usize, left: &mut usize, by_size: &mut HashMap<u64, Vec<PathBuf>>) {
     let Ok(entries) = fs::read_dir(dir) else {
         return;
     };

@@ -109,7 +109,10 @@ impl Judge {
             let (jobs_in, outcomes, wake) = (Arc::clone(&jobs_in), outcomes.clone(), wake.clone());
             thread::spawn(move || {
                 loop {
-                    let job = jobs_in.lock().unwrap_or_else(PoisonError::into_inner).recv();
+                    let job = jobs_in
+                        .lock()
+                        .unwrap_or_else(PoisonError::into_inner)
+                        .recv();
                     let Ok(job) = job else { return };
                     if outcomes.send(job.read()).is_err() {
                         return;

@@ -127,9 +127,7 @@ impl Overlay {
         }
         let mut layers = self.lower.iter();
         let found = layers.find_map(|layer| std::fs::symlink_metadata(layer.join(path)).ok());
-        found.is_some_and(|found| {
-            found.is_file() && found.ino() == inode && found.size() == size
-        })
+        found.is_some_and(|found| found.is_file() && found.ino() == inode && found.size() == size)
     }
 }
 

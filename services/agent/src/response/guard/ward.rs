@@ -6,9 +6,9 @@ use std::{
     sync::{Arc, Mutex},
 };
 
-use anyhow::Context as _;
+use anyhow::{Context as _, ensure};
 use nix::{
-    errno::Errno,
+    fcntl::AT_FDCWD,
     sys::fanotify::{Fanotify, MarkFlags, MaskFlags},
 };
 
@@ -51,7 +51,8 @@ impl Ward {
         };
         let root = mounts.all.iter().find(|mount| mount.target.is_empty());
         let root = root.context("it has no root")?;
-        mark(fanotify, MarkFlags::FAN_MARK_ADD, (pid, root)).context("its root")?;
+        let is_marked = mark(fanotify, MarkFlags::FAN_MARK_ADD, (pid, root));
+        ensure!(is_marked, "fanotify does not ask about its root");
         ward.marked.insert(root.clone());
         ward.mark_all(fanotify, pid, &mounts);
         let image = Arc::clone(&ward.image);
@@ -91,15 +92,14 @@ impl Ward {
             return;
         };
         for mount in &self.marked {
-            drop(mark(fanotify, MarkFlags::FAN_MARK_REMOVE, (pid, mount)));
+            mark(fanotify, MarkFlags::FAN_MARK_REMOVE, (pid, mount));
         }
     }
 
     fn mark_all(&mut self, fanotify: &Fanotify, pid: u32, mounts: &Mounts) {
         for mount in &mounts.all {
             // Some file systems are not asked about; the kernel side kills what is run from there.
-            if !self.marked.contains(mount)
-                && mark(fanotify, MarkFlags::FAN_MARK_ADD, (pid, mount)).is_ok()
+            if !self.marked.contains(mount) && mark(fanotify, MarkFlags::FAN_MARK_ADD, (pid, mount))
             {
                 self.marked.insert(mount.clone());
             }
@@ -116,11 +116,7 @@ fn seen(group: &Group) -> Option<(u32, Mounts)> {
 }
 
 /// Has the kernel ask about what is opened on a mount, or not any more.
-fn mark(
-    fanotify: &Fanotify,
-    flags: MarkFlags,
-    (pid, mount): (u32, &Mount),
-) -> Result<(), Errno> {
+fn mark(fanotify: &Fanotify, flags: MarkFlags, (pid, mount): (u32, &Mount)) -> bool {
     let path = PathBuf::from(format!("/proc/{pid}/root/{}", mount.target));
     let kind = if mount.is_own {
         MarkFlags::FAN_MARK_FILESYSTEM
@@ -132,5 +128,7 @@ fn mark(
     } else {
         ALL
     };
-    fanotify.mark(flags | kind, mask, nix::fcntl::AT_FDCWD, Some(&path))
+    fanotify
+        .mark(flags | kind, mask, AT_FDCWD, Some(&path))
+        .is_ok()
 }

@@ -34,11 +34,14 @@ typedef _Bool bool;
 /* From linux/bpf.h, which never changes. */
 enum {
 	BPF_MAP_TYPE_HASH = 1,
+	BPF_MAP_TYPE_ARRAY = 2,
 	BPF_MAP_TYPE_PERCPU_ARRAY = 6,
 	BPF_MAP_TYPE_LRU_HASH = 9,
+	BPF_MAP_TYPE_LPM_TRIE = 11,
 	BPF_MAP_TYPE_RINGBUF = 27,
 };
 enum { BPF_ANY = 0, BPF_NOEXIST = 1 };
+enum { BPF_F_NO_PREALLOC = 1 };
 enum { BPF_RB_NO_WAKEUP = 1, BPF_RB_FORCE_WAKEUP = 2 };
 
 struct bpf_sock_addr {
@@ -52,6 +55,12 @@ struct bpf_sock_addr {
 	__u32 msg_src_ip4;
 	__u32 msg_src_ip6[4];
 	void *sk;
+};
+
+/* What a program of cgroup/sock_create looks at. */
+struct bpf_sock {
+	__u32 bound_dev_if;
+	__u32 family;
 };
 
 /* What a tracepoint of syscalls/sys_enter_* hands over. */

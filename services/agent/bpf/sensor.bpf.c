@@ -16,6 +16,7 @@
 #include <bpf/bpf_tracing.h>
 
 #include "events.h"
+#include "origin.h"
 
 char LICENSE[] SEC("license") = "Dual BSD/GPL";
 
@@ -30,9 +31,6 @@ struct settings {
 const volatile struct settings settings SEC(".rodata.settings") = { .v1_controller = -1 };
 
 #define NANOSECONDS 1000000000ULL
-#define OVERLAY_MAGIC 0x794c7630
-#define TMPFS_MAGIC 0x01021994
-#define RAMFS_MAGIC 0x858458f6
 #define TCP_LISTEN 10
 #define AF_UNIX 1
 #define AT_FDCWD -100
@@ -267,29 +265,6 @@ static __always_inline void add_member(u32 pid, u64 cgroup)
 }
 
 /* ---- files ---- */
-
-static __always_inline u8 origin_of(struct inode *inode)
-{
-	unsigned long magic = BPF_CORE_READ(inode, i_sb, s_magic);
-	struct dentry *upper = NULL;
-
-	if (BPF_CORE_READ(inode, i_nlink) == 0)
-		return ORIGIN_UNLINKED;
-	if (magic == TMPFS_MAGIC || magic == RAMFS_MAGIC)
-		return ORIGIN_TMPFS;
-	if (magic != OVERLAY_MAGIC)
-		return ORIGIN_OTHER;
-	if (bpf_core_type_exists(struct ovl_inode)) {
-		void *whole = (void *)inode - bpf_core_field_offset(struct ovl_inode, vfs_inode);
-
-		upper = BPF_CORE_READ((struct ovl_inode *)whole, __upperdentry);
-	} else {
-		/* A module's types are not in the kernel's BTF; the field follows the inode. */
-		bpf_probe_read_kernel(&upper, sizeof(upper),
-				      (void *)inode + bpf_core_type_size(struct inode));
-	}
-	return upper ? ORIGIN_UPPER : ORIGIN_LOWER;
-}
 
 /* One step up: writes a name, or goes from a mount's root to where it is mounted. */
 static long step_up(u32 index, struct scratch **context)

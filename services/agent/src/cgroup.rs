@@ -144,6 +144,23 @@ impl Layout {
         Some(found)
     }
 
+    /// The directory of a container's cgroup, where its name says whose it is.
+    pub(crate) fn find(&self, container: &str) -> Option<PathBuf> {
+        let (mut found, mut left) = (None, DIRECTORIES_MAX);
+        if self.mode.is_empty() {
+            return None;
+        }
+        walk(&self.root, DEPTH_MAX, &mut left, &mut |place| {
+            let name = place.file_name().and_then(|name| name.to_str());
+            let id = name.and_then(container_id);
+            if found.is_none() && id == Some(container) {
+                found = Some(place.to_owned());
+            }
+            id.is_none() && found.is_none()
+        });
+        found
+    }
+
     /// The containers whose cgroups name them.
     pub(crate) fn scan(&self) -> Vec<Found> {
         let (mut paths, mut left) = (Vec::new(), DIRECTORIES_MAX);
@@ -214,6 +231,16 @@ fn walk(place: &Path, depth: usize, left: &mut usize, visit: &mut dyn FnMut(&Pat
             walk(&path, depth.saturating_sub(1), left, visit);
         }
     }
+}
+
+/// Processes of a cgroup and of those within it.
+pub(crate) fn all_pids(place: &Path) -> Vec<u32> {
+    let (mut found, mut left) = (pids(place), DIRECTORIES_MAX);
+    walk(place, DEPTH_MAX, &mut left, &mut |inner| {
+        found.extend(pids(inner));
+        true
+    });
+    found
 }
 
 fn pids(place: &Path) -> Vec<u32> {

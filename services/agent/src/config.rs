@@ -4,7 +4,10 @@ use std::path::PathBuf;
 
 use anyhow::{Context as _, ensure};
 use chassis::telemetry;
-use model::{Slug, runtime::PART_BYTES_MAX};
+use model::{
+    Slug, VerifyingKey,
+    runtime::{ActionKind, FORENSIC_BYTES_MAX, PART_BYTES_MAX},
+};
 use oci::{Engine, Engines};
 use serde::{Deserialize, Serialize};
 
@@ -28,6 +31,9 @@ const HOST_PATHS: [&str; 14] = [
     "var/lib/dpkg/status.d",
     "var/lib/rpm",
 ];
+
+/// Less evidence than that says nothing.
+const EVIDENCE_BYTES_MIN: u64 = 64 << 10;
 
 /// Everything that can be set. Each key is `TIDEWAITER_AGENT_<KEY>` in the environment, too.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -56,8 +62,31 @@ pub struct Config {
     pub blobs: BlobsConfig,
     /// The host.
     pub host: HostConfig,
+    /// What is done to containers.
+    pub response: ResponseConfig,
     /// Logs, metrics and traces.
     pub telemetry: telemetry::Config,
+}
+
+/// What is done to containers when the fabric says so.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct ResponseConfig {
+    /// Keys whose word counts, as `tidewaiter` prints them. None: nothing is ever done.
+    pub keys: Vec<VerifyingKey>,
+    /// What may be done; anything else is refused.
+    pub actions: Vec<ActionKind>,
+    /// The longest time between two looks at what shall be done, seconds; a change wakes the agent.
+    pub reread_s: u64,
+    /// Where bpffs is, or is mounted: what is in force outlives the agent there.
+    pub bpffs: PathBuf,
+    /// The most that evidence of one container takes, bytes.
+    pub evidence_bytes_max: u64,
+    /// Programs that start containers: the start gate begins with them.
+    pub runtimes: Vec<PathBuf>,
+    /// How long a container stands still before its first program while its image is looked up,
+    /// milliseconds; then it runs.
+    pub start_hold_ms: u64,
 }
 
 /// Where container engines listen. A socket that is not there is not asked.
@@ -152,6 +181,13 @@ impl Config {
             self.sensor.events_per_s_max > 0,
             "`sensor.events_per_s_max` is 0: set `sensor.enabled` to false to see nothing"
         );
+        let evidence = self.response.evidence_bytes_max;
+        ensure!(
+            (EVIDENCE_BYTES_MIN..=FORENSIC_BYTES_MAX).contains(&evidence),
+            "`response.evidence_bytes_max` is not between {EVIDENCE_BYTES_MIN} and \
+             {FORENSIC_BYTES_MAX}"
+        );
+        ensure!(self.response.reread_s > 0, "`response.reread_s` is 0");
         ensure!(
             self.blobs.bytes_per_s_max >= u64::from(PART_BYTES_MAX),
             "`blobs.bytes_per_s_max` is less than the {PART_BYTES_MAX} bytes of one answer"
@@ -161,6 +197,11 @@ impl Config {
             "`spool_bytes_max` is less than 4 MiB, too little for one picture of a node"
         );
         Ok(())
+    }
+
+    /// Where it is kept what was taken and done.
+    pub(crate) fn response_dir(&self) -> PathBuf {
+        self.data_dir.join("response")
     }
 }
 
@@ -181,7 +222,33 @@ impl Default for Config {
             hash: HashConfig::default(),
             blobs: BlobsConfig::default(),
             host: HostConfig::default(),
+            response: ResponseConfig::default(),
             telemetry: telemetry::Config::default(),
+        }
+    }
+}
+
+impl Default for ResponseConfig {
+    fn default() -> Self {
+        let paths = |paths: &[&str]| paths.iter().map(PathBuf::from).collect();
+        let mut actions = ActionKind::ALL.to_vec();
+        actions.push(ActionKind::StartGate);
+        Self {
+            keys: Vec::new(),
+            actions,
+            reread_s: 30,
+            bpffs: PathBuf::from("/sys/fs/bpf"),
+            evidence_bytes_max: 32 << 20,
+            runtimes: paths(&[
+                "/usr/bin/runc",
+                "/usr/sbin/runc",
+                "/usr/local/bin/runc",
+                "/usr/local/sbin/runc",
+                "/usr/bin/crun",
+                "/usr/local/bin/crun",
+                "/usr/bin/youki",
+            ]),
+            start_hold_ms: 2_000,
         }
     }
 }

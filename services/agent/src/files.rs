@@ -186,13 +186,25 @@ fn open_here(path: &Path) -> io::Result<File> {
 
 /// Opens a path as a process sees it, never above its root.
 fn open_in(pid: u32, path: &str) -> io::Result<File> {
+    open_as(
+        pid,
+        path,
+        OFlag::O_RDONLY | OFlag::O_NONBLOCK | OFlag::O_NOCTTY,
+    )
+}
+
+/// The same to know which file it is, and no more: nobody is told of it, nor asked.
+pub(crate) fn find_in(pid: u32, path: &str) -> io::Result<File> {
+    open_as(pid, path, OFlag::O_PATH)
+}
+
+fn open_as(pid: u32, path: &str, flags: OFlag) -> io::Result<File> {
     let root = OpenOptions::new()
         .read(true)
         .custom_flags((OFlag::O_PATH | OFlag::O_DIRECTORY).bits())
         .open(format!("/proc/{pid}/root"))?;
-    let flags = OFlag::O_RDONLY | OFlag::O_NONBLOCK | OFlag::O_NOCTTY | OFlag::O_CLOEXEC;
     let how = OpenHow::new()
-        .flags(flags)
+        .flags(flags | OFlag::O_CLOEXEC)
         .resolve(ResolveFlag::RESOLVE_IN_ROOT | ResolveFlag::RESOLVE_NO_MAGICLINKS);
     Ok(File::from(openat2(&root, path, how)?))
 }
@@ -278,7 +290,7 @@ fn mount_of(mountinfo: &str, path: &str) -> Option<Mounted> {
 }
 
 /// Mountinfo writes spaces and the like as three octal digits.
-fn unescaped(text: &str) -> String {
+pub(crate) fn unescaped(text: &str) -> String {
     text.replace("\\040", " ")
         .replace("\\011", "\t")
         .replace("\\012", "\n")

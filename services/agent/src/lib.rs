@@ -1,4 +1,5 @@
-//! agent: what a node holds and what its containers do, told to the fabric.
+//! agent: what a node holds and what its containers do, told to the fabric; and what the fabric
+//! decides about a container, done.
 //!
 //! It tells two things. The **inventory** ([`inventory`]) is a whole picture of the node: containers,
 //! images on disk, the host, and what this agent can see. It is sent at the start, within a second
@@ -10,6 +11,7 @@
 //! kernel (bpf/sensor.bpf.c) ── two ring buffers ──► [`raw`] ► [`pipeline`] ► [`sender`] ► spool ► NATS
 //! engines' sockets ───────────────────────────────► [`inventory`] ────────────────┘
 //! recorded events ([`replay`]) ───────────────────────────────────► the same batches
+//! signed desired state ──► [`response`]: freezer, cgroup BPF, fanotify, engine ──► results ──► spool
 //! ```
 //!
 //! The decision that shapes it: **the kernel side decides whose event it is and carries everything
@@ -34,9 +36,13 @@
 //! host's own package databases as an image of one layer. It looks into none of them. Beside the
 //! sizes above that takes disk for at most four images while they are read, and 32 MiB a second.
 //!
-//! What it does not do: it judges nothing and blocks nothing, and it holds no rights on the fabric
-//! but to publish under its own node's name and to answer what is asked of its own node. It sees containers only; a process of the host costs
-//! one look-up and is not told of.
+//! What it does to a container stands in a document that a key of its configuration signed
+//! ([`response`]); without such a key it does nothing to anything. What is in force outlives it:
+//! pinned in the kernel, or held by a process of its own, the guard.
+//!
+//! What it does not do: it judges nothing, and it holds no rights on the fabric but to publish and
+//! to read under its own node's name, and to answer what is asked of its node. It sees containers
+//! only; a process of the host costs one look-up and is not told of.
 //!
 //! To add an event: a kind in `bpf/events.h`, a program in `bpf/sensor.bpf.c` with its line in
 //! `bpf.rs`, its decoding in `raw.rs`, its `Activity` in `pipeline.rs`.
@@ -55,6 +61,7 @@ mod pipeline;
 mod procconn;
 mod raw;
 mod replay;
+mod response;
 mod run;
 mod script;
 mod sender;
@@ -66,6 +73,7 @@ pub use self::{
     config::Config,
     inventory::{Held, look_around},
     replay::{Told, replay},
+    response::{guard, release},
     run::{run, watch},
     sensor::probe,
 };

@@ -2,7 +2,7 @@
 
 use std::{
     fs::File,
-    io::{self, BufReader, Write as _},
+    io::{self, BufReader, Read as _, Write as _},
     path::PathBuf,
     process::ExitCode,
     time::Duration,
@@ -10,7 +10,7 @@ use std::{
 
 use agent::{Config, node::Node};
 use anyhow::Context as _;
-use chassis::{Cx, config, telemetry};
+use chassis::{Cx, config, files::read_text_bounded, telemetry};
 use clap::{Parser, Subcommand};
 use jiff::Timestamp;
 use serde::Serialize;
@@ -18,6 +18,7 @@ use serde::Serialize;
 const PREFIX: &str = "TIDEWAITER_AGENT";
 const DRAIN: Duration = Duration::from_secs(10);
 const FLUSH: Duration = Duration::from_secs(2);
+const TOKEN_BYTES_MAX: u64 = 8 << 10;
 
 /// Tells a Tidewaiter fabric what this node holds and what its containers do.
 #[derive(Debug, Parser)]
@@ -36,6 +37,7 @@ Examples:
   tidewaiter-agent inventory                its containers and images, as JSON
   tidewaiter-agent watch > recording.jsonl  what containers do, one JSON document a line
   tidewaiter-agent replay recording.jsonl   the messages that a recording makes
+  tidewaiter-agent release --all < token    thaws, unblocks and reconnects whatever it holds
   TIDEWAITER_AGENT_BUS__URL=nats://fabric:4222 tidewaiter-agent run";
 
 #[derive(Debug, Subcommand)]
@@ -55,6 +57,21 @@ enum Command {
     },
     /// Prints the configuration that counts.
     Config,
+    /// Lifts everything that this node enforces, without NATS and with the agent dead or alive.
+    Release {
+        /// All of it: what was decided before the token was signed.
+        #[arg(long, required = true)]
+        all: bool,
+        /// The token that `tidewaiter response release-token` signed; standard input without it.
+        #[arg(long, value_name = "FILE")]
+        token: Option<PathBuf>,
+    },
+    /// Answers for the kernel whether a blocked container may run a file. The agent starts it.
+    #[command(hide = true)]
+    Guard {
+        /// Where it listens.
+        dir: PathBuf,
+    },
 }
 
 fn main() -> ExitCode {
@@ -76,6 +93,10 @@ fn main() -> ExitCode {
 }
 
 fn start(cli: &Cli) -> anyhow::Result<()> {
+    // Whoever it keeps waiting is not to wait for anything else: it has no runtime and no telemetry.
+    if let Command::Guard { dir } = &cli.command {
+        return agent::guard(dir);
+    }
     let config: Config = config::load(cli.config.as_deref(), PREFIX)?;
     config.check()?;
     let runtime = tokio::runtime::Builder::new_multi_thread()
@@ -139,6 +160,17 @@ async fn command(cx: &Cx, command: &Command, config: &Config) -> anyhow::Result<
             agent::replay(BufReader::new(opened?), &node, at, |batch| line(&batch))
         }
         Command::Config => print(config),
+        Command::Release { token, .. } => {
+            let text = match token {
+                Some(file) => read_text_bounded(file, TOKEN_BYTES_MAX)
+                    .with_context(|| format!("reading `{}`", file.display()))?,
+                None => io::read_to_string(io::stdin().take(TOKEN_BYTES_MAX))?,
+            };
+            let (config, clock) = (config.clone(), cx.clock());
+            let lifted = cx.blocking(move || agent::release(&config, &text, &*clock));
+            print(&lifted.await??)
+        }
+        Command::Guard { .. } => anyhow::bail!("the guard runs by itself"),
     }
 }
 

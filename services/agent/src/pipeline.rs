@@ -225,7 +225,7 @@ fn listen(flow: &RawFlow) -> Listen {
 }
 
 /// A path from a directory on, without `.`, `..` and a leading slash.
-fn resolve(base: &str, path: &str) -> String {
+pub(crate) fn resolve(base: &str, path: &str) -> String {
     let base = if path.starts_with('/') { "" } else { base };
     let mut parts: Vec<&str> = Vec::new();
     for part in base.split('/').chain(path.split('/')) {

@@ -14,6 +14,7 @@ use crate::{
     config::Config,
     inventory::Inventory,
     node::{self, Node},
+    response,
     sender::{Sender, WAITING_MAX},
     sensor,
     sequence::Sequence,
@@ -42,10 +43,11 @@ pub async fn run(cx: &Cx, config: &Config) -> anyhow::Result<()> {
     let booted_at = node::booted_at(&*cx.clock());
     let (batches, batches_in) = mpsc::channel(WAITING_MAX);
     let (reports, reports_in) = mpsc::channel(1);
+    let layout = Layout::here();
+    response::start(cx, config, &node.name, &layout, (&bus, &outbox))?;
     let sender = Sender::new(outbox, &config.tenant, &node, booted_at, sequence);
     cx.spawn("sender", sender.run(cx.clone(), batches_in, reports_in));
     let changed = Arc::new(Notify::new());
-    let layout = Layout::here();
     let sensor = sensor::start(cx, config, &layout, batches, Arc::clone(&changed)).await?;
     let matrix = &sensor.matrix;
     tracing::info!(

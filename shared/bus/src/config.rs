@@ -40,6 +40,10 @@ pub struct Config {
     pub jobs_bytes_max: u64,
     /// Bytes that what nodes told within a day may take (`RUNTIME`).
     pub runtime_bytes_max: u64,
+    /// Bytes that what people ordered and agents answered may take (`RESPONSES`).
+    pub responses_bytes_max: u64,
+    /// Bytes that evidence which agents collect may take (`tw_forensics`); the oldest goes first.
+    pub forensics_bytes_max: u64,
     /// Bytes that news may take (`RESULTS`).
     pub results_bytes_max: u64,
     /// Bytes that alerts may take (`ALERTS`).
@@ -82,6 +86,8 @@ impl Default for Config {
             events_bytes_max: 2 << 30,
             jobs_bytes_max: 1 << 30,
             runtime_bytes_max: 8 << 30,
+            responses_bytes_max: 256 << 20,
+            forensics_bytes_max: 2 << 30,
             results_bytes_max: 5 << 30,
             alerts_bytes_max: 1 << 30,
             json_bytes_max: 2 << 30,

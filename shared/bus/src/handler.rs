@@ -10,7 +10,10 @@ use model::{
         Alert, Event, ImageDeleted, ImageJudged, ImagePushed, ImageScan, ScanRequested,
         VulnerabilityChanged, images_bucket,
     },
-    runtime::{ContainerDetected, ImageSighted, IncidentChanged, NodeReported, RuntimeBatch},
+    runtime::{
+        ContainerDetected, ContainerResponded, ImageSighted, IncidentChanged, NodeReported,
+        ResponseOrdered, ResponseReported, RuntimeBatch,
+    },
 };
 use serde::{Serialize, de::DeserializeOwned};
 
@@ -191,6 +194,9 @@ inputs![
     ImageSighted,
     ContainerDetected,
     IncidentChanged,
+    ContainerResponded,
+    ResponseOrdered,
+    ResponseReported,
     Known,
     Scanned,
     Assessed,

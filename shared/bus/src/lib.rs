@@ -34,6 +34,7 @@
 mod attempts;
 mod bus;
 mod collector;
+mod command;
 mod config;
 mod consume;
 mod credentials;
@@ -76,6 +77,7 @@ mod wire;
 
 pub use self::{
     bus::Bus,
+    command::Woken,
     config::Config,
     consume::Consume,
     credentials::UserKey,

@@ -374,6 +374,8 @@ mod tests {
         for bound in [
             &mut config.events_bytes_max,
             &mut config.jobs_bytes_max,
+            &mut config.responses_bytes_max,
+            &mut config.forensics_bytes_max,
             &mut config.results_bytes_max,
             &mut config.alerts_bytes_max,
             &mut config.json_bytes_max,
@@ -387,7 +389,7 @@ mod tests {
             bus.provision().await
         };
         let error = provision(&config).await.unwrap_err();
-        insta::assert_snapshot!(error, @"nats-server has no room for stream `RUNTIME`, which may take 8589934592 bytes: lower `bus.runtime_bytes_max`, or raise `max_file_store` of the servers or the limit of the account; all streams together may take 8603934592 bytes");
+        insta::assert_snapshot!(error, @"nats-server has no room for stream `RUNTIME`, which may take 8589934592 bytes: lower `bus.runtime_bytes_max`, or raise `max_file_store` of the servers or the limit of the account; all streams together may take 8607934592 bytes");
         config.runtime_bytes_max = 2_000_000;
         provision(&config).await.unwrap();
     }

@@ -10,7 +10,7 @@ use model::{
         EVIDENCE_OBJECTS, FEED_OBJECTS, INCIDENTS, JOBS, JSON, LAYER_OBJECTS, LEASES, NODES,
         Priority, REFS, REPORT_OBJECTS, RESULTS, images_bucket,
     },
-    runtime::{RUNTIME, Shard},
+    runtime::{FORENSIC_OBJECTS, RESPONSE_RECORDS, RESPONSES, RUNTIME, Shard},
 };
 use serde_json::{Value, json};
 
@@ -36,6 +36,8 @@ const REPEATED: Duration = Duration::from_mins(2);
 const RETOLD: Duration = Duration::from_mins(10);
 /// How long a claim lives: it is stored before the message that names it.
 const CLAIM_AGE: Duration = Duration::from_hours(31 * 24);
+/// Incidents that were opened or grew worse.
+const INCIDENTS_OPENED: &str = "tw.res.*.container.incident_opened";
 /// How long an incident is kept after its last change, with its evidence.
 const INCIDENT_AGE: Duration = Duration::from_hours(365 * 24);
 
@@ -75,6 +77,8 @@ pub(crate) fn streams(config: &Config) -> Vec<Stream> {
         // What nodes tell in a day. A full one drops its oldest: the newest is what counts.
         repeated(news(RUNTIME, &["tw.evt.*.runtime.>"], DAY, 1024 * 1024))
             .bound("runtime_bytes_max", config.runtime_bytes_max),
+        news(RESPONSES, &["tw.evt.*.response.>"], NEWS_AGE, 64 * 1024)
+            .bound("responses_bytes_max", config.responses_bytes_max),
         news(RESULTS, &["tw.res.>"], NEWS_AGE, 512 * 1024)
             .bound("results_bytes_max", config.results_bytes_max),
         // A full one drops its oldest: a sink that is away for so long must not stop the others.
@@ -94,7 +98,9 @@ pub(crate) fn streams(config: &Config) -> Vec<Stream> {
         bucket(ALERT_STATES, None),
         bucket(NODES, None),
         bucket(INCIDENTS, Some(INCIDENT_AGE)),
+        bucket(RESPONSE_RECORDS, Some(INCIDENT_AGE)),
         objects(EVIDENCE_OBJECTS, Some(INCIDENT_AGE)),
+        forensics().bound("forensics_bytes_max", config.forensics_bytes_max),
         objects(REPORT_OBJECTS, None),
         objects(FEED_OBJECTS, None),
         evictable(LAYER_OBJECTS).bound("layers_bytes_max", config.layers_bytes_max),
@@ -132,6 +138,10 @@ pub(crate) fn consumers_of(role: Role) -> Vec<ConsumerSpec> {
                 ["assessed", "known"]
                     .map(|what| of_partition(partition, &format!("policy_{what}"), what))
             })
+            .chain([
+                ConsumerSpec::new(RESULTS, "policy_incidents", INCIDENTS_OPENED, ACK_PENDING),
+                ConsumerSpec::new(RESPONSES, "policy_responses", "", ACK_PENDING),
+            ])
             .collect(),
         Role::Behavior => Shard::all()
             .map(|shard| {
@@ -170,11 +180,16 @@ pub fn bucket_stream(bucket: &str) -> String {
 
 /// The stream behind a bucket of objects.
 pub(crate) fn object_stream(bucket: &str) -> String {
-    format!("OBJ_{bucket}")
+    // The buckets of nodes lie in one stream.
+    let (root, _) = bucket.split_once('.').unwrap_or((bucket, ""));
+    format!("OBJ_{root}")
 }
 
 /// The subjects of all objects of a bucket.
 pub(crate) fn object_subjects(bucket: &str) -> String {
+    if bucket == FORENSIC_OBJECTS {
+        return format!("tw.obj.{bucket}.*.*.*.*");
+    }
     format!("tw.obj.{bucket}.*.*")
 }
 
@@ -363,6 +378,14 @@ fn evictable(name: &str) -> Stream {
     stream
 }
 
+/// What agents collect, each below its node's name ([`model::runtime::forensic_objects`]).
+fn forensics() -> Stream {
+    let mut stream = objects(FORENSIC_OBJECTS, Some(INCIDENT_AGE));
+    stream.set("discard", json!("old"));
+    stream.evicts = true;
+    stream
+}
+
 fn nanos(duration: Duration) -> u64 {
     u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX)
 }
@@ -376,9 +399,9 @@ mod tests {
     #[test]
     fn the_list_is_whole() {
         let streams = streams(&Config::default());
-        assert_eq!(streams.len(), 36);
+        assert_eq!(streams.len(), 39);
         let consumers = consumers();
-        assert_eq!(consumers.len(), 70);
+        assert_eq!(consumers.len(), 72);
         let of = |durable: &str| {
             consumers
                 .iter()
@@ -408,7 +431,7 @@ mod tests {
             assert_eq!(stream.bytes_max(), config[setting].as_u64(), "{setting}");
             assert!(settings.insert(setting), "{setting} bounds two streams");
         }
-        assert_eq!(settings.len(), 8);
+        assert_eq!(settings.len(), 10);
     }
 
     #[test]

@@ -1,5 +1,5 @@
-//! Signatures (Ed25519) over documents that are handed from one installation to another: advisories,
-//! rules for malware.
+//! Signatures (Ed25519) over documents that are handed on by whom nobody needs to trust: advisories,
+//! rules for malware, what nodes shall do.
 //!
 //! What is signed begins with a text that says what it is, so that a signature of one kind of document
 //! means nothing for another.

@@ -21,8 +21,10 @@ use model::{
         ScanRequested, VulnerabilityChanged,
     },
     runtime::{
-        ContainerDetected, Detection, ImageSighted, Incident, IncidentChanged, LayerFiles,
-        NodeRecord, NodeReported, RuntimeBatch, SightedImages, SightedRecord, Surroundings,
+        ContainerDetected, ContainerResponded, Desired, Detection, ImageSighted, Incident,
+        IncidentChanged, LayerFiles, NodeRecord, NodeReported, ResponseLedger, ResponseOrdered,
+        ResponseRecord, ResponseReported, RuntimeBatch, SightedImages, SightedRecord,
+        SignedDesired, Surroundings,
     },
 };
 use serde::{Serialize, de::DeserializeOwned};
@@ -89,6 +91,9 @@ fn cases() -> Vec<Case> {
         event::<ImageSighted>(),
         event::<ContainerDetected>(),
         event::<IncidentChanged>(),
+        event::<ContainerResponded>(),
+        event::<ResponseOrdered>(),
+        event::<ResponseReported>(),
         event::<Alert>(),
         record::<Known>(),
         record::<Scanned>(),
@@ -119,6 +124,10 @@ fn cases() -> Vec<Case> {
         stored::<Incident>("incident"),
         stored::<Vec<Detection>>("timeline"),
         stored::<Surroundings>("surroundings"),
+        stored::<ResponseRecord>("response_record"),
+        stored::<ResponseLedger>("response_ledger"),
+        stored::<Desired>("desired"),
+        stored::<SignedDesired>("signed_desired"),
     ]
 }
 

@@ -5,6 +5,7 @@
 //! so nothing is kept. What an engine says is hostile input as a registry's answers are.
 
 mod containerd;
+mod control;
 mod docker;
 mod grpc;
 mod inventory;
@@ -29,7 +30,10 @@ use crate::{
 };
 
 pub(crate) use self::containerd::Containerd;
-pub use self::inventory::{Changes, EngineInventory};
+pub use self::{
+    control::{EngineCall, EngineVerb},
+    inventory::{Changes, EngineInventory},
+};
 
 /// Where engines may listen. The environment is the caller's to read.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]

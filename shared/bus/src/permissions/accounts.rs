@@ -5,9 +5,14 @@ use std::{
     fmt,
 };
 
-use model::{Slug, runtime::node_subject};
+use model::{
+    Slug,
+    event::NODES,
+    runtime::{FORENSIC_OBJECTS, node_subject},
+};
 
 use super::{Grants, Role};
+use crate::{command, subject, topology};
 
 /// The account of the control plane: all streams are in it.
 const CONTROL: &str = "TIDEWAITER";
@@ -67,10 +72,12 @@ pub fn accounts(users: &[User]) -> String {
     out.open("exports: [");
     for tenant in tenants.keys() {
         let to = account(tenant);
-        let (batches, commands) = (batches(tenant, "*"), commands(tenant, "*"));
-        out.line(&format!(
-            r#"{{ service: "{batches}", accounts: ["{to}"] }}"#
-        ));
+        for service in services(tenant, "*") {
+            out.line(&format!(
+                r#"{{ service: "{service}", accounts: ["{to}"] }}"#
+            ));
+        }
+        let commands = command::subject(tenant, "*");
         out.line(&format!(
             r#"{{ stream: "{commands}", accounts: ["{to}"] }}"#
         ));
@@ -86,7 +93,7 @@ pub fn accounts(users: &[User]) -> String {
     out.close("]");
     out.close("}");
     for (tenant, agents) in tenants {
-        let (batches, commands) = (batches(tenant, "*"), commands(tenant, "*"));
+        let commands = command::subject(tenant, "*");
         out.open(&format!(r#""{}" {{"#, account(tenant)));
         out.users(&agents);
         out.open("exports: [");
@@ -96,9 +103,11 @@ pub fn accounts(users: &[User]) -> String {
         ));
         out.close("]");
         out.open("imports: [");
-        out.line(&format!(
-            r#"{{ service: {{ account: {CONTROL}, subject: "{batches}" }} }}"#
-        ));
+        for service in services(tenant, "*") {
+            out.line(&format!(
+                r#"{{ service: {{ account: {CONTROL}, subject: "{service}" }} }}"#
+            ));
+        }
         out.line(&format!(
             r#"{{ stream: {{ account: {CONTROL}, subject: "{commands}" }} }}"#
         ));
@@ -119,9 +128,24 @@ fn batches(tenant: &Slug, node: &str) -> String {
     format!("tw.evt.{tenant}.runtime.*.{node}")
 }
 
-/// What wakes an agent to look at its desired state.
-fn commands(tenant: &Slug, node: &str) -> String {
-    format!("tw.cmd.{tenant}.{node}")
+/// What an agent asks of the control plane: it tells what containers do and how far its responses
+/// are, stores evidence under the name of its node, and reads what its node shall do.
+fn services(tenant: &Slug, node: &str) -> [String; 5] {
+    let desired = subject::of_key(NODES, &format!("{tenant}.{node}.desired"));
+    let evidence = format!("tw.obj.{FORENSIC_OBJECTS}.{tenant}.{node}.*.*");
+    [
+        batches(tenant, node),
+        format!("tw.evt.{tenant}.response.reported.{node}"),
+        format!(
+            "$JS.API.DIRECT.GET.{}.{desired}",
+            topology::bucket_stream(NODES)
+        ),
+        format!(
+            "$JS.API.DIRECT.GET.{}.{evidence}",
+            topology::object_stream(FORENSIC_OBJECTS)
+        ),
+        evidence,
+    ]
 }
 
 /// Where a node is asked for what it holds: [`model::runtime::node_subject`].
@@ -137,8 +161,12 @@ impl Holder {
         match self {
             Self::Roles(roles) => Grants::of(roles.iter().copied()),
             Self::Agent { tenant, node } => Grants {
-                publish: [batches(tenant, node.as_str())].into(),
-                subscribe: [commands(tenant, node.as_str()), node_subject(tenant, node)].into(),
+                publish: services(tenant, node.as_str()).into(),
+                subscribe: [
+                    command::subject(tenant, node.as_str()),
+                    node_subject(tenant, node),
+                ]
+                .into(),
                 answers: true,
                 ..Grants::default()
             },

@@ -7,11 +7,11 @@ use model::{
         FEED_OBJECTS, INCIDENTS, JSON, LAYER_OBJECTS, LEASES, NEWS_STREAMS, NODES, REFS,
         REPORT_OBJECTS, RESULTS, images_bucket,
     },
-    runtime::RUNTIME,
+    runtime::{FORENSIC_OBJECTS, RESPONSE_RECORDS, RUNTIME},
 };
 
 use super::{Grants, Role};
-use crate::{Config, topology};
+use crate::{Config, command, topology};
 
 // === impl Grants ===
 
@@ -105,6 +105,24 @@ impl Grants {
         self.writes(CONFIG, "policies.*");
         self.reads(ADVISORIES);
         self.leases("partition.policy.*");
+        self.responds();
+    }
+
+    /// Answers incidents: reads what runs where, decides, and writes what nodes shall do.
+    fn responds(&mut self) {
+        self.follows(NODES);
+        self.writes(NODES, "*.*.desired");
+        self.follows(INCIDENTS);
+        self.follows(RESPONSE_RECORDS);
+        self.writes(RESPONSE_RECORDS, ">");
+        self.writes(CONFIG, "responses.*");
+        self.publishes("tw.res.*.container.responded");
+        // A command wakes an agent; what it says stands in `NODES`.
+        self.publish.insert(command::EVERY.to_owned());
+        // The images that nodes know by other digests.
+        self.reads(REFS);
+        self.leases("responses");
+        self.waits_for(LEASES);
     }
 
     fn behavior(&mut self) {
@@ -124,7 +142,9 @@ impl Grants {
         self.reads(REFS);
         self.reads_records();
         self.publishes("tw.evt.*.node.sighted.*");
-        self.publishes("tw.res.*.container.*");
+        for kind in ["detected", "incident_opened", "incident_closed"] {
+            self.publishes(&format!("tw.res.*.container.{kind}"));
+        }
         self.leases("partition.behavior.*");
     }
 
@@ -158,6 +178,10 @@ impl Grants {
         self.follows(NODES);
         self.follows(INCIDENTS);
         self.reads_objects(EVIDENCE_OBJECTS);
+        self.follows(RESPONSE_RECORDS);
+        self.reads_objects(FORENSIC_OBJECTS);
+        // What people order; policy carries it out.
+        self.publishes("tw.evt.*.response.ordered.*");
         // Tokens that are made, listed and revoked.
         self.follows(CONFIG);
         self.writes(CONFIG, "tokens.*");

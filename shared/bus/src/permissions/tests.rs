@@ -92,8 +92,9 @@ fn every_stream_is_somebodys_and_nothing_else_is_granted() {
             let of_known_stream = tokens.iter().any(|token| all.contains(token));
             let stored = taken.iter().any(|filter| covers(filter, subject));
             let is_question = subject == "tw.req.*.blob.*";
+            let wakes = role == Role::Policy && subject == crate::command::EVERY;
             assert!(
-                of_known_stream || stored || is_question,
+                of_known_stream || stored || is_question || wakes,
                 "{role}: {subject}"
             );
             assert!(!subject.starts_with('>') && subject != "$JS.>", "{role}");
@@ -165,6 +166,13 @@ fn each_event_is_published_by_those_who_make_it() {
     insta::assert_snapshot!(who("tw.req.acme.blob.node-1"), @"router scanner");
     insta::assert_snapshot!(who("$KV.tw_nodes.acme.node-1.reported"), @"behavior");
     insta::assert_snapshot!(who("$KV.tw_nodes.acme.node-1.connections"), @"behavior");
-    insta::assert_snapshot!(who("$KV.tw_nodes.acme.node-1.desired"), @"");
+    insta::assert_snapshot!(who("$KV.tw_nodes.acme.node-1.desired"), @"policy");
+    insta::assert_snapshot!(who("tw.cmd.acme.node-1"), @"policy");
+    insta::assert_snapshot!(who("$KV.tw_responses.acme.00ff"), @"policy");
+    insta::assert_snapshot!(who("tw.res.acme.container.responded"), @"policy operator");
+    insta::assert_snapshot!(who("tw.res.acme.container.incident_opened"), @"behavior operator");
+    insta::assert_snapshot!(who("tw.evt.acme.response.ordered.node-1"), @"inventory operator");
+    insta::assert_snapshot!(who("tw.evt.acme.response.reported.node-1"), @"operator");
+    insta::assert_snapshot!(who("tw.obj.tw_forensics.acme.node-1.00ff.0"), @"");
     insta::assert_snapshot!(who("$KV.tw_incidents.acme.00ff"), @"behavior");
 }

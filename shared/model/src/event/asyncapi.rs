@@ -7,7 +7,7 @@ use super::{Kind, NEWS};
 
 /// The version of the document: the second number grows with what is added, the first with what
 /// breaks a subscriber.
-const VERSION: &str = "1.1.0";
+const VERSION: &str = "1.2.0";
 const DESCRIPTION: &str = "\
 What Tidewaiter tells: pushes and requests as they arrive, verdicts, vulnerabilities that come and \
 go, what containers do that they should not, alerts.\n\nOver NATS a message is a CloudEvent in binary mode: attributes are headers, the body \

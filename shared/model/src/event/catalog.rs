@@ -10,7 +10,7 @@ use super::{
 };
 use crate::{
     Slug,
-    runtime::{ContainerDetected, ImageSighted, IncidentChanged},
+    runtime::{ContainerDetected, ContainerResponded, ImageSighted, IncidentChanged},
 };
 
 /// What every type of ours begins with.
@@ -68,6 +68,11 @@ pub static NEWS: &[Kind] = &[
         "tw.res.{tenant}.container.{incident}",
         "What was detected in a container became an incident, grew worse, or is over",
         golden!("io.tidewaiter.incident.changed"),
+    ),
+    Kind::of::<ContainerResponded>(
+        "tw.res.{tenant}.container.responded",
+        "A response to an incident was proposed, held back, decided, begun, or ended",
+        golden!("io.tidewaiter.container.responded"),
     ),
     Kind::of::<Alert>(
         "tw.alert.{tenant}.{severity}",
@@ -191,6 +196,7 @@ mod tests {
             "vulnerability.changed",
             "container.detected",
             "incident.changed",
+            "container.responded",
             "alert",
         ];
         assert_eq!(names, expected);

@@ -8,8 +8,10 @@ use futures::StreamExt as _;
 use model::{
     Digest, Known, RecordKey, Slug, What,
     event::{
-        ADVISORIES, ALERTS, CONFIG, FEED_OBJECTS, LAYER_OBJECTS, NEWS, REFS, RESULTS, images_bucket,
+        ADVISORIES, ALERTS, CONFIG, FEED_OBJECTS, LAYER_OBJECTS, NEWS, NODES, REFS, RESULTS,
+        images_bucket,
     },
+    runtime::{Desired, FORENSIC_BYTES_MAX, Mode, Phase, ResponseReported, forensic_objects},
 };
 use serde_json::{Value, json};
 
@@ -123,6 +125,14 @@ async fn an_agent_speaks_for_its_own_node_and_hears_its_own_commands() {
         "$KV.tw_refs.default.a",
         "$JS.API.STREAM.INFO.RESULTS",
         "tw.cmd.default.b",
+        "tw.evt.default.response.reported.b",
+        "tw.evt.default.response.ordered.a",
+        "$KV.tw_nodes.default.a.desired",
+        "$JS.API.DIRECT.GET.KV_tw_nodes.$KV.tw_nodes.default.b.desired",
+        "$JS.API.DIRECT.GET.KV_tw_nodes.$KV.tw_nodes.default.a.reported",
+        "$JS.API.DIRECT.GET.KV_tw_nodes",
+        "tw.obj.tw_forensics.default.b.00ff.0",
+        "$JS.API.DIRECT.GET.OBJ_tw_forensics.tw.obj.tw_forensics.default.b.00ff.0",
     ] {
         let began = Instant::now();
         let sent = publish(&agent, other).await;
@@ -205,6 +215,73 @@ async fn an_agent_answers_for_its_own_node_alone() {
         denied(began, sent),
         "`agent` publish on `tw.req.default.blob.a`"
     );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_agent_reads_its_desired_state_answers_it_and_keeps_evidence_under_its_name() {
+    let Some(fleet) = Fleet::start().await else {
+        return;
+    };
+    let (tenant, node): (Slug, Slug) = (Slug::default_tenant(), "a".parse().unwrap());
+    let policy = fleet.role(Role::Policy).await;
+    let agent = fleet.agent_bus("default", "a").await;
+    let key = Desired::key(&tenant, &node);
+    let read = async || {
+        let read = agent.store().get::<String>(NODES, &key).await;
+        read.unwrap().map(|stored| stored.body)
+    };
+    assert_eq!(read().await, None);
+    let mut woken = agent.woken(&tenant, &node).await.unwrap();
+    let put = policy.store().put(NODES, &key, &"shall", Some(0)).await;
+    put.unwrap();
+    let heard = async {
+        loop {
+            policy.wake(&tenant, &node).await;
+            let wait = Duration::from_millis(500);
+            if let Ok(heard) = tokio::time::timeout(wait, woken.next()).await {
+                break heard;
+            }
+        }
+    };
+    assert_eq!(soon(heard).await, Some(()));
+    assert_eq!(read().await.as_deref(), Some("shall"));
+
+    let reported = ResponseReported {
+        node: node.clone(),
+        response: None,
+        incident: String::new(),
+        container: String::new(),
+        action: None,
+        mode: Mode::Enforced,
+        phase: Phase::Refused,
+        refusal: None,
+        generation: 1,
+        attempt: 0,
+        evidence: None,
+        before: None,
+        after: None,
+        detail: None,
+        image: None,
+        at: jiff::Timestamp::UNIX_EPOCH,
+    };
+    agent.publish(&tenant, &reported).await.unwrap();
+    // One chunk, and several.
+    for size in [1_000, 700_000] {
+        let bucket = forensic_objects(&tenant, &node);
+        let bytes = Bytes::from(vec![7; size]);
+        let store = agent.store();
+        let stored = store.put_object_bytes(&bucket, bytes.clone()).await;
+        let digest = stored.unwrap();
+        let again = store.put_object_bytes(&bucket, bytes.clone()).await;
+        assert_eq!(again.unwrap(), digest);
+        let inventory = fleet.role(Role::Inventory).await.store();
+        let found = inventory.object_bytes(&bucket, &digest, FORENSIC_BYTES_MAX);
+        assert_eq!(found.await.unwrap(), Some(bytes.clone()));
+        let theirs = forensic_objects(&tenant, &"b".parse().unwrap());
+        let began = Instant::now();
+        let refused = store.put_object_bytes(&theirs, bytes).await;
+        denied(began, refused);
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -77,6 +77,18 @@ impl Fleet {
         wire
     }
 
+    pub(super) async fn agent_bus(&self, tenant: &str, node: &str) -> Bus {
+        let holder = Holder::Agent {
+            tenant: tenant.parse().unwrap(),
+            node: node.parse().unwrap(),
+        };
+        let config = self.config(&holder);
+        let bus = Bus::connect_later_for(&self.cx, &config, holder).await;
+        let bus = bus.unwrap();
+        bus.connected(Duration::from_secs(10)).await.unwrap();
+        bus
+    }
+
     pub(super) async fn watcher(&self) -> Bus {
         let mut config = self.server.config();
         let url = config.url.unwrap();

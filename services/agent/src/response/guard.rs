@@ -1,0 +1,402 @@
+//! The guard: a process of its own that answers when the kernel asks whether a file may be opened.
+//!
+//! While it is asked, somebody waits. So it does nothing else, it has an answer after 40 ms whatever
+//! happens, and it does not depend on the agent: when that stalls or dies, the guard goes on with its
+//! last orders. When the guard itself dies, the kernel takes its questions back and lets everything
+//! pass. In doubt it lets pass, but for a container that is blocked.
+//!
+//! ```text
+//! agent ── orders ──► guard ◄── may this be opened? ── kernel
+//!       ◄── denied, held ──     ── yes, no ──────────►
+//! ```
+
+mod gate;
+mod image;
+mod judge;
+pub(crate) mod mounts;
+pub(crate) mod orders;
+mod post;
+mod ward;
+
+use std::{
+    collections::HashMap,
+    fs::File,
+    io::{Read as _, Write as _},
+    os::{fd::AsFd as _, unix::net::UnixStream},
+    path::Path,
+    sync::{Arc, mpsc::Receiver},
+    time::{Duration, Instant},
+};
+
+use anyhow::Context as _;
+use libbpf_rs::{MapCore as _, MapFlags, MapHandle};
+use model::Digest;
+use nix::{
+    errno::Errno,
+    poll::{PollFd, PollFlags, PollTimeout, poll},
+    sys::fanotify::{
+        EventFFlags, Fanotify, FanotifyEvent, FanotifyResponse, InitFlags, MaskFlags, Response,
+    },
+};
+
+use self::{
+    gate::Gate,
+    judge::{Judge, Judged, Outcome, Version, is_told_to_run, path_of},
+    orders::{Denied, Orders, Said},
+    post::Post,
+    ward::Ward,
+};
+use crate::cgroup::{Layout, container_in};
+
+pub(crate) use self::post::socket;
+
+/// The longest that anybody waits for an answer.
+const ANSWER_MAX: Duration = Duration::from_millis(40);
+/// How often it looks whether containers ended or mounted something.
+const LOOK_EVERY: Duration = Duration::from_millis(250);
+/// Questions that wait at once; beyond them each is answered by its default.
+const WAITING_MAX: usize = 1_024;
+/// How long it stays when it has nothing to do and nobody is there.
+const IDLE_MAX: Duration = Duration::from_secs(10);
+/// How long it holds containers when nobody is there to say what they may.
+const ALONE_MAX: Duration = Duration::from_secs(30);
+
+/// A question that is not answered yet.
+struct Waiting {
+    event: FanotifyEvent,
+    since: Instant,
+    file: Asked,
+}
+
+/// A file that a blocked container wants to run.
+struct Asked {
+    container: String,
+    path: String,
+    pid: u32,
+    version: Version,
+}
+
+/// What there is to say to a question.
+enum Considered {
+    Now(Response),
+    Later(Asked),
+    Denied(Asked, Option<Digest>),
+}
+
+/// The guard at work.
+struct Guard {
+    fanotify: Fanotify,
+    layout: Layout,
+    post: Post,
+    judge: Judge,
+    outcomes: Receiver<Outcome>,
+    woken: UnixStream,
+    orders: Orders,
+    wards: HashMap<String, Ward>,
+    waiting: Vec<Waiting>,
+    approved: Option<MapHandle>,
+    gate: Gate,
+    looked_at: Instant,
+    busy_at: Instant,
+}
+
+/// Runs until there is nothing to guard and nobody to take orders from.
+pub fn guard(dir: &Path) -> anyhow::Result<()> {
+    let Some(post) = Post::open(dir)? else {
+        // Another one is at work.
+        return Ok(());
+    };
+    let flags = InitFlags::FAN_CLASS_CONTENT
+        | InitFlags::FAN_CLOEXEC
+        | InitFlags::FAN_NONBLOCK
+        | InitFlags::FAN_UNLIMITED_QUEUE
+        | InitFlags::FAN_UNLIMITED_MARKS;
+    // Pipes and devices lie there, too: nobody waits for their other end.
+    let opened = EventFFlags::O_RDONLY
+        | EventFFlags::O_LARGEFILE
+        | EventFFlags::O_CLOEXEC
+        | EventFFlags::O_NONBLOCK;
+    let fanotify = Fanotify::init(flags, opened).context("fanotify does not ask here")?;
+    let (wake, woken) = UnixStream::pair()?;
+    for end in [&wake, &woken] {
+        end.set_nonblocking(true)?;
+    }
+    let wake = Arc::new(wake);
+    let (judge, outcomes) = Judge::start(move || {
+        // Full: it will look anyway.
+        drop((&*wake).write(&[1]));
+    });
+    let mut guard = Guard {
+        fanotify,
+        layout: Layout::here(),
+        post,
+        judge,
+        outcomes,
+        woken,
+        orders: Orders::default(),
+        wards: HashMap::new(),
+        waiting: Vec::new(),
+        approved: None,
+        gate: Gate::default(),
+        looked_at: Instant::now(),
+        busy_at: Instant::now(),
+    };
+    guard.run()
+}
+
+// === impl Guard ===
+
+impl Guard {
+    fn run(&mut self) -> anyhow::Result<()> {
+        loop {
+            self.wait()?;
+            self.take_events()?;
+            self.take_outcomes();
+            self.answer_overdue();
+            while let Some(orders) = self.post.next() {
+                self.obey(orders);
+            }
+            if self.looked_at.elapsed() >= LOOK_EVERY {
+                self.look();
+                self.looked_at = Instant::now();
+            }
+            let is_idle = self.wards.is_empty() && self.orders.gate.is_none();
+            if !is_idle || self.post.has_client() {
+                self.busy_at = Instant::now();
+            } else if self.busy_at.elapsed() >= IDLE_MAX {
+                return Ok(());
+            }
+        }
+    }
+
+    fn wait(&mut self) -> anyhow::Result<()> {
+        let first = self.waiting.first();
+        let rest = first.map(|first| ANSWER_MAX.saturating_sub(first.since.elapsed()));
+        let rest = rest.unwrap_or(LOOK_EVERY).min(LOOK_EVERY);
+        let timeout = PollTimeout::try_from(rest.max(Duration::from_millis(1)))?;
+        let mut fds = vec![
+            PollFd::new(self.fanotify.as_fd(), PollFlags::POLLIN),
+            PollFd::new(self.woken.as_fd(), PollFlags::POLLIN),
+        ];
+        fds.extend(self.post.fds().map(|fd| PollFd::new(fd, PollFlags::POLLIN)));
+        match poll(&mut fds, timeout) {
+            Ok(_) | Err(Errno::EINTR) => {}
+            Err(error) => return Err(error).context("waiting for the kernel"),
+        }
+        let mut bytes = [0; 64];
+        while (&self.woken).read(&mut bytes).is_ok_and(|read| read > 0) {}
+        Ok(())
+    }
+
+    fn take_events(&mut self) -> anyhow::Result<()> {
+        loop {
+            let events = match self.fanotify.read_events() {
+                Ok(events) if events.is_empty() => return Ok(()),
+                Ok(events) => events,
+                Err(Errno::EAGAIN | Errno::EINTR) => return Ok(()),
+                // The file cannot be opened for us: the kernel has answered by itself.
+                Err(Errno::EACCES | Errno::ENXIO | Errno::ENODEV | Errno::ETXTBSY) => continue,
+                Err(error) => return Err(error).context("reading the kernel's questions"),
+            };
+            for event in events {
+                self.asked(event);
+            }
+        }
+    }
+
+    fn asked(&mut self, event: FanotifyEvent) {
+        let since = Instant::now();
+        match self.consider(&event) {
+            Considered::Now(answer) => self.answer(&event, answer),
+            Considered::Denied(file, digest) => {
+                self.answer(&event, Response::FAN_DENY);
+                self.tell_denied(file, digest, since);
+            }
+            Considered::Later(file) if self.waiting.len() < WAITING_MAX => {
+                self.waiting.push(Waiting { event, since, file });
+            }
+            Considered::Later(file) => {
+                self.answer(&event, Response::FAN_DENY);
+                self.tell_denied(file, None, since);
+            }
+        }
+    }
+
+    fn consider(&mut self, event: &FanotifyEvent) -> Considered {
+        let allow = Considered::Now(Response::FAN_ALLOW);
+        let pid = u32::try_from(event.pid()).unwrap_or(0);
+        let file = event.fd().and_then(|fd| fd.try_clone_to_owned().ok());
+        let Some(file) = file.map(File::from) else {
+            return allow;
+        };
+        let Some(version) = Version::of(&file).filter(|_| pid != std::process::id()) else {
+            return allow;
+        };
+        if self.gate.is_runtime(version) {
+            let mut found = self.gate.find_new(&self.layout);
+            found.retain(|group| !self.wards.contains_key(&group.container));
+            for group in found {
+                self.gate.await_start(&self.fanotify, group);
+            }
+            return allow;
+        }
+        let is_run = event.mask().contains(MaskFlags::FAN_OPEN_EXEC_PERM);
+        if !is_run && !is_told_to_run(pid, version) {
+            return allow;
+        }
+        let path = self.layout.path_of(pid);
+        let Some(container) = path.as_deref().and_then(container_in) else {
+            return allow;
+        };
+        if is_run && self.gate.is_awaited(container) {
+            let is_blocked = self.wards.contains_key(container);
+            let said = self.gate.hold(&self.fanotify, container, is_blocked);
+            said.into_iter().for_each(|said| self.post.tell(said));
+        }
+        let Some(ward) = self.wards.get(container) else {
+            return allow;
+        };
+        let path = event.fd().map(path_of).unwrap_or_default();
+        let places = (ward.root(), ward.image());
+        let judged = self.judge.judge(container, &file, (version, &path), places);
+        let asked = Asked {
+            container: container.to_owned(),
+            path,
+            pid,
+            version,
+        };
+        match judged {
+            Judged::Runs => allow,
+            Judged::RunsElsewhere => {
+                self.approve(&asked);
+                allow
+            }
+            Judged::Denied(digest) => Considered::Denied(asked, digest),
+            Judged::Later => Considered::Later(asked),
+        }
+    }
+
+    /// The kernel kills what comes from elsewhere unless it was approved: before the answer.
+    fn approve(&self, file: &Asked) {
+        let (Some(map), Some(ward)) = (&self.approved, self.wards.get(&file.container)) else {
+            return;
+        };
+        let Version { inode, size, .. } = file.version;
+        let key = [ward.cgroup(), inode, size].map(u64::to_ne_bytes).concat();
+        // Where that fails the file does not run: the container is blocked.
+        drop(map.update(&key, &[1], MapFlags::ANY));
+    }
+
+    fn answer(&self, event: &FanotifyEvent, answer: Response) {
+        if let Some(fd) = event.fd() {
+            let answered = self
+                .fanotify
+                .write_response(FanotifyResponse::new(fd, answer));
+            // Who asked may have been killed: then nobody waits.
+            debug_assert!(answered.is_ok() || answered == Err(Errno::ENOENT));
+        }
+    }
+
+    fn tell_denied(&mut self, file: Asked, digest: Option<Digest>, since: Instant) {
+        let waited_us = u64::try_from(since.elapsed().as_micros()).unwrap_or(u64::MAX);
+        self.post.tell(Said::Denied(Denied {
+            container: file.container,
+            path: file.path,
+            pid: file.pid,
+            digest,
+            waited_us,
+        }));
+    }
+
+    fn take_outcomes(&mut self) {
+        while let Ok(outcome) = self.outcomes.try_recv() {
+            self.judge.learn(&outcome);
+            let is_it = |waiting: &mut Waiting| {
+                waiting.file.container == outcome.container
+                    && waiting.file.version == outcome.version
+            };
+            let done: Vec<Waiting> = self.waiting.extract_if(.., is_it).collect();
+            for Waiting { event, since, file } in done {
+                match outcome.judged {
+                    Judged::Runs | Judged::RunsElsewhere => {
+                        self.approve(&file);
+                        self.answer(&event, Response::FAN_ALLOW);
+                    }
+                    Judged::Denied(digest) => {
+                        self.answer(&event, Response::FAN_DENY);
+                        self.tell_denied(file, digest, since);
+                    }
+                    Judged::Later => self.waiting.push(Waiting { event, since, file }),
+                }
+            }
+        }
+    }
+
+    /// Nobody waits longer: what a blocked container runs is known, or does not run.
+    fn answer_overdue(&mut self) {
+        let is_over = |waiting: &mut Waiting| waiting.since.elapsed() >= ANSWER_MAX;
+        let over: Vec<Waiting> = self.waiting.extract_if(.., is_over).collect();
+        for Waiting { event, since, file } in over {
+            self.answer(&event, Response::FAN_DENY);
+            self.tell_denied(file, None, since);
+        }
+    }
+
+    fn obey(&mut self, orders: Orders) {
+        let mut failed = Vec::new();
+        self.approved = orders
+            .approved
+            .as_ref()
+            .and_then(|path| MapHandle::from_pinned_path(path).ok());
+        let ended = |id: &String| !orders.blocked.contains(id);
+        let ended: Vec<String> = self.wards.keys().filter(|id| ended(id)).cloned().collect();
+        for id in ended {
+            self.release(&id);
+        }
+        for id in &orders.blocked {
+            if self.wards.contains_key(id) {
+                continue;
+            }
+            match Ward::new(&self.fanotify, &self.layout, id) {
+                Ok(ward) => drop(self.wards.insert(id.clone(), ward)),
+                Err(error) => failed.push((id.clone(), format!("{error:#}"))),
+            }
+        }
+        let gated = self
+            .gate
+            .set(&self.fanotify, &self.layout, orders.gate.as_ref());
+        if let Err(error) = gated {
+            failed.push((String::new(), format!("{error:#}")));
+        }
+        for id in &orders.passed {
+            let is_blocked = self.wards.contains_key(id);
+            self.gate.pass(&self.fanotify, id, is_blocked);
+        }
+        self.orders = orders;
+        self.post.tell(Said::Ready { failed });
+    }
+
+    fn release(&mut self, container: &str) {
+        if let Some(ward) = self.wards.remove(container) {
+            ward.release(&self.fanotify);
+            self.judge.forget(container);
+        }
+    }
+
+    /// Follows what containers mount, and forgets those that ended.
+    fn look(&mut self) {
+        let ended: Vec<String> = self
+            .wards
+            .iter_mut()
+            .filter_map(|(id, ward)| (!ward.follow(&self.fanotify)).then(|| id.clone()))
+            .collect();
+        for id in ended {
+            self.release(&id);
+        }
+        self.gate.look(&self.fanotify);
+        if self.post.alone_for() >= ALONE_MAX && self.orders.gate.take().is_some() {
+            // Nobody can say any more which image may start.
+            drop(self.gate.set(&self.fanotify, &self.layout, None));
+        }
+    }
+}

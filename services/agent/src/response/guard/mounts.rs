@@ -1,0 +1,187 @@
+//! The mounts that a container sees, and which of them its image's layers are.
+
+use std::path::{Path, PathBuf};
+
+use chassis::files::read_text_bounded;
+
+use crate::files::unescaped;
+
+const MOUNTINFO_BYTES_MAX: u64 = 4 << 20;
+/// File systems that hold no files of anybody.
+const WITHOUT_FILES: &[&str] = &[
+    "proc",
+    "sysfs",
+    "cgroup",
+    "cgroup2",
+    "devpts",
+    "mqueue",
+    "securityfs",
+    "bpf",
+    "tracefs",
+    "debugfs",
+    "configfs",
+    "pstore",
+    "nsfs",
+    "devtmpfs",
+];
+
+/// What a container sees.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Mounts {
+    pub(crate) all: Vec<Mount>,
+    pub(crate) root: Option<Overlay>,
+}
+
+/// A mount that files can be run from.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub(crate) struct Mount {
+    /// Without a leading slash.
+    pub(crate) target: String,
+    /// The kernel's number of the mount.
+    pub(crate) id: u32,
+    /// Whether the file system is the container's alone.
+    pub(crate) is_own: bool,
+}
+
+/// The layers of a container's root.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Overlay {
+    /// Highest first.
+    pub(crate) lower: Vec<PathBuf>,
+    pub(crate) upper: Option<PathBuf>,
+}
+
+// === impl Mounts ===
+
+impl Mounts {
+    /// Of a process.
+    pub(crate) fn of(pid: u32) -> Option<Self> {
+        let path = PathBuf::from(format!("/proc/{pid}/mountinfo"));
+        let text = read_text_bounded(&path, MOUNTINFO_BYTES_MAX).ok()?;
+        Some(Self::read(&text))
+    }
+
+    fn read(text: &str) -> Self {
+        let mut found = Self::default();
+        for line in text.lines() {
+            let Some((left, right)) = line.split_once(" - ") else {
+                continue;
+            };
+            let mut left = left.split(' ');
+            let id = left.next().and_then(|id| id.parse().ok());
+            let root = left.nth(2).unwrap_or_default();
+            let target = unescaped(left.next().unwrap_or_default());
+            let mut right = right.split(' ');
+            let kind = right.next().unwrap_or_default();
+            let options = right.nth(1).unwrap_or_default();
+            let Some(id) = id.filter(|_| !WITHOUT_FILES.contains(&kind)) else {
+                continue;
+            };
+            let target = target.trim_start_matches('/').to_owned();
+            if kind == "overlay" && target.is_empty() {
+                found.root = Some(Overlay::read(options));
+            }
+            found.all.push(Mount {
+                target,
+                id,
+                is_own: matches!(kind, "overlay" | "tmpfs" | "ramfs") && root == "/",
+            });
+        }
+        found
+    }
+}
+
+// === impl Overlay ===
+
+impl Overlay {
+    fn read(options: &str) -> Self {
+        let mut found = Self::default();
+        for option in options.split(',') {
+            if let Some(dirs) = option.strip_prefix("lowerdir=") {
+                found.lower = dirs
+                    .split(':')
+                    .filter(|dir| !dir.is_empty())
+                    .map(|dir| PathBuf::from(unescaped(dir)))
+                    .collect();
+            } else if let Some(dir) = option.strip_prefix("lowerdir+=") {
+                found.lower.push(PathBuf::from(unescaped(dir)));
+            } else if let Some(dir) = option.strip_prefix("upperdir=") {
+                found.upper = Some(PathBuf::from(unescaped(dir)));
+            }
+        }
+        // Where they begin is not known of relative ones.
+        if found.lower.iter().any(|dir| dir.is_relative()) {
+            found.lower.clear();
+        }
+        found
+    }
+
+    /// Whether a file, by its path in the container and its inode, is that of the image: nothing of
+    /// the container lies above it, and the layer that shows has this very inode.
+    pub(crate) fn is_lower(&self, path: &str, inode: u64, size: u64) -> bool {
+        use std::os::unix::fs::MetadataExt as _;
+        let path = Path::new(path);
+        let is_above = |upper: &PathBuf| std::fs::symlink_metadata(upper.join(path)).is_ok();
+        if self.upper.as_ref().is_some_and(is_above) {
+            return false;
+        }
+        let mut layers = self.lower.iter();
+        let found = layers.find_map(|layer| std::fs::symlink_metadata(layer.join(path)).ok());
+        found.is_some_and(|found| found.is_file() && found.ino() == inode && found.size() == size)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const TEXT: &str = "\
+        1 0 0:50 / / rw - overlay overlay rw,lowerdir=/l2:/l1,upperdir=/a\\040b/diff,workdir=/w\n\
+        2 1 0:51 / /proc rw - proc proc rw\n\
+        3 1 8:1 /vol /data rw - ext4 /dev/sda1 rw\n\
+        4 3 0:52 / /data/in rw - tmpfs tmpfs rw\n\
+        5 1 0:53 /x /run/x rw - tmpfs tmpfs rw\n";
+
+    #[test]
+    fn what_a_container_sees_is_read() {
+        let mounts = Mounts::read(TEXT);
+        let seen: Vec<_> = mounts
+            .all
+            .iter()
+            .map(|mount| (mount.id, mount.target.as_str(), mount.is_own))
+            .collect();
+        let expected = [
+            (1, "", true),
+            (3, "data", false),
+            (4, "data/in", true),
+            (5, "run/x", false),
+        ];
+        assert_eq!(seen, expected);
+        let root = mounts.root.unwrap();
+        assert_eq!(root.lower, [Path::new("/l2"), Path::new("/l1")]);
+        assert_eq!(root.upper.as_deref(), Some(Path::new("/a b/diff")));
+        assert!(Overlay::read("rw,lowerdir=l/A:l/B").lower.is_empty());
+        let new = Overlay::read("rw,lowerdir+=/b,lowerdir+=/a");
+        assert_eq!(new.lower, [Path::new("/b"), Path::new("/a")]);
+    }
+
+    #[test]
+    fn a_file_is_the_images_only_if_nothing_lies_above_it_and_it_is_the_same() {
+        use std::os::unix::fs::MetadataExt as _;
+        let dir = tempfile::tempdir().unwrap();
+        let (lower, upper) = (dir.path().join("l"), dir.path().join("u"));
+        for dir in [&lower, &upper] {
+            std::fs::create_dir(dir).unwrap();
+        }
+        std::fs::write(lower.join("a"), b"a").unwrap();
+        let inode = std::fs::metadata(lower.join("a")).unwrap().ino();
+        let overlay = Overlay {
+            lower: vec![lower],
+            upper: Some(upper.clone()),
+        };
+        assert!(overlay.is_lower("a", inode, 1));
+        assert!(!overlay.is_lower("a", inode + 1, 1) && !overlay.is_lower("b", inode, 1));
+        std::fs::write(upper.join("a"), b"a").unwrap();
+        assert!(!overlay.is_lower("a", inode, 1));
+    }
+}

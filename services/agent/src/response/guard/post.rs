@@ -1,0 +1,206 @@
+//! The guard's socket: one agent at a time, a line of JSON each way.
+
+use std::{
+    collections::VecDeque,
+    fs,
+    io::{self, Read as _, Write as _},
+    os::{
+        fd::{AsFd as _, BorrowedFd},
+        unix::{
+            fs::MetadataExt as _,
+            net::{UnixListener, UnixStream},
+        },
+    },
+    path::{Path, PathBuf},
+    time::{Duration, Instant},
+};
+
+use anyhow::Context as _;
+use nix::sys::{
+    socket::{getsockopt, sockopt::PeerCredentials},
+    stat::{Mode, umask},
+};
+
+use super::orders::{LINE_BYTES_MAX, Orders, Said};
+
+const SOCKET: &str = "guard.sock";
+/// What is kept for an agent that is away; of more the oldest is forgotten.
+const KEPT_MAX: usize = 1_000;
+/// How long a line may take to be written to an agent that stalls.
+const WRITE_MAX: Duration = Duration::from_millis(5);
+
+/// Where orders come from and news go to.
+pub(super) struct Post {
+    listener: UnixListener,
+    client: Option<UnixStream>,
+    read: Vec<u8>,
+    kept: VecDeque<Said>,
+    alone_since: Instant,
+}
+
+/// Where the guard of an agent listens.
+pub(crate) fn socket(dir: &Path) -> PathBuf {
+    dir.join(SOCKET)
+}
+
+fn own_user() -> Option<u32> {
+    fs::metadata("/proc/self").ok().map(|own| own.uid())
+}
+
+// === impl Post ===
+
+impl Post {
+    /// Listens; `None` where another guard does.
+    pub(super) fn open(dir: &Path) -> anyhow::Result<Option<Self>> {
+        let path = socket(dir);
+        if UnixStream::connect(&path).is_ok() {
+            return Ok(None);
+        }
+        match fs::remove_file(&path) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => {
+                return Err(error).with_context(|| format!("removing `{}`", path.display()));
+            }
+            _ => {}
+        }
+        // Nobody else's from its first moment on.
+        let before = umask(Mode::S_IRWXG | Mode::S_IRWXO);
+        let listener = UnixListener::bind(&path);
+        umask(before);
+        let listener = listener.with_context(|| format!("listening at `{}`", path.display()))?;
+        listener.set_nonblocking(true)?;
+        Ok(Some(Self {
+            listener,
+            client: None,
+            read: Vec::new(),
+            kept: VecDeque::new(),
+            alone_since: Instant::now(),
+        }))
+    }
+
+    /// What there is to wait for.
+    pub(super) fn fds(&self) -> impl Iterator<Item = BorrowedFd<'_>> {
+        let client = self.client.as_ref().map(UnixStream::as_fd);
+        [self.listener.as_fd()].into_iter().chain(client)
+    }
+
+    pub(super) const fn has_client(&self) -> bool {
+        self.client.is_some()
+    }
+
+    /// How long nobody has been there.
+    pub(super) fn alone_for(&self) -> Duration {
+        if self.client.is_some() {
+            Duration::ZERO
+        } else {
+            self.alone_since.elapsed()
+        }
+    }
+
+    /// The next orders, if there are any.
+    pub(super) fn next(&mut self) -> Option<Orders> {
+        while let Ok((client, _)) = self.listener.accept() {
+            let peer = getsockopt(&client, PeerCredentials).ok();
+            let is_ours = peer.is_some_and(|peer| own_user() == Some(peer.uid()));
+            let is_set = client
+                .set_nonblocking(true)
+                .and_then(|()| client.set_write_timeout(Some(WRITE_MAX)));
+            if is_ours && is_set.is_ok() {
+                // The one before is a stalled or a dead agent.
+                self.client = Some(client);
+                self.read.clear();
+                for said in std::mem::take(&mut self.kept) {
+                    self.tell(said);
+                }
+            }
+        }
+        let mut piece = [0; 4096];
+        while let Some(client) = &mut self.client {
+            if let Some(end) = self.read.iter().position(|byte| *byte == b'\n') {
+                let line: Vec<u8> = self.read.drain(..=end).collect();
+                match serde_json::from_slice(&line) {
+                    Ok(orders) => return Some(orders),
+                    Err(_) => self.leave(),
+                }
+                continue;
+            }
+            match client.read(&mut piece) {
+                Ok(0) => self.leave(),
+                Ok(_) if self.read.len() > LINE_BYTES_MAX => self.leave(),
+                Ok(length) => self.read.extend(piece.get(..length).unwrap_or_default()),
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return None,
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(_) => self.leave(),
+            }
+        }
+        None
+    }
+
+    fn leave(&mut self) {
+        self.client = None;
+        self.alone_since = Instant::now();
+    }
+
+    /// Tells the agent, now or when it comes back. It never waits for it.
+    pub(super) fn tell(&mut self, said: Said) {
+        let line = serde_json::to_vec(&said).map(|mut line| {
+            line.push(b'\n');
+            line
+        });
+        let (Some(client), Ok(line)) = (&mut self.client, line) else {
+            self.keep(said);
+            return;
+        };
+        // A part of a line cannot be taken back: whoever reads that slowly is gone.
+        if client.write(&line).ok() != Some(line.len()) {
+            self.leave();
+            self.keep(said);
+        }
+    }
+
+    fn keep(&mut self, said: Said) {
+        // To whom it was said is gone, and will say more.
+        if matches!(said, Said::Ready { .. }) {
+            return;
+        }
+        if self.kept.len() >= KEPT_MAX {
+            self.kept.pop_front();
+        }
+        self.kept.push_back(said);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::{BufRead as _, BufReader};
+
+    use super::*;
+
+    #[test]
+    fn what_was_said_while_nobody_listened_is_said_to_who_comes() {
+        let dir = tempfile::tempdir().unwrap();
+        let mut post = Post::open(dir.path()).unwrap().unwrap();
+        let held = |name: &str| Said::Held {
+            container: name.to_owned(),
+        };
+        for number in 0..=KEPT_MAX {
+            post.tell(held(&number.to_string()));
+        }
+        post.tell(Said::Ready { failed: Vec::new() });
+        assert!(Post::open(dir.path()).unwrap().is_none(), "one is enough");
+        // The one that looked whether somebody is here is gone again.
+        let mut client = UnixStream::connect(socket(dir.path())).unwrap();
+        client.write_all(b"{\"blocked\":[\"c\"],").unwrap();
+        assert_eq!(post.next(), None);
+        client
+            .write_all(b"\"gate\":null,\"approved\":null,\"passed\":[]}\n")
+            .unwrap();
+        assert_eq!(post.next().unwrap().blocked, ["c".to_owned()].into());
+        let mut lines = BufReader::new(client);
+        let mut line = String::new();
+        lines.read_line(&mut line).unwrap();
+        assert_eq!(serde_json::from_str::<Said>(&line).unwrap(), held("1"));
+        drop(lines);
+        assert_eq!(post.next(), None);
+        assert!(!post.has_client());
+    }
+}

@@ -1,0 +1,152 @@
+//! What was taken and what was done, on disk before and after each step.
+//!
+//! Whoever is killed between two steps finds the last one here, and does it again: every step is
+//! such that doing it twice is doing it once.
+
+use std::{
+    collections::BTreeMap,
+    fs::{self, File},
+    io::{self, Write as _},
+    path::{Path, PathBuf},
+};
+
+use anyhow::Context as _;
+use chassis::files::read_text_bounded;
+use model::{
+    Digest,
+    runtime::{EvidenceObject, Response, ResponseId, ResponseReported, Seen, SignedDesired},
+};
+use serde::{Deserialize, Serialize};
+
+const FILE: &str = "journal.json";
+const FILE_BYTES_MAX: u64 = 16 << 20;
+
+/// What is kept.
+#[derive(Debug, Default, Serialize, Deserialize)]
+#[serde(default)]
+pub(crate) struct Kept {
+    /// The document that was taken last.
+    pub(crate) seen: Option<Seen>,
+    /// Itself: it counts though NATS is away when the agent begins.
+    pub(crate) document: Option<SignedDesired>,
+    /// A document that was refused and told of.
+    pub(crate) refused: Option<Digest>,
+    /// Answers that found no room in the spool.
+    pub(crate) untold: Vec<ResponseReported>,
+    /// What was begun.
+    pub(crate) entries: BTreeMap<ResponseId, Entry>,
+}
+
+/// A response that was begun.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Entry {
+    /// What it is about.
+    pub(crate) response: Response,
+    /// In which document.
+    pub(crate) generation: u64,
+    /// How far it is.
+    pub(crate) state: State,
+    /// How often it failed.
+    #[serde(default)]
+    pub(crate) attempt: u32,
+    /// What was there before, in words.
+    #[serde(default)]
+    pub(crate) before: Option<String>,
+    /// What there is since.
+    #[serde(default)]
+    pub(crate) after: Option<String>,
+    /// What was collected.
+    #[serde(default)]
+    pub(crate) evidence: Option<EvidenceObject>,
+}
+
+/// How far a response is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub(crate) enum State {
+    /// It is being done: perhaps not at all, perhaps in part.
+    Begun,
+    /// It failed and is tried again.
+    Failed,
+    /// It lasts until it is lifted.
+    InForce,
+    /// It was done, or is not done, once and for all.
+    Over,
+    /// It is being undone.
+    Lifting,
+}
+
+/// The journal on disk.
+#[derive(Debug)]
+pub(crate) struct Journal {
+    dir: PathBuf,
+    pub(crate) kept: Kept,
+}
+
+// === impl Journal ===
+
+impl Journal {
+    /// Reads it; one that cannot be read is begun anew, for what is in force is in the kernel.
+    pub(crate) fn open(dir: &Path) -> anyhow::Result<Self> {
+        fs::create_dir_all(dir).with_context(|| format!("making `{}`", dir.display()))?;
+        let file = dir.join(FILE);
+        let kept = match read_text_bounded(&file, FILE_BYTES_MAX) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Kept::default(),
+            Err(error) => {
+                return Err(error).with_context(|| format!("reading `{}`", file.display()));
+            }
+            Ok(text) => serde_json::from_str(&text).unwrap_or_else(|error| {
+                let file = file.display();
+                tracing::warn!(%error, "`{file}` cannot be read and is begun anew: {error}");
+                Kept::default()
+            }),
+        };
+        Ok(Self {
+            dir: dir.to_owned(),
+            kept,
+        })
+    }
+
+    /// Puts it on disk: whole, or not at all.
+    pub(crate) fn keep(&self) -> anyhow::Result<()> {
+        let text = serde_json::to_vec(&self.kept)?;
+        keep(&self.dir, FILE, &text)
+    }
+
+    /// Notes how far a response is.
+    pub(crate) fn note(&mut self, entry: Entry) -> anyhow::Result<()> {
+        self.kept.entries.insert(entry.response.id.clone(), entry);
+        self.keep()
+    }
+}
+
+/// Puts a file into a directory: whole, or not at all.
+pub(crate) fn keep(dir: &Path, name: &str, bytes: &[u8]) -> anyhow::Result<()> {
+    let (part, file) = (dir.join(format!("{name}.part")), dir.join(name));
+    let written = || -> io::Result<()> {
+        let mut opened = File::create(&part)?;
+        opened.write_all(bytes)?;
+        opened.sync_all()?;
+        fs::rename(&part, &file)?;
+        File::open(dir)?.sync_all()
+    };
+    written().with_context(|| format!("keeping `{}`", file.display()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_kept_is_read_again_and_what_is_broken_is_begun_anew() {
+        let dir = tempfile::tempdir().unwrap();
+        let mut journal = Journal::open(dir.path()).unwrap();
+        journal.kept.refused = Some(Digest::of(b"x"));
+        journal.keep().unwrap();
+        let again = Journal::open(dir.path()).unwrap();
+        assert_eq!(again.kept.refused, Some(Digest::of(b"x")));
+        fs::write(dir.path().join(FILE), "{").unwrap();
+        let anew = Journal::open(dir.path()).unwrap();
+        assert!(anew.kept.refused.is_none() && anew.kept.entries.is_empty());
+    }
+}

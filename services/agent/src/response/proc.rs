@@ -1,0 +1,115 @@
+//! What `/proc` says of a process of a container.
+
+use std::{fs, path::Path};
+
+use chassis::files::{read_bounded, read_text_bounded};
+use nix::{
+    sys::signal::{self, Signal},
+    unistd::Pid,
+};
+
+const FILE_BYTES_MAX: u64 = 1 << 20;
+/// Open files of one process that are listed.
+const FILES_MAX: usize = 1_024;
+
+/// The file of a process, as text.
+pub(crate) fn text(pid: u32, name: &str) -> Option<String> {
+    read_text_bounded(Path::new(&format!("/proc/{pid}/{name}")), FILE_BYTES_MAX).ok()
+}
+
+/// A field of its status.
+pub(crate) fn status(pid: u32, name: &str) -> Option<String> {
+    let status = text(pid, "status")?;
+    let mut lines = status.lines();
+    let value = lines.find_map(|line| line.strip_prefix(name)?.strip_prefix(':'));
+    value.map(|value| value.trim().to_owned())
+}
+
+/// Who made it.
+pub(crate) fn parent(pid: u32) -> Option<u32> {
+    status(pid, "PPid")?.parse().ok()
+}
+
+/// Whether it has this name.
+pub(crate) fn is_called(pid: u32, name: &str) -> bool {
+    text(pid, "comm").is_some_and(|comm| comm.trim() == name)
+}
+
+/// Kills it, if it is still there.
+pub(crate) fn kill(pid: u32) {
+    // Nothing has a number beyond that, and 0 and -1 are not one process.
+    let Some(pid) = i32::try_from(pid).ok().filter(|pid| *pid > 0) else {
+        return;
+    };
+    let killed = signal::kill(Pid::from_raw(pid), Signal::SIGKILL);
+    if let Err(error) = killed {
+        tracing::debug!(%error, "process {pid} is not killed: {error}");
+    }
+}
+
+/// What a link leads to: `exe`, `cwd`, `root`.
+pub(crate) fn link(pid: u32, name: &str) -> Option<String> {
+    let target = fs::read_link(format!("/proc/{pid}/{name}")).ok()?;
+    Some(target.to_string_lossy().into_owned())
+}
+
+/// Its arguments.
+pub(crate) fn arguments(pid: u32) -> Vec<String> {
+    split(&read(pid, "cmdline"))
+}
+
+/// The names of its environment's variables; never what is in them.
+pub(crate) fn variables(pid: u32) -> Vec<String> {
+    let mut names: Vec<String> = split(&read(pid, "environ"))
+        .into_iter()
+        .filter_map(|variable| Some(variable.split_once('=')?.0.to_owned()))
+        .collect();
+    names.sort();
+    names
+}
+
+/// Its open files: number and what it leads to.
+pub(crate) fn open_files(pid: u32) -> Vec<(String, String)> {
+    let entries = fs::read_dir(format!("/proc/{pid}/fd"));
+    let entries = entries.into_iter().flatten().flatten().take(FILES_MAX);
+    entries
+        .filter_map(|entry| {
+            let target = fs::read_link(entry.path()).ok()?;
+            let number = entry.file_name().to_string_lossy().into_owned();
+            Some((number, target.to_string_lossy().into_owned()))
+        })
+        .collect()
+}
+
+fn read(pid: u32, name: &str) -> Vec<u8> {
+    let path = format!("/proc/{pid}/{name}");
+    read_bounded(Path::new(&path), FILE_BYTES_MAX).unwrap_or_default()
+}
+
+fn split(bytes: &[u8]) -> Vec<String> {
+    let bytes = bytes.strip_suffix(&[0]).unwrap_or(bytes);
+    if bytes.is_empty() {
+        return Vec::new();
+    }
+    let parts = bytes.split(|byte| *byte == 0);
+    parts
+        .map(|part| String::from_utf8_lossy(part).into_owned())
+        .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_process_is_described_without_the_values_of_its_environment() {
+        let own = std::process::id();
+        assert!(parent(own).is_some_and(|parent| parent > 0));
+        assert!(!arguments(own).is_empty());
+        let names = variables(own);
+        assert!(names.iter().any(|name| name == "PATH"), "{names:?}");
+        assert!(names.iter().all(|name| !name.contains('=')));
+        assert!(open_files(own).iter().any(|(number, _)| number == "0"));
+        assert_eq!(parent(u32::MAX), None);
+    }
+}

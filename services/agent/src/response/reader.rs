@@ -1,0 +1,71 @@
+//! Where the desired state comes from, and what wakes who reads it.
+
+use std::time::Duration;
+
+use anyhow::Context as _;
+use bus::{Bus, Woken};
+use chassis::Cx;
+use model::{
+    Slug,
+    event::NODES,
+    runtime::{Desired, SignedDesired},
+};
+use tokio::time::timeout;
+
+/// How long one look may take; NATS may be away.
+const READ_MAX: Duration = Duration::from_secs(5);
+
+/// Reads the desired state of a node.
+pub(crate) struct Reader {
+    bus: Bus,
+    tenant: Slug,
+    node: Slug,
+    woken: Option<Woken>,
+}
+
+// === impl Reader ===
+
+impl Reader {
+    pub(crate) fn new(bus: &Bus, tenant: &Slug, node: &Slug) -> Self {
+        Self {
+            bus: bus.clone(),
+            tenant: tenant.clone(),
+            node: node.clone(),
+            woken: None,
+        }
+    }
+
+    /// What stands there now; `None`: nothing.
+    pub(crate) async fn read(&self) -> anyhow::Result<Option<SignedDesired>> {
+        let key = Desired::key(&self.tenant, &self.node);
+        let store = self.bus.store();
+        let read = timeout(READ_MAX, store.get::<SignedDesired>(NODES, &key)).await;
+        let stored = read.context("NATS does not answer")??;
+        Ok(stored.map(|stored| stored.body))
+    }
+
+    /// Hears from now on when somebody says that it changed.
+    pub(crate) async fn listen(&mut self) {
+        if self.woken.is_some() {
+            return;
+        }
+        match timeout(READ_MAX, self.bus.woken(&self.tenant, &self.node)).await {
+            Ok(Ok(woken)) => self.woken = Some(woken),
+            Ok(Err(error)) => tracing::debug!(%error, "nobody can wake this agent: {error}"),
+            Err(_) => {}
+        }
+    }
+
+    /// Waits until somebody says that it changed, or it is time to look anyway. Dropping it before
+    /// loses nothing.
+    pub(crate) async fn wait(&mut self, cx: &Cx, at_most: Duration) {
+        let Some(woken) = &mut self.woken else {
+            cx.sleep(at_most).await;
+            return;
+        };
+        match timeout(at_most, woken.next()).await {
+            Ok(None) => self.woken = None,
+            Ok(Some(())) | Err(_) => {}
+        }
+    }
+}

@@ -1,0 +1,367 @@
+//! Replace: a fresh container of the same image with the same settings, by the engine's own API.
+//!
+//! Steps, each of which looks first whether it was done: the old one gets another name, gives its
+//! networks and with them its ports back, and the new one is made under the name that is free now.
+//! The new one carries the old one's id in a label, so it is found again and never made twice.
+
+use anyhow::{Context as _, bail, ensure};
+use chassis::Cx;
+use model::runtime::{ActionKind, Refusal};
+use oci::{EngineCall, EngineVerb, Engines};
+use serde_json::{Map, Value, json};
+
+use super::{
+    container::{Found, digest},
+    group::Group,
+    proc,
+};
+
+/// The label with the id of the container that was replaced.
+const LABEL: &str = "io.tidewaiter.replaces";
+/// What the old one's name ends with.
+const SUFFIX: &str = ".q-";
+/// Characters of an id that make a name of it.
+const SHORT: usize = 12;
+/// What looks after a container of podman's.
+const MONITOR: &str = "conmon";
+/// Labels of who owns a container and makes another one by itself.
+const OWNERS: &[(&str, &str)] = &[
+    ("io.kubernetes.pod.name", "Kubernetes"),
+    ("com.docker.swarm.service.id", "Docker Swarm"),
+];
+
+/// Why a container cannot be replaced here, if it cannot.
+pub(crate) fn refusal(found: &Found) -> Option<Refusal> {
+    let action = ActionKind::Replace;
+    let owner = OWNERS
+        .iter()
+        .find(|(label, _)| found.label(label).is_some());
+    let why = if let Some((_, owner)) = owner {
+        format!("{owner} owns it and must replace it: delete it there, or take its labels away")
+    } else if found.engine.is_none() {
+        "no engine that makes containers by its API knows it (Docker, podman)".to_owned()
+    } else if shares_ports(found) {
+        "it uses the host's network, whose ports a frozen container keeps".to_owned()
+    } else {
+        return None;
+    };
+    Some(Refusal::Unable { action, why })
+}
+
+fn shares_ports(found: &Found) -> bool {
+    found.text("/HostConfig/NetworkMode") == Some("host")
+}
+
+/// Makes the fresh container; returns its id. The old one stands still and is cut off by now.
+pub(crate) async fn replace(cx: &Cx, engines: &Engines, found: &Found) -> anyhow::Result<String> {
+    let api = Api { cx, engines, found };
+    let old = found.text("/Id").context("its engine tells no id")?;
+    if let Some(id) = api.successor(old).await? {
+        api.start(&id).await?;
+        return Ok(id);
+    }
+    let name = found.name().context("it has no name")?.to_owned();
+    let body = settings(&found.inspected, old)?;
+    let image = found
+        .image()
+        .context("its engine tells no digest of its image")?;
+    let short = old.get(..SHORT).unwrap_or(old);
+    // Perhaps it was renamed before, and no further.
+    let name = match name.split_once(SUFFIX) {
+        Some((before, rest)) if rest == short => before.to_owned(),
+        _ => {
+            let kept = format!("{name}{SUFFIX}{short}");
+            api.post(&["containers", old, "rename"], &[("name", &kept)], None)
+                .await
+                .context("giving the old one another name")?;
+            name
+        }
+    };
+    api.free_networks(old).await?;
+    free_ports(found);
+    let made = api
+        .post(&["containers", "create"], &[("name", &name)], Some(body))
+        .await
+        .context("making the new one")?;
+    let id = made.get("Id").and_then(Value::as_str);
+    let id = id
+        .context("the engine tells no id of the new one")?
+        .to_owned();
+    let fresh = api.get(&["containers", &id, "json"]).await?;
+    let of = fresh.get("Image").and_then(Value::as_str).and_then(digest);
+    ensure!(
+        of == Some(image),
+        "the engine made the new one of another image"
+    );
+    api.start(&id).await?;
+    Ok(id)
+}
+
+/// The engine of a container.
+struct Api<'a> {
+    cx: &'a Cx,
+    engines: &'a Engines,
+    found: &'a Found,
+}
+
+// === impl Api ===
+
+impl Api<'_> {
+    async fn get(&self, path: &[&str]) -> anyhow::Result<Value> {
+        self.ask(path, &[], EngineVerb::Get).await
+    }
+
+    async fn post(
+        &self,
+        path: &[&str],
+        query: &[(&str, &str)],
+        body: Option<Value>,
+    ) -> anyhow::Result<Value> {
+        self.ask(path, query, EngineVerb::Post(body)).await
+    }
+
+    async fn ask(
+        &self,
+        path: &[&str],
+        query: &[(&str, &str)],
+        what: EngineVerb,
+    ) -> anyhow::Result<Value> {
+        let (engine, socket) = self.found.engine.as_ref().context("it has no engine")?;
+        let call = EngineCall { path, query, what };
+        let answer = self.engines.call(self.cx, (*engine, socket), call).await?;
+        answer.with_context(|| format!("`{engine}` knows no `{}`", path.join("/")))
+    }
+
+    /// The container that took a container's place already.
+    async fn successor(&self, old: &str) -> anyhow::Result<Option<String>> {
+        let filters = json!({ "label": [format!("{LABEL}={old}")] }).to_string();
+        let query = [("all", "true"), ("filters", filters.as_str())];
+        let listed = self
+            .ask(&["containers", "json"], &query, EngineVerb::Get)
+            .await?;
+        let first = listed.get(0).and_then(|one| one.get("Id"));
+        Ok(first.and_then(Value::as_str).map(str::to_owned))
+    }
+
+    async fn start(&self, id: &str) -> anyhow::Result<()> {
+        let path = ["containers", id, "start"];
+        let started = self.post(&path, &[], None).await;
+        started.context("starting the new one").map(|_| ())
+    }
+
+    /// Ports are free when the old one is on no network any more; one that keeps them is killed.
+    async fn free_networks(&self, old: &str) -> anyhow::Result<()> {
+        let networks = self
+            .found
+            .inspected
+            .pointer("/NetworkSettings/Networks")
+            .and_then(Value::as_object);
+        let names = networks.into_iter().flat_map(Map::keys);
+        for name in names.filter(|name| !matches!(name.as_str(), "none" | "host")) {
+            let body = json!({ "Container": old, "Force": true });
+            let left = self
+                .post(&["networks", name, "disconnect"], &[], Some(body))
+                .await;
+            if let Err(error) = left {
+                // It was taken off before, or the address is not the engine's to take.
+                tracing::debug!(%error, "`{old}` stays on `{name}`: {error:#}");
+            }
+        }
+        Ok(())
+    }
+}
+
+/// podman's monitor of the old one holds the host's ports for as long as it lives. What it looks
+/// after stands still and is not to go on, so it is ended.
+fn free_ports(found: &Found) {
+    let ports = found.inspected.pointer("/HostConfig/PortBindings");
+    let has_ports = ports
+        .and_then(Value::as_object)
+        .is_some_and(|ports| !ports.is_empty());
+    let pids = found.group.as_ref().map(Group::pids).unwrap_or_default();
+    for pid in pids.into_iter().filter(|_| has_ports) {
+        let Some(parent) = proc::parent(pid).filter(|parent| proc::is_called(*parent, MONITOR))
+        else {
+            continue;
+        };
+        proc::kill(parent);
+    }
+}
+
+/// What the new container is made from: what the old one was made from.
+fn settings(old: &Value, id: &str) -> anyhow::Result<Value> {
+    let Some(Value::Object(config)) = old.get("Config") else {
+        bail!("its engine does not tell how it was made");
+    };
+    let mut made = config.clone();
+    let image = old.get("Image").cloned().context("it has no image")?;
+    made.insert("Image".to_owned(), image);
+    // The engine made that from the old one's id.
+    let hostname = made.get("Hostname").and_then(Value::as_str);
+    if hostname.is_some_and(|name| !name.is_empty() && id.starts_with(name)) {
+        made.remove("Hostname");
+    }
+    let labels = made
+        .entry("Labels")
+        .or_insert_with(|| Value::Object(Map::new()));
+    if !labels.is_object() {
+        *labels = Value::Object(Map::new());
+    }
+    if let Some(labels) = labels.as_object_mut() {
+        labels.insert(LABEL.to_owned(), Value::from(id));
+    }
+    let mut host = old.get("HostConfig").cloned().unwrap_or_default();
+    mend(&mut host);
+    add_volumes(old, &mut host);
+    made.insert("HostConfig".to_owned(), host);
+    let networks = old.pointer("/NetworkSettings/Networks");
+    let networks = networks.and_then(Value::as_object);
+    let endpoints: Map<String, Value> = networks
+        .into_iter()
+        .flatten()
+        .filter(|(name, _)| !matches!(name.as_str(), "none" | "host"))
+        .map(|(name, endpoint)| {
+            // Addresses are given out anew; names that others know it by stay.
+            let aliases = endpoint.get("Aliases").and_then(Value::as_array);
+            let aliases = aliases.into_iter().flatten();
+            let aliases: Vec<&Value> = aliases
+                .filter(|alias| alias.as_str().is_some_and(|alias| !id.starts_with(alias)))
+                .collect();
+            (name.clone(), json!({ "Aliases": aliases }))
+        })
+        .collect();
+    if !endpoints.is_empty() {
+        let endpoints = json!({ "EndpointsConfig": endpoints });
+        made.insert("NetworkingConfig".to_owned(), endpoints);
+    }
+    Ok(Value::Object(made))
+}
+
+/// What podman tells in another way than it takes it.
+fn mend(host: &mut Value) {
+    let Some(host) = host.as_object_mut() else {
+        return;
+    };
+    // `RLIMIT_NOFILE` is told, `nofile` is taken.
+    for limit in host
+        .get_mut("Ulimits")
+        .and_then(Value::as_array_mut)
+        .into_iter()
+        .flatten()
+    {
+        let name = limit.get("Name").and_then(Value::as_str);
+        let short = name.and_then(|name| name.strip_prefix("RLIMIT_"));
+        if let Some(short) = short.map(str::to_lowercase) {
+            limit["Name"] = Value::from(short);
+        }
+    }
+    // Where the engine put it, which is a place of its own again.
+    for own in ["ContainerIDFile", "CgroupParent", "Cgroup"] {
+        host.remove(own);
+    }
+}
+
+/// Volumes without a name in the settings are those of the old one: the data stays with the service.
+fn add_volumes(old: &Value, host: &mut Value) {
+    let Some(host) = host.as_object_mut() else {
+        return;
+    };
+    let binds = host.get("Binds").and_then(Value::as_array).cloned();
+    let mut binds = binds.unwrap_or_default();
+    let mounts = host.get("Mounts").and_then(Value::as_array).cloned();
+    let mounts = mounts.unwrap_or_default();
+    let is_there = |binds: &[Value], target: &str| {
+        let in_binds = binds.iter().filter_map(Value::as_str).any(|bind| {
+            let mut parts = bind.split(':');
+            parts.nth(1) == Some(target)
+        });
+        in_binds
+            || mounts
+                .iter()
+                .any(|mount| mount.get("Target").and_then(Value::as_str) == Some(target))
+    };
+    for mount in old
+        .get("Mounts")
+        .and_then(Value::as_array)
+        .into_iter()
+        .flatten()
+    {
+        let text = |name: &str| mount.get(name).and_then(Value::as_str).unwrap_or_default();
+        let source = match text("Type") {
+            "volume" => text("Name"),
+            "bind" => text("Source"),
+            _ => continue,
+        };
+        let target = text("Destination");
+        if source.is_empty() || target.is_empty() || is_there(&binds, target) {
+            continue;
+        }
+        let is_writable = mount.get("RW").and_then(Value::as_bool) != Some(false);
+        let mode = if is_writable { "rw" } else { "ro" };
+        binds.push(Value::from(format!("{source}:{target}:{mode}")));
+    }
+    if !binds.is_empty() {
+        host.insert("Binds".to_owned(), Value::from(binds));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::PathBuf;
+
+    use oci::Engine;
+
+    use super::*;
+
+    fn inspected() -> Value {
+        json!({
+            "Id": "0123456789abcdef",
+            "Name": "/web",
+            "Image": "sha256:aa",
+            "Config": {
+                "Hostname": "0123456789ab",
+                "Env": ["A=b"],
+                "Cmd": ["serve"],
+                "Labels": { "team": "shop" },
+                "Image": "registry/web:1",
+                "ExposedPorts": { "80/tcp": {} },
+            },
+            "HostConfig": {
+                "NetworkMode": "bridge",
+                "PortBindings": { "80/tcp": [{ "HostIp": "", "HostPort": "8080" }] },
+                "Binds": ["/srv:/srv:ro"],
+                "Ulimits": [{ "Name": "RLIMIT_NOFILE", "Soft": 1, "Hard": 2 }],
+                "CgroupParent": "x",
+            },
+            "Mounts": [
+                { "Type": "volume", "Name": "v1", "Destination": "/data", "RW": true },
+                { "Type": "bind", "Source": "/srv", "Destination": "/srv", "RW": false },
+            ],
+            "NetworkSettings": { "Networks": {
+                "front": { "Aliases": ["web", "0123456789ab"], "IPAddress": "10.0.0.2" },
+            } },
+        })
+    }
+
+    #[test]
+    fn the_new_one_is_made_as_the_old_one_was_and_of_its_very_image() {
+        insta::assert_json_snapshot!(settings(&inspected(), "0123456789abcdef").unwrap());
+    }
+
+    #[test]
+    fn what_somebody_else_owns_is_theirs_to_replace() {
+        let mut found = Found {
+            engine: Some((Engine::Docker, PathBuf::new())),
+            inspected: inspected(),
+            group: None,
+        };
+        assert_eq!(refusal(&found), None);
+        found.inspected["Config"]["Labels"] = json!({ "io.kubernetes.pod.name": "web-1" });
+        assert!(matches!(refusal(&found), Some(Refusal::Unable { .. })));
+        found.inspected = inspected();
+        found.inspected["HostConfig"]["NetworkMode"] = Value::from("host");
+        assert!(refusal(&found).is_some());
+        found.engine = None;
+        assert!(refusal(&found).is_some());
+    }
+}

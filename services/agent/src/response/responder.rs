@@ -1,0 +1,486 @@
+//! The loop: reads what shall be, compares it with what is, and makes the two equal.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    path::{Path, PathBuf},
+    sync::{Arc, Mutex, PoisonError},
+    time::Duration,
+};
+
+use anyhow::Context as _;
+use bus::{Bus, Outbox, SpoolError};
+use chassis::Cx;
+use model::{
+    Slug,
+    runtime::{
+        ActionKind, Desired, Expected, Mode, Phase, Refusal, Response, ResponseId,
+        ResponseReported, SignedDesired, StartGate,
+    },
+};
+use oci::Engines;
+use tokio::sync::mpsc;
+
+use super::{
+    block, container,
+    enforce::Enforcer,
+    gate,
+    guard::orders::{Denied, Gate, Orders},
+    journal::{Entry, Journal, State},
+    keeper::{Failed, Keeper, News},
+    needs::{self, Needs},
+    reader::Reader,
+    release,
+};
+use crate::{
+    cgroup::Layout,
+    config::{Config, ResponseConfig},
+};
+
+mod act;
+
+/// How long storing evidence may take.
+const STORE_MAX: Duration = Duration::from_secs(30);
+/// News of the guard that may wait.
+const NEWS_MAX: usize = 1_024;
+/// Answers that wait for room in the spool; of more the oldest is forgotten.
+const UNTOLD_MAX: usize = 1_000;
+/// Failures of one response that are told; it is tried as long as it lasts.
+const FAILURES_TOLD: u32 = 3;
+/// Containers that were let start and are still named to the guard.
+const PASSED_MAX: usize = 256;
+
+/// What is worked with, and what is known.
+pub(crate) struct Responder {
+    cx: Cx,
+    config: ResponseConfig,
+    tenant: Slug,
+    node: Slug,
+    dir: PathBuf,
+    engines: Engines,
+    enforcer: Arc<Mutex<Enforcer>>,
+    keeper: Keeper,
+    bus: Bus,
+    outbox: Outbox,
+    journal: Journal,
+    desired: Option<Desired>,
+    /// What the guard was told.
+    orders: Orders,
+    failed: Failed,
+    passed: Vec<String>,
+    /// Files that did not run, by container.
+    denied: BTreeMap<String, u64>,
+}
+
+/// Starts to do what the fabric says, where a key is configured.
+pub(crate) fn start(
+    cx: &Cx,
+    config: &Config,
+    node: &Slug,
+    layout: &Layout,
+    (bus, outbox): (&Bus, &Outbox),
+) -> anyhow::Result<()> {
+    if config.response.keys.is_empty() {
+        tracing::info!("no key in `response.keys`: nothing is ever done to a container here");
+        return Ok(());
+    }
+    let dir = config.response_dir();
+    let journal = Journal::open(&dir)?;
+    let (news, news_in) = mpsc::channel(NEWS_MAX);
+    let name = release::pins_name(&config.tenant, node);
+    let responder = Responder {
+        cx: cx.clone(),
+        config: config.response.clone(),
+        tenant: config.tenant.clone(),
+        node: node.clone(),
+        engines: config.engines.engines(),
+        enforcer: Arc::new(Mutex::new(Enforcer::new(
+            layout,
+            &config.response.bpffs,
+            &name,
+        ))),
+        keeper: Keeper::start(&dir, news),
+        bus: bus.clone(),
+        outbox: outbox.clone(),
+        journal,
+        desired: None,
+        orders: Orders::default(),
+        failed: Failed::new(),
+        passed: Vec::new(),
+        denied: BTreeMap::new(),
+        dir,
+    };
+    let reader = Reader::new(bus, &config.tenant, node);
+    cx.spawn("responder", responder.run(reader, news_in));
+    Ok(())
+}
+
+// === impl Responder ===
+
+impl Responder {
+    async fn run(mut self, mut reader: Reader, mut news: mpsc::Receiver<News>) {
+        // Before NATS is asked: what was taken before goes on.
+        let before = self.journal.kept.document.as_ref();
+        self.desired = before.and_then(|signed| signed.verified(&self.config.keys).ok());
+        if self.desired.is_some() {
+            self.round().await;
+        }
+        while !self.cx.is_stopping() {
+            // What is written after the look wakes us.
+            reader.listen().await;
+            match reader.read().await {
+                Ok(Some(signed)) => self.take(signed).await,
+                Ok(None) => {}
+                Err(error) => tracing::debug!(%error, "nothing new is known: {error:#}"),
+            }
+            self.round().await;
+            let (cx, pause) = (self.cx.clone(), self.pause());
+            tokio::select! {
+                () = cx.stopped() => return,
+                () = reader.wait(&cx, pause) => {}
+                Some(one) = news.recv() => {
+                    self.hear(one).await;
+                    while let Ok(one) = news.try_recv() {
+                        self.hear(one).await;
+                    }
+                }
+            }
+        }
+    }
+
+    /// How long nothing has to be done: something may be over before.
+    fn pause(&self) -> Duration {
+        let reread = Duration::from_secs(self.config.reread_s);
+        let now = self.cx.now();
+        let active = self.desired.iter().flat_map(|desired| desired.active(now));
+        let next = active.map(|response| response.expires_at).min();
+        let next = next.and_then(|next| Duration::try_from(next.duration_since(now)).ok());
+        next.map_or(reread, |next| next.min(reread))
+            .max(Duration::from_millis(50))
+    }
+
+    /// Takes a document, if it may be taken.
+    async fn take(&mut self, signed: SignedDesired) {
+        let document = model::Digest::of(signed.document.as_bytes());
+        let seen = self.journal.kept.seen;
+        if self.desired.is_some() && seen.is_some_and(|seen| seen.document == document) {
+            return;
+        }
+        let opened = signed.open(&Expected {
+            tenant: &self.tenant,
+            node: &self.node,
+            seen,
+            keys: &self.config.keys,
+            now: self.cx.now(),
+        });
+        let taken = match opened {
+            Ok(desired) => {
+                self.journal.kept.seen = Some(signed.seen(&desired));
+                self.journal.kept.document = Some(signed);
+                self.journal.kept.refused = None;
+                let kept = self.journal.keep();
+                self.desired = Some(desired);
+                kept
+            }
+            Err(_) if self.journal.kept.refused == Some(document) => Ok(()),
+            Err(refusal) => {
+                tracing::warn!("the desired state of this node is refused: {refusal}");
+                self.refuse_document(&signed, refusal).await;
+                self.journal.kept.refused = Some(document);
+                self.journal.keep()
+            }
+        };
+        if let Err(error) = taken {
+            self.broken(&error);
+        }
+    }
+
+    async fn refuse_document(&mut self, signed: &SignedDesired, refusal: Refusal) {
+        // As it says itself, which may be a lie.
+        let claimed: Option<Desired> = serde_json::from_str(&signed.document).ok();
+        let generation = claimed.map_or(0, |desired| desired.generation);
+        let report = ResponseReported {
+            refusal: Some(refusal),
+            generation,
+            ..self.blank(Phase::Refused)
+        };
+        self.tell(report).await;
+    }
+
+    /// Without a disk nothing can be promised: another agent may do better.
+    fn broken(&self, error: &anyhow::Error) {
+        tracing::error!(%error, "nothing can be kept on disk, stopping: {error:#}");
+        self.cx.stop();
+    }
+
+    /// Makes what is equal to what shall be.
+    async fn round(&mut self) {
+        let untold = std::mem::take(&mut self.journal.kept.untold);
+        for report in untold {
+            self.tell(report).await;
+        }
+        if let Some(desired) = self.desired.clone()
+            && let Err(error) = self.reconcile(&desired).await
+        {
+            self.broken(&error);
+        }
+    }
+
+    async fn reconcile(&mut self, desired: &Desired) -> anyhow::Result<()> {
+        let now = self.cx.now();
+        let until = release::until(&self.dir);
+        let is_wanted = |response: &&Response| until.is_none_or(|until| response.issued_at > until);
+        let active: Vec<Response> = desired.active(now).filter(is_wanted).cloned().collect();
+        let ids: BTreeSet<&ResponseId> = active.iter().map(|response| &response.id).collect();
+        for response in &active {
+            self.begin(response, desired.generation).await?;
+        }
+        let lifted: Vec<Entry> = self
+            .journal
+            .kept
+            .entries
+            .values()
+            .filter(|entry| !ids.contains(&entry.response.id))
+            .cloned()
+            .collect();
+        for mut entry in lifted.iter().cloned() {
+            if entry.state != State::Over {
+                entry.state = State::Lifting;
+                self.journal.note(entry)?;
+            }
+        }
+        let counted =
+            self.journal.kept.entries.values().filter(|entry| {
+                matches!(entry.state, State::Begun | State::Failed | State::InForce)
+            });
+        let needs = needs::of(counted.map(|entry| &entry.response));
+        self.failed = self.guard(&needs, desired.start_gate.as_ref()).await;
+        for response in &active {
+            self.carry_out(&response.id, &needs).await?;
+        }
+        for entry in lifted {
+            self.lift(entry, &needs).await?;
+        }
+        self.with_enforcer(move |enforcer| {
+            enforcer.sweep(&needs);
+            Ok(())
+        })
+        .await
+    }
+
+    /// Works with the kernel, away from what else waits on this thread.
+    async fn with_enforcer<T: Send + 'static>(
+        &self,
+        work: impl FnOnce(&mut Enforcer) -> anyhow::Result<T> + Send + 'static,
+    ) -> anyhow::Result<T> {
+        let enforcer = Arc::clone(&self.enforcer);
+        let done = self.cx.blocking(move || {
+            let mut enforcer = enforcer.lock().unwrap_or_else(PoisonError::into_inner);
+            work(&mut enforcer)
+        });
+        done.await.context("the work was given up")?
+    }
+
+    /// Tells the guard what there is to guard; returns what it cannot.
+    async fn guard(&mut self, needs: &Needs, gate: Option<&StartGate>) -> Failed {
+        let blocked = needs.iter().filter(|(_, need)| need.blocked);
+        let is_allowed = self.config.actions.contains(&ActionKind::StartGate);
+        let gate =
+            gate.filter(|gate| is_allowed && (!gate.denied.is_empty() || gate.refuses_unknown));
+        let has_blocked = needs.values().any(|need| need.blocked);
+        let approved = self
+            .with_enforcer(move |enforcer| {
+                // The guard says there what it approved, so it is there before the guard begins.
+                if has_blocked && let Err(error) = block::load(enforcer.pins()) {
+                    tracing::warn!(%error, "the kernel's part of the block is missing: {error:#}");
+                }
+                Ok(block::approved(enforcer.pins()))
+            })
+            .await;
+        let orders = Orders {
+            blocked: blocked.map(|(id, _)| id.clone()).collect(),
+            gate: gate.map(|_| Gate {
+                runtimes: self.config.runtimes.clone(),
+                hold_ms: self.config.start_hold_ms,
+            }),
+            approved: approved.ok(),
+            passed: self.passed.iter().cloned().collect(),
+        };
+        // Containers that could not be guarded are tried again.
+        if orders == self.orders && self.failed.is_empty() {
+            return Failed::new();
+        }
+        let keeper = self.keeper.clone();
+        let told = orders.clone();
+        let done = self.cx.blocking(move || keeper.set(told)).await;
+        match done.context("it was given up").and_then(|done| done) {
+            Ok(failed) => {
+                for (id, why) in &failed {
+                    tracing::warn!("the guard cannot guard `{id}`: {why}");
+                }
+                self.orders = orders;
+                failed
+            }
+            Err(error) => {
+                tracing::warn!(%error, "there is no guard: {error:#}");
+                let ids = orders.blocked.into_iter();
+                ids.map(|id| (id, format!("{error:#}"))).collect()
+            }
+        }
+    }
+
+    async fn hear(&mut self, news: News) {
+        match news {
+            News::Denied(denied) => self.hear_denied(denied),
+            News::Held(container) => {
+                self.judge_start(&container).await;
+                self.passed.push(container);
+                if self.passed.len() > PASSED_MAX {
+                    self.passed.remove(0);
+                }
+                let orders = Orders {
+                    passed: self.passed.iter().cloned().collect(),
+                    ..self.orders.clone()
+                };
+                let (keeper, told) = (self.keeper.clone(), orders.clone());
+                let done = self.cx.blocking(move || keeper.set(told)).await;
+                if done.is_ok_and(|done| done.is_ok()) {
+                    self.orders = orders;
+                }
+            }
+        }
+    }
+
+    fn hear_denied(&mut self, denied: Denied) {
+        let Denied {
+            container,
+            path,
+            pid,
+            digest,
+            waited_us,
+        } = denied;
+        *self.denied.entry(container.clone()).or_default() += 1;
+        let digest = digest.map_or_else(|| "not known in time".to_owned(), |one| one.to_string());
+        tracing::info!(
+            container.id = container,
+            "`{path}` did not run in `{container}`, which is blocked: its image does not hold it \
+             (digest {digest}, process {pid}, {waited_us} us)"
+        );
+    }
+
+    /// Ends a container that may not start; it stands still before its first program.
+    async fn judge_start(&mut self, id: &str) {
+        let gate = self.desired.as_ref().and_then(|one| one.start_gate.clone());
+        let Some(gate) = gate else { return };
+        let layout = self.with_enforcer(|enforcer| Ok(enforcer.layout().clone()));
+        let Ok(layout) = layout.await else { return };
+        let found = container::find(&self.cx, &self.engines, &layout, id).await;
+        let digests = gate::digests(&self.cx, &self.engines, &found, id).await;
+        let Some(refused) = gate::judge(&gate, &digests) else {
+            return;
+        };
+        let name = found.name().unwrap_or(id).to_owned();
+        let why = refused.why;
+        let is_enforced = gate.mode == Mode::Enforced;
+        let killed = match &found.group {
+            Some(group) if is_enforced => {
+                let group = group.clone();
+                let killed = self.cx.blocking(move || group.kill()).await;
+                killed.context("it was given up").and_then(|done| done)
+            }
+            _ => Ok(()),
+        };
+        let (phase, detail) = match killed {
+            Ok(()) if is_enforced => (Phase::Done, format!("it did not start: {why}")),
+            Ok(()) => (
+                Phase::WouldHave,
+                format!("it would not have started: {why}"),
+            ),
+            Err(error) => (Phase::Failed, format!("{why}; {error:#}")),
+        };
+        tracing::warn!(container.id = id, "container `{name}`: {detail}");
+        let generation = self.desired.as_ref().map_or(0, |one| one.generation);
+        let started = (id, found.started_at());
+        let report = ResponseReported {
+            response: Some(ResponseId::of("", ActionKind::StartGate, started, 0)),
+            container: id.to_owned(),
+            action: Some(ActionKind::StartGate),
+            mode: gate.mode,
+            generation,
+            detail: Some(detail),
+            image: refused.image,
+            ..self.blank(phase)
+        };
+        self.tell(report).await;
+    }
+
+    fn blank(&self, phase: Phase) -> ResponseReported {
+        ResponseReported {
+            node: self.node.clone(),
+            response: None,
+            incident: String::new(),
+            container: String::new(),
+            action: None,
+            mode: Mode::Enforced,
+            phase,
+            refusal: None,
+            generation: 0,
+            attempt: 0,
+            evidence: None,
+            before: None,
+            after: None,
+            detail: None,
+            image: None,
+            at: self.cx.now(),
+        }
+    }
+
+    /// Answers. What finds no room in the spool waits for it on disk.
+    async fn tell(&mut self, report: ResponseReported) {
+        match self.outbox.enqueue(&self.tenant, &report).await {
+            Ok(()) => {}
+            Err(SpoolError::Full { .. }) => {
+                let untold = &mut self.journal.kept.untold;
+                if untold.len() >= UNTOLD_MAX {
+                    untold.remove(0);
+                }
+                untold.push(report);
+                if let Err(error) = self.journal.keep() {
+                    self.broken(&error);
+                }
+            }
+            Err(error) => self.broken(&anyhow::Error::new(error).context("answering")),
+        }
+    }
+
+    /// Answers how far a response is.
+    async fn tell_of(&mut self, entry: &Entry, phase: Phase, detail: Option<String>) {
+        let Response {
+            id,
+            incident,
+            container,
+            action,
+            mode,
+            ..
+        } = &entry.response;
+        let report = ResponseReported {
+            response: Some(id.clone()),
+            incident: incident.clone(),
+            container: container.clone(),
+            action: Some(action.kind()),
+            mode: *mode,
+            generation: entry.generation,
+            attempt: entry.attempt,
+            evidence: entry.evidence.clone(),
+            before: entry.before.clone(),
+            after: entry.after.clone(),
+            detail,
+            ..self.blank(phase)
+        };
+        self.tell(report).await;
+    }
+}
+
+/// Where evidence waits for NATS.
+fn evidence_dir(dir: &Path) -> PathBuf {
+    dir.join("evidence")
+}

@@ -1,0 +1,378 @@
+//! One response: begun, carried out, lifted. Each step is on disk before it is done, and told after.
+
+use std::fs;
+
+use anyhow::Context as _;
+use chassis::files::read_bounded;
+use model::{
+    Digest,
+    runtime::{
+        Action, ActionKind, EvidenceObject, FORENSIC_BYTES_MAX, Mode, Phase, Refusal, Response,
+        ResponseId, ResponseReported, forensic_objects,
+    },
+};
+
+use super::{FAILURES_TOLD, Responder, evidence_dir};
+use crate::response::{
+    container::{self, Found},
+    evidence,
+    journal::{self, Entry, State},
+    needs::{Need, Needs},
+    replace,
+};
+
+// === impl Responder ===
+
+impl Responder {
+    /// Begins a response that is new, or says why it is not for this node.
+    pub(super) async fn begin(
+        &mut self,
+        response: &Response,
+        generation: u64,
+    ) -> anyhow::Result<()> {
+        if self.journal.kept.entries.contains_key(&response.id) {
+            return Ok(());
+        }
+        let found = self.find(&response.container).await?;
+        let mut entry = Entry {
+            response: response.clone(),
+            generation,
+            state: State::Over,
+            attempt: 0,
+            before: Some(before(&found)),
+            after: None,
+            evidence: None,
+        };
+        if let Some(refusal) = self.refusal(response, &found) {
+            tracing::warn!(
+                container.id = response.container,
+                "`{}` of `{}` is refused: {refusal}",
+                response.action.kind(),
+                response.container
+            );
+            let report = ResponseReported {
+                response: Some(response.id.clone()),
+                incident: response.incident.clone(),
+                container: response.container.clone(),
+                action: Some(response.action.kind()),
+                mode: response.mode,
+                refusal: Some(refusal),
+                generation,
+                before: entry.before.clone(),
+                ..self.blank(Phase::Refused)
+            };
+            self.tell(report).await;
+            return self.journal.note(entry);
+        }
+        if response.mode == Mode::DryRun {
+            let detail = would_have(&response.action, &found);
+            self.tell_of(&entry, Phase::WouldHave, Some(detail)).await;
+            return self.journal.note(entry);
+        }
+        entry.state = State::Begun;
+        self.journal.note(entry.clone())?;
+        self.tell_of(&entry, Phase::Started, None).await;
+        Ok(())
+    }
+
+    async fn find(&self, id: &str) -> anyhow::Result<Found> {
+        let layout = self.with_enforcer(|enforcer| Ok(enforcer.layout().clone()));
+        let layout = layout.await?;
+        Ok(container::find(&self.cx, &self.engines, &layout, id).await)
+    }
+
+    fn refusal(&self, response: &Response, found: &Found) -> Option<Refusal> {
+        let action = response.action.kind();
+        if !self.config.actions.contains(&action) {
+            return Some(Refusal::NotAllowed { action });
+        }
+        if let Some(refusal) = found.refuses(response) {
+            return Some(refusal);
+        }
+        if action == ActionKind::Replace {
+            return replace::refusal(found);
+        }
+        None
+    }
+
+    /// Does what was begun, or sees that what is in force still is.
+    pub(super) async fn carry_out(&mut self, id: &ResponseId, needs: &Needs) -> anyhow::Result<()> {
+        let Some(entry) = self.journal.kept.entries.get(id).cloned() else {
+            return Ok(());
+        };
+        if matches!(entry.state, State::Over | State::Lifting) {
+            return Ok(());
+        }
+        let mut next = entry.clone();
+        let done = self.act(&mut next, needs).await;
+        match done {
+            Ok(Some((state, detail))) => {
+                let is_new = entry.state != State::InForce;
+                next.state = state;
+                if is_new {
+                    tracing::info!(
+                        container.id = next.response.container,
+                        "`{}` of `{}` is done: {detail}",
+                        next.response.action.kind(),
+                        next.response.container
+                    );
+                    self.tell_of(&next, Phase::Done, Some(detail)).await;
+                } else if state == State::Over {
+                    self.tell_of(&next, Phase::Lifted, Some(detail)).await;
+                }
+                if next != entry {
+                    self.journal.note(next)?;
+                }
+            }
+            // It goes on another time.
+            Ok(None) => {
+                if next != entry {
+                    self.journal.note(next)?;
+                }
+            }
+            Err(error) => {
+                next.attempt = entry.attempt.saturating_add(1);
+                next.state = State::Failed;
+                tracing::warn!(
+                    %error,
+                    container.id = next.response.container,
+                    "`{}` of `{}` failed: {error:#}",
+                    next.response.action.kind(),
+                    next.response.container
+                );
+                if next.attempt <= FAILURES_TOLD {
+                    let detail = format!("{error:#}");
+                    self.tell_of(&next, Phase::Failed, Some(detail)).await;
+                }
+                self.journal.note(next)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Does it; `None` where something that is not ours is missing now.
+    async fn act(
+        &mut self,
+        entry: &mut Entry,
+        needs: &Needs,
+    ) -> anyhow::Result<Option<(State, String)>> {
+        let id = entry.response.container.clone();
+        let need = needs.get(&id).cloned().unwrap_or_default();
+        let is_in_force = entry.state == State::InForce;
+        let found = if is_in_force {
+            Found::default()
+        } else {
+            self.find(&id).await?
+        };
+        if is_in_force && self.has_ended(&id).await? {
+            // What it was about is not there any more.
+            self.settle(&id, &Need::default()).await?;
+            return Ok(Some((State::Over, "the container ended".to_owned())));
+        }
+        let kind = entry.response.action.kind();
+        match kind {
+            ActionKind::Observe => Ok(Some((State::Over, "it is written down".to_owned()))),
+            ActionKind::CollectEvidence => self.collect(entry, &found).await,
+            ActionKind::Kill => {
+                if let Some(group) = found.group {
+                    self.cx.blocking(move || group.kill()).await??;
+                }
+                entry.after = Some("no process".to_owned());
+                Ok(Some((
+                    State::Over,
+                    "all its processes are killed".to_owned(),
+                )))
+            }
+            ActionKind::Replace if !is_in_force => {
+                self.settle(&id, &need).await?;
+                let fresh = replace::replace(&self.cx, &self.engines, &found).await?;
+                let detail = format!("`{fresh}` took its place; it stands still and is cut off");
+                entry.after = Some(fresh);
+                Ok(Some((State::InForce, detail)))
+            }
+            ActionKind::Block => {
+                let failed = self.failed.iter().find(|(failed, _)| *failed == id);
+                if let Some((_, why)) = failed {
+                    anyhow::bail!("the guard cannot guard it: {why}");
+                }
+                let missing = self.settle(&id, &need).await?;
+                entry.after = Some("blocked".to_owned());
+                let detail = missing.map_or_else(
+                    || "nothing runs in it that its image does not hold".to_owned(),
+                    |why| format!("files are denied; what runs from memory is not: {why}"),
+                );
+                Ok(Some((State::InForce, detail)))
+            }
+            ActionKind::Pause | ActionKind::Quarantine | ActionKind::Replace => {
+                self.settle(&id, &need).await?;
+                let (after, detail) = if kind == ActionKind::Pause {
+                    ("frozen", "it stands still")
+                } else {
+                    ("cut off", "it speaks with nobody but those of the list")
+                };
+                if !is_in_force {
+                    entry.after = Some(after.to_owned());
+                }
+                Ok(Some((State::InForce, detail.to_owned())))
+            }
+            ActionKind::StartGate => Ok(Some((State::Over, "it is no response".to_owned()))),
+        }
+    }
+
+    /// Makes a container be as it needs to be; tells what of a block the kernel does not do.
+    async fn settle(&self, id: &str, need: &Need) -> anyhow::Result<Option<String>> {
+        let (id, need) = (id.to_owned(), need.clone());
+        self.with_enforcer(move |enforcer| {
+            // Cut off first: what stands still sends nothing, but the kernel still answers for it.
+            enforcer.cut(&id, &need)?;
+            enforcer.freeze(&id, &need)?;
+            let blocked = enforcer.block(&id, &need);
+            Ok(blocked.err().map(|error| format!("{error:#}")))
+        })
+        .await
+    }
+
+    async fn has_ended(&self, id: &str) -> anyhow::Result<bool> {
+        let id = id.to_owned();
+        self.with_enforcer(move |enforcer| {
+            let group = crate::response::group::Group::of(enforcer.layout(), &id);
+            Ok(!group.is_some_and(|group| group.is_populated()))
+        })
+        .await
+    }
+
+    /// Collects evidence once, and stores it as soon as NATS takes it.
+    async fn collect(
+        &mut self,
+        entry: &mut Entry,
+        found: &Found,
+    ) -> anyhow::Result<Option<(State, String)>> {
+        let dir = evidence_dir(&self.dir);
+        let object = match entry.evidence.clone() {
+            Some(object) => object,
+            None => {
+                fs::create_dir_all(&dir)?;
+                let (found, bytes_max) = (found.clone(), self.config.evidence_bytes_max);
+                let collecting = self
+                    .cx
+                    .blocking(move || evidence::collect(&found, bytes_max));
+                let collected = collecting.await??;
+                let object = EvidenceObject {
+                    digest: Digest::of(&collected.bytes),
+                    bytes: collected.bytes.len() as u64,
+                    media_type: collected.media_type.to_owned(),
+                };
+                journal::keep(&dir, &object.digest.hex(), &collected.bytes)?;
+                entry.evidence = Some(object.clone());
+                entry.after = Some(collected.summary);
+                self.journal.note(entry.clone())?;
+                object
+            }
+        };
+        let file = dir.join(object.digest.hex());
+        let bytes = read_bounded(&file, FORENSIC_BYTES_MAX).context("the evidence on disk")?;
+        let bucket = forensic_objects(&self.tenant, &self.node);
+        let store = self.bus.store();
+        let stored = tokio::time::timeout(
+            super::STORE_MAX,
+            store.put_object_bytes(&bucket, bytes.into()),
+        );
+        match stored.await {
+            Ok(Ok(_)) => {
+                drop(fs::remove_file(&file));
+                let summary = entry.after.clone().unwrap_or_default();
+                Ok(Some((State::Over, summary)))
+            }
+            Ok(Err(error)) => {
+                tracing::debug!(%error, "the evidence waits on disk: {error}");
+                Ok(None)
+            }
+            Err(_) => Ok(None),
+        }
+    }
+
+    /// Undoes what is not wanted any more.
+    pub(super) async fn lift(&mut self, entry: Entry, needs: &Needs) -> anyhow::Result<()> {
+        let response = &entry.response;
+        let id = response.container.clone();
+        let was_done = entry.state != State::Over;
+        if was_done {
+            let counts = {
+                let id = id.clone();
+                self.with_enforcer(move |enforcer| Ok(enforcer.counts(&id)))
+                    .await?
+            };
+            let mut detail = self.undo(&entry, needs).await?;
+            match (response.action.kind(), counts) {
+                (ActionKind::Quarantine, (Some(cut), _)) => {
+                    detail = format!("{detail}; {cut} packets and connections were cut");
+                }
+                (ActionKind::Block, (_, killed)) => {
+                    let denied = self.denied.remove(&id).unwrap_or(0);
+                    let killed = killed.unwrap_or(0);
+                    detail = format!("{detail}; {denied} files were denied, {killed} were killed");
+                }
+                _ => {}
+            }
+            tracing::info!(
+                container.id = id,
+                "`{}` of `{id}` is lifted: {detail}",
+                response.action.kind()
+            );
+            self.tell_of(&entry, Phase::Lifted, Some(detail)).await;
+        }
+        self.journal.kept.entries.remove(&response.id);
+        self.journal.keep()
+    }
+
+    async fn undo(&mut self, entry: &Entry, needs: &Needs) -> anyhow::Result<String> {
+        let id = entry.response.container.clone();
+        let need = needs.get(&id).cloned().unwrap_or_default();
+        if let Some(object) = &entry.evidence {
+            // It was not stored in time, and nobody wants it any more.
+            drop(fs::remove_file(
+                evidence_dir(&self.dir).join(object.digest.hex()),
+            ));
+        }
+        if entry.response.action == Action::Replace && entry.after.is_some() {
+            // Two that serve the same would be worse than none: the old one never goes on.
+            let found = self.find(&id).await?;
+            if let Some(group) = found.group {
+                self.cx.blocking(move || group.kill()).await??;
+            }
+            self.settle(&id, &Need::default()).await?;
+            return Ok("the old one is killed, its files stay; the new one serves".to_owned());
+        }
+        self.settle(&id, &need).await?;
+        Ok(if need == Need::default() {
+            "it is as it was".to_owned()
+        } else {
+            "other responses to it go on".to_owned()
+        })
+    }
+}
+
+fn before(found: &Found) -> String {
+    match &found.group {
+        None => "not running".to_owned(),
+        Some(group) if group.is_frozen() => "frozen".to_owned(),
+        Some(_) => "running".to_owned(),
+    }
+}
+
+fn would_have(action: &Action, found: &Found) -> String {
+    let count = found.group.as_ref().map_or(0, |group| group.pids().len());
+    let what = match action {
+        Action::Observe => "written it down".to_owned(),
+        Action::CollectEvidence => format!("described {count} processes and what they changed"),
+        Action::Pause => format!("frozen {count} processes"),
+        Action::Quarantine { allow } => {
+            let allow: Vec<String> = allow.iter().map(ToString::to_string).collect();
+            format!("cut {count} processes off, but for [{}]", allow.join(", "))
+        }
+        Action::Block => "denied every file that its image does not hold".to_owned(),
+        Action::Kill => format!("killed {count} processes"),
+        Action::Replace => "made a fresh container of its image and frozen this one".to_owned(),
+    };
+    format!("would have {what}")
+}

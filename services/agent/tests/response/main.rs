@@ -1,0 +1,20 @@
+//! What an agent does to real containers when it is told to: podman's containers on this machine, a
+//! real nats-server, the real program. Needs root, podman, runc and nats-server; without them a test
+//! says what is missing and passes.
+//!
+//! A test that hangs must not leave this machine unable to run programs: whatever happens, the guard
+//! is ended after some minutes, and with it the kernel takes back what it has asked.
+
+#![expect(
+    clippy::unwrap_used,
+    clippy::print_stdout,
+    reason = "a test that says why it is skipped and what it measured"
+)]
+
+mod block;
+mod crash;
+mod measure;
+mod network;
+mod replace;
+mod start_gate;
+mod yard;

@@ -8,6 +8,8 @@ set -euo pipefail
 program=${1:?the program}
 license=${2:?the license}
 root=${3:?the directory, which must not exist}
+# `tidewaiter` or `tidewaiter-agent`: it is /usr/bin/$name there, and has /var/lib/$name.
+name=$(basename "$program")
 authorities=${AUTHORITIES:-/etc/ssl/certs/ca-certificates.crt}
 user=65532
 
@@ -22,8 +24,8 @@ fail() {
 
 mkdir -p "$root"
 root=$(cd "$root" && pwd)
-install -D --mode 0755 "$program" "$root/usr/bin/tidewaiter"
-install -D --mode 0644 "$license" "$root/usr/share/doc/tidewaiter/LICENSE"
+install -D --mode 0755 "$program" "$root/usr/bin/$name"
+install -D --mode 0644 "$license" "$root/usr/share/doc/$name/LICENSE"
 
 # Paths as the loader looks for them, links followed: `/lib64/ld-linux…` is part of the program.
 libraries=$(ldd "$program") || fail "\`ldd\` cannot read \`$program\`"
@@ -33,7 +35,7 @@ while read -r library; do
 done < <(grep -o '/[^ ]*' <<<"$libraries")
 
 install -D --mode 0644 "$authorities" "$root/etc/ssl/certs/ca-certificates.crt"
-printf 'tidewaiter:x:%s:%s:tidewaiter:/var/lib/tidewaiter:/sbin/nologin\n' "$user" "$user" \
+printf 'tidewaiter:x:%s:%s:tidewaiter:/var/lib/%s:/sbin/nologin\n' "$user" "$user" "$name" \
   >"$root/etc/passwd"
 printf 'tidewaiter:x:%s:\n' "$user" >"$root/etc/group"
 printf 'hosts: files dns\n' >"$root/etc/nsswitch.conf"
@@ -41,8 +43,8 @@ chmod 0644 "$root"/etc/{passwd,group,nsswitch.conf}
 
 # A volume takes its owner and mode from here. Whichever user it runs as can write there, as with /tmp:
 # some platforms choose the user, and nobody else lives in the image.
-mkdir -p "$root/tmp" "$root/var/lib/tidewaiter"
-chmod 1777 "$root/tmp" "$root/var/lib/tidewaiter"
+mkdir -p "$root/tmp" "$root/var/lib/$name"
+chmod 1777 "$root/tmp" "$root/var/lib/$name"
 
 # Times of the build would make two builds differ.
 find "$root" -exec touch --no-dereference --date "@${SOURCE_DATE_EPOCH:-0}" {} +

@@ -3,7 +3,9 @@
 //! them a test says what is missing and passes.
 
 mod behaviors;
+mod connector;
 mod drift;
+mod node;
 mod podman;
 mod survival;
 
@@ -89,14 +91,19 @@ struct Agent {
 impl Yard {
     /// Starts everything; `None`, with a reason printed, where something is missing. Beside the
     /// other roles there are so many processes of `behavior`.
-    #[expect(clippy::print_stdout, reason = "a skipped test says so")]
     async fn start(behaviors: usize) -> Option<Self> {
+        Self::start_with(behaviors, "bpf").await
+    }
+
+    /// The same with an agent that watches by this.
+    #[expect(clippy::print_stdout, reason = "a skipped test says so")]
+    async fn start_with(behaviors: usize, tier: &str) -> Option<Self> {
         let podman = Podman::start()?;
         let Some(agent) = agent_binary() else {
             println!("skipped: tidewaiter-agent is not built (cargo build --release -p agent)");
             return None;
         };
-        if let Some(why) = unwatchable(&agent) {
+        if let Some(why) = unwatchable(&agent, tier) {
             println!("skipped: the sensor does not load: {why}");
             return None;
         }
@@ -112,7 +119,7 @@ impl Yard {
         let fabric = Fabric::start(options).await?;
         let image = fabric.push(image(), "runtime/app", "1");
         podman.run(&["pull", "--quiet", "--tls-verify=false", &image]);
-        let agent = Agent::start(&fabric, &podman).await;
+        let agent = Agent::start(&fabric, &podman, tier).await;
         // What its image holds must be known before it is said what is not of it.
         fabric.verdict(&image).await;
         Some(Self {
@@ -178,7 +185,7 @@ fn is(detection: &Value, rule: &str, about: &str) -> bool {
 // === impl Agent ===
 
 impl Agent {
-    async fn start(fabric: &Fabric, podman: &Podman) -> Self {
+    async fn start(fabric: &Fabric, podman: &Podman, tier: &str) -> Self {
         let dir = fabric.dir().join("agent");
         std::fs::create_dir_all(&dir).expect("a directory");
         let (url, key) = fabric.agent_access(NODE);
@@ -192,6 +199,9 @@ engines:
   docker: []
   containerd: []
   podman: [{}]
+  cri: []
+sensor:
+  tier: {tier}
 inventory_interval_s: 5
 ",
             dir.join("data").display(),
@@ -280,7 +290,8 @@ impl Drop for Agent {
 }
 
 fn starts(log: &str) -> usize {
-    log.matches("tier `bpf`").count()
+    let tiers = ["tier `bpf`", "tier `process-connector`"];
+    tiers.iter().map(|tier| log.matches(tier).count()).sum()
 }
 
 /// The agent, built beside the program under test.
@@ -290,10 +301,14 @@ fn agent_binary() -> Option<PathBuf> {
 }
 
 /// Why containers cannot be watched here, if they cannot.
-fn unwatchable(agent: &Path) -> Option<String> {
-    let probe = Command::new(agent).arg("probe").output().expect("it runs");
+fn unwatchable(agent: &Path, tier: &str) -> Option<String> {
+    let mut probe = Command::new(agent);
+    probe
+        .arg("probe")
+        .env("TIDEWAITER_AGENT_SENSOR__TIER", tier);
+    let probe = probe.output().expect("it runs");
     let matrix: Value = serde_json::from_slice(&probe.stdout).unwrap_or_default();
-    (matrix["tier"] != "bpf").then(|| matrix["missing"].to_string())
+    (matrix["tier"] != tier).then(|| matrix["missing"].to_string())
 }
 
 /// An image of programs of this machine.

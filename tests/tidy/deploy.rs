@@ -13,6 +13,8 @@ const INGRESS: &str = "deploy/compose/haproxy.cfg";
 const CONFIG: &str = "deploy/config/tidewaiter.yaml";
 const IMAGE: &str = "deploy/image/Containerfile";
 const ROOT: &str = "deploy/image/root.sh";
+const AGENT: &str = "deploy/kubernetes/agent.yaml";
+const UNIT: &str = "deploy/systemd/tidewaiter-agent.service";
 /// Made by `tidewaiter nats accounts` before the first start.
 const MADE: &[&str] = &["deploy/compose/accounts.conf", "deploy/compose/keys/"];
 /// Where the program is in the image.
@@ -191,7 +193,7 @@ fn the_image_is_built_of_what_is_there() {
     if !image.contains(&format!("/rust:{version}-")) {
         wrong.push(format!("{IMAGE}: build with Rust {version}"));
     }
-    for (needle, file) in [(PROGRAM, IMAGE), (PROGRAM.trim_start_matches('/'), ROOT)] {
+    for (needle, file) in [(PROGRAM, IMAGE), ("usr/bin/$name", ROOT)] {
         if !text(file).unwrap_or_default().contains(needle) {
             wrong.push(format!("{file}: the program is `{PROGRAM}`"));
         }
@@ -215,6 +217,89 @@ fn the_image_is_built_of_what_is_there() {
         }
     }
     verdict("the image", &wrong);
+}
+
+#[test]
+fn the_agent_in_a_cluster_has_what_it_names_and_no_more_rights_than_it_says_why() {
+    let recipe = text(AGENT).unwrap_or_default();
+    let documents: Vec<Value> = serde_saphyr::from_multiple(&recipe).expect("YAML");
+    let mut wrong = Vec::new();
+    let kinds: BTreeSet<&str> = documents
+        .iter()
+        .filter_map(|one| one["kind"].as_str())
+        .collect();
+    let expected = BTreeSet::from(["ConfigMap", "DaemonSet", "Namespace", "ServiceAccount"]);
+    if kinds != expected {
+        wrong.push(format!(
+            "{AGENT}: it asks nothing of the API, so {expected:?} is all it needs"
+        ));
+    }
+    let daemon = documents.iter().find(|one| one["kind"] == "DaemonSet");
+    let pod = daemon.map_or(Value::Null, |one| one["spec"]["template"]["spec"].clone());
+    if pod["automountServiceAccountToken"] != false {
+        wrong.push(format!("{AGENT}: it needs no token"));
+    }
+    let containers = pod["containers"].as_array().cloned().unwrap_or_default();
+    let [container] = containers.as_slice() else {
+        panic!("{AGENT}: one container");
+    };
+    let (declared, used) = (names(&pod["volumes"]), names(&container["volumeMounts"]));
+    if declared != used || declared.is_empty() {
+        wrong.push(format!("{AGENT}: volumes {declared:?}, mounted {used:?}"));
+    }
+    let rights = &container["securityContext"];
+    let is_confined = rights["readOnlyRootFilesystem"] == true
+        && rights["allowPrivilegeEscalation"] == false
+        && words(&rights["capabilities"]["drop"]) == ["ALL"]
+        && rights.get("privileged").is_none();
+    if !is_confined {
+        wrong.push(format!(
+            "{AGENT}: it has single rights, and is not privileged"
+        ));
+    }
+    settings_and_rights(container, &mut wrong);
+    verdict("the agent in a cluster", &wrong);
+}
+
+/// Settings of the agent's container are settings, and its rights are those of a host without a
+/// cluster.
+fn settings_and_rights(container: &Value, wrong: &mut Vec<String>) {
+    let source = text("services/agent/src/config.rs").unwrap_or_default();
+    let unit = text(UNIT).unwrap_or_default();
+    let of_unit = unit.lines().filter_map(|line| {
+        let (name, _) = line.strip_prefix("Environment=")?.split_once('=')?;
+        Some(name.to_owned())
+    });
+    let variables = names(&container["env"]).into_iter().chain(of_unit);
+    for variable in variables {
+        let Some(key) = variable.strip_prefix("TIDEWAITER_AGENT_") else {
+            continue;
+        };
+        let key = key.to_ascii_lowercase();
+        let first = key.split("__").next().unwrap_or_default();
+        if !source.contains(&format!("    pub {first}: ")) {
+            wrong.push(format!("`{variable}` is no setting of the agent"));
+        }
+    }
+    let capabilities = words(&container["securityContext"]["capabilities"]["add"]);
+    let of_unit = unit
+        .lines()
+        .find_map(|line| line.strip_prefix("CapabilityBoundingSet="));
+    let of_unit: BTreeSet<&str> = of_unit.unwrap_or_default().split(' ').collect();
+    let here = capabilities.iter().map(|name| format!("CAP_{name}"));
+    let here: BTreeSet<String> = here.collect();
+    if !here.iter().map(String::as_str).eq(of_unit.iter().copied()) {
+        wrong.push(format!(
+            "{AGENT} and {UNIT} give other rights: {here:?}, {of_unit:?}"
+        ));
+    }
+}
+
+/// The names in a list of objects.
+fn names(list: &Value) -> BTreeSet<String> {
+    let list = list.as_array().into_iter().flatten();
+    list.filter_map(|one| one["name"].as_str().map(str::to_owned))
+        .collect()
 }
 
 fn yaml(file: &str) -> Value {

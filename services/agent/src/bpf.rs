@@ -5,7 +5,7 @@
 //! those that do not load are left out with the reason.
 
 use std::{
-    collections::{BTreeMap, HashMap},
+    collections::{BTreeMap, BTreeSet, HashMap},
     fs::File,
     os::fd::AsRawFd as _,
     path::Path,
@@ -124,6 +124,12 @@ pub(crate) struct Loaded {
     pub(crate) sees: Vec<String>,
     /// What is not, and why.
     pub(crate) missing: BTreeMap<String, String>,
+}
+
+/// What could be seen, each once.
+pub(crate) fn sees() -> impl Iterator<Item = &'static str> {
+    let all: BTreeSet<&str> = PROGRAMS.iter().map(|program| program.sees).collect();
+    all.into_iter()
 }
 
 const fn trace(name: &'static str, sees: &'static str) -> Program {

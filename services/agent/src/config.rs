@@ -4,18 +4,37 @@ use std::path::PathBuf;
 
 use anyhow::{Context as _, ensure};
 use chassis::telemetry;
-use model::Slug;
+use model::{Slug, runtime::PART_BYTES_MAX};
 use oci::{Engine, Engines};
 use serde::{Deserialize, Serialize};
 
 use crate::watch::{self, Watched};
 
+/// Where package managers of operating systems keep what is installed, and what says which system
+/// it is.
+const HOST_PATHS: [&str; 14] = [
+    "etc/alpine-release",
+    "etc/arch-release",
+    "etc/debian_version",
+    "etc/os-release",
+    "etc/redhat-release",
+    "etc/system-release",
+    "lib/apk/db/installed",
+    "usr/lib/apk/db/installed",
+    "usr/lib/os-release",
+    "usr/lib/sysimage/rpm",
+    "usr/share/rpm",
+    "var/lib/dpkg/status",
+    "var/lib/dpkg/status.d",
+    "var/lib/rpm",
+];
+
 /// Everything that can be set. Each key is `TIDEWAITER_AGENT_<KEY>` in the environment, too.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Config {
-    /// The node's name. Absent: the host's name.
-    pub node: Option<Slug>,
+    /// The node's name, with `-` for what names of nodes do not have. Absent: the host's name.
+    pub node: Option<String>,
     /// Whose node it is.
     pub tenant: Slug,
     /// Where the spool and the sequence are kept.
@@ -33,6 +52,10 @@ pub struct Config {
     pub sensor: SensorConfig,
     /// Digests of files that ran.
     pub hash: HashConfig,
+    /// Images and the host's files, which the fabric reads from here.
+    pub blobs: BlobsConfig,
+    /// The host.
+    pub host: HostConfig,
     /// Logs, metrics and traces.
     pub telemetry: telemetry::Config,
 }
@@ -47,6 +70,9 @@ pub struct EnginesConfig {
     pub podman: Vec<PathBuf>,
     /// Sockets of containerd.
     pub containerd: Vec<PathBuf>,
+    /// Sockets of other runtimes of Kubernetes. What they have is told; images that they alone have
+    /// cannot be read through them.
+    pub cri: Vec<PathBuf>,
     /// Namespaces of containerd.
     pub namespaces: Vec<String>,
 }
@@ -57,6 +83,8 @@ pub struct EnginesConfig {
 pub struct SensorConfig {
     /// Whether anything is watched; without it only the inventory is told.
     pub enabled: bool,
+    /// By what it is watched. Absent: by the first that works here.
+    pub tier: Option<Tier>,
     /// Globs of files whose opening is told, within the container and without a leading slash. The
     /// last part must be a plain name, or `*` behind a plain folder: the kernel looks at that first.
     /// A connection to a socket of the file system counts as opening it to write.
@@ -70,6 +98,16 @@ pub struct SensorConfig {
     pub events_per_s_max: u32,
 }
 
+/// What tells of processes, the best first.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Tier {
+    /// Programs in the kernel.
+    Bpf,
+    /// The kernel's process connector, and `/proc`: programs that start, and nothing else.
+    ProcessConnector,
+}
+
 /// Digests of files that ran.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
@@ -78,6 +116,29 @@ pub struct HashConfig {
     pub file_bytes_max: u64,
     /// Bytes hashed in a second, on average.
     pub bytes_per_s_max: u64,
+}
+
+/// What only this node has, for the fabric to read.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct BlobsConfig {
+    /// Whether anything is handed out.
+    pub enabled: bool,
+    /// Bytes of an image that lies in `$TMPDIR`, without a name, while it is read; at most four do.
+    pub image_bytes_max: u64,
+    /// Bytes handed out in a second, on average.
+    pub bytes_per_s_max: u64,
+}
+
+/// The host whose agent this is.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct HostConfig {
+    /// Where its file system is: for an agent in a container, where that is mounted.
+    pub root: PathBuf,
+    /// Files and directories of it that are told as an image of one layer: what its packages are
+    /// known by. No others are ever read for the fabric. None: the host's packages are not told of.
+    pub paths: Vec<String>,
 }
 
 // === impl Config ===
@@ -90,6 +151,10 @@ impl Config {
         ensure!(
             self.sensor.events_per_s_max > 0,
             "`sensor.events_per_s_max` is 0: set `sensor.enabled` to false to see nothing"
+        );
+        ensure!(
+            self.blobs.bytes_per_s_max >= u64::from(PART_BYTES_MAX),
+            "`blobs.bytes_per_s_max` is less than the {PART_BYTES_MAX} bytes of one answer"
         );
         ensure!(
             self.spool_bytes_max >= 4 << 20,
@@ -114,6 +179,8 @@ impl Default for Config {
             inventory_interval_s: 60,
             sensor: SensorConfig::default(),
             hash: HashConfig::default(),
+            blobs: BlobsConfig::default(),
+            host: HostConfig::default(),
             telemetry: telemetry::Config::default(),
         }
     }
@@ -129,6 +196,7 @@ impl Default for EnginesConfig {
                 "/run/containerd/containerd.sock",
                 "/run/k3s/containerd/containerd.sock",
             ]),
+            cri: paths(&["/run/crio/crio.sock"]),
             namespaces: ["default", "k8s.io"].map(str::to_owned).into(),
         }
     }
@@ -141,6 +209,7 @@ impl EnginesConfig {
             (Engine::Docker, &self.docker),
             (Engine::Podman, &self.podman),
             (Engine::Containerd, &self.containerd),
+            (Engine::Cri, &self.cri),
         ];
         let sockets = each.into_iter().flat_map(|(engine, sockets)| {
             sockets.iter().map(move |socket| (engine, socket.clone()))
@@ -157,10 +226,30 @@ impl Default for SensorConfig {
         let globs = |globs: &[&str]| globs.iter().map(|&glob| glob.to_owned()).collect();
         Self {
             enabled: true,
+            tier: None,
             watched_files: globs(watch::OPENED),
             written_files: globs(watch::WRITTEN),
             quiet_s: 60,
             events_per_s_max: 2_000,
+        }
+    }
+}
+
+impl Default for BlobsConfig {
+    fn default() -> Self {
+        Self {
+            enabled: true,
+            image_bytes_max: 16 << 30,
+            bytes_per_s_max: 32 << 20,
+        }
+    }
+}
+
+impl Default for HostConfig {
+    fn default() -> Self {
+        Self {
+            root: PathBuf::from("/"),
+            paths: HOST_PATHS.map(str::to_owned).into(),
         }
     }
 }
@@ -171,5 +260,25 @@ impl Default for HashConfig {
             file_bytes_max: 128 << 20,
             bytes_per_s_max: 32 << 20,
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_settings_of_the_recipe_for_clusters_are_settings() {
+        let recipe = include_str!("../../../deploy/kubernetes/agent.yaml");
+        let (_, settings) = recipe.split_once("  agent.yaml: |\n").unwrap();
+        let lines = settings.lines().take_while(|line| line.starts_with("    "));
+        let lines: Vec<&str> = lines.map(|line| line.split_at(4).1).collect();
+        let dir = tempfile::tempdir().unwrap();
+        let file = dir.path().join("agent.yaml");
+        std::fs::write(&file, lines.join("\n")).unwrap();
+        let config: Config = chassis::config::load(Some(&file), "NO_SUCH_PREFIX").unwrap();
+        config.check().unwrap();
+        assert_eq!(config.host.root, PathBuf::from("/host"));
+        assert!(config.engines.engines().sockets.len() > 4);
     }
 }

@@ -205,7 +205,8 @@ fn real_path(file: &File) -> Option<String> {
     Some(path.trim_end_matches(" (deleted)").to_owned())
 }
 
-fn origin(pid: u32, file: &File, path: &str) -> (Origin, Option<String>) {
+/// Where an open file of a process comes from, and the mount that holds it below the root.
+pub(crate) fn origin(pid: u32, file: &File, path: &str) -> (Origin, Option<String>) {
     let (Ok(found), Ok(system)) = (file.metadata(), fstatfs(file)) else {
         return (Origin::Unknown, None);
     };

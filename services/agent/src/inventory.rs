@@ -18,15 +18,16 @@ use std::{
 
 use chassis::{Cx, files::read_text_bounded};
 use model::runtime::{
-    Container, ContainerState, HostFacts, HostRuntime, ImageAtRest, NodeReported,
+    Container, ContainerState, HostFacts, HostRuntime, ImageAtRest, NODE_REGISTRY, NodeReported,
 };
-use oci::{Engine, Engines};
+use oci::{Engine, Engines, Holdings};
 use tokio::{
     sync::{Notify, mpsc},
     time::{Instant, timeout},
 };
 
 use crate::{
+    blobs,
     cgroup::{Found, Layout},
     config::Config,
     node::{self, Node},
@@ -53,13 +54,17 @@ pub struct Held {
 }
 
 /// Asks every engine that is there.
-pub async fn look_around(cx: &Cx, config: &Config) -> Held {
-    look(cx, &config.engines.engines(), &Layout::here()).await
+pub async fn look_around(cx: &Cx, config: &Config, node: &Node) -> Held {
+    let around = (&*config.host.root, &Layout::here());
+    let mut held = look(cx, &config.engines.engines(), around).await;
+    let host = blobs::host(&blobs::holdings(cx, config), &node.name).await;
+    held.images.splice(0..0, host);
+    held
 }
 
-async fn look(cx: &Cx, engines: &Engines, layout: &Layout) -> Held {
+async fn look(cx: &Cx, engines: &Engines, (root, layout): (&Path, &Layout)) -> Held {
     let mut held = Held {
-        host: node::facts(layout),
+        host: node::facts(root, layout),
         containers: Vec::new(),
         images: Vec::new(),
         left_out: 0,
@@ -94,6 +99,11 @@ async fn look(cx: &Cx, engines: &Engines, layout: &Layout) -> Held {
     }
     held.containers
         .sort_by(|a, b| (&a.runtime, &a.id).cmp(&(&b.runtime, &b.id)));
+    // A name that only the fabric gives.
+    let is_of_node = |name: &String| name.starts_with(NODE_REGISTRY);
+    for image in &mut held.images {
+        image.names.retain(|name| !is_of_node(name));
+    }
     held.images
         .sort_by(|a, b| (&a.runtime, a.id).cmp(&(&b.runtime, b.id)));
     held.host.orchestrator = orchestrator(&held.containers);
@@ -218,6 +228,8 @@ fn orchestrator(containers: &[Container]) -> Option<String> {
 
 /// What the node's picture is made with.
 pub(crate) struct Inventory {
+    pub(crate) host_root: PathBuf,
+    pub(crate) holdings: Arc<Holdings>,
     pub(crate) node: Node,
     pub(crate) engines: Engines,
     pub(crate) layout: Layout,
@@ -240,8 +252,12 @@ impl Inventory {
                     self.follow(&cx, engine, socket);
                 }
             }
-            let held = look(&cx, &self.engines, &self.layout).await;
+            let around = (&*self.host_root, &self.layout);
+            let mut held = look(&cx, &self.engines, around).await;
             self.teach(&held);
+            // First: of images that are too many the last are left out.
+            let host = blobs::host(&self.holdings, &self.node.name).await;
+            held.images.splice(0..0, host);
             let is_old = last
                 .as_ref()
                 .is_none_or(|(before, at)| *before != held || at.elapsed() >= self.interval);

@@ -21,15 +21,21 @@
 //! rate, through the process while it lives, or through its container.
 //!
 //! Nothing is loaded that does not load: every program is tried by itself, and what this node can
-//! see is part of its inventory (`sensors`). Where nothing loads, the inventory remains, and says so.
+//! see is part of its inventory (`sensors`). Where BPF does not load, the process connector tells of
+//! programs that start (`procconn`); where that is not there either, the inventory remains. Each says
+//! so.
 //!
 //! Its size is bounded: 12 MiB of ring buffers in the kernel, at most about 16 MiB of maps there,
 //! batches of at most 500 events or 700 KB, one of them being made and 64 waiting for the disk, a
 //! spool of 256 MiB on disk, and a cache of 16,384 digests. Work that grows with load runs on one
 //! thread, so it takes at most one processor, and hashing at most 32 MiB a second of it.
 //!
+//! What only the node has, the fabric reads through it ([`blobs`]): images of its engines, and the
+//! host's own package databases as an image of one layer. It looks into none of them. Beside the
+//! sizes above that takes disk for at most four images while they are read, and 32 MiB a second.
+//!
 //! What it does not do: it judges nothing and blocks nothing, and it holds no rights on the fabric
-//! but to publish under its own node's name. It sees containers only; a process of the host costs
+//! but to publish under its own node's name and to answer what is asked of its own node. It sees containers only; a process of the host costs
 //! one look-up and is not told of.
 //!
 //! To add an event: a kind in `bpf/events.h`, a program in `bpf/sensor.bpf.c` with its line in
@@ -39,12 +45,14 @@ pub mod config;
 pub mod node;
 
 mod batch;
+mod blobs;
 mod bpf;
 mod cgroup;
 mod files;
 mod inventory;
 mod metrics;
 mod pipeline;
+mod procconn;
 mod raw;
 mod replay;
 mod run;

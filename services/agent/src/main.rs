@@ -113,7 +113,7 @@ async fn command(cx: &Cx, command: &Command, config: &Config) -> anyhow::Result<
             print(&matrix)
         }
         Command::Inventory => {
-            let held = agent::look_around(cx, config).await;
+            let held = agent::look_around(cx, config, &Node::here(config)?).await;
             print(&serde_json::json!({
                 "host": held.host,
                 "containers": held.containers,

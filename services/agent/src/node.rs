@@ -27,12 +27,10 @@ impl Node {
     /// This one.
     pub fn here(config: &Config) -> anyhow::Result<Self> {
         let boot = read("/proc/sys/kernel/random/boot_id");
-        let name = match &config.node {
-            Some(name) => name.clone(),
-            None => slug(&host_name()).context(
-                "the host's name makes no name of a node: set `node` in the configuration",
-            )?,
-        };
+        let given = config.node.clone().unwrap_or_else(host_name);
+        let name = slug(&given).with_context(|| {
+            format!("`{given}` makes no name of a node: set `node` in the configuration")
+        })?;
         Ok(Self {
             name,
             boot: boot.unwrap_or_else(|| "unknown".to_owned()),
@@ -53,9 +51,11 @@ pub(crate) fn booted_at(clock: &dyn Clock) -> Timestamp {
     now.checked_sub(since).unwrap_or(now)
 }
 
-/// What is known of the host; `runtimes` and `orchestrator` are the inventory's.
-pub(crate) fn facts(layout: &Layout) -> HostFacts {
-    let release = read("/etc/os-release").or_else(|| read("/usr/lib/os-release"));
+/// What is known of the host, whose file system is at `root`; `runtimes` and `orchestrator` are the
+/// inventory's.
+pub(crate) fn facts(root: &Path, layout: &Layout) -> HostFacts {
+    let within = |path: &str| read(root.join(path));
+    let release = within("etc/os-release").or_else(|| within("usr/lib/os-release"));
     let release = release.unwrap_or_default();
     let field = |name: &str| os_field(&release, name);
     let memory = read("/proc/meminfo").unwrap_or_default();
@@ -84,8 +84,8 @@ fn host_name() -> String {
     read("/proc/sys/kernel/hostname").unwrap_or_default()
 }
 
-fn read(path: &str) -> Option<String> {
-    let text = read_text_bounded(Path::new(path), FILE_BYTES_MAX).ok()?;
+fn read(path: impl AsRef<Path>) -> Option<String> {
+    let text = read_text_bounded(path.as_ref(), FILE_BYTES_MAX).ok()?;
     Some(text.trim().to_owned()).filter(|text| !text.is_empty())
 }
 

@@ -224,7 +224,7 @@ fn joined(parts: &[String]) -> String {
 }
 
 /// Arguments, each ended by a zero; the last one may be cut off.
-fn arguments(bytes: &[u8]) -> Vec<String> {
+pub(crate) fn arguments(bytes: &[u8]) -> Vec<String> {
     let bytes = bytes.strip_suffix(&[0]).unwrap_or(bytes);
     if bytes.is_empty() {
         return Vec::new();

@@ -9,6 +9,7 @@ use tokio::sync::{Notify, mpsc};
 
 use crate::{
     batch::{Batch, Told},
+    blobs,
     cgroup::Layout,
     config::Config,
     inventory::Inventory,
@@ -55,7 +56,20 @@ pub async fn run(cx: &Cx, config: &Config) -> anyhow::Result<()> {
         matrix.sees,
         matrix.missing
     );
+    let holdings = blobs::holdings(cx, config);
+    if config.blobs.enabled {
+        let (who, rate) = (
+            (config.tenant.clone(), node.name.clone()),
+            config.blobs.bytes_per_s_max,
+        );
+        cx.spawn(
+            "blobs",
+            blobs::answer(bus, who, Arc::clone(&holdings), rate),
+        );
+    }
     let inventory = Inventory {
+        host_root: config.host.root.clone(),
+        holdings,
         node,
         engines: config.engines.engines(),
         layout,

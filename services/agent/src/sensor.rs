@@ -8,6 +8,7 @@
 
 use std::{
     cell::RefCell,
+    collections::BTreeMap,
     path::Path,
     rc::Rc,
     sync::{
@@ -26,11 +27,12 @@ use tokio::sync::{Notify, mpsc, oneshot};
 
 use crate::{
     batch::{Batch, Told},
-    bpf::{Bpf, Loaded},
+    bpf::{self, Bpf, Loaded},
     cgroup::{Found, Layout},
-    config::Config,
+    config::{Config, Tier},
     metrics,
     pipeline::Pipeline,
+    procconn::{self, Connector},
     raw,
     watch::Watched,
 };
@@ -62,10 +64,8 @@ pub(crate) async fn start(
 ) -> anyhow::Result<Sensor> {
     let (learn, found) = channel();
     if !config.sensor.enabled {
-        let matrix = matrix(
-            layout,
-            Err("it is switched off (`sensor.enabled`)".to_owned()),
-        );
+        let why = "it is switched off (`sensor.enabled`)".to_owned();
+        let matrix = matrix(layout, Err([("exec".to_owned(), why)].into()));
         return Ok(Sensor { matrix, learn });
     }
     let (reply, answer) = oneshot::channel();
@@ -75,25 +75,28 @@ pub(crate) async fn start(
         let cx = cx.clone();
         async move {
             let work = move || {
-                let watched = Watched::new(&config.sensor);
-                let loaded =
-                    watched.and_then(|watched| Bpf::load(&of_thread, &config.sensor, &watched));
-                let (bpf, loaded) = match loaded {
-                    Ok(loaded) => loaded,
-                    Err(error) => {
-                        drop(reply.send(Err(format!("{error:#}"))));
+                let (kernel, opened) = match open(&config, &of_thread) {
+                    Ok(opened) => opened,
+                    Err(why) => {
+                        drop(reply.send(Err(why)));
                         return;
                     }
                 };
-                drop(reply.send(Ok(loaded)));
+                drop(reply.send(Ok(opened)));
                 let work = Work {
-                    bpf,
                     pipeline,
                     batches,
                     changed,
                     found,
                 };
-                if let Err(error) = work.run(&cx_here, &of_thread) {
+                let ended = match kernel {
+                    Kernel::Bpf(bpf) => work.run(*bpf, &cx_here, &of_thread),
+                    Kernel::Connector(connector) => {
+                        work.listen(*connector, &cx_here, &of_thread);
+                        Ok(())
+                    }
+                };
+                if let Err(error) = ended {
                     tracing::error!(%error, "the sensor ended: {error:#}");
                     cx_here.stop();
                 }
@@ -114,26 +117,70 @@ pub(crate) async fn start(
 /// What this node can see and enforce: loads the sensor and lets it go.
 pub fn probe(config: &Config) -> SensorMatrix {
     let layout = Layout::here();
-    let watched = Watched::new(&config.sensor);
-    let loaded = watched.and_then(|watched| Bpf::load(&layout, &config.sensor, &watched));
-    let loaded = loaded.map(|(_, loaded)| loaded);
-    matrix(&layout, loaded.map_err(|error| format!("{error:#}")))
+    let opened = open(config, &layout).map(|(_, opened)| opened);
+    matrix(&layout, opened)
 }
 
-fn matrix(layout: &Layout, loaded: Result<Loaded, String>) -> SensorMatrix {
+/// What tells of processes.
+enum Kernel {
+    Bpf(Box<Bpf>),
+    Connector(Box<Connector>),
+}
+
+/// What it is called, and what it sees.
+type Opened = (&'static str, Loaded);
+
+/// Why nothing tells, by what is missed.
+type Missing = BTreeMap<String, String>;
+
+/// The best that works here, or the one that is asked for.
+fn open(config: &Config, layout: &Layout) -> Result<(Kernel, Opened), Missing> {
+    let wanted = config.sensor.tier;
+    let mut missing = Missing::new();
+    if wanted != Some(Tier::ProcessConnector) {
+        let watched = Watched::new(&config.sensor);
+        match watched.and_then(|watched| Bpf::load(layout, &config.sensor, &watched)) {
+            Ok((bpf, loaded)) => return Ok((Kernel::Bpf(Box::new(bpf)), ("bpf", loaded))),
+            Err(error) => missing.insert("bpf".to_owned(), format!("{error:#}")),
+        };
+    }
+    if wanted != Some(Tier::Bpf) {
+        match Connector::open(layout) {
+            Ok(connector) => {
+                for sees in bpf::sees().filter(|sees| !procconn::SEES.contains(sees)) {
+                    let why = "the process connector does not tell of it";
+                    missing.insert(sees.to_owned(), why.to_owned());
+                }
+                let loaded = Loaded {
+                    sees: procconn::SEES.map(str::to_owned).into(),
+                    missing,
+                };
+                let opened = ("process-connector", loaded);
+                return Ok((Kernel::Connector(Box::new(connector)), opened));
+            }
+            Err(error) => missing.insert("process-connector".to_owned(), format!("{error:#}")),
+        };
+    }
+    let all: Vec<String> = missing
+        .iter()
+        .map(|(tier, why)| format!("{tier}: {why}"))
+        .collect();
+    missing.insert("exec".to_owned(), all.join("; "));
+    Err(missing)
+}
+
+fn matrix(layout: &Layout, opened: Result<Opened, Missing>) -> SensorMatrix {
     let mut matrix = SensorMatrix {
         tier: "none".to_owned(),
         ..SensorMatrix::default()
     };
-    match loaded {
-        Ok(loaded) => {
-            "bpf".clone_into(&mut matrix.tier);
+    match opened {
+        Ok((tier, loaded)) => {
+            tier.clone_into(&mut matrix.tier);
             matrix.sees = loaded.sees;
             matrix.missing = loaded.missing;
         }
-        Err(why) => {
-            matrix.missing.insert("exec".to_owned(), why);
-        }
+        Err(missing) => matrix.missing = missing,
     }
     let has = |file: &str| cgroups_have(&layout.root, file);
     let frozen = layout.mode == "v1" || has("cgroup.freeze");
@@ -173,7 +220,6 @@ fn may_deny() -> bool {
 
 /// What the thread works with.
 struct Work {
-    bpf: Bpf,
     pipeline: Pipeline,
     batches: mpsc::Sender<Batch>,
     changed: Arc<Notify>,
@@ -190,9 +236,46 @@ struct Hands {
 // === impl Work ===
 
 impl Work {
-    fn run(self, cx: &Cx, layout: &Layout) -> anyhow::Result<()> {
+    /// Listens to the process connector.
+    fn listen(self, mut connector: Connector, cx: &Cx, layout: &Layout) {
+        let mut hands = Hands {
+            pipeline: self.pipeline,
+            batch: Batch::default(),
+            unread: 0,
+        };
+        for found in layout.scan() {
+            connector.learn(&found);
+            hands.pipeline.learn(&found);
+        }
+        while !cx.is_stopping() {
+            let round = connector.round();
+            while let Ok(found) = self.found.try_recv() {
+                connector.learn(&found);
+                hands.pipeline.learn(&found);
+            }
+            for raw in round.events {
+                if let Some(told) = hands.pipeline.take(raw) {
+                    hands.batch.push(told);
+                }
+                if hands.batch.is_full() {
+                    send(&self.batches, hands.batch.take());
+                }
+            }
+            hands.count_drops(round.drops);
+            if hands.batch.is_due() {
+                send(&self.batches, hands.batch.take());
+            }
+            if hands.pipeline.take_changed() {
+                self.changed.notify_one();
+            }
+        }
+        if !hands.batch.is_empty() {
+            send(&self.batches, hands.batch.take());
+        }
+    }
+
+    fn run(self, mut bpf: Bpf, cx: &Cx, layout: &Layout) -> anyhow::Result<()> {
         let Self {
-            mut bpf,
             pipeline,
             batches,
             changed,

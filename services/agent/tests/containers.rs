@@ -432,7 +432,11 @@ async fn the_inventory_is_what_podman_lists() {
     created.extend(limits);
     created.extend(["localhost/agent-test:1", "/bin/sleep", "1"]);
     podman.run(&created);
-    let held = agent::look_around(&Cx::for_tests(), &podman.config()).await;
+    let config = podman.config();
+    let node = agent::node::Node::here(&config).unwrap();
+    let mut held = agent::look_around(&Cx::for_tests(), &config, &node).await;
+    let host = held.images.remove(0);
+    assert_eq!(host.runtime, model::runtime::HOST_RUNTIME);
     let lines = |text: String| {
         let mut lines: Vec<String> = text.lines().map(str::to_owned).collect();
         lines.sort();

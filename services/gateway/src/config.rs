@@ -5,7 +5,7 @@ mod crawl;
 
 use std::{collections::BTreeSet, path::PathBuf};
 
-use anyhow::{Context as _, bail};
+use anyhow::{Context as _, bail, ensure};
 use chassis::{SecretRef, http::Hosts};
 use model::{Digest, ImageRef, Slug};
 use serde::{Deserialize, Serialize};
@@ -125,6 +125,11 @@ impl Config {
             source
                 .check()
                 .with_context(|| format!("source `{}`", source.name))?;
+            ensure!(
+                source.name != Slug::node_source(),
+                "no source may have the name `{}`: images have it that only a node holds",
+                source.name
+            );
             if !names.insert(&source.name) {
                 bail!("there are two sources of the name `{}`", source.name);
             }

@@ -33,7 +33,7 @@ use chassis::Cx;
 use model::{
     AnalyzerId, Digest, RecordKey, Scanned, Slug, What,
     event::{Event, ImageDeleted, ImagePushed, ImageScan, Priority, ScanRequested},
-    runtime::ImageSighted,
+    runtime::{ImageSighted, OnNode},
 };
 use tracing::{info, warn};
 
@@ -68,11 +68,14 @@ pub(crate) enum Routed {
 }
 
 /// Why jobs are made, and how.
+#[derive(Clone)]
 struct Cause<'a> {
     id: &'a str,
     tenant: &'a Slug,
     priority: Priority,
     force: bool,
+    /// Where the images are, if no registry has them.
+    on_node: Option<OnNode>,
 }
 
 impl Input for Routed {
@@ -99,16 +102,15 @@ impl Handler for Router {
             ..
         } = delivery;
         // A source that answers slowly must not hold up what others tell.
-        let source = match &body {
-            Routed::Pushed(event) => Some(&event.source),
-            Routed::Deleted(event) => Some(&event.source),
-            Routed::Requested(event) => Some(&event.source),
-            Routed::Sighted(event) => self.source_of(&tenant, event),
+        let party = match &body {
+            Routed::Pushed(event) => event.source.to_string(),
+            Routed::Deleted(event) => event.source.to_string(),
+            Routed::Requested(event) => event.source.to_string(),
+            Routed::Sighted(event) => self.party_of(&tenant, event),
         };
-        let share = source.map(|source| self.shares.take(source.as_str()));
-        if matches!(share, Some(None)) {
+        let Some(_share) = self.shares.take(&party) else {
             return Err(Failure::Later(Shares::pause(attempt)));
-        }
+        };
         let outcome = match &body {
             Routed::Pushed(event) => self.pushed(&tenant, &id, event).await?,
             Routed::Deleted(event) => self.deleted(&tenant, event).await?,
@@ -194,6 +196,7 @@ impl Router {
             tenant,
             priority: event.priority,
             force: false,
+            on_node: None,
         };
         let (outcome, jobs) = self.jobs(outcome, &cause, &sighting, &lead).await?;
         info!(
@@ -239,6 +242,7 @@ impl Router {
                 priority: cause.priority,
                 force: cause.force,
                 manifest: image.manifest.clone(),
+                on_node: cause.on_node.clone(),
             };
             outcome = outcome.emit(cause.tenant, &job)?;
             jobs.insert(image.digest, scanned.map_or(0, |scanned| scanned.revision));

@@ -10,10 +10,10 @@ use std::{
 use anyhow::Context as _;
 use chassis::{Cx, files::read_bounded};
 use futures::future::BoxFuture;
-use model::{Digest, Slug};
+use model::{Digest, Slug, runtime::OnNode};
 use oci::{
-    ClientCertificate, DockerConfig, DocumentStore, Kept, Login, Mirror, OciError, Page, Registry,
-    RegistryConfig, Resolved, Source, Wanted,
+    ClientCertificate, DockerConfig, DocumentStore, Kept, Login, Mirror, NodeLine, NodeSource,
+    OciError, Page, Registry, RegistryConfig, Resolved, Source, Wanted,
 };
 
 use crate::{ClientCertificateConfig, Config, CredentialsConfig, MirrorConfig, SourceConfig};
@@ -24,7 +24,11 @@ const PEM_BYTES_MAX: u64 = 1 << 20;
 /// A client for each configured source. A host that is not in here is never contacted.
 pub struct Sources {
     clients: BTreeMap<Slug, Arc<dyn Client>>,
+    nodes: Option<Nodes>,
 }
+
+/// How an image on a node of a tenant is read.
+type Nodes = Arc<dyn Fn(&Slug, OnNode) -> Arc<dyn Source> + Send + Sync>;
 
 /// A source that can tell cheaply where a tag leads, and what else it has.
 pub(crate) trait Client: Source {
@@ -190,7 +194,29 @@ impl Sources {
                 .with_context(|| format!("opening source `{}`", source.name))?;
             clients.insert(source.name.clone(), client);
         }
-        Ok(Self { clients })
+        Ok(Self {
+            clients,
+            nodes: None,
+        })
+    }
+
+    /// The same, and the nodes at the other end of a line.
+    #[must_use]
+    pub fn with_nodes(self, cx: &Cx, line: Arc<dyn NodeLine>) -> Self {
+        let cx = cx.clone();
+        let nodes: Nodes = Arc::new(move |tenant: &Slug, at| {
+            Arc::new(NodeSource::new(&cx, Arc::clone(&line), tenant, at))
+        });
+        Self {
+            nodes: Some(nodes),
+            ..self
+        }
+    }
+
+    /// An image on a node of a tenant; `None` where no line leads to nodes.
+    pub fn on_node(&self, tenant: &Slug, at: OnNode) -> Option<Arc<dyn Source>> {
+        let nodes = self.nodes.as_ref()?;
+        Some(nodes(tenant, at))
     }
 
     /// The source, or `None` where nobody configured it.
@@ -212,7 +238,14 @@ impl Sources {
     pub(crate) fn of(name: &str, client: Arc<dyn Client>) -> Self {
         Self {
             clients: BTreeMap::from([(name.parse().unwrap(), client)]),
+            nodes: None,
         }
+    }
+
+    #[cfg(test)]
+    pub(crate) fn and_nodes(mut self, nodes: Nodes) -> Self {
+        self.nodes = Some(nodes);
+        self
     }
 
     #[cfg(test)]

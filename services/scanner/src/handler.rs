@@ -9,6 +9,7 @@ use model::{
     Digest, Findings, Gap, GapCode, Hides, ImageReport, Os, Package, RecordKey, Scanned,
     ScannedConfig, ScannedContents, Slug, Target, What,
     event::{ImageScan, Priority, REPORT_OBJECTS},
+    runtime::OnNode,
 };
 use oci::{Image, Kept, OciError, Source, Wanted};
 use serde::Serialize;
@@ -25,6 +26,9 @@ use crate::{
 pub trait SourceOf: Send + Sync {
     /// The source, or `None` where nobody configured it.
     fn source(&self, name: &Slug) -> Option<Arc<dyn Source>>;
+
+    /// An image on a node of a tenant, or `None` where no line leads to nodes.
+    fn on_node(&self, tenant: &Slug, at: &OnNode) -> Option<Arc<dyn Source>>;
 
     /// How many there are.
     fn count(&self) -> usize;
@@ -121,8 +125,18 @@ impl<S: Sections + 'static> ImageJobs<S> {
             },
             files: Vec::new(),
         };
-        let Some(source) = self.sources.source(&job.source) else {
-            let detail = format!("no source `{}` is configured", job.source);
+        let (source, what) = match &job.on_node {
+            None => (
+                self.sources.source(&job.source),
+                format!("source `{}` is configured", job.source),
+            ),
+            Some(at) => (
+                self.sources.on_node(tenant, at),
+                format!("line leads to node `{}`", at.node),
+            ),
+        };
+        let Some(source) = source else {
+            let detail = format!("no {what}");
             return Ok(unreadable(GapCode::LayerUnavailable, detail));
         };
         let mut image = match resolve(&*source, job).await {
@@ -217,7 +231,7 @@ impl<S: Sections + 'static> Handler for ImageJobs<S> {
         // A source that answers slowly must not hold up the images of others.
         let mut shares = self.shares.iter();
         let shares = shares.find(|(priority, _)| *priority == job.priority);
-        let share = shares.map(|(_, shares)| shares.take(job.source.as_str()));
+        let share = shares.map(|(_, shares)| shares.take(&party(&delivery.tenant, job)));
         let Some(_share) = share.flatten() else {
             return Err(Failure::Later(Shares::pause(delivery.attempt)));
         };
@@ -327,6 +341,14 @@ impl<S> std::fmt::Debug for ImageJobs<S> {
         f.debug_struct("ImageJobs")
             .field("reader", &self.reader)
             .finish_non_exhaustive()
+    }
+}
+
+/// Whose share a job takes.
+fn party(tenant: &Slug, job: &ImageScan) -> String {
+    match &job.on_node {
+        Some(at) => format!("node {tenant}/{}", at.node),
+        None => job.source.to_string(),
     }
 }
 

@@ -11,7 +11,14 @@ use chassis::{Cx, Readiness, http::Tokens, telemetry::Telemetry};
 use oci::DocumentStore;
 use scanner::Reader;
 
-use crate::{api, cli::Role, config::Config, paths, sources::Sources, tokens::StoredTokens};
+use crate::{
+    api,
+    cli::Role,
+    config::Config,
+    paths,
+    sources::{BusLine, Sources},
+    tokens::StoredTokens,
+};
 
 /// Roles on their way: the gateway runs, the others need NATS.
 pub(crate) struct Starting<'a> {
@@ -55,6 +62,7 @@ impl<'a> Starting<'a> {
             .then(|| Arc::<scanner::Documents>::clone(&documents) as _);
         let sources = gateway::Sources::open(cx, &config.gateway, docker.as_deref(), kept).await;
         let sources = sources.context("opening the sources")?;
+        let sources = sources.with_nodes(cx, Arc::new(BusLine(bus.clone())));
         for role in roles {
             readiness.set(role_name(*role), false);
         }

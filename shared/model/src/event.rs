@@ -203,7 +203,8 @@ pub struct ImageScan {
     /// it by its digest, so that it need not be read from the source again.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub manifest: Option<Manifest>,
-    /// Where the image is, if only a node has it; `source` is then [`crate::runtime::NODE_SOURCE`].
+    /// Where the image is, if only a node has it; `source` is then
+    /// [`Slug::node_source`].
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub on_node: Option<crate::runtime::OnNode>,
 }

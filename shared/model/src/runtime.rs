@@ -34,8 +34,8 @@ pub use self::{
     },
     files::{LayerFile, LayerFiles},
     held::{
-        HOST_REPOSITORY, HOST_RUNTIME, NODE_REGISTRY, NODE_SOURCE, NodeAnswer, NodeQuestion,
-        OnNode, PART_BYTES_MAX, node_repository, node_subject,
+        HOST_REPOSITORY, HOST_RUNTIME, NODE_REGISTRY, NodeAnswer, NodeQuestion, OnNode,
+        PART_BYTES_MAX, node_repository, node_subject,
     },
     incident::{
         Detection, DetectionKind, Evidence, Incident, IncidentState, ProcessNode, ProcessSeen,

@@ -29,6 +29,11 @@ impl Slug {
         Self("default".to_owned())
     }
 
+    /// The source of images that only nodes have; no configured one may be called so.
+    pub fn node_source() -> Self {
+        Self("node".to_owned())
+    }
+
     /// The name as text.
     pub fn as_str(&self) -> &str {
         &self.0

@@ -102,6 +102,7 @@ impl Engines {
                     let content = containerd::holding(&asked, &self.namespaces, id).await;
                     content.map(|found| found.map(Holding::Content))
                 }
+                Engine::Cri => Ok(None),
             };
             match found {
                 Ok(None) => {}
@@ -134,6 +135,7 @@ impl Engines {
                 Engine::Containerd => {
                     containerd::find(&asked, &self.namespaces, reference, platforms).await?
                 }
+                Engine::Cri => None,
             };
             if let Some((source, wanted)) = found {
                 let socket = socket.clone();

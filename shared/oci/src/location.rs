@@ -73,7 +73,7 @@ pub enum Location {
     Sbom(PathBuf),
 }
 
-/// A container engine that gives out its images on a socket.
+/// A container engine on a socket.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Engine {
     /// Docker.
@@ -82,6 +82,9 @@ pub enum Engine {
     Podman,
     /// containerd.
     Containerd,
+    /// The container runtime interface of Kubernetes, as CRI-O has it. It tells what there is, and
+    /// gives out no images.
+    Cri,
 }
 
 /// What a tar file with an image is.
@@ -301,7 +304,7 @@ impl fmt::Display for Location {
 // === impl Engine ===
 
 impl Engine {
-    /// All of them, in the order in which a bare name is looked for.
+    /// Those that give out images, in the order in which a bare name is looked for.
     pub const ALL: [Self; 3] = [Self::Docker, Self::Podman, Self::Containerd];
 
     /// Its scheme.
@@ -310,6 +313,7 @@ impl Engine {
             Self::Docker => "docker",
             Self::Podman => "podman",
             Self::Containerd => "containerd",
+            Self::Cri => "cri",
         }
     }
 }

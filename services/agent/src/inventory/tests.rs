@@ -41,7 +41,8 @@ async fn an_engine_that_does_not_answer_is_named_with_the_reason() {
         sockets: vec![(Engine::Docker, socket)],
         namespaces: Vec::new(),
     };
-    let held = look(&Cx::for_tests(), &engines, &Layout::here()).await;
+    let around = (Path::new("/"), &Layout::here());
+    let held = look(&Cx::for_tests(), &engines, around).await;
     let runtime = &held.host.runtimes[0];
     assert_eq!(runtime.name, "docker");
     assert!(runtime.error.as_ref().unwrap().contains("refused"));

@@ -238,7 +238,11 @@ impl Router {
         }))
     }
 
-    async fn known(&self, tenant: &Slug, image: Digest) -> Result<Option<Known>, Failure> {
+    pub(super) async fn known(
+        &self,
+        tenant: &Slug,
+        image: Digest,
+    ) -> Result<Option<Known>, Failure> {
         let key = RecordKey::new(tenant, image, What::Known);
         let known = self.store.record::<Known>(&key).await?;
         Ok(known.map(|stored| stored.body))
@@ -444,6 +448,14 @@ impl Seen {
             manifest: None,
             is_new: false,
         })
+    }
+
+    /// An image that was read from a node.
+    pub(super) fn of_node(image: Image, is_new: bool) -> Self {
+        Self {
+            is_new,
+            ..Self::new(image, &Kept::default())
+        }
     }
 
     /// An image whose manifest could not be read.

@@ -197,7 +197,7 @@ impl Router {
     /// Where nobody knew the images before, hardly anybody knew what leads to them: it is not asked
     /// for. Should there be something, the write loses, and all runs again with images that are
     /// known by then, for they are written first.
-    async fn leads_to(
+    pub(super) async fn leads_to(
         &self,
         outcome: Outcome,
         tenant: &Slug,

@@ -4,19 +4,24 @@
 //! that none of them serves is never asked. What a source answers under a name counts only where
 //! it is the very image that the node holds, by the digest that its runtime knows it by: of the
 //! index, the manifest or the config. An image that no source gives is noted with why, in a bounded
-//! number of keys for each node.
+//! number of keys for each node, and read from the node itself: under names that no registry has, so
+//! that it is taken for nothing else.
 
 use bus::{Failure, Outcome};
 use model::{
-    Digest, ImageRef, Known, RecordKey, RefRecord, SeenReference, Slug, What,
+    Digest, ImageRef, Known, RecordKey, RefKind, RefRecord, SeenReference, Slug, What,
     event::{Priority, REFS},
-    runtime::{ImageSighted, SightedImages, SightedRecord, Unserved},
+    runtime::{
+        HOST_REPOSITORY, ImageSighted, NODE_REGISTRY, OnNode, SightedImages, SightedRecord,
+        Unserved, node_repository,
+    },
 };
+use oci::Wanted;
 use tracing::{info, warn};
 
 use super::{
     Cause, Router,
-    lead::{Lead, NoLead, Seen},
+    lead::{Lead, NoLead, Seen, sorted},
     names::{Place, Sighting},
 };
 use crate::metrics;
@@ -27,6 +32,8 @@ const REFERENCES_MAX: usize = 16;
 const QUESTIONS_MAX: usize = 8;
 /// Images that one digest of a node may lead to.
 const IMAGES_MAX: usize = 64;
+/// The repository of what a node has without a name.
+const UNNAMED: &str = "unnamed";
 /// Characters of what a source says that are kept.
 const DETAIL_CHARS_MAX: usize = 300;
 
@@ -39,10 +46,15 @@ struct Missed {
 // === impl Router ===
 
 impl Router {
-    /// The first source that serves a name of a sighted image: whose share its routing takes.
-    pub(super) fn source_of(&self, tenant: &Slug, event: &ImageSighted) -> Option<&Slug> {
+    /// Whose share the routing of a sighted image takes: that of the first source that serves a name
+    /// of it, else the node's own.
+    pub(super) fn party_of(&self, tenant: &Slug, event: &ImageSighted) -> String {
         let mut names = names(event);
-        names.find_map(|name| self.place_of(tenant, &name).map(|(source, _)| source))
+        let source = names.find_map(|name| self.place_of(tenant, &name));
+        source.map_or_else(
+            || format!("node {tenant}/{}", event.node),
+            |(source, _)| source.to_string(),
+        )
     }
 
     /// Routes what a node tells: one job per image behind the digest that is not scanned.
@@ -57,14 +69,15 @@ impl Router {
             tenant,
             priority: Priority::Norm,
             force: false,
+            on_node: None,
         };
         let known = self.known_behind(tenant, event.image).await?;
         if !known.is_empty() {
-            return self.known_on_node(&cause, known).await;
+            return self.known_on_node(&cause, event, known).await;
         }
         let (sighting, lead) = match self.served(tenant, event).await? {
             Ok(found) => found,
-            Err(missed) => return self.unserved(tenant, event, missed).await,
+            Err(missed) => return self.on_node_alone(cause, event, missed).await,
         };
         let outcome = self.sighted(tenant, &sighting, &lead).await?;
         // The index has images for other machines, too: their turn comes when somebody needs them.
@@ -101,26 +114,39 @@ impl Router {
         Ok(images)
     }
 
-    /// Known images are scanned from where they were seen.
+    /// Known images are scanned from where they were seen: a registry, else this node.
     async fn known_on_node(
         &self,
         cause: &Cause<'_>,
+        event: &ImageSighted,
         images: Vec<(Digest, Known)>,
     ) -> Result<Outcome, Failure> {
         let mut outcome = Outcome::none();
         for (image, known) in images {
-            let Some(seen) = self.best_place(cause.tenant, &known) else {
-                continue;
+            let is_of_node = |seen: &SeenReference| seen.source == Slug::node_source();
+            let (sighting, on_node) = match self.best_place(cause.tenant, &known) {
+                Some(seen) => {
+                    let place = Place {
+                        source: seen.source.clone(),
+                        registry: seen.registry.clone(),
+                        repository: seen.repository.clone(),
+                    };
+                    let sighting = Sighting {
+                        place,
+                        tag: seen.tag.clone(),
+                        digest: Some(image),
+                        at: self.cx.now(),
+                    };
+                    (sighting, None)
+                }
+                None if known.references.iter().any(is_of_node) => {
+                    (of_node(event), Some(at(event)))
+                }
+                None => continue,
             };
-            let sighting = Sighting {
-                place: Place {
-                    source: seen.source.clone(),
-                    registry: seen.registry.clone(),
-                    repository: seen.repository.clone(),
-                },
-                tag: seen.tag.clone(),
-                digest: Some(image),
-                at: self.cx.now(),
+            let cause = &Cause {
+                on_node,
+                ..cause.clone()
             };
             let lead = Lead {
                 digest: Some(image),
@@ -130,6 +156,76 @@ impl Router {
             (outcome, _) = self.jobs(outcome, cause, &sighting, &lead).await?;
         }
         Ok(outcome)
+    }
+
+    /// An image that no source gives is read from the node. Why none does is noted all the same: it
+    /// runs without ever having been where images come from.
+    async fn on_node_alone(
+        &self,
+        cause: Cause<'_>,
+        event: &ImageSighted,
+        mut missed: Missed,
+    ) -> Result<Outcome, Failure> {
+        let (tenant, sighting) = (cause.tenant, of_node(event));
+        let Some(source) = self.sources.on_node(tenant, at(event)) else {
+            return self
+                .unserved(Outcome::none(), (tenant, event), missed)
+                .await;
+        };
+        let wanted = Wanted {
+            skip_configs: true,
+            ..Wanted::default()
+        };
+        let image = match source.resolve(&wanted).await {
+            Ok(resolved) => resolved.images.into_iter().next(),
+            Err(error) => match sorted(error, &sighting) {
+                NoLead::Failed(failure) => return Err(failure),
+                NoLead::Missing(error) | NoLead::Refused(error) | NoLead::Unreadable(error) => {
+                    warn!("image {} of node {}: {error}", event.image, event.node);
+                    missed.note(|| error.to_string());
+                    None
+                }
+                NoLead::NoImage(_) => None,
+            },
+        };
+        let Some(image) = image else {
+            return self
+                .unserved(Outcome::none(), (tenant, event), missed)
+                .await;
+        };
+        let (digest, config) = (image.digest, image.image_id);
+        let is_new = self.known(tenant, digest).await?.is_none();
+        let lead = Lead {
+            digest: Some(digest),
+            index: None,
+            images: vec![Seen::of_node(image, is_new)],
+        };
+        let mut outcome = self.sighted(tenant, &sighting, &lead).await?;
+        if event.image != digest && event.image != config {
+            // An index, of which the node has this one image: it must not be taken for all of it.
+            let record = RefRecord {
+                kind: RefKind::Config,
+                images: vec![digest],
+            };
+            outcome = self
+                .leads_to(outcome, tenant, (event.image, record), false)
+                .await?;
+        }
+        let cause = Cause {
+            on_node: Some(at(event)),
+            ..cause
+        };
+        let (outcome, jobs) = self.jobs(outcome, &cause, &sighting, &lead).await?;
+        info!(
+            event.id = cause.id,
+            "only node {} has {sighting}, {} of its images are to be scanned",
+            event.node,
+            jobs.len()
+        );
+        if sighting.place.repository == node_repository(&event.node, HOST_REPOSITORY) {
+            return Ok(outcome);
+        }
+        self.unserved(outcome, (tenant, event), missed).await
     }
 
     /// The name of an image to read it by: one that leads to it now, if there is one.
@@ -237,8 +333,8 @@ impl Router {
     /// Notes an image that no source gives.
     async fn unserved(
         &self,
-        tenant: &Slug,
-        event: &ImageSighted,
+        outcome: Outcome,
+        (tenant, event): (&Slug, &ImageSighted),
         missed: Missed,
     ) -> Result<Outcome, Failure> {
         let key = SightedImages::key(tenant, &event.node, event.image);
@@ -255,7 +351,7 @@ impl Router {
         });
         let known = noted.images.get(&event.image);
         if known.is_some_and(|known| known.says_as(&record)) {
-            return Ok(Outcome::none());
+            return Ok(outcome);
         }
         info!(
             "node {} holds image {}, which no source gives: {:?}",
@@ -269,7 +365,37 @@ impl Router {
                 event.node
             );
         }
-        Ok(Outcome::none().put_kv(REFS, &key, &noted, Some(revision))?)
+        Ok(outcome.put_kv(REFS, &key, &noted, Some(revision))?)
+    }
+}
+
+/// Where a node has a sighted image.
+fn at(event: &ImageSighted) -> OnNode {
+    OnNode {
+        node: event.node.clone(),
+        id: event.image,
+    }
+}
+
+/// What is told of an image that only a node has: a name of that node, whatever it calls the image.
+fn of_node(event: &ImageSighted) -> Sighting {
+    let host = node_repository(&event.node, HOST_REPOSITORY);
+    let name = names(event).find(|name| name.tag.is_some() && name.digest.is_none());
+    let is_host = |name: &ImageRef| name.registry == NODE_REGISTRY && name.repository == host;
+    let (repository, tag) = match name {
+        Some(name) if is_host(&name) => (host, name.tag),
+        Some(name) => (node_repository(&event.node, &name.name()), name.tag),
+        None => (node_repository(&event.node, UNNAMED), None),
+    };
+    Sighting {
+        place: Place {
+            source: Slug::node_source(),
+            registry: NODE_REGISTRY.to_owned(),
+            repository,
+        },
+        digest: tag.is_none().then_some(event.image),
+        tag,
+        at: event.sighted_at,
     }
 }
 

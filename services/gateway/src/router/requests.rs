@@ -56,6 +56,7 @@ impl Router {
             tenant,
             priority: event.priority,
             force: event.force,
+            on_node: None,
         };
         let (outcome, jobs) = self.jobs(outcome, &cause, &sighting, &lead).await?;
         record.images = lead.images.iter().map(|image| image.digest).collect();

@@ -103,6 +103,21 @@ struct World {
 
 impl World {
     fn new() -> Self {
+        Self::made(|sources| sources)
+    }
+
+    /// The same, with nodes that have this.
+    fn with_nodes(
+        has: impl Fn(OnNode) -> Result<Resolved, OciError> + Send + Sync + 'static,
+    ) -> Self {
+        Self::made(|sources| {
+            sources.and_nodes(Arc::new(move |_: &Slug, at| {
+                Arc::new(nodes::OfNode(has(at)))
+            }))
+        })
+    }
+
+    fn made(change: impl FnOnce(Sources) -> Sources) -> Self {
         let registry = Arc::new(Fake::default());
         let store = Store::memory();
         let configs = [("main", "r.example"), ("slow", "slow.example")].map(|(name, registry)| {
@@ -114,7 +129,8 @@ impl World {
             hangs: true,
             ..Fake::default()
         });
-        let sources = Arc::new(Sources::of("main", client).and("slow", slow));
+        let sources = Sources::of("main", client).and("slow", slow);
+        let sources = Arc::new(change(sources));
         let cx = Cx::for_tests();
         let router = Router::new(
             &cx,

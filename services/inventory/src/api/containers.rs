@@ -50,7 +50,7 @@ pub(super) struct ListQuery {
     namespace: Option<String>,
     /// What it does.
     state: Option<ContainerState>,
-    /// Whether its image is unknown or denied.
+    /// Whether its image is in no source, or denied.
     #[serde(alias = "unauthorised")]
     unauthorized: Option<bool>,
     /// Whether its image has vulnerabilities.
@@ -131,13 +131,13 @@ pub(super) struct Unauthorized {
 #[serde(rename_all = "snake_case")]
 #[schemars(rename = "UnauthorizedReason")]
 enum Reason {
-    /// Its image is not known, and nobody has looked for it yet.
+    /// Its image is in no source, as far as anybody has looked.
     Unknown,
-    /// Its image is not known, and no source serves the registry that it is from.
+    /// No source serves the registry that its image is from.
     NoSource,
-    /// Its image is not known, and the source that its name is of does not have it.
+    /// The source that its image's name is of does not have it.
     NotThere,
-    /// Its image is not known, and its source does not let us have it.
+    /// The source of its image does not let us have it.
     Refused,
     /// Policy denies its image.
     Denied,
@@ -311,7 +311,7 @@ pub(super) async fn of_image(
 // === impl Api ===
 
 impl Api {
-    /// Says of rows with an unknown image why no source gives it.
+    /// Says of rows with an image that no source is known to have why none gives it.
     async fn say_why(
         &self,
         tenant: &Slug,
@@ -468,10 +468,10 @@ impl Filter {
 
 /// Why a container should not run, as far as the view knows.
 fn unauthorized(joined: &Joined) -> Option<Unauthorized> {
-    let reason = if joined.images.is_empty() {
-        Reason::Unknown
-    } else if joined.decision == Some(Decision::Deny) {
+    let reason = if joined.decision == Some(Decision::Deny) {
         Reason::Denied
+    } else if joined.images.is_empty() || joined.on_nodes_alone {
+        Reason::Unknown
     } else {
         return None;
     };

@@ -44,6 +44,8 @@ pub(super) struct Joined {
     pub(super) decision: Option<Decision>,
     /// How many vulnerabilities it has; `None` where nobody looked.
     pub(super) counts: Option<Counts>,
+    /// Whether it is known from nodes alone: no source has it.
+    pub(super) on_nodes_alone: bool,
 }
 
 /// Where an image is.
@@ -112,6 +114,8 @@ impl<'a> Join<'a> {
             // Manifests of one config have the same layers.
             joined.counts = joined.counts.or(counts);
         }
+        joined.on_nodes_alone =
+            !found.is_empty() && found.iter().all(|(_, image)| is_on_nodes_alone(image));
         self.joined.insert(question, joined.clone());
         Ok(joined)
     }
@@ -178,6 +182,13 @@ impl<'a> Join<'a> {
         self.machines.insert(node.clone(), machine.clone());
         Ok(machine)
     }
+}
+
+/// Whether every name that an image has is one of a node.
+fn is_on_nodes_alone(image: &ImageView) -> bool {
+    let names = image.known.iter().flat_map(|known| &known.references);
+    let mut names = names.peekable();
+    names.peek().is_some() && names.all(|seen| seen.source == Slug::node_source())
 }
 
 // === impl Joined ===

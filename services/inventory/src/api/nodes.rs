@@ -11,7 +11,7 @@ use chassis::http::{ApiError, Page, PageQuery};
 use jiff::Timestamp;
 use model::{
     Counts, Decision, Digest, Slug,
-    runtime::{HostFacts, ImageAtRest, SensorMatrix},
+    runtime::{HOST_RUNTIME, HostFacts, ImageAtRest, SensorMatrix},
 };
 use schemars::JsonSchema;
 use serde::Serialize;
@@ -88,6 +88,8 @@ pub(super) struct Details {
     facts: HostFacts,
     /// What its agent can see and enforce.
     sensors: SensorMatrix,
+    /// The host's own packages, as an image; null where its agent does not tell of them.
+    host_image: Option<OnDisk>,
     /// How many of its images nothing runs.
     latent: usize,
     /// Images on its disk, those that nothing runs last.
@@ -158,10 +160,13 @@ pub(super) async fn get(
                 return Ok(None);
             };
             let mut join = Join::new(view, &tenant, &marks, now);
-            let images_on_disk = on_disk((view, &tenant), &mut join, &node, &found)?;
+            let held = on_disk((view, &tenant), &mut join, &node, &found)?;
+            let is_host = |image: &OnDisk| image.runtime == HOST_RUNTIME;
+            let (hosts, images_on_disk): (Vec<_>, Vec<_>) = held.into_iter().partition(is_host);
             let latent = images_on_disk.iter().filter(|image| !image.active);
             Ok(Some(Details {
                 latent: latent.count(),
+                host_image: hosts.into_iter().next(),
                 row: Row::new(&node, &found, now),
                 boot: found.boot,
                 facts: found.host,
@@ -191,7 +196,8 @@ fn on_disk(
     let mut images = Vec::with_capacity(found.images.len());
     for image in &found.images {
         let known_by: Vec<Digest> = digests_at_rest(image).collect();
-        let active = known_by.iter().any(|digest| running.contains(digest));
+        let is_host = image.runtime == HOST_RUNTIME;
+        let active = is_host || known_by.iter().any(|digest| running.contains(digest));
         let name = image.names.first().map_or("", String::as_str);
         let joined = join.image_behind(node, known_by, name)?;
         let ImageAtRest {
@@ -221,6 +227,8 @@ fn on_disk(
 impl Row {
     fn new(node: &Slug, view: &NodeView, now: Timestamp) -> Self {
         let host = &view.host;
+        let images = view.images.iter();
+        let images = images.filter(|image| image.runtime != HOST_RUNTIME);
         let answering = host.runtimes.iter().filter(|at| at.error.is_none());
         let runtimes = answering.map(|at| format!("{} {}", at.name, at.version).trim().to_owned());
         Self {
@@ -240,7 +248,7 @@ impl Row {
             sensor: view.sensors.tier.clone(),
             containers: view.containers,
             running: view.running,
-            images: view.images.len(),
+            images: images.count(),
             left_out: view.left_out,
             reported_at: view.reported_at,
             received_at: view.received_at,

@@ -164,6 +164,29 @@ impl World {
         self.view(key(image, What::Known), Fact::Known(known));
     }
 
+    /// An image that only a node has.
+    async fn known_on_node(&mut self, image: &str, node: &str, name: &str) {
+        let known = Known {
+            references: vec![SeenReference {
+                source: model::Slug::node_source(),
+                registry: model::runtime::NODE_REGISTRY.to_owned(),
+                repository: format!("{node}/{name}"),
+                tag: Some("1".to_owned()),
+                since: time("2026-02-01T00:00:00Z"),
+                gone_at: None,
+            }],
+            config: Some(digest(&format!("{image} config"))),
+            platform: "linux/amd64".parse().unwrap(),
+            ..Known::default()
+        };
+        self.api
+            .store
+            .put_record(&key(image, What::Known), &known, 0)
+            .await
+            .unwrap();
+        self.view(key(image, What::Known), Fact::Known(known));
+    }
+
     /// Its scan and assessment, with vulnerabilities of these severities.
     async fn assessed(&mut self, image: &str, found: Vec<Vulnerability>) -> u64 {
         let (packages, findings) = scan_objects(image);

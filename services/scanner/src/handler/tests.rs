@@ -15,6 +15,10 @@ impl SourceOf for Folder {
         Some(Arc::clone(&self.0))
     }
 
+    fn on_node(&self, _tenant: &Slug, _at: &OnNode) -> Option<Arc<dyn Source>> {
+        Some(Arc::clone(&self.0))
+    }
+
     fn count(&self) -> usize {
         2
     }
@@ -26,6 +30,10 @@ struct Nowhere(AtomicU32);
 impl SourceOf for Nowhere {
     fn source(&self, _name: &Slug) -> Option<Arc<dyn Source>> {
         self.0.fetch_add(1, Ordering::SeqCst);
+        None
+    }
+
+    fn on_node(&self, _tenant: &Slug, _at: &OnNode) -> Option<Arc<dyn Source>> {
         None
     }
 
@@ -356,4 +364,35 @@ async fn a_source_that_does_not_answer_leaves_slots_of_each_class_to_others() {
         let other = Delivery::of_event(&tenant, job(0, "other"));
         assert!(jobs.handle(other).now_or_never().is_none(), "it is at work");
     }
+}
+
+#[tokio::test]
+async fn an_image_that_only_a_node_has_is_read_from_that_node() {
+    let (store, tenant) = (Store::memory(), Slug::default_tenant());
+    let reader = Reader::new(Config::default().settings().unwrap());
+    let nowhere = Arc::new(Nowhere(AtomicU32::new(0)));
+    let of_jobs: Arc<dyn SourceOf> = nowhere.clone();
+    let jobs = ImageJobs::new(
+        Cx::for_tests(),
+        store.clone(),
+        (reader, &Slots::new(4, 0, 0)),
+        of_jobs,
+        Empty,
+    );
+    let job = ImageScan {
+        on_node: Some(OnNode {
+            node: "node-1".parse().unwrap(),
+            id: Digest::of(b"config"),
+        }),
+        ..job(Digest::of(b"image"))
+    };
+    let outcome = jobs.handle(Delivery::of_event(&tenant, job.clone())).await;
+    store.apply(&outcome.unwrap()).await.unwrap();
+    // No source was asked, whatever its name is.
+    assert_eq!(nowhere.0.load(Ordering::SeqCst), 0);
+    let key = RecordKey::new(&tenant, job.image, What::Scanned);
+    let record = store.record::<Scanned>(&key).await.unwrap().unwrap().body;
+    let gaps = gaps(&store, &record).await;
+    assert_eq!(gaps[0].detail, "no line leads to node `node-1`");
+    assert_eq!(party(&tenant, &job), "node default/node-1");
 }

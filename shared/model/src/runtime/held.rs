@@ -8,9 +8,6 @@ use serde::{Deserialize, Serialize};
 
 use crate::{Digest, Slug, event::bytes_field};
 
-/// The source that images have which only nodes give. No configured one may be called so.
-pub const NODE_SOURCE: &str = "node";
-
 /// The most bytes of one answer.
 pub const PART_BYTES_MAX: u32 = 256 << 10;
 

@@ -1,11 +1,12 @@
 //! What an engine holds, running or not: containers with their settings, images on its disk.
 //!
 //! Docker and podman answer the same requests. containerd is asked over its own API, which knows the
-//! containers of Kubernetes as well (namespace `k8s.io`). All of it is hostile: lists, texts and
+//! containers of Kubernetes as well (namespace `k8s.io`); CRI-O over the interface of kubelet. All of it is hostile: lists, texts and
 //! bodies are bounded here, and what does not parse is left out of its container, not the container
 //! out of the list.
 
 mod containerd;
+mod cri;
 mod docker;
 mod spec;
 #[cfg(test)]
@@ -66,6 +67,7 @@ impl Engines {
         match engine {
             Engine::Docker | Engine::Podman => docker::inventory(&asked).await,
             Engine::Containerd => containerd::inventory(&asked, &self.namespaces).await,
+            Engine::Cri => cri::inventory(&asked).await,
         }
     }
 
@@ -80,6 +82,7 @@ impl Engines {
         let stream = match engine {
             Engine::Docker | Engine::Podman => Stream::Lines(docker::events(&asked).await?),
             Engine::Containerd => Stream::Messages(containerd::events(&asked).await?),
+            Engine::Cri => Stream::Messages(cri::events(&asked).await?),
         };
         Ok(Changes(stream))
     }

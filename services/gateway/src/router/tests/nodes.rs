@@ -1,6 +1,6 @@
 //! What nodes tell of images.
 
-use model::runtime::{SightedImages, SightedRecord, Unserved};
+use model::runtime::{OnNode, SightedImages, SightedRecord, Unserved};
 
 use super::*;
 
@@ -190,4 +190,146 @@ async fn a_source_of_another_tenant_serves_no_node() {
         (outcome.events::<ImageScan>().len(), world.asked().len()),
         (0, 0)
     );
+}
+
+/// What a node has, and nothing else.
+pub(super) struct OfNode(pub(super) Result<Resolved, OciError>);
+
+impl Source for OfNode {
+    fn resolve<'a>(&'a self, wanted: &'a Wanted) -> BoxFuture<'a, Result<Resolved, OciError>> {
+        assert!(wanted.skip_configs && wanted.digest.is_none());
+        std::future::ready(self.0.clone()).boxed()
+    }
+
+    fn open_blob<'a>(
+        &'a self,
+        _repository: &'a str,
+        _blob: &'a Descriptor,
+    ) -> BoxFuture<'a, Result<BlobReader, OciError>> {
+        panic!("the router reads no blob")
+    }
+}
+
+fn missing() -> OciError {
+    OciError::NotFound {
+        what: "it".to_owned(),
+        place: "node `node-1`".to_owned(),
+    }
+}
+
+#[tokio::test]
+async fn an_image_that_no_source_gives_is_scanned_from_the_node_under_names_of_its_own() {
+    let world = World::with_nodes(|at| {
+        assert_eq!((at.node.as_str(), at.id), ("node-1", digest("a config")));
+        Ok(one("a"))
+    });
+    let told = sighted(digest("a config"), &["localhost/app:1"]);
+    let outcome = world.route(told.clone()).await;
+    let jobs = outcome.events::<ImageScan>();
+    let [(_, job)] = jobs.as_slice() else {
+        panic!("one job, not {jobs:?}");
+    };
+    assert_eq!((job.image, job.source.as_str()), (digest("a"), "node"));
+    assert_eq!(job.reference, "node.invalid/node-1/localhost/app:1");
+    let on_node = OnNode {
+        node: "node-1".parse().unwrap(),
+        id: digest("a config"),
+    };
+    assert_eq!(job.on_node, Some(on_node));
+    assert_eq!(
+        world.names(digest("a")).await,
+        ["node.invalid/node-1/localhost/app:1"]
+    );
+    // It is known by its config, and why it is from nowhere is known, too.
+    let key = RefRecord::key(&tenant(), digest("a config"));
+    let found = world.store.get::<RefRecord>(REFS, &key).await.unwrap();
+    assert_eq!(found.unwrap().body.images, [digest("a")]);
+    let record = why(&world, digest("a config")).await.unwrap();
+    assert_eq!(record.why, Unserved::NoSource);
+    // It is told again, and not scanned yet: the same way.
+    let again = world.route(told).await;
+    assert!(again.events::<ImageScan>()[0].1.on_node.is_some());
+}
+
+#[tokio::test]
+async fn an_index_on_a_node_leads_to_the_image_there_and_is_not_taken_for_whole() {
+    let world = World::with_nodes(|_| Ok(one("a")));
+    world.route(sighted(digest("both"), &[])).await;
+    let key = RefRecord::key(&tenant(), digest("both"));
+    let found = world.store.get::<RefRecord>(REFS, &key).await.unwrap();
+    let record = found.unwrap().body;
+    assert_eq!(
+        (record.kind, record.images),
+        (RefKind::Config, vec![digest("a")])
+    );
+    let known = world.known(digest("a")).await;
+    assert!(known.indexes.is_empty());
+    assert_eq!(
+        known.names().next().unwrap().split('@').next(),
+        Some("node.invalid/node-1/unnamed")
+    );
+    // A registry that has all of it says what it is.
+    world.answer(&digest("both").to_string(), Ok(index("both", &["a", "b"])));
+    world.push("1", "both", 30).await;
+    let found = world.store.get::<RefRecord>(REFS, &key).await.unwrap();
+    assert_eq!(found.unwrap().body.images, [digest("a"), digest("b")]);
+}
+
+#[tokio::test]
+async fn a_host_has_one_name_and_it_is_no_wonder_that_no_source_gives_it() {
+    let world = World::with_nodes(|at| {
+        Ok(one(if at.id == digest("a config") {
+            "a"
+        } else {
+            "b"
+        }))
+    });
+    let name = "node.invalid/node-1/host:current";
+    world.route(sighted(digest("a config"), &[name])).await;
+    assert_eq!(world.names(digest("a")).await, [name]);
+    assert_eq!(why(&world, digest("a config")).await, None);
+    // Its packages changed.
+    world.route(sighted(digest("b config"), &[name])).await;
+    assert_eq!(world.names(digest("b")).await, [name]);
+    assert_eq!(world.names(digest("a")).await, [] as [&str; 0]);
+    // Another node's name is only one of this node's images.
+    let other = "node.invalid/node-2/host:current";
+    world.route(sighted(digest("c config"), &[other])).await;
+    let names = world.names(digest("b")).await;
+    assert!(
+        names.contains(&format!("node.invalid/node-1/{other}")),
+        "{names:?}"
+    );
+}
+
+#[tokio::test]
+async fn what_a_node_does_not_give_either_is_noted_and_what_it_delays_comes_again() {
+    let world = World::with_nodes(|_| Err(missing()));
+    let outcome = world
+        .route(sighted(digest("a"), &["localhost/app:1"]))
+        .await;
+    assert_eq!(jobs(&outcome), []);
+    let record = why(&world, digest("a")).await.unwrap();
+    assert_eq!(record.why, Unserved::NoSource);
+    assert!(record.detail.unwrap().contains("node `node-1`"));
+    let world = World::with_nodes(|_| {
+        Err(OciError::Unavailable {
+            host: "node node-1".to_owned(),
+            detail: "nobody answers".to_owned(),
+            retry_after: None,
+        })
+    });
+    let failed = world.try_route(sighted(digest("a"), &[])).await;
+    assert!(matches!(failed, Err(Failure::Retry(_))), "{failed:?}");
+}
+
+#[tokio::test]
+async fn an_image_of_a_source_is_never_asked_of_a_node() {
+    let world = World::with_nodes(|_| panic!("its source has it"));
+    world.answer(&digest("a").to_string(), Ok(one("a")));
+    let outcome = world
+        .route(sighted(digest("a"), &["r.example/app:gone"]))
+        .await;
+    assert_eq!(jobs(&outcome), [digest("a")]);
+    assert_eq!(outcome.events::<ImageScan>()[0].1.on_node, None);
 }

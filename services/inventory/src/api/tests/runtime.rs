@@ -200,6 +200,44 @@ async fn an_unauthorized_container_says_why() {
 }
 
 #[tokio::test]
+async fn an_image_that_only_nodes_have_is_scanned_and_still_from_no_source() {
+    let mut world = fleet().await;
+    world.known_on_node("n", "node-1", "localhost/built").await;
+    let scan = world
+        .assessed("n", vec![vulnerability("CVE-2026-3", "high")])
+        .await;
+    world.judged("n", "default", Decision::Allow, scan).await;
+    let built = container("nn1", "localhost/built:1", digest("n config"));
+    world.reported("node-1", &[built], &[]);
+    let answer = world.ok("/v1/containers/nn1").await;
+    assert_eq!(answer["image_digest"], json!(digest("n")));
+    assert_eq!(answer["counts"]["high"], 1);
+    assert_eq!(answer["unauthorized"]["reason"], "unknown");
+}
+
+#[tokio::test]
+async fn a_host_is_shown_beside_the_images_of_its_node() {
+    let mut world = fleet().await;
+    world.known_on_node("h", "node-1", "host").await;
+    world
+        .assessed("h", vec![vulnerability("CVE-2026-3", "high")])
+        .await;
+    let host = json!({
+        "runtime": "host", "id": digest("h config"),
+        "names": ["node.invalid/node-1/host:current"],
+    });
+    let other = json!({"runtime": "podman", "id": digest("b config")});
+    world.reported("node-1", &[], &[host, other]);
+    let node = world.ok("/v1/nodes/node-1").await;
+    assert_eq!(node["host_image"]["image_digest"], json!(digest("h")));
+    assert_eq!(node["host_image"]["counts"]["high"], 1);
+    assert_eq!(node["images_on_disk"].as_array().unwrap().len(), 1);
+    assert_eq!((&node["images"], &node["latent"]), (&json!(1), &json!(1)));
+    let silent = world.ok("/v1/nodes/node-2").await;
+    assert_eq!(silent["host_image"], Value::Null);
+}
+
+#[tokio::test]
 async fn a_container_is_found_by_enough_of_its_id() {
     let mut world = fleet().await;
     world.happened(incident("i1", "xx1", 1));

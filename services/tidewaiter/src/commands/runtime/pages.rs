@@ -65,6 +65,22 @@ pub(super) fn node(
             writeln!(out, "missing   {}: {}", clean(name), clean(&text(why)))?;
         }
     }
+    let host = &answer["host_image"];
+    if host.is_object() {
+        let name = text(&host["names"][0]);
+        let count = |level: &str| match &host["counts"][level] {
+            Value::Null => "-".to_owned(),
+            count => text(count),
+        };
+        writeln!(
+            out,
+            "\nhost      {}, {} critical, {} high; `tidewaiter check {}` tells more",
+            verdict(host),
+            count("critical"),
+            count("high"),
+            clean(&name)
+        )?;
+    }
     writeln!(
         out,
         "\n{} images on its disk, {} of them latent: nothing runs them",

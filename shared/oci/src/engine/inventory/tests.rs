@@ -4,7 +4,9 @@ use axum::{
     Router,
     body::{Body, Bytes},
     http::{Response, Uri},
+    routing::post,
 };
+use model::{Digest, runtime::ContainerState};
 use prost::Message as _;
 
 use super::{
@@ -276,6 +278,122 @@ async fn events_of_containerd_wake() {
         .unwrap();
     changes.next().await.unwrap();
     assert!(changes.next().await.is_err());
+}
+
+/// A container of that pod.
+fn of_pod(id: &str, state: i32) -> cri::Listed {
+    cri::Listed {
+        id: id.to_owned(),
+        sandbox: "pod-1".to_owned(),
+        metadata: Some(cri::Named {
+            name: "web".to_owned(),
+        }),
+        image: Some(cri::ImageSpec {
+            image: "example.org/app:1".to_owned(),
+        }),
+        image_ref: format!("example.org/app@{}", Digest::of(b"manifest")),
+        state,
+        created_at_ns: 1_700_000_000_000_000_000,
+        labels: [("app".to_owned(), "shop".to_owned())].into(),
+        image_id: String::new(),
+    }
+}
+
+/// A runtime of Kubernetes with a pod of one container that runs, and one that never did.
+fn runtime_of_kubernetes() -> Router {
+    let spec = r#"{"pid": 4711, "runtimeSpec": {"process": {"user": {"uid": 7, "gid": 8},
+        "capabilities": {"effective": ["CAP_CHOWN"]}}, "root": {"readonly": true},
+        "linux": {"namespaces": [{"type": "pid"}], "seccomp": {}},
+        "mounts": [{"destination": "/data", "type": "bind", "source": "/srv", "options": ["ro"]}]}}"#;
+    let image = Digest::of(b"app");
+    let answers: Vec<(&str, Vec<u8>)> = vec![
+        (
+            "RuntimeService/Version",
+            frame(&cri::VersionResponse {
+                name: "cri-o".to_owned(),
+                version: "1.30.0".to_owned(),
+            }),
+        ),
+        (
+            "RuntimeService/ListContainers",
+            frame(&cri::ListContainersResponse {
+                containers: vec![of_pod("c1", 1), of_pod("c2", 0)],
+            }),
+        ),
+        (
+            "RuntimeService/ListPodSandbox",
+            frame(&cri::ListSandboxesResponse {
+                sandboxes: vec![cri::Sandbox {
+                    id: "pod-1".to_owned(),
+                    metadata: Some(cri::Pod {
+                        name: "web-0".to_owned(),
+                        namespace: "shop".to_owned(),
+                    }),
+                }],
+            }),
+        ),
+        (
+            "RuntimeService/ContainerStatus",
+            frame(&cri::StatusResponse {
+                status: Some(cri::Status {
+                    started_at_ns: 1_700_000_001_000_000_000,
+                }),
+                info: [("info".to_owned(), spec.to_owned())].into(),
+            }),
+        ),
+        ("RuntimeService/GetContainerEvents", frame(&cri::Empty {})),
+        (
+            "ImageService/ListImages",
+            frame(&cri::ListImagesResponse {
+                images: vec![cri::Image {
+                    id: image.hex(),
+                    tags: vec!["example.org/app:1".to_owned()],
+                    digests: vec![format!("example.org/app@{}", Digest::of(b"manifest"))],
+                    bytes: 5,
+                }],
+            }),
+        ),
+    ];
+    let answer = |router: Router, (method, body): (&str, Vec<u8>)| {
+        let answer = move || async move { grpc_answer("", body) };
+        router.route(&format!("/runtime.v1.{method}"), post(answer))
+    };
+    answers.into_iter().fold(Router::new(), answer)
+}
+
+#[tokio::test]
+async fn a_runtime_of_kubernetes_tells_containers_with_their_pods_and_images() {
+    let found = inventory(runtime_of_kubernetes(), Engine::Cri)
+        .await
+        .unwrap();
+    assert_eq!(found.version, "cri-o 1.30.0");
+    let [running, created] = found.containers.as_slice() else {
+        panic!("two containers, not {:?}", found.containers);
+    };
+    assert_eq!(
+        (running.state, running.pid),
+        (ContainerState::Running, 4711)
+    );
+    assert_eq!((created.state, created.pid), (ContainerState::Created, 0));
+    assert_eq!(running.name, "web");
+    assert_eq!(running.pod.as_deref(), Some("web-0"));
+    assert_eq!(running.namespace.as_deref(), Some("shop"));
+    assert_eq!(running.image_id, Some(Digest::of(b"app")));
+    assert_eq!(running.security.capabilities, ["CAP_CHOWN"]);
+    assert_eq!(running.security.user, "7:8");
+    assert!(running.security.read_only_root && running.security.host_network);
+    assert!(!running.mounts[0].writable);
+    assert_eq!(running.started_at.unwrap().as_second(), 1_700_000_001);
+    let image = &found.images[0];
+    assert_eq!((image.id, image.bytes), (Digest::of(b"app"), 5));
+}
+
+#[tokio::test]
+async fn events_of_a_runtime_of_kubernetes_wake() {
+    let served = Served::new(runtime_of_kubernetes());
+    let (engines, cx) = (Engines::default(), Cx::for_tests());
+    let changes = engines.changes(&cx, Engine::Cri, &served.socket());
+    changes.await.unwrap().next().await.unwrap();
 }
 
 #[test]

@@ -90,7 +90,7 @@ fn what_the_composition_names_is_declared_and_there() {
         for (name, service) in &services {
             let named = match kind {
                 "volumes" => mounts(service),
-                _ => names(&service[kind]),
+                _ => sources(&service[kind]),
             };
             for one in named.into_iter().filter(|one| !one.starts_with(['.', '$'])) {
                 if !declared.contains_key(&one) {
@@ -253,11 +253,6 @@ fn the_agent_in_a_cluster_has_what_it_names_and_no_more_rights_than_it_says_why(
     if pod["automountServiceAccountToken"] != false {
         wrong.push(format!("{AGENT}: it needs no token"));
     }
-    let names = |list: &Value| -> BTreeSet<String> {
-        let list = list.as_array().into_iter().flatten();
-        list.filter_map(|one| one["name"].as_str().map(str::to_owned))
-            .collect()
-    };
     let containers = pod["containers"].as_array().cloned().unwrap_or_default();
     let [container] = containers.as_slice() else {
         panic!("{AGENT}: one container");
@@ -276,6 +271,13 @@ fn the_agent_in_a_cluster_has_what_it_names_and_no_more_rights_than_it_says_why(
             "{AGENT}: it has single rights, and is not privileged"
         ));
     }
+    settings_and_rights(container, &mut wrong);
+    verdict("the agent in a cluster", &wrong);
+}
+
+/// Settings of the agent's container are settings, and its rights are those of a host without a
+/// cluster.
+fn settings_and_rights(container: &Value, wrong: &mut Vec<String>) {
     let source = text("services/agent/src/config.rs").unwrap_or_default();
     let unit = text(UNIT).unwrap_or_default();
     let of_unit = unit.lines().filter_map(|line| {
@@ -293,7 +295,7 @@ fn the_agent_in_a_cluster_has_what_it_names_and_no_more_rights_than_it_says_why(
             wrong.push(format!("`{variable}` is no setting of the agent"));
         }
     }
-    let capabilities = words(&rights["capabilities"]["add"]);
+    let capabilities = words(&container["securityContext"]["capabilities"]["add"]);
     let of_unit = unit
         .lines()
         .find_map(|line| line.strip_prefix("CapabilityBoundingSet="));
@@ -305,7 +307,13 @@ fn the_agent_in_a_cluster_has_what_it_names_and_no_more_rights_than_it_says_why(
             "{AGENT} and {UNIT} give other rights: {here:?}, {of_unit:?}"
         ));
     }
-    verdict("the agent in a cluster", &wrong);
+}
+
+/// The names in a list of objects.
+fn names(list: &Value) -> BTreeSet<String> {
+    let list = list.as_array().into_iter().flatten();
+    list.filter_map(|one| one["name"].as_str().map(str::to_owned))
+        .collect()
 }
 
 fn yaml(file: &str) -> Value {
@@ -317,7 +325,7 @@ fn object(value: &Value) -> Map<String, Value> {
 }
 
 /// What a list names, by itself or as a `source`.
-fn names(value: &Value) -> Vec<String> {
+fn sources(value: &Value) -> Vec<String> {
     let named = value.as_array().into_iter().flatten();
     let named = named.filter_map(|one| one.get("source").unwrap_or(one).as_str());
     named.map(str::to_owned).collect()

@@ -4,10 +4,14 @@ use std::path::PathBuf;
 
 use anyhow::{Context as _, ensure};
 use chassis::telemetry;
+<<<<<<< HEAD
 use model::{
     Slug, VerifyingKey,
     runtime::{ActionKind, FORENSIC_BYTES_MAX, PART_BYTES_MAX},
 };
+=======
+use model::{Slug, runtime::PART_BYTES_MAX};
+>>>>>>> w/node
 use oci::{Engine, Engines};
 use serde::{Deserialize, Serialize};
 
@@ -32,9 +36,12 @@ const HOST_PATHS: [&str; 14] = [
     "var/lib/rpm",
 ];
 
+<<<<<<< HEAD
 /// Less evidence than that says nothing.
 const EVIDENCE_BYTES_MIN: u64 = 64 << 10;
 
+=======
+>>>>>>> w/node
 /// Everything that can be set. Each key is `TIDEWAITER_AGENT_<KEY>` in the environment, too.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
@@ -62,8 +69,11 @@ pub struct Config {
     pub blobs: BlobsConfig,
     /// The host.
     pub host: HostConfig,
+<<<<<<< HEAD
     /// What is done to containers.
     pub response: ResponseConfig,
+=======
+>>>>>>> w/node
     /// Logs, metrics and traces.
     pub telemetry: telemetry::Config,
 }
@@ -193,6 +203,10 @@ impl Config {
             "`blobs.bytes_per_s_max` is less than the {PART_BYTES_MAX} bytes of one answer"
         );
         ensure!(
+            self.blobs.bytes_per_s_max >= u64::from(PART_BYTES_MAX),
+            "`blobs.bytes_per_s_max` is less than the {PART_BYTES_MAX} bytes of one answer"
+        );
+        ensure!(
             self.spool_bytes_max >= 4 << 20,
             "`spool_bytes_max` is less than 4 MiB, too little for one picture of a node"
         );
@@ -222,7 +236,10 @@ impl Default for Config {
             hash: HashConfig::default(),
             blobs: BlobsConfig::default(),
             host: HostConfig::default(),
+<<<<<<< HEAD
             response: ResponseConfig::default(),
+=======
+>>>>>>> w/node
             telemetry: telemetry::Config::default(),
         }
     }

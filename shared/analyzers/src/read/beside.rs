@@ -74,7 +74,7 @@ impl Queue {
         if self.is_served {
             self.wait_with(task);
         } else {
-            self.call(task, analyzers, results);
+            self.call(&task, analyzers, results);
         }
     }
 
@@ -102,7 +102,7 @@ impl Queue {
         let _closing = self.closing();
         while let Some(task) = self.next() {
             let bytes = task.bytes;
-            self.call(task, analyzers, results);
+            self.call(&task, analyzers, results);
             let mut state = self.lock();
             state.bytes = state.bytes.saturating_sub(bytes);
             self.changed.notify_all();
@@ -110,7 +110,7 @@ impl Queue {
     }
 
     /// Makes one call, unless it is too late.
-    fn call(&self, task: Task, analyzers: &Analyzers, results: &Results) {
+    fn call(&self, task: &Task, analyzers: &Analyzers, results: &Results) {
         let Some(one) = analyzers.as_slice().get(task.analyzer) else {
             return;
         };

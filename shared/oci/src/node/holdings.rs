@@ -276,6 +276,7 @@ impl Holdings {
             None => Err(OciError::NotFound {
                 what: image.to_string(),
                 place: "the engines of this node".to_owned(),
+                missing: Missing::Unsaid,
             }),
         }
     }
@@ -290,6 +291,7 @@ impl Holdings {
             return Err(OciError::NotFound {
                 what: wanted.to_string(),
                 place: "the host, whose files have changed".to_owned(),
+                missing: Missing::Unsaid,
             });
         }
         let mut reader = files.open_blob("", &layer).await?;
@@ -386,6 +388,7 @@ impl Laid {
             Content::Host { .. } => Err(OciError::NotFound {
                 what: blob.to_string(),
                 place: "the host".to_owned(),
+                missing: Missing::Unsaid,
             }),
         }
     }

@@ -182,6 +182,7 @@ impl NodeSource {
             NodeAnswer::Missing { why } => OciError::NotFound {
                 what: shown(&why),
                 place: format!("node `{}`", self.at.node),
+                missing: Missing::Unsaid,
             },
             NodeAnswer::Refused { why } => {
                 OciError::unsupported(self.what("an image"), shown(&why))
@@ -203,6 +204,7 @@ impl Source for NodeSource {
                 return Err(OciError::NotFound {
                     what: wanted.name(),
                     place: format!("node `{}`", self.at.node),
+                    missing: Missing::Unsaid,
                 });
             }
             let root = self.manifest("", manifest).await?;

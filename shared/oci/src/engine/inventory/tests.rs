@@ -280,6 +280,7 @@ async fn events_of_containerd_wake() {
     assert!(changes.next().await.is_err());
 }
 
+<<<<<<< HEAD
 /// A runtime of Kubernetes with a pod of one container that runs, and one that never did.
 fn runtime_of_kubernetes() -> Router {
     let spec = r#"{"pid": 4711, "runtimeSpec": {"process": {"user": {"uid": 7, "gid": 8},
@@ -288,6 +289,11 @@ fn runtime_of_kubernetes() -> Router {
         "mounts": [{"destination": "/data", "type": "bind", "source": "/srv", "options": ["ro"]}]}}"#;
     let image = Digest::of(b"app");
     let listed = |id: &str, state: i32| cri::Listed {
+=======
+/// A container of that pod.
+fn of_pod(id: &str, state: i32) -> cri::Listed {
+    cri::Listed {
+>>>>>>> w/node
         id: id.to_owned(),
         sandbox: "pod-1".to_owned(),
         metadata: Some(cri::Named {
@@ -301,7 +307,20 @@ fn runtime_of_kubernetes() -> Router {
         created_at_ns: 1_700_000_000_000_000_000,
         labels: [("app".to_owned(), "shop".to_owned())].into(),
         image_id: String::new(),
+<<<<<<< HEAD
     };
+=======
+    }
+}
+
+/// A runtime of Kubernetes with a pod of one container that runs, and one that never did.
+fn runtime_of_kubernetes() -> Router {
+    let spec = r#"{"pid": 4711, "runtimeSpec": {"process": {"user": {"uid": 7, "gid": 8},
+        "capabilities": {"effective": ["CAP_CHOWN"]}}, "root": {"readonly": true},
+        "linux": {"namespaces": [{"type": "pid"}], "seccomp": {}},
+        "mounts": [{"destination": "/data", "type": "bind", "source": "/srv", "options": ["ro"]}]}}"#;
+    let image = Digest::of(b"app");
+>>>>>>> w/node
     let answers: Vec<(&str, Vec<u8>)> = vec![
         (
             "RuntimeService/Version",
@@ -313,7 +332,11 @@ fn runtime_of_kubernetes() -> Router {
         (
             "RuntimeService/ListContainers",
             frame(&cri::ListContainersResponse {
+<<<<<<< HEAD
                 containers: vec![listed("c1", 1), listed("c2", 0)],
+=======
+                containers: vec![of_pod("c1", 1), of_pod("c2", 0)],
+>>>>>>> w/node
             }),
         ),
         (

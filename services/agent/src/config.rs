@@ -4,14 +4,10 @@ use std::path::PathBuf;
 
 use anyhow::{Context as _, ensure};
 use chassis::telemetry;
-<<<<<<< HEAD
 use model::{
     Slug, VerifyingKey,
     runtime::{ActionKind, FORENSIC_BYTES_MAX, PART_BYTES_MAX},
 };
-=======
-use model::{Slug, runtime::PART_BYTES_MAX};
->>>>>>> w/node
 use oci::{Engine, Engines};
 use serde::{Deserialize, Serialize};
 
@@ -36,12 +32,9 @@ const HOST_PATHS: [&str; 14] = [
     "var/lib/rpm",
 ];
 
-<<<<<<< HEAD
 /// Less evidence than that says nothing.
 const EVIDENCE_BYTES_MIN: u64 = 64 << 10;
 
-=======
->>>>>>> w/node
 /// Everything that can be set. Each key is `TIDEWAITER_AGENT_<KEY>` in the environment, too.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
@@ -69,11 +62,8 @@ pub struct Config {
     pub blobs: BlobsConfig,
     /// The host.
     pub host: HostConfig,
-<<<<<<< HEAD
     /// What is done to containers.
     pub response: ResponseConfig,
-=======
->>>>>>> w/node
     /// Logs, metrics and traces.
     pub telemetry: telemetry::Config,
 }
@@ -236,10 +226,7 @@ impl Default for Config {
             hash: HashConfig::default(),
             blobs: BlobsConfig::default(),
             host: HostConfig::default(),
-<<<<<<< HEAD
             response: ResponseConfig::default(),
-=======
->>>>>>> w/node
             telemetry: telemetry::Config::default(),
         }
     }

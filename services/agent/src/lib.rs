@@ -36,7 +36,6 @@
 //! host's own package databases as an image of one layer. It looks into none of them. Beside the
 //! sizes above that takes disk for at most four images while they are read, and 32 MiB a second.
 //!
-<<<<<<< HEAD
 //! What it does to a container stands in a document that a key of its configuration signed
 //! ([`response`]); without such a key it does nothing to anything. What is in force outlives it:
 //! pinned in the kernel, or held by a process of its own, the guard.
@@ -44,11 +43,6 @@
 //! What it does not do: it judges nothing, and it holds no rights on the fabric but to publish and
 //! to read under its own node's name, and to answer what is asked of its node. It sees containers
 //! only; a process of the host costs one look-up and is not told of.
-=======
-//! What it does not do: it judges nothing and blocks nothing, and it holds no rights on the fabric
-//! but to publish under its own node's name and to answer what is asked of its own node. It sees containers only; a process of the host costs
-//! one look-up and is not told of.
->>>>>>> w/node
 //!
 //! To add an event: a kind in `bpf/events.h`, a program in `bpf/sensor.bpf.c` with its line in
 //! `bpf.rs`, its decoding in `raw.rs`, its `Activity` in `pipeline.rs`.

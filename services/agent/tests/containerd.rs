@@ -20,11 +20,7 @@ use agent::{Config, node::Node};
 use chassis::Cx;
 use futures::future::BoxFuture;
 use model::{
-<<<<<<< HEAD
-    Slug,
-=======
     Digest, Slug,
->>>>>>> w/node
     runtime::{ContainerState, HOST_RUNTIME, NodeAnswer, NodeQuestion, OnNode},
 };
 use oci::{
@@ -230,27 +226,7 @@ async fn containers_of_pods_are_told_and_an_image_that_only_containerd_has_is_re
     assert_eq!(images.len(), 1);
     assert_eq!(container.image_id, Some(images[0].id));
 
-<<<<<<< HEAD
-    let limits = HoldingsConfig {
-        image_bytes_max: 0,
-        host: HostFiles {
-            root: Path::new("/").to_owned(),
-            paths: Vec::new(),
-        },
-    };
-    let engines = Engines {
-        sockets: vec![(Engine::Containerd, containerd.socket())],
-        namespaces: vec!["default".to_owned(), "k8s.io".to_owned()],
-    };
-    let line = Here(Arc::new(Holdings::new(&cx, engines, limits)));
-    let at = OnNode {
-        node: node.name.clone(),
-        id: images[0].id,
-    };
-    let source = NodeSource::new(&cx, Arc::new(line), &Slug::default_tenant(), at);
-=======
     let source = source(&cx, &containerd, &node, images[0].id);
->>>>>>> w/node
     let resolved = source.resolve(&Wanted::default()).await.unwrap();
     let image = &resolved.images[0];
     assert_eq!(image.digest, images[0].id);
@@ -262,8 +238,6 @@ async fn containers_of_pods_are_told_and_an_image_that_only_containerd_has_is_re
     }
     assert!(!image.manifest.layers.is_empty());
 }
-<<<<<<< HEAD
-=======
 
 /// The image as the fabric reads it.
 fn source(cx: &Cx, containerd: &Containerd, node: &Node, id: Digest) -> NodeSource {
@@ -285,4 +259,3 @@ fn source(cx: &Cx, containerd: &Containerd, node: &Node, id: Digest) -> NodeSour
     };
     NodeSource::new(cx, Arc::new(line), &Slug::default_tenant(), at)
 }
->>>>>>> w/node

@@ -342,7 +342,6 @@ impl<S> std::fmt::Debug for ImageJobs<S> {
     }
 }
 
-<<<<<<< HEAD
 /// What there is to say of an image that was not read.
 fn unread(reader: &Reader, job: &ImageScan, gap: Gap) -> Scan {
     Scan {
@@ -354,8 +353,6 @@ fn unread(reader: &Reader, job: &ImageScan, gap: Gap) -> Scan {
     }
 }
 
-=======
->>>>>>> w/node
 /// Whose share a job takes.
 fn party(tenant: &Slug, job: &ImageScan) -> String {
     match &job.on_node {

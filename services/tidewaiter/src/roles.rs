@@ -16,10 +16,7 @@ use crate::{
     cli::Role,
     config::Config,
     paths,
-<<<<<<< HEAD
     rules::InForce,
-=======
->>>>>>> w/node
     sources::{BusLine, Sources},
     tokens::StoredTokens,
 };
@@ -68,14 +65,11 @@ impl<'a> Starting<'a> {
             .then(|| Arc::<scanner::Documents>::clone(&documents) as _);
         let sources = gateway::Sources::open(cx, &config.gateway, docker.as_deref(), kept).await;
         let sources = sources.context("opening the sources")?;
-<<<<<<< HEAD
         let takes_rules = |role: &Role| matches!(role, Role::Scanner | Role::Router);
         let rules = match roles.iter().any(takes_rules) {
             true => Some(InForce::begin(cx, config).await?),
             false => None,
         };
-=======
->>>>>>> w/node
         let sources = sources.with_nodes(cx, Arc::new(BusLine(bus.clone())));
         for role in roles {
             readiness.set(role_name(*role), false);

@@ -168,7 +168,7 @@ impl World {
     async fn known_on_node(&mut self, image: &str, node: &str, name: &str) {
         let known = Known {
             references: vec![SeenReference {
-                source: model::Slug::node_source(),
+                source: Slug::node_source(),
                 registry: model::runtime::NODE_REGISTRY.to_owned(),
                 repository: format!("{node}/{name}"),
                 tag: Some("1".to_owned()),

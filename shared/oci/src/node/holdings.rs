@@ -87,7 +87,7 @@ struct Laid {
 
 enum Content {
     Archive(DockerArchive),
-    Containerd(Containerd),
+    Containerd(Box<Containerd>),
     Host {
         config: Vec<u8>,
         config_digest: Digest,
@@ -276,7 +276,7 @@ impl Holdings {
             None => Err(OciError::NotFound {
                 what: image.to_string(),
                 place: "the engines of this node".to_owned(),
-                missing: Missing::Unsaid,
+                missing: crate::Missing::Unsaid,
             }),
         }
     }
@@ -291,7 +291,7 @@ impl Holdings {
             return Err(OciError::NotFound {
                 what: wanted.to_string(),
                 place: "the host, whose files have changed".to_owned(),
-                missing: Missing::Unsaid,
+                missing: crate::Missing::Unsaid,
             });
         }
         let mut reader = files.open_blob("", &layer).await?;
@@ -388,7 +388,7 @@ impl Laid {
             Content::Host { .. } => Err(OciError::NotFound {
                 what: blob.to_string(),
                 place: "the host".to_owned(),
-                missing: Missing::Unsaid,
+                missing: crate::Missing::Unsaid,
             }),
         }
     }

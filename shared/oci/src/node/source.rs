@@ -119,7 +119,9 @@ impl NodeSource {
                     return Ok((bytes, size));
                 }
                 // Its agent started again, and holds the image no more.
-                NodeAnswer::Preparing => drop(self.find().await?),
+                NodeAnswer::Preparing => {
+                    self.find().await?;
+                }
                 other => return Err(self.unwanted(other)),
             }
         }
@@ -182,7 +184,7 @@ impl NodeSource {
             NodeAnswer::Missing { why } => OciError::NotFound {
                 what: shown(&why),
                 place: format!("node `{}`", self.at.node),
-                missing: Missing::Unsaid,
+                missing: crate::Missing::Unsaid,
             },
             NodeAnswer::Refused { why } => {
                 OciError::unsupported(self.what("an image"), shown(&why))
@@ -204,7 +206,7 @@ impl Source for NodeSource {
                 return Err(OciError::NotFound {
                     what: wanted.name(),
                     place: format!("node `{}`", self.at.node),
-                    missing: Missing::Unsaid,
+                    missing: crate::Missing::Unsaid,
                 });
             }
             let root = self.manifest("", manifest).await?;

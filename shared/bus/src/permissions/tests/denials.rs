@@ -189,24 +189,28 @@ async fn an_agent_answers_for_its_own_node_alone() {
         assert!(a.denied(other).await, "{other}");
     }
     a.flush().await.unwrap();
-    let asks = tokio::spawn(async move {
+    let asks = async {
         loop {
             match scanner.ask::<u32>("tw.req.default.blob.a", &7_u32).await {
                 Err(crate::AskError::Silence(_)) => {}
                 answer => return answer,
             }
         }
-    });
-    let question = soon(questions.next()).await.unwrap();
-    assert_eq!(crate::decode::<u32>(&question.payload).unwrap(), 7);
-    let reply = question.reply.unwrap();
-    // Neither may another answer, nor does anybody answer twice.
-    let answer = |n: u32| crate::encode(&n).unwrap();
-    b.send(reply.clone(), answer(1)).await;
-    assert!(b.denied(reply.as_str()).await);
-    a.send(reply.clone(), answer(8)).await;
-    assert_eq!(soon(asks).await.unwrap().unwrap(), 8);
-    a.send(reply.clone(), answer(9)).await;
+    };
+    let answers = async {
+        let question = soon(questions.next()).await.unwrap();
+        assert_eq!(crate::decode::<u32>(&question.payload).unwrap(), 7);
+        let reply = question.reply.unwrap();
+        // Neither may another answer, nor does anybody answer twice.
+        let answer = |n: u32| crate::encode(&n).unwrap();
+        b.send(reply.clone(), answer(1)).await;
+        assert!(b.denied(reply.as_str()).await);
+        a.send(reply.clone(), answer(8)).await;
+        (reply, answer(9))
+    };
+    let (asked, (reply, again)) = tokio::join!(soon(asks), answers);
+    assert_eq!(asked.unwrap(), 8);
+    a.send(reply.clone(), again).await;
     assert!(a.denied(reply.as_str()).await);
     // Nodes ask nobody.
     let began = Instant::now();

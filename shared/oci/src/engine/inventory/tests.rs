@@ -78,7 +78,7 @@ async fn what_an_engine_leaves_out_or_calls_null_is_no_mistake() {
         panic!("{found:?}");
     };
     assert_eq!((container.id.as_str(), container.image_id), ("aa", None));
-    assert_eq!(container.state, model::runtime::ContainerState::Unknown);
+    assert_eq!(container.state, ContainerState::Unknown);
     assert!(found.images.is_empty() && found.version.is_empty());
 }
 
@@ -198,7 +198,7 @@ fn containerd() -> Router {
     let image = |name: &str, content: &[u8]| Image {
         name: name.to_owned(),
         target: Some(Target {
-            digest: model::Digest::of(content).to_string(),
+            digest: Digest::of(content).to_string(),
         }),
         created_at: None,
     };
@@ -260,7 +260,7 @@ async fn containerd_tells_containers_with_their_pods_and_latent_images() {
     let app = found
         .images
         .iter()
-        .find(|image| image.id == model::Digest::of(b"app"));
+        .find(|image| image.id == Digest::of(b"app"));
     let app = app.unwrap();
     assert_eq!(app.names, ["example.org/app:1"]);
     assert_eq!(app.repo_digests, ["example.org/app@sha256:00"]);
@@ -280,20 +280,9 @@ async fn events_of_containerd_wake() {
     assert!(changes.next().await.is_err());
 }
 
-<<<<<<< HEAD
-/// A runtime of Kubernetes with a pod of one container that runs, and one that never did.
-fn runtime_of_kubernetes() -> Router {
-    let spec = r#"{"pid": 4711, "runtimeSpec": {"process": {"user": {"uid": 7, "gid": 8},
-        "capabilities": {"effective": ["CAP_CHOWN"]}}, "root": {"readonly": true},
-        "linux": {"namespaces": [{"type": "pid"}], "seccomp": {}},
-        "mounts": [{"destination": "/data", "type": "bind", "source": "/srv", "options": ["ro"]}]}}"#;
-    let image = Digest::of(b"app");
-    let listed = |id: &str, state: i32| cri::Listed {
-=======
 /// A container of that pod.
 fn of_pod(id: &str, state: i32) -> cri::Listed {
     cri::Listed {
->>>>>>> w/node
         id: id.to_owned(),
         sandbox: "pod-1".to_owned(),
         metadata: Some(cri::Named {
@@ -307,9 +296,6 @@ fn of_pod(id: &str, state: i32) -> cri::Listed {
         created_at_ns: 1_700_000_000_000_000_000,
         labels: [("app".to_owned(), "shop".to_owned())].into(),
         image_id: String::new(),
-<<<<<<< HEAD
-    };
-=======
     }
 }
 
@@ -320,7 +306,6 @@ fn runtime_of_kubernetes() -> Router {
         "linux": {"namespaces": [{"type": "pid"}], "seccomp": {}},
         "mounts": [{"destination": "/data", "type": "bind", "source": "/srv", "options": ["ro"]}]}}"#;
     let image = Digest::of(b"app");
->>>>>>> w/node
     let answers: Vec<(&str, Vec<u8>)> = vec![
         (
             "RuntimeService/Version",
@@ -332,11 +317,7 @@ fn runtime_of_kubernetes() -> Router {
         (
             "RuntimeService/ListContainers",
             frame(&cri::ListContainersResponse {
-<<<<<<< HEAD
-                containers: vec![listed("c1", 1), listed("c2", 0)],
-=======
                 containers: vec![of_pod("c1", 1), of_pod("c2", 0)],
->>>>>>> w/node
             }),
         ),
         (
@@ -411,7 +392,8 @@ async fn a_runtime_of_kubernetes_tells_containers_with_their_pods_and_images() {
 async fn events_of_a_runtime_of_kubernetes_wake() {
     let served = Served::new(runtime_of_kubernetes());
     let (engines, cx) = (Engines::default(), Cx::for_tests());
-    let changes = engines.changes(&cx, Engine::Cri, &served.socket());
+    let socket = served.socket();
+    let changes = engines.changes(&cx, Engine::Cri, &socket);
     changes.await.unwrap().next().await.unwrap();
 }
 

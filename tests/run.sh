@@ -92,12 +92,12 @@ interrupted() {
 }
 trap interrupted INT TERM
 
-# Our own crates are optimized less than what users get: the same code, compiled in half the time. One
-# has the name of a crate that others need, and is left as it is.
+# Our own crates are optimized less than what users get: the same code, compiled in half the time.
+# Named with the version, for others need a crate that has the name of one of them.
 own=()
+version="$(sed -n 's/^version = "\(.*\)"$/\1/p' Cargo.toml)"
 for crate in services/* shared/* load-tests tests; do
-  crate="$(basename "$crate")"
-  [ "$crate" = inventory ] || own+=(--config "profile.release.package.$crate.opt-level=1")
+  own+=(--config "profile.release.package.\"$(basename "$crate")@$version\".opt-level=1")
 done
 compile() { cargo "${own[@]}" "$@"; }
 

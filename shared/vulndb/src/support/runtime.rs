@@ -67,6 +67,7 @@ const LAST_DAYS: &[LastDay] = &[
     ("go", "1.22", date(2025, 2, 11)),
     ("go", "1.23", date(2025, 8, 12)),
     ("go", "1.24", date(2026, 2, 10)),
+    ("go", "1.25", date(2026, 8, 18)),
 ];
 
 /// A gap for each runtime whose line gets no security updates any more. It hides nothing: what is

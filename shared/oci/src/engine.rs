@@ -53,7 +53,7 @@ pub(crate) enum Holding {
     /// In a file without a name, as Docker and podman hand it out.
     Archive(DockerArchive),
     /// In containerd, blob by blob.
-    Content(Containerd),
+    Content(Box<Containerd>),
 }
 
 /// An engine's client.
@@ -100,7 +100,7 @@ impl Engines {
                 }
                 Engine::Containerd => {
                     let content = containerd::holding(&asked, &self.namespaces, id).await;
-                    content.map(|found| found.map(Holding::Content))
+                    content.map(|found| found.map(|found| Holding::Content(Box::new(found))))
                 }
                 Engine::Cri => Ok(None),
             };

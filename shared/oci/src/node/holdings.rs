@@ -87,7 +87,7 @@ struct Laid {
 
 enum Content {
     Archive(DockerArchive),
-    Containerd(Containerd),
+    Containerd(Box<Containerd>),
     Host {
         config: Vec<u8>,
         config_digest: Digest,

@@ -15,7 +15,7 @@ use model::{
     Slug,
     runtime::{
         HOST_REPOSITORY, HOST_RUNTIME, ImageAtRest, NODE_REGISTRY, NodeAnswer, NodeQuestion,
-        node_repository, node_subject,
+        node_repository,
     },
 };
 use oci::{Holdings, HoldingsConfig, HostFiles};
@@ -39,15 +39,14 @@ pub(crate) fn holdings(cx: &Cx, config: &Config) -> Arc<Holdings> {
     Arc::new(Holdings::new(cx, config.engines.engines(), limits))
 }
 
-/// Answers until the process stops.
+/// Answers what is asked on this node's subject until the process stops.
 pub(crate) async fn answer(
     bus: Bus,
-    (tenant, node): (Slug, Slug),
+    subject: String,
     holdings: Arc<Holdings>,
     bytes_per_s_max: u64,
 ) {
     let pace = Arc::new(Pace::new(bytes_per_s_max));
-    let subject = node_subject(&tenant, &node);
     let answered = bus.answer(&subject, |question: NodeQuestion| {
         let (holdings, pace) = (Arc::clone(&holdings), Arc::clone(&pace));
         async move {

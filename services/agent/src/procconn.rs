@@ -89,12 +89,8 @@ impl Connector {
             !layout.mode.is_empty(),
             "there are no cgroups to know containers by"
         );
-        let kind = (
-            AddressFamily::NETLINK,
-            SocketType::DGRAM,
-            SocketFlags::CLOEXEC,
-        );
-        let socket = socket_with(kind.0, kind.1, kind.2, Some(CONNECTOR))
+        let (family, flags) = (AddressFamily::NETLINK, SocketFlags::CLOEXEC);
+        let socket = socket_with(family, SocketType::DGRAM, flags, Some(CONNECTOR))
             .context("opening a socket to it (an agent in a container needs the host's network)")?;
         bind(&socket, &SocketAddrNetlink::new(0, GROUP)).context("listening to it")?;
         if let Err(error) = set_socket_recv_buffer_size_force(&socket, BUFFER_BYTES) {

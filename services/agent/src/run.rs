@@ -5,6 +5,7 @@ use std::{io::ErrorKind, path::Path, sync::Arc, time::Duration};
 use anyhow::Context as _;
 use bus::{Bus, Outbox, SpoolError, permissions::Holder};
 use chassis::Cx;
+use model::runtime::node_subject;
 use tokio::sync::{Notify, mpsc};
 
 use crate::{
@@ -60,14 +61,10 @@ pub async fn run(cx: &Cx, config: &Config) -> anyhow::Result<()> {
     );
     let holdings = blobs::holdings(cx, config);
     if config.blobs.enabled {
-        let (who, rate) = (
-            (config.tenant.clone(), node.name.clone()),
-            config.blobs.bytes_per_s_max,
-        );
-        cx.spawn(
-            "blobs",
-            blobs::answer(bus, who, Arc::clone(&holdings), rate),
-        );
+        let subject = node_subject(&config.tenant, &node.name);
+        let rate = config.blobs.bytes_per_s_max;
+        let answers = blobs::answer(bus, subject, Arc::clone(&holdings), rate);
+        cx.spawn("blobs", answers);
     }
     let inventory = Inventory {
         host_root: config.host.root.clone(),

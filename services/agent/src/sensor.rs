@@ -5,6 +5,8 @@
 //! within it. What is not urgent waits for a while, so that many events are one round, and so does
 //! everything once a second had many rounds. When the batches are not taken, it waits, and the
 //! kernel counts what does not fit its buffers.
+//!
+//! Where BPF does not load, or is not asked for, the thread listens to the process connector instead.
 
 use std::{
     cell::RefCell,

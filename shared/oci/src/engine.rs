@@ -104,7 +104,7 @@ impl Engines {
                 }
                 Engine::Containerd => {
                     let content = containerd::holding(&asked, &self.namespaces, id).await;
-                    content.map(|found| found.map(|content| Holding::Content(Box::new(content))))
+                    content.map(|found| found.map(|found| Holding::Content(Box::new(found))))
                 }
                 Engine::Cri => Ok(None),
             };

@@ -9,8 +9,8 @@ use serde::{Deserialize, Serialize};
 use crate::{Digest, Slug};
 
 /// KV `tw_refs`, key [`SightedImages::key`]: images that a node holds and no source gives, those of
-/// a node whose digests begin alike. An entry is read only while its image is not known: what
-/// becomes known later leaves it behind.
+/// a node whose digests begin alike. An entry is read only while no source is known to have
+/// its image, which may be known from nodes: what a source has later leaves it behind.
 ///
 /// So a node, whatever it tells, has at most [`Self::KEYS`] keys with [`Self::IMAGES_MAX`] images
 /// each; of more the ones that it told of longest ago are forgotten.

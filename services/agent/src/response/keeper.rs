@@ -190,8 +190,6 @@ impl Work {
             .arg(&self.dir)
             .stdin(Stdio::null())
             .stdout(Stdio::null())
-            // A signal of the terminal is for the agent.
-            .process_group(0)
             .spawn()
             .context("starting the guard")?;
         self.child = Some(child);

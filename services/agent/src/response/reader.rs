@@ -10,7 +10,7 @@ use model::{
     event::NODES,
     runtime::{Desired, SignedDesired},
 };
-use tokio::time::timeout;
+use tokio::{sync::mpsc, time::timeout};
 
 /// How long one look may take; NATS may be away.
 const READ_MAX: Duration = Duration::from_secs(5);
@@ -35,17 +35,29 @@ impl Reader {
         }
     }
 
-    /// What stands there now; `None`: nothing.
-    pub(crate) async fn read(&self) -> anyhow::Result<Option<SignedDesired>> {
-        let key = Desired::key(&self.tenant, &self.node);
-        let store = self.bus.store();
-        let read = timeout(READ_MAX, store.get::<SignedDesired>(NODES, &key)).await;
-        let stored = read.context("NATS does not answer")??;
-        Ok(stored.map(|stored| stored.body))
+    /// Hands over what stands there: at once, when somebody says that it changed, and so often.
+    /// While NATS is away only this waits for it.
+    pub(crate) async fn run(mut self, cx: Cx, every: Duration, out: mpsc::Sender<SignedDesired>) {
+        while !cx.is_stopping() {
+            // What is written after the look wakes us.
+            self.listen().await;
+            match self.read().await {
+                Ok(Some(signed)) => {
+                    if out.send(signed).await.is_err() {
+                        return;
+                    }
+                }
+                Ok(None) => {}
+                Err(error) => tracing::debug!(%error, "nothing new is known: {error:#}"),
+            }
+            tokio::select! {
+                () = cx.stopped() => return,
+                () = self.wait(every) => {}
+            }
+        }
     }
 
-    /// Hears from now on when somebody says that it changed.
-    pub(crate) async fn listen(&mut self) {
+    async fn listen(&mut self) {
         if self.woken.is_some() {
             return;
         }
@@ -56,12 +68,18 @@ impl Reader {
         }
     }
 
-    /// Waits until somebody says that it changed, or it is time to look anyway. Dropping it before
-    /// loses nothing.
-    pub(crate) async fn wait(&mut self, cx: &Cx, at_most: Duration) {
+    /// What stands there now; `None`: nothing.
+    async fn read(&self) -> anyhow::Result<Option<SignedDesired>> {
+        let key = Desired::key(&self.tenant, &self.node);
+        let store = self.bus.store();
+        let read = timeout(READ_MAX, store.get::<SignedDesired>(NODES, &key)).await;
+        let stored = read.context("NATS does not answer")??;
+        Ok(stored.map(|stored| stored.body))
+    }
+
+    async fn wait(&mut self, at_most: Duration) {
         let Some(woken) = &mut self.woken else {
-            cx.sleep(at_most).await;
-            return;
+            return tokio::time::sleep(at_most).await;
         };
         match timeout(at_most, woken.next()).await {
             Ok(None) => self.woken = None,

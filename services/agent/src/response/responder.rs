@@ -110,39 +110,37 @@ pub(crate) fn start(
         dir,
     };
     let reader = Reader::new(bus, &config.tenant, node);
-    cx.spawn("responder", responder.run(reader, news_in));
+    let every = Duration::from_secs(config.response.reread_s);
+    let (documents, documents_in) = mpsc::channel(1);
+    cx.spawn("desired state", reader.run(cx.clone(), every, documents));
+    cx.spawn("responder", responder.run(documents_in, news_in));
     Ok(())
 }
 
 // === impl Responder ===
 
 impl Responder {
-    async fn run(mut self, mut reader: Reader, mut news: mpsc::Receiver<News>) {
+    async fn run(
+        mut self,
+        mut documents: mpsc::Receiver<SignedDesired>,
+        mut news: mpsc::Receiver<News>,
+    ) {
         // Before NATS is asked: what was taken before goes on.
         let before = self.journal.kept.document.as_ref();
         self.desired = before.and_then(|signed| signed.verified(&self.config.keys).ok());
-        if self.desired.is_some() {
+        let cx = self.cx.clone();
+        while !cx.is_stopping() {
             self.round().await;
-        }
-        while !self.cx.is_stopping() {
-            // What is written after the look wakes us.
-            reader.listen().await;
-            match reader.read().await {
-                Ok(Some(signed)) => self.take(signed).await,
-                Ok(None) => {}
-                Err(error) => tracing::debug!(%error, "nothing new is known: {error:#}"),
-            }
-            self.round().await;
-            let (cx, pause) = (self.cx.clone(), self.pause());
             tokio::select! {
                 () = cx.stopped() => return,
-                () = reader.wait(&cx, pause) => {}
+                Some(signed) = documents.recv() => self.take(signed).await,
                 Some(one) = news.recv() => {
                     self.hear(one).await;
                     while let Ok(one) = news.try_recv() {
                         self.hear(one).await;
                     }
                 }
+                _ = cx.sleep(self.pause()) => {}
             }
         }
     }

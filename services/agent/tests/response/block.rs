@@ -18,7 +18,7 @@ const WAIT_MAX_US: u64 = 50_000;
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_blocked_container_runs_what_its_image_holds_and_nothing_else() {
-    let Some(mut yard) = Yard::start().await else {
+    let Some(yard) = Yard::start().await else {
         return;
     };
     yard.launch();
@@ -107,7 +107,7 @@ fn signal(name: &str, pid: u32) {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn nobody_waits_for_an_agent_or_a_guard_that_stalls_or_dies() {
-    let Some(mut yard) = Yard::start().await else {
+    let Some(yard) = Yard::start().await else {
         return;
     };
     yard.launch();
@@ -116,7 +116,7 @@ async fn nobody_waits_for_an_agent_or_a_guard_that_stalls_or_dies() {
     yard.until(&block, Phase::Done).await;
     println!("at work: longest {} us", longest(&yard, 300));
 
-    let agent = yard.agent.as_ref().unwrap().id();
+    let agent = yard.agent();
     signal("-STOP", agent);
     println!("agent stopped: longest {} us", longest(&yard, 300));
     let (done, text) = yard.exec("web", "cp /bin/true /tmp/d; printf x >>/tmp/d; /tmp/d");

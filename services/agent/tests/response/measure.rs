@@ -28,7 +28,7 @@ async fn measure_how_long_it_takes_from_an_order_to_its_effect() {
     if !is_wanted() {
         return;
     }
-    let Some(mut yard) = Yard::start().await else {
+    let Some(yard) = Yard::start().await else {
         return;
     };
     yard.launch();
@@ -65,7 +65,7 @@ async fn measure_what_block_costs_inside_and_outside() {
     if !is_wanted() {
         return;
     }
-    let Some(mut yard) = Yard::start().await else {
+    let Some(yard) = Yard::start().await else {
         return;
     };
     yard.launch();

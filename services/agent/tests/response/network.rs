@@ -19,7 +19,7 @@ const PACKET_SOCKET: &str = "perl -e 'socket(S, 17, 3, 0) or exit 1'";
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_container_in_quarantine_speaks_with_nobody_but_those_of_the_list() {
-    let Some(mut yard) = Yard::start().await else {
+    let Some(yard) = Yard::start().await else {
         return;
     };
     yard.launch();
@@ -96,7 +96,7 @@ fn listen() -> u16 {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_paused_container_stands_still_until_it_is_over() {
-    let Some(mut yard) = Yard::start().await else {
+    let Some(yard) = Yard::start().await else {
         return;
     };
     yard.launch();
@@ -144,7 +144,7 @@ async fn a_paused_container_stands_still_until_it_is_over() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn what_nobody_trusted_signed_is_refused_and_told() {
-    let Some(mut yard) = Yard::start().await else {
+    let Some(yard) = Yard::start().await else {
         return;
     };
     yard.launch();

@@ -12,7 +12,7 @@ const SERVE: &str = "while :; do if [ -e /shared/ask ]; then rm /shared/ask; ech
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_replaced_container_answers_again_and_the_old_one_stands_still() {
-    let Some(mut yard) = Yard::start().await else {
+    let Some(yard) = Yard::start().await else {
         return;
     };
     yard.launch();

@@ -11,7 +11,7 @@ use crate::yard::{IMAGE, Yard, guards, read, wait};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_denied_image_does_not_run_its_first_program() {
-    let Some(mut yard) = Yard::start().await else {
+    let Some(yard) = Yard::start().await else {
         return;
     };
     yard.launch();

@@ -23,7 +23,7 @@ use testkit::{NatsServer, TempDir};
 
 pub(crate) const PATIENCE: Duration = Duration::from_secs(40);
 /// No guard of a test lives longer.
-const GUARD_MAX: Duration = Duration::from_secs(300);
+const GUARD_MAX: Duration = Duration::from_secs(600);
 const NODE: &str = "node-1";
 /// What the image holds, with the libraries of each.
 const PROGRAMS: &[&str] = &[
@@ -50,7 +50,7 @@ const LIMITS: &[&str] = &[
 pub(crate) struct Yard {
     pub(crate) dir: TempDir,
     service: Child,
-    pub(crate) agent: Option<Child>,
+    agent: Mutex<Option<Child>>,
     pub(crate) nats: NatsServer,
     pub(crate) bus: Bus,
     cx: Cx,
@@ -126,7 +126,7 @@ impl Yard {
         let yard = Self {
             dir,
             service,
-            agent: None,
+            agent: Mutex::new(None),
             nats,
             bus,
             cx,
@@ -171,7 +171,7 @@ impl Yard {
         let dir = self.dir.path();
         let text = format!(
             "node: {NODE}\ndata_dir: {}\nbus:\n  url: {}\nengines:\n  docker: []\n  \
-             containerd: []\n  podman: [{}]\nresponse:\n  keys: [{}]\n  reread_s: 2\n  \
+             containerd: []\n  podman: [{}]\nsensor:\n  enabled: false\nresponse:\n  keys: [{}]\n  reread_s: 2\n  \
              bpffs: {}\n{more}",
             dir.join("data").display(),
             self.nats.url(),
@@ -249,7 +249,7 @@ impl Yard {
     }
 
     /// Starts the agent.
-    pub(crate) fn launch(&mut self) {
+    pub(crate) fn launch(&self) {
         let log = File::options().append(true).create(true).open(self.log());
         let child = Command::new(program())
             .arg("run")
@@ -261,15 +261,20 @@ impl Yard {
             .stderr(log.unwrap())
             .spawn()
             .unwrap();
-        self.agent = Some(child);
+        *self.agent.lock().unwrap() = Some(child);
     }
 
     /// `kill -9`.
-    pub(crate) fn kill(&mut self) {
-        if let Some(mut child) = self.agent.take() {
+    pub(crate) fn kill(&self) {
+        if let Some(mut child) = self.agent.lock().unwrap().take() {
             drop(child.kill());
             drop(child.wait());
         }
+    }
+
+    /// The agent's process.
+    pub(crate) fn agent(&self) -> u32 {
+        self.agent.lock().unwrap().as_ref().unwrap().id()
     }
 
     pub(crate) fn log(&self) -> PathBuf {

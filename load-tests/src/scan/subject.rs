@@ -104,6 +104,13 @@ const TOOLS: [Tool; 4] = [
 /// Everything that can be measured with this image here.
 pub(super) fn all(image: &Image, work: &Path, without_tools: bool) -> anyhow::Result<Vec<Subject>> {
     let mut subjects = vec![ours(image)?];
+    if let Some(layout) = &image.layout {
+        subjects.push(ours_of(
+            layout,
+            "tidewaiter, packages",
+            &["--scanners", "vuln"],
+        )?);
+    }
     subjects.extend(pipes(image));
     if let Some(layout) = image.layout.as_ref().filter(|_| !without_tools) {
         for tool in &TOOLS {
@@ -115,38 +122,38 @@ pub(super) fn all(image: &Image, work: &Path, without_tools: bool) -> anyhow::Re
 
 /// The whole command for a layout; the library alone for a single layer.
 fn ours(image: &Image) -> anyhow::Result<Subject> {
+    if let Some(layout) = &image.layout {
+        return ours_of(layout, "tidewaiter scan", &[]);
+    }
+    let files = image.layers.iter().map(|layer| layer.display().to_string());
+    let arguments = std::iter::once("read-once".to_owned()).chain(files);
+    Ok(Subject {
+        name: "read_layer".to_owned(),
+        program: std::env::current_exe().context("finding this program")?,
+        arguments: arguments.collect(),
+        environment: &[],
+        codes: &[0],
+        count: Count::Number("/packages"),
+        is_cold: false,
+    })
+}
+
+/// The whole command for a layout, with some flags.
+fn ours_of(layout: &Path, name: &str, flags: &[&str]) -> anyhow::Result<Subject> {
     let this = std::env::current_exe().context("finding this program")?;
-    let subject = |name: &str, program, arguments, count, is_cold| Subject {
+    let target = format!("oci:{}", layout.display());
+    let arguments = ["scan", &target, "--quiet", "--format", "json"];
+    let arguments = arguments.iter().chain(flags);
+    Ok(Subject {
         name: name.to_owned(),
-        program,
-        arguments,
+        program: this.with_file_name("tidewaiter"),
+        arguments: arguments.map(|one| (*one).to_owned()).collect(),
         environment: &[],
         // Allowed, denied, incomplete: it was scanned.
         codes: &[0, 2, 3],
-        count,
-        is_cold,
-    };
-    let Some(layout) = &image.layout else {
-        let files = image.layers.iter().map(|layer| layer.display().to_string());
-        let arguments = std::iter::once("read-once".to_owned()).chain(files);
-        let count = Count::Number("/packages");
-        return Ok(subject(
-            "read_layer",
-            this,
-            arguments.collect(),
-            count,
-            false,
-        ));
-    };
-    let arguments = ["scan", &format!("oci:{}", layout.display()), "--quiet"];
-    let arguments = arguments.into_iter().chain(["--format", "json"]);
-    Ok(subject(
-        "tidewaiter scan",
-        this.with_file_name("tidewaiter"),
-        arguments.map(ToOwned::to_owned).collect(),
-        Count::List("/packages"),
-        true,
-    ))
+        count: Count::List("/packages"),
+        is_cold: true,
+    })
 }
 
 /// What a shell user would call the least: unpack and hash, layer by layer; and unpack alone.

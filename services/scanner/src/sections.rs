@@ -56,7 +56,7 @@ pub enum Stored {
 #[derive(Debug, Default)]
 pub struct LayerSections {
     /// The `entries` section.
-    pub entries: Option<KeptEntries>,
+    pub entries: Option<Box<KeptEntries>>,
     /// Sections, in the order that was asked for; `None` where there is none.
     pub sections: Vec<Option<Arc<KeptSection>>>,
 }
@@ -241,7 +241,7 @@ impl LayerSections {
     fn whole(mut self, blob: Digest) -> Result<PreparedLayer, Self> {
         let sections: Option<Vec<_>> = self.sections.iter().cloned().collect();
         match (self.entries.take(), sections) {
-            (Some(entries), Some(sections)) => Ok(PreparedLayer::of_kept(blob, entries, sections)),
+            (Some(entries), Some(sections)) => Ok(PreparedLayer::of_kept(blob, *entries, sections)),
             (entries, _) => Err(Self { entries, ..self }),
         }
     }
@@ -375,7 +375,7 @@ fn read(cache: &SectionCache, blob: Digest, wanted: &Wanted) -> Stored {
         return Stored::Part(nothing());
     };
     let found = LayerSections {
-        entries: Some(entries),
+        entries: Some(Box::new(entries)),
         sections,
     };
     match found.whole(blob) {

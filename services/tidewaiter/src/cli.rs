@@ -23,7 +23,7 @@ pub(crate) use self::nats::{AccountsArgs, AgentName, NatsCommand, ProvisionArgs}
 pub(crate) use self::runtime::{
     ConnectionsArgs, ContainersArgs, IncidentsArgs, NodesArgs, Shown, WhereArgs,
 };
-pub(crate) use self::scan::{ExplainArgs, OutputTo, ScanArgs};
+pub(crate) use self::scan::{ExplainArgs, OutputTo, ScanArgs, Scanners};
 pub(crate) use self::secrets::SecretsCommand;
 pub(crate) use self::tokens::{TokenWanted, TokensCommand};
 pub(crate) use self::versions::VersionsCommand;

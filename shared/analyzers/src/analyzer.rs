@@ -13,8 +13,8 @@ use model::{
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    ANALYZERS, File, KeptEntries, LOCKS, SecretsConfig, Skip, checksums, filter::Filter,
-    unpack::Room,
+    ANALYZERS, File, KeptEntries, LOCKS, SecretsConfig, Skip, checksums, compliance,
+    filter::Filter, secrets, setuid, unpack::Room,
 };
 
 /// About what a result takes beside its texts.
@@ -102,6 +102,19 @@ pub struct Config {
     pub checksums: bool,
     /// Which secrets are looked for, and how they are named.
     pub secrets: SecretsConfig,
+    /// What is not looked for at all.
+    #[serde(skip)]
+    pub without: Without,
+}
+
+/// What one scan leaves out because its user wants to know less. It is no setting: a server's verdict is
+/// about everything.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Without {
+    /// Secrets, in files and in the config. In what is shown of a config they are masked all the same.
+    pub secrets: bool,
+    /// Rights, accounts and settings that benchmarks refuse.
+    pub misconfigurations: bool,
 }
 
 /// What an analyzer found in the files of one call, within a bound on its memory.
@@ -188,6 +201,7 @@ impl Default for Config {
             skip: Skip::default(),
             checksums: true,
             secrets: SecretsConfig::default(),
+            without: Without::default(),
         }
     }
 }
@@ -438,12 +452,23 @@ impl Analyzers {
         // Whether one of them is there changes nothing of what the others find.
         let of_each = Config {
             checksums: true,
+            without: Without::default(),
             ..config.clone()
+        };
+        let Without {
+            secrets,
+            misconfigurations,
+        } = config.without;
+        let is_wanted = |name: &str| match name {
+            checksums::NAME => config.checksums,
+            secrets::NAME => !secrets,
+            setuid::NAME | compliance::NAME => !misconfigurations,
+            _ => true,
         };
         let all = ANALYZERS.iter().map(|make| make(&of_each, limits));
         Self {
             list: all
-                .filter(|one| config.checksums || one.id().name != checksums::NAME)
+                .filter(|one| is_wanted(&one.id().name))
                 .map(Arc::from)
                 .collect(),
             skip: Arc::new(config.skip.clone()),

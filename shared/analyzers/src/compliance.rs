@@ -21,6 +21,9 @@ mod instruction;
 #[cfg(test)]
 mod tests;
 
+/// The name of the analyzer of files.
+pub(crate) const NAME: &str = "compliance";
+
 pub(crate) use self::{
     accounts::Compliance,
     image::check_image,

@@ -175,7 +175,8 @@ pub(crate) use self::analyzer::malformed;
 
 pub use self::{
     analyzer::{
-        Analyzer, Analyzers, Config, Found, Malformed, Wanted, analyzer_id, entries_id, own_id,
+        Analyzer, Analyzers, Config, Found, Malformed, Wanted, Without, analyzer_id, entries_id,
+        own_id,
     },
     archives::Archives,
     coalesce::{

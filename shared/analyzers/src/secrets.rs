@@ -58,6 +58,9 @@ pub use self::{
     rule::{Assigned, Example, SecretRule, SecretRuleError, Token},
 };
 
+/// The analyzer's name.
+pub(crate) const NAME: &str = "secrets";
+
 /// Looks for secrets in texts.
 pub(crate) struct Secrets {
     id: AnalyzerId,
@@ -83,7 +86,7 @@ impl Secrets {
             config.secrets.digest_parts(),
         );
         Box::new(Self {
-            id: own_id("secrets", 1, &depends_on, limits),
+            id: own_id(NAME, 1, &depends_on, limits),
             config: config.secrets.clone(),
             engine: OnceLock::new(),
             limits: limits.clone(),

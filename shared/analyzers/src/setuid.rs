@@ -5,6 +5,9 @@ use model::{AnalyzerId, Fingerprint, FoundFinding, Hides, Misconfiguration, Seve
 
 use crate::{Analyzer, Config, File, Found, Malformed, Wanted, analyzer_id};
 
+/// The analyzer's name.
+pub(crate) const NAME: &str = "setuid";
+
 const SETUID: u32 = 0o4000;
 const SETGID: u32 = 0o2000;
 const EXECUTABLE: u32 = 0o111;
@@ -16,7 +19,7 @@ pub(crate) struct Setuid(AnalyzerId);
 
 impl Setuid {
     pub(crate) fn boxed(config: &Config, limits: &Limits) -> Box<dyn Analyzer> {
-        Box::new(Self(analyzer_id("setuid", 2, config, limits)))
+        Box::new(Self(analyzer_id(NAME, 2, config, limits)))
     }
 }
 

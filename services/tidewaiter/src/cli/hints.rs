@@ -24,8 +24,8 @@ const FLAGS: &[(&[&str], &str)] = &[
         "every package is in --format json, with its type and what it depends on",
     ),
     (
-        &["--scanners", "--security-checks", "--image-config-scanners"],
-        "everything is looked for in one pass; a --policy decides what counts",
+        &["--security-checks", "--image-config-scanners"],
+        "everything is looked for in one pass, or what --scanners names; a --policy decides what counts",
     ),
     (
         &[
@@ -197,7 +197,7 @@ mod tests {
                 check(&["scan", "debian", name, "x"], hint);
             }
         }
-        check(&["scan", "--scanners=vuln", "debian"], "one pass");
+        check(&["scan", "--security-checks=vuln", "debian"], "--scanners");
     }
 
     #[test]

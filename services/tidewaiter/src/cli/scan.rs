@@ -105,6 +105,16 @@ pub(crate) struct ScanArgs {
     /// File with secrets that are accepted, each with reason and expiry
     #[arg(long, value_name = "FILE")]
     pub(crate) secret_baseline: Option<PathBuf>,
+    /// Look only for these: packages and their vulnerabilities always, and what else is named. What is
+    /// not looked for denies nothing
+    #[arg(
+        long,
+        value_enum,
+        value_delimiter = ',',
+        value_name = "KINDS",
+        conflicts_with = "compliance"
+    )]
+    pub(crate) scanners: Vec<Scanners>,
     /// Do not look for malware
     #[arg(long)]
     pub(crate) no_malware: bool,
@@ -126,6 +136,21 @@ pub(crate) struct ScanArgs {
     /// Where layers and advisories are cached, instead of the user's cache directory
     #[arg(long, value_name = "DIR", env = "TIDEWAITER_CACHE_DIR")]
     pub(crate) cache_dir: Option<PathBuf>,
+}
+
+/// What a scan looks for, in the words of other scanners where they have one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+pub(crate) enum Scanners {
+    /// Packages and their vulnerabilities
+    Vuln,
+    /// Secrets
+    Secret,
+    /// Rights, accounts and settings that benchmarks refuse
+    Misconfig,
+    /// Malware
+    Malware,
+    /// Files that are not as their package brought them
+    Integrity,
 }
 
 /// Flags of `explain`.
@@ -174,6 +199,30 @@ fn format_parser() -> impl clap::builder::TypedValueParser<Value = Format> {
     PossibleValuesParser::new(names).try_map(|name| name.parse::<Format>())
 }
 
+// === impl ScanArgs ===
+
+impl ScanArgs {
+    /// Whether something is looked for.
+    pub(crate) fn looks_for(&self, kind: Scanners) -> bool {
+        self.scanners.is_empty() || self.scanners.contains(&kind)
+    }
+}
+
+// === impl Scanners ===
+
+impl Scanners {
+    /// As a person is told what was left out.
+    pub(crate) const fn noun(self) -> &'static str {
+        match self {
+            Self::Vuln => "vulnerabilities",
+            Self::Secret => "secrets",
+            Self::Misconfig => "misconfigurations",
+            Self::Malware => "malware",
+            Self::Integrity => "changed files",
+        }
+    }
+}
+
 // === impl ExplainArgs ===
 
 impl ExplainArgs {
@@ -194,6 +243,7 @@ impl ExplainArgs {
             policy: None,
             compliance: None,
             secret_baseline: None,
+            scanners: Vec::new(),
             // Nobody asks for it.
             no_malware: true,
             removed_packages: false,

@@ -13,9 +13,10 @@ use std::{
     time::Duration,
 };
 
-use analyzers::FingerprintKey;
+use analyzers::{FingerprintKey, Without};
 use anyhow::Context as _;
 use chassis::Cx;
+use clap::ValueEnum as _;
 use matcher::{Advisories, Loose};
 use model::{
     Assessment, Decision, Facts, GapCode, Hides, ImageReport, Platform, Report, Reports,
@@ -35,7 +36,7 @@ use self::{
 };
 use crate::{
     advice,
-    cli::{Global, PlatformChoice, ScanArgs},
+    cli::{Global, PlatformChoice, ScanArgs, Scanners},
     commands::{Deadline, db::feeds_at},
     config::Config,
     exit::Exit,
@@ -103,7 +104,7 @@ async fn scan_all(
     let dirs = CacheDirs::find(args.cache_dir.as_deref())?;
     let mut config = config.clone();
     let malware = &mut config.scanner.malware;
-    malware.enabled &= !args.no_malware;
+    malware.enabled &= !args.no_malware && args.looks_for(Scanners::Malware);
     let fetches = malware.enabled && malware.bundle.is_some();
     let step = fetches.then(|| progress.step("looking for rules of malware".to_owned()));
     let note = rules::prepare(cx, malware, &dirs.malware(), Asking::Yes).await?;
@@ -112,6 +113,7 @@ async fn scan_all(
     if let Some(note) = note {
         scanner.note(&note);
     }
+    scanner.say_left_out();
     let mut worst = Exit::Ok;
     let mut documents = Vec::new();
     for target in &args.targets {
@@ -159,6 +161,11 @@ impl<'a> Scanner<'a> {
         let skip = &mut settings.analyzers.skip;
         skip.dirs.extend(args.skip_dirs.iter().cloned());
         skip.files.extend(args.skip_files.iter().cloned());
+        settings.analyzers.checksums &= args.looks_for(Scanners::Integrity);
+        settings.analyzers.without = Without {
+            secrets: !args.looks_for(Scanners::Secret),
+            misconfigurations: !args.looks_for(Scanners::Misconfig),
+        };
         let key = secret_key(config, args, &dirs)?;
         let baseline = args.secret_baseline.as_deref();
         let baseline = baseline
@@ -437,6 +444,17 @@ impl Scanner<'_> {
                 "there are no advisories in `{}`, so vulnerabilities were not looked for; `tidewaiter db update` gets them",
                 dirs.advisories().display()
             ));
+        }
+    }
+
+    /// Says what the flags leave out, so that nobody takes it for absent.
+    fn say_left_out(&self) {
+        let kinds = Scanners::value_variants().iter();
+        let left_out =
+            kinds.filter(|kind| **kind != Scanners::Vuln && !self.args.looks_for(**kind));
+        let left_out: Vec<_> = left_out.map(|kind| kind.noun()).collect();
+        if !left_out.is_empty() {
+            self.note(&format!("not looked for: {}", left_out.join(", ")));
         }
     }
 

@@ -25,7 +25,7 @@ pub(crate) struct Compliance(AnalyzerId);
 
 impl Compliance {
     pub(crate) fn boxed(config: &Config, limits: &Limits) -> Box<dyn Analyzer> {
-        Box::new(Self(analyzer_id("compliance", 1, config, limits)))
+        Box::new(Self(analyzer_id(super::NAME, 1, config, limits)))
     }
 }
 

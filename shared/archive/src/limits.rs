@@ -54,7 +54,8 @@ pub struct Limits {
     /// Names that are looked up, and results that are gone through, to put an image's layers
     /// together: half a minute at most.
     pub image_steps_max: u64,
-    /// Packages of an image. Real ones have a tenth of it at most.
+    /// Packages of an image, and of what one analyzer finds in a layer. Real ones have a tenth of it at
+    /// most.
     pub image_packages_max: usize,
     /// Milliseconds for one layer.
     pub time_ms: u64,

@@ -14,6 +14,8 @@ use crate::{Analyzer, Analyzers, File, Found, Malformed, unpack::Spent};
 pub(super) struct Results {
     calls: Mutex<Calls>,
     bytes_max: u64,
+    /// Of a layer no more are kept than an image may have: the others would be thrown away with it.
+    packages_max: usize,
     unpacked_bytes_max: u64,
     gaps_max: usize,
 }
@@ -44,9 +46,15 @@ impl Results {
         Self {
             calls: Mutex::default(),
             bytes_max: limits.result_bytes_max,
+            packages_max: limits.image_packages_max,
             unpacked_bytes_max: limits.unpacked_bytes_max,
             gaps_max: limits.gaps_max,
         }
+    }
+
+    /// Nothing found yet, by one call.
+    fn nothing(&self) -> Found {
+        Found::new(self.bytes_max).with_packages(self.packages_max)
     }
 
     pub(super) fn analyze(
@@ -56,7 +64,7 @@ impl Results {
         analyzer: &dyn Analyzer,
         files: &[File],
     ) {
-        let mut found = Found::new(self.bytes_max);
+        let mut found = self.nothing();
         found.spent = self.is_spent(number, at).then_some(self.unpacked_bytes_max);
         let mut transient_gap = None;
         let first = files.first().map(|file| file.path().to_owned());
@@ -80,7 +88,7 @@ impl Results {
     }
 
     pub(super) fn note(&self, number: usize, analyzer: usize, gap: Gap) {
-        let mut found = Found::new(self.bytes_max);
+        let mut found = self.nothing();
         found.add_gap(gap);
         self.push(Call {
             analyzer,
@@ -106,7 +114,7 @@ impl Results {
             analyzer: at,
             number,
             path: None,
-            found: Found::new(self.bytes_max),
+            found: self.nothing(),
             transient_gap: Some(gap),
         });
     }
@@ -127,6 +135,7 @@ impl Results {
         let Self {
             calls,
             bytes_max,
+            packages_max,
             unpacked_bytes_max,
             gaps_max,
         } = self;
@@ -138,7 +147,8 @@ impl Results {
         } = calls;
         calls.sort_by_key(|call| (call.analyzer, call.number));
         let ids = analyzers.ids();
-        let mut all: Vec<Found> = ids.iter().map(|_| Found::new(bytes_max)).collect();
+        let nothing = || Found::new(bytes_max).with_packages(packages_max);
+        let mut all: Vec<Found> = ids.iter().map(|_| nothing()).collect();
         let last = last_numbers(&calls);
         for mut call in calls {
             // It was opened before it was known that those before it take everything.
@@ -150,7 +160,7 @@ impl Results {
                 let error = Malformed::Spent(unpacked_bytes_max);
                 let mut gap = Gap::new(error.gap_code(), hides, error.to_string());
                 gap.path.clone_from(&call.path);
-                call.found = Found::new(bytes_max);
+                call.found = nothing();
                 call.found.add_gap(gap);
             }
             // Of two entries with one path the later one is the file; what is wrong with the
@@ -174,7 +184,7 @@ impl Results {
         }
         let sections = ids.into_iter().zip(all);
         sections
-            .map(|(id, found)| section(id, found, bytes_max, gaps_max))
+            .map(|(id, found)| section(id, found, (bytes_max, packages_max), gaps_max))
             .collect()
     }
 
@@ -193,9 +203,18 @@ impl Results {
     }
 }
 
-fn section(analyzer: AnalyzerId, mut found: Found, bytes_max: u64, gaps_max: usize) -> Section {
+fn section(
+    analyzer: AnalyzerId,
+    mut found: Found,
+    (bytes_max, packages_max): (u64, usize),
+    gaps_max: usize,
+) -> Section {
     if found.is_over {
-        let detail = format!("the results take more than {bytes_max} bytes");
+        let detail = if found.packages.len() < packages_max {
+            format!("the results take more than {bytes_max} bytes")
+        } else {
+            format!("there are more than {packages_max} packages")
+        };
         found
             .gaps
             .insert(0, Gap::new(GapCode::LimitResults, Hides::Packages, detail));

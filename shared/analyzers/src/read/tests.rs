@@ -561,6 +561,32 @@ fn a_package_that_is_a_link_to_a_store_is_read_under_its_own_name() {
 }
 
 #[test]
+fn a_layer_keeps_as_many_packages_as_an_image_may_have() {
+    let check = |packages: usize, expected: &str| {
+        let one = |number: usize| {
+            format!("Package: p{number}\nStatus: install ok installed\nVersion: 1\n\n")
+        };
+        let status: String = (0..packages).map(one).collect();
+        let limits = Limits {
+            image_packages_max: 20,
+            ..Limits::default()
+        };
+        let read = read(
+            &tar(&[("var/lib/dpkg/status", 0o644, status.as_bytes())]),
+            &limits,
+        );
+        let sections = &read.report.sections;
+        let found: usize = sections.iter().map(|one| one.packages.len()).sum();
+        assert_eq!(found, packages.min(20));
+        let gaps = sections.iter().flat_map(|one| &one.gaps);
+        let said: Vec<_> = gaps.map(|gap| gap.detail.as_str()).collect();
+        assert_eq!(said.join(", "), expected);
+    };
+    check(20, "");
+    check(21, "there are more than 20 packages");
+}
+
+#[test]
 fn every_text_of_a_result_counts() {
     let text = "x".repeat(1000);
     let mut found = Found::new(10_000);

@@ -296,7 +296,7 @@ fn looks_random(name: &str, value: &str) -> bool {
     if name.split('_').any(|part| PUBLIC_PARTS.contains(&part)) {
         return false;
     }
-    let is_of_part = |c: char| c.is_ascii_alphanumeric() || "-_+=".contains(c);
+    let is_of_part = |c: char| c.is_ascii_alphanumeric() || "-_+".contains(c);
     let mut parts = value.split(|c| !is_of_part(c));
     parts.any(|part| part.len() >= RANDOM_BYTES_MIN && is_random(part.as_bytes()))
 }
@@ -308,9 +308,8 @@ fn is_random(part: &[u8]) -> bool {
     let kinds: Vec<_> = known.map(kind).collect();
     let changes = kinds.windows(2).filter(|pair| pair.first() != pair.last());
     let digits = kinds.iter().filter(|(is_digit, _)| *is_digit).count();
-    digits >= 2
-        && digits < kinds.len()
-        && changes.count() >= kinds.len() / 5
+    (1..kinds.len()).contains(&digits)
+        && changes.count() >= kinds.len() / 4
         && entropy(part) >= RANDOM_BITS_MIN
 }
 

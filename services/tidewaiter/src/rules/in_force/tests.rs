@@ -4,8 +4,8 @@ use chassis::{CxLimits, FixedClock};
 
 use super::*;
 
-/// What an engine says that has the rules: that it is ready, and what it compiled.
-const READY: &str = r"printf '\006\000\000\000\245Ready\001\000\000\000x'";
+/// What an engine says that has the rules: that it is ready, and what it compiled. It reads on.
+const READY: &str = r"printf '\006\000\000\000\245Ready\001\000\000\000x'; exec cat >/dev/null";
 
 struct World {
     clock: Arc<FixedClock>,
@@ -84,10 +84,11 @@ async fn rules_that_do_not_work_are_not_taken_up_and_tried_again_later() {
     assert_eq!(world.look().await, Ok(false));
     let refused = world.look().await.unwrap_err();
     assert!(refused.contains("do not compile"), "{refused}");
-    assert_eq!(world.look().await, Err(refused.clone()));
+    assert_eq!(world.look().await, Err(refused));
     assert_eq!(world.starts(), 1);
     world.clock.advance(AGAIN);
-    assert_eq!(world.look().await, Err(refused));
+    // One that ends at once may do so before or after it was told the rules.
+    assert!(world.look().await.is_err());
     assert_eq!(world.starts(), 2);
     // The old ones are there again.
     fs::remove_file(world.home.path().join("rules/a.yar")).unwrap();

@@ -358,7 +358,7 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         fs::write(
             dir.path().join("large"),
-            [b"\x7fELF", [0; 40_000].as_slice()].concat(),
+            [b"\x7fELF", vec![0; 40_000].as_slice()].concat(),
         )
         .unwrap();
         let of = |bytes_max| collect(&found(dir.path()), bytes_max).unwrap().bytes;

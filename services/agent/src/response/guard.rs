@@ -265,7 +265,9 @@ impl Guard {
         if is_run && self.gate.is_awaited(container) {
             let is_blocked = self.wards.contains_key(container);
             let said = self.gate.hold(&self.fanotify, container, is_blocked);
-            said.into_iter().for_each(|said| self.post.tell(said));
+            if let Some(said) = said {
+                self.post.tell(said);
+            }
         }
         let Some(ward) = self.wards.get(container) else {
             return allow;

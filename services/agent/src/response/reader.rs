@@ -81,9 +81,9 @@ impl Reader {
         let Some(woken) = &mut self.woken else {
             return tokio::time::sleep(at_most).await;
         };
-        match timeout(at_most, woken.next()).await {
-            Ok(None) => self.woken = None,
-            Ok(Some(())) | Err(_) => {}
+        if let Ok(None) = timeout(at_most, woken.next()).await {
+            // The connection was closed.
+            self.woken = None;
         }
     }
 }

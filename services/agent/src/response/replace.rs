@@ -345,7 +345,22 @@ mod tests {
 
     #[test]
     fn the_new_one_is_made_as_the_old_one_was_and_of_its_very_image() {
-        insta::assert_json_snapshot!(settings(&inspected(), "0123456789abcdef").unwrap());
+        let made = settings(&inspected(), "0123456789abcdef").unwrap();
+        let expected = json!({
+            "Env": ["A=b"],
+            "Cmd": ["serve"],
+            "Labels": { "team": "shop", "io.tidewaiter.replaces": "0123456789abcdef" },
+            "Image": "sha256:aa",
+            "ExposedPorts": { "80/tcp": {} },
+            "HostConfig": {
+                "NetworkMode": "bridge",
+                "PortBindings": { "80/tcp": [{ "HostIp": "", "HostPort": "8080" }] },
+                "Binds": ["/srv:/srv:ro", "v1:/data:rw"],
+                "Ulimits": [{ "Name": "nofile", "Soft": 1, "Hard": 2 }],
+            },
+            "NetworkingConfig": { "EndpointsConfig": { "front": { "Aliases": ["web"] } } },
+        });
+        assert_eq!(made, expected);
     }
 
     #[test]

@@ -2,13 +2,12 @@
 
 use std::{process::Command, time::Duration};
 
-use jiff::Timestamp;
 use model::{
     SigningKey, Slug,
     runtime::{Action, Phase, ReleaseToken},
 };
 
-use crate::yard::{Yard, guards, wait};
+use crate::yard::{Yard, guards, now, wait};
 
 /// A program in memory: a copy of one of the image with something behind it.
 const IN_MEMORY: &str = r#"perl -e '$n="x"; $f=syscall(319,$n,0); open(M,">&$f"); binmode M; open(I,"</bin/true"); binmode I; { local $/; print M scalar <I>; } print M "more"; close M; exec {"/proc/self/fd/$f"} "x" or exit 7'"#;
@@ -187,12 +186,12 @@ async fn a_signed_token_lifts_everything_without_a_broker_and_without_an_agent()
     assert!(!yard.exec("c", "/tmp/d").0);
     yard.kill();
     yard.nats.kill();
-    let now = Timestamp::now();
+    let issued_at = now();
     let token = ReleaseToken {
         tenant: Slug::default_tenant(),
         node: None,
-        issued_at: now,
-        expires_at: now + Duration::from_mins(5),
+        issued_at,
+        expires_at: issued_at + Duration::from_mins(5),
         by: "test".to_owned(),
     };
     let forged = token.sign(&SigningKey::generate().unwrap()).unwrap();

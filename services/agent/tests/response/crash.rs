@@ -3,10 +3,9 @@
 
 use std::{fs, time::Duration};
 
-use jiff::Timestamp;
 use model::runtime::{Action, ActionKind, Phase};
 
-use crate::yard::{Yard, holds, lasting, read, wait};
+use crate::yard::{Yard, holds, lasting, now, read, wait};
 
 /// After so many milliseconds from the order on the agent is killed.
 const AFTER_MS: [u64; 6] = [0, 5, 12, 25, 50, 120];
@@ -91,7 +90,7 @@ async fn an_agent_without_its_files_and_without_a_broker_ends_as_ordered() {
     // what was done meanwhile is told when it can be.
     let mut short = yard.response(&id, Action::Kill);
     short.action = Action::Pause;
-    short.expires_at = Timestamp::now() + Duration::from_secs(8);
+    short.expires_at = now() + Duration::from_secs(8);
     let short_id = short.id.clone();
     yard.change(|desired| {
         desired.responses.clear();

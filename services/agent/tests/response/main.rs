@@ -8,7 +8,9 @@
 #![expect(
     clippy::unwrap_used,
     clippy::print_stdout,
-    reason = "a test that says why it is skipped and what it measured"
+    clippy::too_many_lines,
+    clippy::unused_self,
+    reason = "tests that tell a story each, say why they are skipped and what they measured"
 )]
 
 mod block;

@@ -6,13 +6,12 @@ use std::{
     time::Duration,
 };
 
-use jiff::Timestamp;
 use model::{
     SigningKey,
     runtime::{Action, Mode, Phase, Refusal, SignedDesired},
 };
 
-use crate::yard::{Yard, wait};
+use crate::yard::{Yard, now, wait};
 
 /// `AF_PACKET`, `SOCK_RAW`.
 const PACKET_SOCKET: &str = "perl -e 'socket(S, 17, 3, 0) or exit 1'";
@@ -118,7 +117,7 @@ async fn a_paused_container_stands_still_until_it_is_over() {
     assert!(yard.is_frozen(&id));
     // Two that want the same: it stands still until both are over.
     let mut second = yard.response(&id, Action::Pause);
-    second.expires_at = Timestamp::now() + Duration::from_secs(3);
+    second.expires_at = now() + Duration::from_secs(3);
     let second_id = second.id.clone();
     yard.change(|desired| {
         desired.responses.retain(|one| one.id != first);
@@ -190,7 +189,7 @@ async fn what_nobody_trusted_signed_is_refused_and_told() {
     )
     .await;
     let mut expired = next.clone();
-    expired.expires_at = Timestamp::now() - Duration::from_secs(1);
+    expired.expires_at = now() - Duration::from_secs(1);
     yard.write(&SignedDesired::sign(&expired, &yard.key).unwrap())
         .await;
     yard.until_heard("expired", is(|one| matches!(one, Refusal::Expired { .. })))
@@ -199,7 +198,7 @@ async fn what_nobody_trusted_signed_is_refused_and_told() {
 
     // A container that was started again is another one.
     let mut stale = yard.response(&id, Action::Pause);
-    stale.container_started_at = Some(Timestamp::now() - Duration::from_hours(1));
+    stale.container_started_at = Some(now() - Duration::from_hours(1));
     let stale_id = stale.id.clone();
     yard.change(|desired| {
         desired.generation += 20;

@@ -107,8 +107,8 @@ async fn a_replaced_container_answers_again_and_the_old_one_stands_still() {
     wait("the same again", || {
         (read(&yard.log()).matches("`replace` of").count() >= 2).then_some(())
     });
-    let listed = yard.podman(&["ps", "--all", "--quiet", "--no-trunc"]);
-    assert_eq!(listed.lines().count(), 2, "{listed}");
+    let all = yard.podman(&["ps", "--all", "--quiet", "--no-trunc"]);
+    assert_eq!(all.lines().count(), 2, "{all}");
 
     yard.release(&old).await;
     let lifted = yard.until(&replace, Phase::Lifted).await;

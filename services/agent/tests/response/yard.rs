@@ -9,7 +9,7 @@ use std::{
 };
 
 use bus::{Bus, Consume, Delivery, Failure, Handler, Outcome};
-use chassis::Cx;
+use chassis::{Clock as _, Cx, SystemClock};
 use jiff::Timestamp;
 use model::{
     SigningKey, Slug,
@@ -23,7 +23,7 @@ use testkit::{NatsServer, TempDir};
 
 pub(crate) const PATIENCE: Duration = Duration::from_secs(40);
 /// No guard of a test lives longer.
-const GUARD_MAX: Duration = Duration::from_secs(600);
+const GUARD_MAX: Duration = Duration::from_mins(10);
 const NODE: &str = "node-1";
 /// What the image holds, with the libraries of each.
 const PROGRAMS: &[&str] = &[
@@ -70,6 +70,10 @@ impl Handler for Heard {
         self.0.lock().unwrap().push((delivery.body, Instant::now()));
         Ok(Outcome::none())
     }
+}
+
+pub(crate) fn now() -> Timestamp {
+    SystemClock.now()
 }
 
 pub(crate) fn slug(name: &str) -> Slug {
@@ -122,7 +126,7 @@ impl Yard {
             ack_wait: Duration::from_secs(10),
         };
         bus.consume(&cx, consume, Arc::clone(&heard));
-        let now = Timestamp::now();
+        let begun = now();
         let yard = Self {
             dir,
             service,
@@ -135,8 +139,8 @@ impl Yard {
                 tenant: Slug::default_tenant(),
                 node: slug(NODE),
                 generation: 0,
-                issued_at: now,
-                expires_at: now + Duration::from_hours(1),
+                issued_at: begun,
+                expires_at: begun + Duration::from_hours(1),
                 responses: Vec::new(),
                 start_gate: None,
             }),
@@ -283,7 +287,7 @@ impl Yard {
 
     /// A response to a container; it is not ordered yet.
     pub(crate) fn response(&self, container: &str, action: Action) -> Response {
-        let now = Timestamp::now();
+        let begun = now();
         let round = self.desired.lock().unwrap().responses.len();
         let round = u32::try_from(round).unwrap();
         Response {
@@ -294,8 +298,8 @@ impl Yard {
             container_name: String::new(),
             container_started_at: None,
             mode: Mode::Enforced,
-            issued_at: now,
-            expires_at: now + Duration::from_mins(30),
+            issued_at: begun,
+            expires_at: begun + Duration::from_mins(30),
             approved_by: "test".to_owned(),
             reason: String::new(),
             released: None,

@@ -248,26 +248,25 @@ impl Responder {
         found: &Found,
     ) -> anyhow::Result<Option<(State, String)>> {
         let dir = evidence_dir(&self.dir);
-        let object = match entry.evidence.clone() {
-            Some(object) => object,
-            None => {
-                fs::create_dir_all(&dir)?;
-                let (found, bytes_max) = (found.clone(), self.config.evidence_bytes_max);
-                let collecting = self
-                    .cx
-                    .blocking(move || evidence::collect(&found, bytes_max));
-                let collected = collecting.await??;
-                let object = EvidenceObject {
-                    digest: Digest::of(&collected.bytes),
-                    bytes: collected.bytes.len() as u64,
-                    media_type: collected.media_type.to_owned(),
-                };
-                journal::keep(&dir, &object.digest.hex(), &collected.bytes)?;
-                entry.evidence = Some(object.clone());
-                entry.after = Some(collected.summary);
-                self.journal.note(entry.clone())?;
-                object
-            }
+        let object = if let Some(object) = entry.evidence.clone() {
+            object
+        } else {
+            fs::create_dir_all(&dir)?;
+            let (found, bytes_max) = (found.clone(), self.config.evidence_bytes_max);
+            let collecting = self
+                .cx
+                .blocking(move || evidence::collect(&found, bytes_max));
+            let collected = collecting.await??;
+            let object = EvidenceObject {
+                digest: Digest::of(&collected.bytes),
+                bytes: collected.bytes.len() as u64,
+                media_type: collected.media_type.to_owned(),
+            };
+            journal::keep(&dir, &object.digest.hex(), &collected.bytes)?;
+            entry.evidence = Some(object.clone());
+            entry.after = Some(collected.summary);
+            self.journal.note(entry.clone())?;
+            object
         };
         let file = dir.join(object.digest.hex());
         let bytes = read_bounded(&file, FORENSIC_BYTES_MAX).context("the evidence on disk")?;

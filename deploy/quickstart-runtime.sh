@@ -1,15 +1,16 @@
 #!/usr/bin/env bash
-# What containers really do, on one machine, from a fresh clone to the first incident:
+# What containers really do, on one machine, from a fresh clone to the first incident and its end:
 #
 #   deploy/quickstart-runtime.sh [IMAGE] [--once] [--data-dir DIR]
 #
 # Installs what is missing, builds, starts a NATS server, `tidewaiter serve` and the agent, starts a
-# container, runs a program in it that is not of its image, and shows the incident. Without IMAGE it
+# container, runs a program in it that is not of its image, shows the incident, cuts the container off
+# from the network by the command line, and has a fresh one take its place by REST. Without IMAGE it
 # makes one: Debian with old packages. Needs root: the agent looks into the kernel. Ctrl-C stops
 # everything and cleans up, the container too.
 #
 #   IMAGE           oci:DIR:TAG, docker-archive:FILE, debian:12, …: whatever skopeo reads; with a shell
-#   --once          stop after the incident
+#   --once          stop after that
 #   --data-dir DIR  keep data in DIR; otherwise in a temporary directory that is removed at the end
 set -euo pipefail
 here="$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)"
@@ -22,14 +23,18 @@ image="${images[0]:-}"
 agent="$CARGO_TARGET_DIR/release/tidewaiter-agent"
 name="tidewaiter-demo-$$"
 
-nats_pid='' registry_pid='' server_pid='' podman_pid='' agent_pid='' temporary='' has_container=no
+nats_pid='' registry_pid='' server_pid='' podman_pid='' agent_pid='' temporary='' has_container=no incident=''
 
 clean() {
   local result=$?
   trap - EXIT
   trap '' INT TERM
   if [ $has_container = yes ]; then
-    podman rm --force --time 0 "$name" >/dev/null 2>&1 || true
+    # What is in force would keep them from being removed.
+    [ -z "$incident" ] || ask response release --incident "$incident" >/dev/null 2>&1 || true
+    # The one that was replaced bears the name too, with an end.
+    podman ps --all --quiet --filter "name=$name" \
+      | timeout 60 xargs --no-run-if-empty podman rm --force --time 0 >/dev/null 2>&1 || true
     podman rmi --force "$tag" >/dev/null 2>&1 || true
   fi
   stop "$agent_pid" 'the agent'
@@ -43,6 +48,11 @@ clean() {
 trap clean EXIT
 trap 'exit 130' INT
 trap 'exit 143' TERM HUP
+
+# A command that asks the server.
+ask() { # ARGUMENTS
+  "$tidewaiter" "$@" --server "$server" --token-file "$data/admin.token"
+}
 
 # One server for both. In a fleet each node's agent has a key of its own, with which it can publish
 # under its node's name and do nothing else: `tidewaiter nats accounts --agent NODE`.
@@ -86,6 +96,8 @@ END
 
 start_server() {
   random_hex >"$data/hook.token"
+  # Signs what nodes shall do: agents believe it, and nothing else that comes over NATS.
+  trusted=$("$tidewaiter" response key "$data/response.key")
   cat >"$data/tidewaiter.yaml" <<END
 gateway:
   sources:
@@ -95,6 +107,8 @@ gateway:
       plain_http: true
       allow_private: true
       hook_token: file:$data/hook.token
+policy:
+  signing_key_file: $data/response.key
 data_dir: $data
 http:
   listen: 127.0.0.1:0
@@ -116,6 +130,8 @@ bus:
   url: $nats_url
 engines:
   podman: ["$socket"]
+response:
+  keys: ["$trusted"]
 END
   "$agent" probe --config "$data/agent.yaml"
   setsid "$agent" run --config "$data/agent.yaml" >"$data/agent.log" 2>&1 &
@@ -138,6 +154,14 @@ is_scanned() { get /v1/images | grep -q "tidewaiter/$name"; }
 is_known() { get /v1/containers | grep -q "$(cat "$data/container.id")"; }
 
 has_incident() { get /v1/incidents >"$data/incidents.json" && grep -q "$(cat "$data/container.id")" "$data/incidents.json"; }
+
+# Whether a response to the incident has come to its end.
+is_done() { ask response show "$incident" 2>/dev/null | grep -q "^$1 (enforced): done"; }
+
+order() { # JSON
+  printf 'Authorization: Bearer %s\n' "$(cat "$data/admin.token")" \
+    | curl --silent --show-error --fail --header @- --json "$1" "$server/v1/incidents/$incident/orders"
+}
 
 [ "$(id -u)" = 0 ] || fail 'the agent looks into the kernel: run it as root'
 
@@ -176,12 +200,29 @@ started=$(date +%s%3N)
 wait_for "$agent_pid" 120 'the incident' "$data/tidewaiter.log" has_incident
 say "seen after $(($(date +%s%3N) - started)) ms:"
 cat "$data/incidents.json"
+incident=$(grep --only-matching --extended-regexp '"id":"[0-9a-f]{32}"' "$data/incidents.json" | head -n 1 | cut -d '"' -f 4)
+
+step 'cut off from the network, by the command line'
+# It is the only container of its image: without --force the last that serves stays in service.
+ask response act quarantine --incident "$incident" --force --reason 'to look at it in peace'
+wait_for "$agent_pid" 60 "the agent's answer" "$data/agent.log" is_done quarantine
+
+step 'a fresh one in its place, by REST'
+order '{"order": "act", "action": "replace", "force": true, "reason": "a clean copy"}'
+printf '\n'
+wait_for "$agent_pid" 120 "the agent's answer" "$data/agent.log" is_done replace
+ask response show "$incident"
+podman ps --all --filter "name=$name"
 
 cat <<END
 
 -- how to go on
 Incidents              curl -H "Authorization: Bearer \$(cat $data/admin.token)" $server/v1/incidents
 Containers             curl -H "Authorization: Bearer \$(cat $data/admin.token)" $server/v1/containers
+What was done          $tidewaiter response list --server $server --token-file $data/admin.token
+Take it back           $tidewaiter response release --incident $incident --server $server --token-file $data/admin.token
+By rules of your own   $tidewaiter response policy put FILE --server $server --token-file $data/admin.token
+What they would do     $tidewaiter policy replay FILE --server $server --token-file $data/admin.token
 What containers do     $agent watch
 Something else in it   podman exec -it $name sh
 END

@@ -24,6 +24,7 @@ mod metrics;
 mod poison;
 mod pressure;
 mod push;
+mod responses;
 mod rules;
 mod runtime;
 mod sbom;

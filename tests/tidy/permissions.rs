@@ -25,6 +25,7 @@ const STREAMS: &[(&str, &str)] = &[
     ("CONFIG", "KV_tw_config"),
     ("EVENTS", "EVENTS"),
     ("EVIDENCE_OBJECTS", "OBJ_tw_evidence"),
+    ("forensic_objects", "OBJ_tw_forensics"),
     ("FEED_OBJECTS", "OBJ_tw_feeds"),
     ("INCIDENTS", "KV_tw_incidents"),
     ("JOBS", "JOBS"),
@@ -32,6 +33,8 @@ const STREAMS: &[(&str, &str)] = &[
     ("NODES", "KV_tw_nodes"),
     ("REFS", "KV_tw_refs"),
     ("REPORT_OBJECTS", "OBJ_tw_reports"),
+    ("RESPONSES", "RESPONSES"),
+    ("RESPONSE_RECORDS", "KV_tw_responses"),
     ("RESULTS", "RESULTS"),
     ("RUNTIME", "RUNTIME"),
     ("RecordKey", "KV_tw_images_0"),
@@ -40,7 +43,7 @@ const STREAMS: &[(&str, &str)] = &[
 /// What a service's roles may use although its sources do not say so, and why.
 const UNSAID: &[(&str, &str, &str)] = &[
     ("matcher", "RESULTS", "an event says where it goes"),
-    ("policy", "RESULTS", "an event says where it goes"),
+    ("inventory", "RESPONSES", "an event says where it goes"),
     ("behavior", "EVENTS", "an event says where it goes"),
     ("behavior", "RESULTS", "an event says where it goes"),
     (

@@ -18,7 +18,8 @@
 //! somebody asks, so a container and what is known of its image may come in any order. What is wrong
 //! with a container's settings is computed from what its runtime says (`settings.rs`).
 //!
-//! It decides nothing, writes no record and sends nothing.
+//! It decides nothing and writes no record. What people order about incidents it hands on as an event,
+//! which policy takes.
 //!
 //! What can be asked, by whom, and what the answers are stands in `api/table.rs`: the router and the
 //! document of the API are made of it. An answer is sent again only where it differs from the one

@@ -23,6 +23,7 @@
 //! | `set`, `library`, `api` | which policies are in force |
 //! | `rulings`, `ruling` | which verdicts to write, what to tell |
 //! | `handler`, `owner`, `calendar` | when: a message, an edit, a day |
+//! | `response` | what nodes shall do about incidents |
 //!
 //! To add a rule that everybody gets: `rules/default.yaml`, with a case beside it. To add a
 //! condition: a variant of [`Condition`], its arm in `Condition::evidence`, its row in the table of
@@ -43,6 +44,7 @@ mod judge;
 mod library;
 mod metrics;
 mod owner;
+mod response;
 mod ruling;
 mod rulings;
 mod set;
@@ -77,6 +79,10 @@ pub use self::{
     document::{BUILTIN, DEFAULT, DOCUMENT_BYTES_MAX, Defaults, Policy, PolicyError, Rule},
     judge::{Judgement, judge},
     library::{PutPolicyError, delete_policy, put_policy},
+    response::{
+        BUILTIN_RESPONSES, Limit, Limits, Protected, Replayed, ReplayedResponse, ResponseMode,
+        ResponsePolicy, ResponseRule, Then, When,
+    },
     set::{PolicySet, Selected},
     values::{
         Age, AgeLimit, KnownCategory, KnownGap, KnownType, LastDay, Level, NameGlobs,
@@ -87,7 +93,9 @@ pub use self::{
 
 /// What is to be said of the routes.
 pub fn operations() -> Vec<Operation> {
-    api::operations()
+    let mut operations = api::operations();
+    operations.extend(response::operations());
+    operations
 }
 
 /// Starts the role, and gives its routes. It works until `cx` stops.
@@ -101,6 +109,13 @@ pub async fn run(cx: &Cx, bus: &Bus, config: &Config) -> anyhow::Result<Router> 
         clock: cx.clock(),
     };
     bus.forget_records(cx, bus::RecordKind::Judged);
+    let (in_force, census) = response::start(cx, bus, config).await?;
+    let responses = response::Api {
+        store: store.clone(),
+        policies: in_force,
+        census,
+        clock: cx.clock(),
+    };
     let (bus, concurrency) = (bus.clone(), config.concurrency.max(1));
     let partitions = bus.clone();
     let objects = Objects::new(&store);
@@ -120,5 +135,5 @@ pub async fn run(cx: &Cx, bus: &Bus, config: &Config) -> anyhow::Result<Router> 
         };
         owner.run(cx).boxed()
     });
-    Ok(api::router(api))
+    Ok(api::router(api).merge(response::router(responses)))
 }

@@ -2,7 +2,10 @@
 
 use std::{sync::LazyLock, time::Duration};
 
-use model::Decision;
+use model::{
+    Decision,
+    runtime::{ActionKind, Stage},
+};
 use opentelemetry::{
     KeyValue, global,
     metrics::{Counter, Histogram},
@@ -10,6 +13,8 @@ use opentelemetry::{
 
 /// Verdicts written, by `decision`.
 const VERDICTS: &str = "tidewaiter.policy.verdicts";
+/// What became of responses, by `action` and `stage`.
+const RESPONSES: &str = "tidewaiter.policy.responses";
 /// How long it takes to judge an image under all its policies, with reading the facts; seconds.
 const JUDGE_DURATION: &str = "tidewaiter.policy.judge.duration";
 
@@ -25,6 +30,10 @@ static INSTRUMENTS: LazyLock<Instruments> = LazyLock::new(|| {
             .u64_counter(VERDICTS)
             .with_description("verdicts written")
             .build(),
+        responses: meter
+            .u64_counter(RESPONSES)
+            .with_description("responses to incidents that were decided or went on")
+            .build(),
         judge_duration: meter
             .f64_histogram(JUDGE_DURATION)
             .with_unit("s")
@@ -36,6 +45,7 @@ static INSTRUMENTS: LazyLock<Instruments> = LazyLock::new(|| {
 
 struct Instruments {
     verdicts: Counter<u64>,
+    responses: Counter<u64>,
     judge_duration: Histogram<f64>,
 }
 
@@ -43,6 +53,15 @@ pub(crate) fn verdict_written(decision: Decision) {
     INSTRUMENTS
         .verdicts
         .add(1, &[KeyValue::new("decision", decision.as_str())]);
+}
+
+pub(crate) fn responded(action: Option<ActionKind>, stage: Stage) {
+    let action = action.map_or("none", ActionKind::as_str);
+    let labels = [
+        KeyValue::new("action", action),
+        KeyValue::new("stage", stage.as_str()),
+    ];
+    INSTRUMENTS.responses.add(1, &labels);
 }
 
 pub(crate) fn judged(took: Duration) {

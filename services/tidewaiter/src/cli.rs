@@ -5,6 +5,7 @@ pub(crate) mod events;
 pub(crate) mod hints;
 mod malware;
 mod nats;
+mod response;
 mod runtime;
 mod scan;
 mod secrets;
@@ -20,6 +21,9 @@ pub(crate) use self::db::{DbCommand, DbPlace};
 use self::events::EventsCommand;
 pub(crate) use self::malware::MalwareCommand;
 pub(crate) use self::nats::{AccountsArgs, AgentName, NatsCommand, ProvisionArgs};
+pub(crate) use self::response::{
+    ActArgs, DecideArgs, Given, ReleaseArgs, ResponseCommand, ResponsePolicyCommand, Target,
+};
 pub(crate) use self::runtime::{
     ConnectionsArgs, ContainersArgs, IncidentsArgs, NodesArgs, Shown, WhereArgs,
 };
@@ -127,6 +131,9 @@ A process with named roles makes no streams: `tidewaiter nats provision` does, a
     /// List what containers did that they should not, or show one incident
     #[command(after_help = runtime::INCIDENTS_HELP)]
     Incidents(IncidentsArgs),
+    /// Responses to incidents: look, approve, deny, act, take back
+    #[command(subcommand)]
+    Response(ResponseCommand),
     /// Ask a server for the verdict on an image
     #[command(after_help = "Examples:
   tidewaiter check registry.example/app:1.0 --server https://tidewaiter.example
@@ -226,6 +233,24 @@ pub(crate) enum PolicyCommand {
         /// Policy files
         #[arg(value_name = "FILE")]
         files: Vec<PathBuf>,
+    },
+    /// Say what a response policy would have done on the incidents of the last days
+    #[command(after_help = "Examples:
+  tidewaiter policy replay                           the response policies in force
+  tidewaiter policy replay response.yaml --days 30   one that is to be tried
+
+Nothing is changed. What would be left of an image is counted by what runs now.")]
+    Replay {
+        /// A response policy to try
+        #[arg(value_name = "FILE")]
+        file: Option<PathBuf>,
+        /// Incidents that began within so many days
+        #[arg(long, value_name = "DAYS", default_value_t = 7, value_parser = clap::value_parser!(u16).range(1..=365))]
+        days: u16,
+        #[command(flatten)]
+        server: Server,
+        #[command(flatten)]
+        shown: Shown,
     },
     /// Put a policy into force on a server
     #[command(after_help = "Examples:

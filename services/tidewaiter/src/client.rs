@@ -104,6 +104,21 @@ impl Client {
         self.decode(answer)
     }
 
+    /// `POST path?query` with bytes.
+    pub(crate) async fn post_bytes<T: DeserializeOwned>(
+        &self,
+        path: &str,
+        query: &[(&str, String)],
+        body: Vec<u8>,
+    ) -> anyhow::Result<T> {
+        let mut url = self.url(path)?;
+        url.query_pairs_mut().extend_pairs(query);
+        let answer = self
+            .send(self.request(Method::POST, url).body(body))
+            .await?;
+        self.decode(answer)
+    }
+
     /// `PUT path?query` with bytes.
     pub(crate) async fn put<T: DeserializeOwned>(
         &self,

@@ -12,6 +12,7 @@ mod malware;
 mod manual;
 mod nats;
 mod policy;
+mod response;
 mod runtime;
 mod scan;
 mod secrets;
@@ -61,6 +62,7 @@ pub(crate) fn run(cli: Cli) -> anyhow::Result<Exit> {
             Command::Where(args) => runtime::run_where(args).await,
             Command::Connections(args) => runtime::run_connections(args).await,
             Command::Incidents(args) => runtime::run_incidents(args).await,
+            Command::Response(command) => Box::pin(response::run(command)).await,
             Command::Check(args) => check::run(args).await,
             Command::Config(command) => config::run(&global, command),
             Command::Doctor(args) => doctor::run(config, args).await,

@@ -149,9 +149,17 @@ impl Tokens for StoredTokens {
 }
 
 fn grant(record: TokenRecord) -> Grant {
-    let scopes = record.scopes.iter();
+    let mut scopes: Vec<String> = record
+        .scopes
+        .iter()
+        .map(|scope| scope_name(*scope).to_owned())
+        .collect();
+    // Who changes what is decided by itself decides.
+    if record.scopes.contains(&Scope::Admin) && !record.scopes.contains(&Scope::Respond) {
+        scopes.push(scope_name(Scope::Respond).to_owned());
+    }
     Grant {
-        scopes: scopes.map(|scope| scope_name(*scope).to_owned()).collect(),
+        scopes,
         name: record.name,
         tenant: record.tenant.to_string(),
     }
@@ -241,6 +249,7 @@ const fn scope_name(scope: Scope) -> &'static str {
     match scope {
         Scope::Read => "read",
         Scope::Scan => "scan",
+        Scope::Respond => "respond",
         Scope::Admin => "admin",
     }
 }

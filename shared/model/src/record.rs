@@ -412,7 +412,9 @@ pub enum Scope {
     Read,
     /// Ask for scans.
     Scan,
-    /// Change advisories, policies and tokens.
+    /// Decide about responses to incidents, and order them.
+    Respond,
+    /// Change advisories, policies and tokens; decide about responses.
     Admin,
 }
 

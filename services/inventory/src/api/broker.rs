@@ -1,4 +1,4 @@
-//! What health asks of the broker beyond state: the bus, or a test.
+//! What is asked of the broker beyond state: the bus, or a test.
 
 use std::{
     sync::{Mutex, PoisonError},
@@ -7,12 +7,13 @@ use std::{
 
 use bus::{Bus, Queue};
 use futures::future::BoxFuture;
+use model::{Slug, runtime::ResponseOrdered};
 use tokio::time::Instant;
 
 /// How old the queues may be that health shows. There are dozens, and each is asked for by itself.
 const AGE_MAX: Duration = Duration::from_secs(2);
 
-/// The broker, as far as health knows it.
+/// The broker, as far as the routes know it.
 pub(crate) trait Broker: Send + Sync {
     /// The last sequence of a bucket.
     fn last_sequence<'a>(&'a self, bucket: &'a str) -> BoxFuture<'a, anyhow::Result<u64>>;
@@ -22,6 +23,13 @@ pub(crate) trait Broker: Send + Sync {
 
     /// How many dead letters there are.
     fn dead_letters(&self) -> BoxFuture<'_, anyhow::Result<u64>>;
+
+    /// Stores what somebody orders.
+    fn order<'a>(
+        &'a self,
+        tenant: &'a Slug,
+        order: &'a ResponseOrdered,
+    ) -> BoxFuture<'a, anyhow::Result<()>>;
 }
 
 /// The real one.
@@ -67,5 +75,13 @@ impl Broker for Nats {
 
     fn dead_letters(&self) -> BoxFuture<'_, anyhow::Result<u64>> {
         Box::pin(async move { Ok(self.bus.dead_letter_count().await?) })
+    }
+
+    fn order<'a>(
+        &'a self,
+        tenant: &'a Slug,
+        order: &'a ResponseOrdered,
+    ) -> BoxFuture<'a, anyhow::Result<()>> {
+        Box::pin(async move { Ok(self.bus.publish(tenant, order).await?) })
     }
 }

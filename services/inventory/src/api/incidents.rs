@@ -9,12 +9,14 @@ use chassis::http::{ApiError, Page, PageQuery};
 use model::{
     Counts, Decision, Digest, Severity, Slug,
     event::EVIDENCE_OBJECTS,
-    runtime::{Detection, HostFacts, Incident, IncidentState, Surroundings},
+    runtime::{Detection, HostFacts, Incident, IncidentState, ResponseRecord, Surroundings},
 };
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 
-use super::{Api, Caller, bad_parameter, containers, internal, join::Join, page, permit};
+use super::{
+    Api, Caller, bad_parameter, containers, internal, join::Join, page, permit, responses,
+};
 use crate::view::View;
 
 /// Incidents that are read at once.
@@ -62,6 +64,9 @@ pub(super) struct Details {
     image_now: Option<ImageNow>,
     /// The host as its agent reported it last; null where it is gone.
     host_now: Option<HostFacts>,
+    /// What was proposed, decided and done about it, by whom, and how it ended; null where nothing
+    /// was.
+    response: Option<ResponseRecord>,
 }
 
 /// What is known of the image that a container with an incident ran, whether it still runs or not.
@@ -113,6 +118,7 @@ pub(super) async fn get(
     let now = api.now();
     let marks = api.marks.get(&api.store, now).await.map_err(internal)?;
     let shown: String = id.chars().take(100).collect();
+    let of = tenant.clone();
     let found = api
         .read(move |view| {
             let Some(incident) = view.incident(&tenant, &id)? else {
@@ -133,6 +139,8 @@ pub(super) async fn get(
     } = &details.incident;
     let events: Option<Vec<Detection>> = evidence(&api, timeline.as_ref()).await?;
     details.around = evidence(&api, surroundings.as_ref()).await?;
+    let answer = responses::of_incident(&api, &of, &details.incident.id).await?;
+    details.response = answer;
     details.events = events.unwrap_or_default();
     Ok(Json(details))
 }
@@ -187,6 +195,7 @@ impl Details {
             container_now,
             image_now,
             host_now,
+            response: None,
         })
     }
 }

@@ -5,11 +5,13 @@ use chassis::http::{Access, Page, Route};
 
 use super::{
     Api, advisories, connections, containers, events, health, images, incidents, nodes,
+    replacements,
     reports::{ReportAnswer, ReportQuery},
-    running, scans, verdicts, vulnerabilities,
+    responses, running, scans, verdicts, vulnerabilities,
 };
 
 const READ: Access = Access::Scope(super::READ);
+const RESPOND: Access = Access::Scope("respond");
 const OK: StatusCode = StatusCode::OK;
 const NOT_FOUND: StatusCode = StatusCode::NOT_FOUND;
 const BAD_REQUEST: StatusCode = StatusCode::BAD_REQUEST;
@@ -21,6 +23,8 @@ pub(super) fn table() -> Vec<Route<Api>> {
     table.extend(nodes());
     table.push(connections());
     table.extend(incidents());
+    table.extend(responses());
+    table.extend(orders());
     table.push(events());
     table
 }
@@ -185,6 +189,97 @@ fn incidents() -> Vec<Route<Api>> {
         .path::<String>("id", "the incident")
         .answers::<incidents::Details>(OK, "the incident")
         .refuses(NOT_FOUND, "there is no such incident"),
+    ]
+}
+
+fn responses() -> Vec<Route<Api>> {
+    vec![
+        READ.get(
+            "/v1/responses",
+            "listResponses",
+            "What was proposed, decided and done about incidents",
+            responses::list,
+        )
+        .query::<responses::ListQuery>()
+        .answers::<Page<model::runtime::ResponseRecord>>(
+            OK,
+            "a page of the list, what changed last first",
+        ),
+        READ.get(
+            "/v1/responses/{incident}",
+            "getResponse",
+            "What was proposed, decided and done about an incident",
+            responses::get,
+        )
+        .path::<String>("incident", "the incident, or the name that an order gave")
+        .answers::<model::runtime::ResponseRecord>(OK, "the answer to it")
+        .refuses(NOT_FOUND, "nothing was done about it"),
+        READ.get(
+            "/v1/responses/{incident}/evidence/{digest}",
+            "getEvidence",
+            "Evidence that an agent collected",
+            responses::evidence,
+        )
+        .path::<String>("incident", "the incident")
+        .path::<model::Digest>(
+            "digest",
+            "the digest of the evidence, as the response names it",
+        )
+        .answers_with(OK, "application/octet-stream", "its bytes")
+        .refuses(BAD_REQUEST, "that is no digest")
+        .refuses(
+            NOT_FOUND,
+            "the incident has no such evidence, or it is not kept any more",
+        ),
+        READ.get(
+            "/v1/replacements",
+            "listReplacements",
+            "Images with a better successor, and the containers that still run the old one",
+            replacements::list,
+        )
+        .detail(
+            "A successor is what the tag leads to now, where that is another image with a better \
+             verdict. Nodes that run only the new one are done.",
+        )
+        .query::<chassis::http::PageQuery>()
+        .answers::<Page<replacements::Replacement>>(OK, "a page of the list, by name"),
+    ]
+}
+
+/// Orders: policy carries them out.
+fn orders() -> Vec<Route<Api>> {
+    let order = |route: Route<Api>| {
+        route
+            .detail(
+                "Policy carries it out, or writes down what held it: `orders` of the answer to the \
+                 incident has it by the id given here. With `force` it overrules the guards.",
+            )
+            .header::<String>(
+                "Idempotency-Key",
+                "the same key with the same order orders nothing more",
+            )
+            .body::<responses::OrderBody>()
+            .answers::<responses::OrderTaken>(StatusCode::ACCEPTED, "the order is taken")
+            .refuses(BAD_REQUEST, "the order means nothing")
+    };
+    vec![
+        order(RESPOND.post(
+            "/v1/incidents/{id}/orders",
+            "orderResponse",
+            "Approves, denies, orders or takes back what is done about an incident",
+            responses::order_incident,
+        ))
+        .path::<String>("id", "the incident")
+        .refuses(NOT_FOUND, "there is no such incident"),
+        order(RESPOND.post(
+            "/v1/containers/{id}/orders",
+            "orderContainerResponse",
+            "Does something to a container, or takes it back, without an incident",
+            responses::order_container,
+        ))
+        .path::<String>("id", "the runtime's id, or enough of its beginning")
+        .refuses(NOT_FOUND, "no node has such a container")
+        .refuses(StatusCode::CONFLICT, "several begin so"),
     ]
 }
 

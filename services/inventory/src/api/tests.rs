@@ -4,6 +4,7 @@
 mod contract;
 mod health;
 mod images;
+mod responses;
 mod runtime;
 mod scans;
 mod verdicts;
@@ -27,6 +28,7 @@ use model::{
     Package, Platform, Reason, RecordKey, RuntimeConfig, Scanned, ScannedConfig, ScannedFindings,
     ScannedPackages, SeenReference, SweptMark, Target, Verdict, Vulnerability, What,
     event::{ADVISORIES, REPORT_OBJECTS, images_bucket},
+    runtime::ResponseOrdered,
 };
 use serde_json::Value;
 use testkit::{Answered, Contract};
@@ -43,6 +45,7 @@ struct World {
     /// Every answer is held against it.
     contract: Contract,
     sequence: u64,
+    orders: Orders,
     _dir: tempfile::TempDir,
 }
 
@@ -52,7 +55,11 @@ struct FakeBroker {
     queues: Option<Vec<Queue>>,
     dead_letters: u64,
     last_sequence: u64,
+    orders: Orders,
 }
+
+/// What was ordered.
+type Orders = Arc<std::sync::Mutex<Vec<ResponseOrdered>>>;
 
 impl Broker for FakeBroker {
     fn last_sequence<'a>(&'a self, _bucket: &'a str) -> BoxFuture<'a, anyhow::Result<u64>> {
@@ -62,6 +69,18 @@ impl Broker for FakeBroker {
     fn queues(&self) -> BoxFuture<'_, anyhow::Result<Vec<Queue>>> {
         let queues = self.queues.clone();
         Box::pin(async move { queues.context("the broker is away") })
+    }
+
+    fn order<'a>(
+        &'a self,
+        _tenant: &'a Slug,
+        order: &'a ResponseOrdered,
+    ) -> BoxFuture<'a, anyhow::Result<()>> {
+        let orders = Arc::clone(&self.orders);
+        Box::pin(async move {
+            orders.lock().unwrap().push(order.clone());
+            Ok(())
+        })
     }
 
     fn dead_letters(&self) -> BoxFuture<'_, anyhow::Result<u64>> {
@@ -103,6 +122,7 @@ impl World {
                 blocking_threads: 2,
             },
         );
+        let orders = Orders::default();
         let api = Api {
             cx,
             store: Store::memory(),
@@ -110,6 +130,7 @@ impl World {
             marks: Arc::default(),
             broker: Arc::new(FakeBroker {
                 queues: Some(Vec::new()),
+                orders: Arc::clone(&orders),
                 ..FakeBroker::default()
             }),
             bus: None,
@@ -125,6 +146,7 @@ impl World {
             api,
             contract: Contract::new(document(info, &operations())),
             sequence: 0,
+            orders,
             _dir: dir,
         }
     }
@@ -323,6 +345,37 @@ impl World {
             body: serde_json::from_slice(&body).unwrap_or_else(|_| plain()),
             headers: head.headers,
         }
+    }
+
+    /// Posts JSON as a token with scopes, or as nobody.
+    async fn post(&self, path: &str, scopes: Option<&[&str]>, body: &str) -> (StatusCode, Value) {
+        let media = match body {
+            "plain" => "text/plain",
+            _ => "application/json",
+        };
+        let mut request = Request::post(path).header(header::CONTENT_TYPE, media);
+        if let Some(scopes) = scopes {
+            request = request.extension(Grant {
+                name: "alice".to_owned(),
+                tenant: "default".to_owned(),
+                scopes: scopes.iter().map(|&scope| scope.to_owned()).collect(),
+            });
+        }
+        let request = request.header("idempotency-key", "k1");
+        let request = request.body(Body::from(body.to_owned())).unwrap();
+        let routes = chassis::http::wrap(routes(self.api.clone()), &Limits::default());
+        let (head, body) = routes.oneshot(request).await.unwrap().into_parts();
+        let body = to_bytes(body, 1 << 20).await.unwrap();
+        self.contract.check(&Answered {
+            method: "POST",
+            path: path.split('?').next().unwrap(),
+            status: head.status.as_u16(),
+            media: text(&head.headers, &header::CONTENT_TYPE),
+            body: &body,
+        });
+        let plain = || Value::String(String::from_utf8_lossy(&body).into_owned());
+        let body = serde_json::from_slice(&body).unwrap_or_else(|_| plain());
+        (head.status, body)
     }
 
     async fn ok(&self, path: &str) -> Value {

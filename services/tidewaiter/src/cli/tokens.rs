@@ -93,7 +93,9 @@ pub(crate) enum Scope {
     Read,
     /// Ask for scans
     Scan,
-    /// Change advisories, policies and tokens
+    /// Decide about responses to incidents, and order them
+    Respond,
+    /// Change advisories, policies and tokens; decide about responses
     Admin,
 }
 
@@ -104,6 +106,7 @@ impl From<Scope> for model::Scope {
         match scope {
             Scope::Read => Self::Read,
             Scope::Scan => Self::Scan,
+            Scope::Respond => Self::Respond,
             Scope::Admin => Self::Admin,
         }
     }

@@ -1,6 +1,6 @@
 //! `db`: advisories, here or on a server.
 
-mod transfer;
+pub(super) mod transfer;
 
 pub(crate) use self::transfer::read_key;
 

@@ -10,6 +10,12 @@ use crate::{cli::PolicyCommand, client::Client, commands::print, exit::Exit};
 pub(crate) async fn run(command: PolicyCommand) -> anyhow::Result<Exit> {
     match command {
         PolicyCommand::Test { files } => test(&files),
+        PolicyCommand::Replay {
+            file,
+            days,
+            server,
+            shown,
+        } => super::response::replay(file.as_deref(), days, (&server, &shown)).await,
         PolicyCommand::Put { file, server } => {
             let yaml = read(&file)?;
             let policy = policy::Policy::parse(&yaml)

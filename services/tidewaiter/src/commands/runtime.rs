@@ -1,7 +1,7 @@
 //! `nodes`, `containers`, `where`, `connections`, `incidents`: what runs where, as a server knows it.
 
 mod around;
-mod pages;
+pub(super) mod pages;
 
 use anyhow::Context as _;
 use serde_json::Value;
@@ -99,7 +99,7 @@ fn given(filters: &[(&'static str, &Option<String>)]) -> Vec<(&'static str, Stri
 }
 
 /// Every page of a list.
-async fn list(
+pub(super) async fn list(
     client: &Client,
     path: &str,
     filters: &[(&'static str, String)],
@@ -126,12 +126,12 @@ async fn list(
 }
 
 /// One thing, or why there is none.
-async fn one(client: &Client, path: &str, missing: &str) -> anyhow::Result<Value> {
+pub(super) async fn one(client: &Client, path: &str, missing: &str) -> anyhow::Result<Value> {
     let found = client.get::<Value>(path, &[]).await?;
     found.with_context(|| missing.to_owned())
 }
 
-fn show(shown: &Shown, answer: &Value, shape: Shape) -> anyhow::Result<Exit> {
+pub(super) fn show(shown: &Shown, answer: &Value, shape: Shape) -> anyhow::Result<Exit> {
     if shown.is_json() {
         print(&format!("{}\n", serde_json::to_string_pretty(answer)?))?;
     } else {
@@ -143,7 +143,7 @@ fn show(shown: &Shown, answer: &Value, shape: Shape) -> anyhow::Result<Exit> {
 }
 
 /// A text as one segment of a path, whatever is in it.
-fn segment(text: &str) -> String {
+pub(super) fn segment(text: &str) -> String {
     let mut segment = String::with_capacity(text.len());
     for byte in text.bytes() {
         if byte.is_ascii_alphanumeric() || b"-_.~:".contains(&byte) {

@@ -33,6 +33,8 @@ pub(crate) enum TokenRole {
     Viewer,
     /// Asks for scans, and reads what comes of them.
     Ci,
+    /// Reads, decides about responses to incidents, and orders them.
+    Responder,
     /// Everything.
     Admin,
 }
@@ -272,12 +274,13 @@ impl Token {
 }
 
 impl TokenRole {
-    const ALL: [Self; 3] = [Self::Viewer, Self::Ci, Self::Admin];
+    const ALL: [Self; 4] = [Self::Viewer, Self::Ci, Self::Responder, Self::Admin];
 
     const fn scopes(self) -> &'static [Scope] {
         match self {
             Self::Viewer => &[Scope::Read],
             Self::Ci => &[Scope::Read, Scope::Scan],
+            Self::Responder => &[Scope::Read, Scope::Respond],
             Self::Admin => &[Scope::Read, Scope::Scan, Scope::Admin],
         }
     }

@@ -2,7 +2,7 @@
 
 use super::*;
 
-const PATHS: [&str; 17] = [
+const PATHS: [&str; 20] = [
     "/v1/images",
     "/v1/images/r.example/team/app:1",
     "/v1/vulnerabilities/CVE-2026-1/images",
@@ -20,6 +20,9 @@ const PATHS: [&str; 17] = [
     "/v1/incidents",
     "/v1/incidents/i1",
     "/v1/connections",
+    "/v1/responses",
+    "/v1/responses/i1",
+    "/v1/replacements",
 ];
 /// The containers of image `a`.
 const CONTAINERS: &str =
@@ -38,6 +41,7 @@ async fn world() -> World {
     let container = |id: &str| runtime::container(id, "app", digest("a config"));
     world.reported("node-1", &[container("aa1"), container("ab1")], &[]);
     world.happened(runtime::incident("i1", "aa1", 1));
+    responses::answered(&world).await;
     world
 }
 
@@ -123,6 +127,7 @@ async fn every_answer_that_is_described_is_given() {
     ] {
         world.ask(path, Some(&["read"]), "").await;
     }
+    responses::ask_everything(&world).await;
     // The objects of a scan that was replaced long ago are gone.
     let lost = key("a", What::Scanned);
     let stored = world

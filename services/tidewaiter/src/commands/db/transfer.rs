@@ -183,7 +183,7 @@ impl Db {
 }
 
 /// Makes a key, for its owner alone, and prints the half that others may know.
-pub(super) fn make_key(file: &Path) -> anyhow::Result<()> {
+pub(crate) fn make_key(file: &Path) -> anyhow::Result<()> {
     let key = SigningKey::generate()?;
     // A key that is there already is never written over.
     let mut options = OpenOptions::new();

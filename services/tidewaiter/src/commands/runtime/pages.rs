@@ -8,7 +8,8 @@ use serde_json::Value;
 use super::around;
 
 /// How an answer is written: with how many columns, and whether in color.
-pub(super) type Shape = fn(&Value, Option<usize>, bool, &mut dyn Write) -> io::Result<()>;
+pub(in crate::commands) type Shape =
+    fn(&Value, Option<usize>, bool, &mut dyn Write) -> io::Result<()>;
 
 /// Characters of an id that tell it from others.
 const ID_CHARS: usize = 12;
@@ -371,7 +372,7 @@ fn findings(image: &Value) -> String {
     }
 }
 
-pub(super) fn whole(
+pub(in crate::commands) fn whole(
     grid: &Grid,
     (width, color): (Option<usize>, bool),
     none: &str,
@@ -429,15 +430,15 @@ pub(super) fn ports(item: &Value) -> String {
     each.collect::<Vec<_>>().join(", ")
 }
 
-pub(super) fn items(list: &Value) -> impl Iterator<Item = &Value> {
+pub(in crate::commands) fn items(list: &Value) -> impl Iterator<Item = &Value> {
     list.as_array().into_iter().flatten()
 }
 
-pub(super) fn list(values: &Value, between: &str) -> String {
+pub(in crate::commands) fn list(values: &Value, between: &str) -> String {
     items(values).map(text).collect::<Vec<_>>().join(between)
 }
 
-pub(super) fn text(value: &Value) -> String {
+pub(in crate::commands) fn text(value: &Value) -> String {
     match value {
         Value::Null => String::new(),
         Value::String(text) => text.clone(),
@@ -445,7 +446,7 @@ pub(super) fn text(value: &Value) -> String {
     }
 }
 
-fn id(value: &Value) -> String {
+pub(in crate::commands) fn id(value: &Value) -> String {
     text(value).chars().take(ID_CHARS).collect()
 }
 
@@ -457,7 +458,7 @@ fn second(value: &Value) -> String {
 }
 
 /// Text of containers and their images is hostile: nothing in it may command the terminal.
-pub(super) fn clean(text: &str) -> String {
+pub(in crate::commands) fn clean(text: &str) -> String {
     report::clean(text).into_owned()
 }
 
@@ -469,10 +470,10 @@ fn shown(text: &str) -> String {
     }
 }
 
-fn cell(value: &Value) -> Cell {
+pub(in crate::commands) fn cell(value: &Value) -> Cell {
     Cell::new(text(value))
 }
 
-pub(super) const fn column(title: &'static str, cut: Cut) -> Column {
+pub(in crate::commands) const fn column(title: &'static str, cut: Cut) -> Column {
     Column { title, cut }
 }

@@ -176,12 +176,6 @@ pub enum Guard {
     /// No node reports the container: what would be left cannot be counted.
     #[error("no node reports the container")]
     Unknown,
-    /// The node's agent says that it cannot.
-    #[error("the node cannot do it: {why}")]
-    Unable {
-        /// What is missing.
-        why: String,
-    },
     /// The node has as many responses as it may.
     #[error("the node has as many responses as it may")]
     NodeFull,
@@ -248,6 +242,9 @@ pub struct LedgerEntry {
     pub node: Slug,
     /// The container.
     pub container: String,
+    /// Its name.
+    #[serde(default)]
+    pub name: String,
     /// Its image.
     #[serde(default)]
     pub image: Option<Digest>,
@@ -313,16 +310,11 @@ impl Stage {
         matches!(self, Self::Observed | Self::Proposed | Self::Held)
     }
 
-    /// Whether it stands in the node's desired state.
+    /// Whether the node shall do it.
     pub const fn is_desired(self) -> bool {
         matches!(
             self,
-            Self::Ordered
-                | Self::Started
-                | Self::WouldHave
-                | Self::Done
-                | Self::Failed
-                | Self::Refused
+            Self::Ordered | Self::Started | Self::WouldHave | Self::Done | Self::Failed
         )
     }
 }
@@ -354,6 +346,7 @@ impl ResponseLedger {
 
     /// The key of a tenant's ledger.
     pub fn key(tenant: &Slug) -> String {
-        format!("{tenant}.ledger.ordered")
+        // No tenant is called so: it would not be a slug.
+        format!("LEDGER.{tenant}")
     }
 }

@@ -1,0 +1,234 @@
+//! What is done about incidents: orders, evidence, replacements.
+
+use axum::body::Bytes;
+use model::runtime::{
+    Action, ActionKind, EvidenceObject, Mode, Order, ProposedResponse, RESPONSE_RECORDS,
+    ResponseId, ResponseRecord, Stage, forensic_objects,
+};
+use serde_json::json;
+
+use super::*;
+
+const ORDERS: &str = "/v1/incidents/i1/orders";
+const EVIDENCE: &[u8] = b"what was there";
+
+fn evidence_path(digest: impl std::fmt::Display) -> String {
+    format!("/v1/responses/i1/evidence/{digest}")
+}
+
+/// Incident `i1` has an answer that waits, with evidence.
+pub(super) async fn answered(world: &World) {
+    let node = "node-1".parse().unwrap();
+    let store = &world.api.store;
+    let bucket = forensic_objects(&tenant(), &node);
+    let stored = store
+        .put_object_bytes(&bucket, Bytes::from_static(EVIDENCE))
+        .await;
+    let response = ProposedResponse {
+        id: ResponseId::of("i1", ActionKind::Pause, ("aa1", None), 0),
+        rule: Some("shop/cut".to_owned()),
+        action: Action::Pause,
+        mode: Mode::Enforced,
+        container_started_at: None,
+        stage: Stage::Proposed,
+        reason: "a shell".to_owned(),
+        guards: Vec::new(),
+        approval: None,
+        proposed_at: time(NOW),
+        valid_for_s: 60,
+        expires_at: None,
+        evidence: vec![EvidenceObject {
+            digest: stored.unwrap(),
+            bytes: 14,
+            media_type: String::new(),
+        }],
+        before: None,
+        after: None,
+        round: 0,
+        steps: Vec::new(),
+    };
+    let record = ResponseRecord {
+        incident: "i1".to_owned(),
+        node,
+        container: "aa1".to_owned(),
+        container_name: "app".to_owned(),
+        image_name: "r.example/team/app:1".to_owned(),
+        image: None,
+        responses: vec![response],
+        orders: Vec::new(),
+        updated_at: time(NOW),
+    };
+    let key = ResponseRecord::key(&tenant(), "i1");
+    store
+        .put(RESPONSE_RECORDS, &key, &record, None)
+        .await
+        .unwrap();
+    let ledger = model::runtime::ResponseLedger::default();
+    let key = model::runtime::ResponseLedger::key(&tenant());
+    store
+        .put(RESPONSE_RECORDS, &key, &ledger, None)
+        .await
+        .unwrap();
+}
+
+/// Requests that bring every answer about responses.
+pub(super) async fn ask_everything(world: &World) {
+    let evidence = evidence_path(Digest::of(EVIDENCE));
+    for scopes in [None, Some(["scan"].as_slice()), Some(&["read"])] {
+        world.ask(&evidence, scopes, "").await;
+        world.ask(&evidence, scopes, "*").await;
+    }
+    for path in [
+        "/v1/responses?limit=0",
+        "/v1/responses/none",
+        "/v1/replacements?limit=0",
+        &evidence_path("sha256:ff"),
+        &evidence_path(digest("other")),
+    ] {
+        world.ask(path, Some(&["read"]), "").await;
+    }
+    let release = json!({ "order": "release" }).to_string();
+    for path in [ORDERS, "/v1/containers/aa1/orders"] {
+        for scopes in [None, Some(["read"].as_slice()), Some(&["respond"])] {
+            world.post(path, scopes, &release).await;
+        }
+        world
+            .post(path, Some(&["respond"]), r#"{"order":"act"}"#)
+            .await;
+        world
+            .post(path, Some(&["respond"]), r#"{"order":"dance"}"#)
+            .await;
+        world.post(path, Some(&["respond"]), "{").await;
+        world.post(path, Some(&["respond"]), "plain").await;
+        let large = format!(r#"{{"order":"act","reason":"{}"}}"#, "x".repeat(4 << 20));
+        world.post(path, Some(&["respond"]), &large).await;
+    }
+    for path in [
+        "/v1/incidents/none/orders",
+        "/v1/containers/none/orders",
+        "/v1/containers/a/orders",
+    ] {
+        world.post(path, Some(&["respond"]), &release).await;
+    }
+}
+
+async fn world() -> World {
+    let mut world = World::new();
+    let container = |id: &str| runtime::container(id, "app", digest("a config"));
+    world.reported("node-1", &[container("aa1"), container("ab1")], &[]);
+    world.happened(runtime::incident("i1", "aa1", 1));
+    answered(&world).await;
+    world
+}
+
+#[tokio::test]
+async fn an_incident_carries_its_response() {
+    let world = world().await;
+    let incident = world.ok("/v1/incidents/i1").await;
+    assert_eq!(incident["response"]["responses"][0]["stage"], "proposed");
+    let waiting = world.ok("/v1/responses?waiting=true").await;
+    assert_eq!(waiting["items"].as_array().unwrap().len(), 1);
+    let active = world.ok("/v1/responses?active=true").await;
+    assert_eq!(active["items"], json!([]));
+}
+
+#[tokio::test]
+async fn an_order_says_who_what_and_on_which_container_and_comes_once() {
+    let world = world().await;
+    let body = json!({
+        "order": "act", "action": "quarantine", "allow": ["10.0.0.53:53"],
+        "valid_for_s": 60, "force": true, "reason": "seen",
+    });
+    let respond = Some(["respond"].as_slice());
+    let (status, taken) = world.post(ORDERS, respond, &body.to_string()).await;
+    assert_eq!(
+        (status, &taken["incident"]),
+        (StatusCode::ACCEPTED, &json!("i1"))
+    );
+    let (_, again) = world.post(ORDERS, respond, &body.to_string()).await;
+    assert_eq!(again["id"], taken["id"]);
+    let (_, by_hand) = world
+        .post("/v1/containers/ab/orders", respond, &body.to_string())
+        .await;
+    let orders = world.orders.lock().unwrap().clone();
+    let first = &orders[0];
+    assert_eq!(
+        (&*first.by, first.node.as_str(), &*first.container),
+        ("alice", "node-1", "aa1")
+    );
+    assert!(first.force && first.incident.as_deref() == Some("i1"));
+    let expected = Order::Act {
+        action: Action::Quarantine {
+            allow: vec!["10.0.0.53:53".parse().unwrap()],
+        },
+        valid_for_s: 60,
+        dry_run: false,
+    };
+    assert_eq!(first.order, expected);
+    assert_eq!(orders[1].id, first.id);
+    assert_eq!((&*orders[2].container, &orders[2].incident), ("ab1", &None));
+    assert_eq!(by_hand["incident"], ResponseRecord::by_hand("ab1"));
+}
+
+#[tokio::test]
+async fn an_order_that_means_nothing_is_refused() {
+    let world = world().await;
+    for body in [
+        json!({ "order": "approve" }),
+        json!({ "order": "act" }),
+        json!({ "order": "act", "action": "pause", "allow": ["10.0.0.1"] }),
+        json!({ "order": "act", "action": "pause", "valid_for_s": 0 }),
+        json!({ "order": "act", "action": "pause", "valid_for_s": 2_592_001 }),
+        json!({ "order": "act", "action": "quarantine", "allow": vec!["10.0.0.1"; 65] }),
+    ] {
+        let (status, answer) = world
+            .post(ORDERS, Some(&["respond"]), &body.to_string())
+            .await;
+        assert_eq!(status, StatusCode::BAD_REQUEST, "{body}: {answer}");
+    }
+    assert!(world.orders.lock().unwrap().is_empty());
+}
+
+#[tokio::test]
+async fn evidence_is_given_to_who_names_it_by_its_incident() {
+    let world = world().await;
+    let (status, body) = world.get(&evidence_path(Digest::of(EVIDENCE))).await;
+    assert_eq!((status, body), (StatusCode::OK, json!("what was there")));
+    let (status, _) = world.get(&evidence_path(digest("other"))).await;
+    assert_eq!(status, StatusCode::NOT_FOUND);
+}
+
+#[tokio::test]
+async fn an_image_whose_tag_leads_to_a_better_one_is_to_be_replaced() {
+    let mut world = World::new();
+    for (image, decision) in [("old", Decision::Deny), ("new", Decision::Allow)] {
+        // Only the new one has the tag.
+        let tag = if image == "old" { "0" } else { "1" };
+        world.known(image, tag, None, "linux/amd64").await;
+        let scan = world.assessed(image, Vec::new()).await;
+        world.judged(image, "default", decision, scan).await;
+        world.swept(image, NOW).await;
+    }
+    let runs = |id: &str, image: &str| {
+        let config = digest(&format!("{image} config"));
+        runtime::container(id, "r.example/team/app:1", config)
+    };
+    world.reported("node-1", &[runs("aa1", "old"), runs("ab1", "new")], &[]);
+    world.reported("node-2", &[runs("ac1", "new")], &[]);
+    let found = world.ok("/v1/replacements").await;
+    let [one] = found["items"].as_array().unwrap().as_slice() else {
+        panic!("{found}");
+    };
+    assert_eq!(one["old"], digest("old").to_string());
+    assert_eq!(one["new"], digest("new").to_string());
+    assert_eq!(
+        (&one["old_running"], &one["new_running"]),
+        (&json!(1), &json!(2))
+    );
+    assert_eq!(one["old_nodes"], json!(["node-1"]));
+    assert_eq!(one["done_nodes"], json!(["node-2"]));
+    assert_eq!(one["containers"][0]["id"], "aa1");
+    // Once it is replaced, nothing is left.
+    world.reported("node-1", &[runs("ab1", "new")], &[]);
+    assert_eq!(world.ok("/v1/replacements").await["items"], json!([]));
+}

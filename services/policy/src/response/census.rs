@@ -1,0 +1,263 @@
+//! What runs where, as nodes reported it: who is an instance of what, and how many serve.
+
+use std::{
+    collections::{BTreeMap, HashMap},
+    sync::{Arc, PoisonError, RwLock},
+    time::Duration,
+};
+
+use bus::{Bus, Change};
+use chassis::Cx;
+use futures::StreamExt as _;
+use jiff::Timestamp;
+use model::{
+    Digest, Slug,
+    event::NODES,
+    runtime::{
+        Container, ContainerState, Desired, Incident, NodeRecord, NodeReported, ResponseLedger,
+        SignedDesired,
+    },
+};
+use tracing::{debug, warn};
+
+/// How old a node's report may be for its containers to count as serving.
+const FRESH: Duration = Duration::from_mins(5);
+
+/// What all nodes reported last; cheap to clone.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Census(Arc<RwLock<Nodes>>);
+
+/// A tenant and a node.
+pub(crate) type Place = (Slug, Slug);
+/// The digests by which a node knows one image.
+pub(crate) type Names = Vec<Digest>;
+
+type Nodes = HashMap<Place, NodeView>;
+
+/// What is kept of a node.
+#[derive(Clone, Debug, Default)]
+struct NodeView {
+    received_at: Timestamp,
+    containers: Vec<Subject>,
+    /// The digests by which its runtimes know their images, one list for each.
+    images: Vec<Names>,
+    desired: Option<(u64, SignedDesired)>,
+}
+
+/// A container that something may be done to.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Subject {
+    pub(crate) node: Slug,
+    pub(crate) container: String,
+    pub(crate) name: String,
+    pub(crate) image_name: String,
+    pub(crate) namespace: Option<String>,
+    pub(crate) labels: BTreeMap<String, String>,
+    pub(crate) owner: Option<String>,
+    pub(crate) started_at: Option<Timestamp>,
+    pub(crate) runs: bool,
+    /// Whether a node told of it; otherwise it is what the incident says.
+    pub(crate) is_reported: bool,
+}
+
+// === impl Census ===
+
+impl Census {
+    /// Follows what nodes report, and wakes the agent of each whose desired state changes.
+    pub(crate) fn follow(&self, cx: &Cx, bus: &Bus) {
+        let (census, bus, task) = (self.clone(), bus.clone(), cx.clone());
+        cx.spawn("policy.census", async move {
+            let mut changes = bus.follow(&task, NODES, 1);
+            while let Some(change) = changes.next().await {
+                if let Some((tenant, node)) = census.take(&change).await {
+                    bus.wake(&tenant, &node).await;
+                }
+            }
+        });
+    }
+
+    /// Takes a change; gives the node whose desired state it is.
+    async fn take(&self, change: &Change) -> Option<(Slug, Slug)> {
+        let (tenant, node, what) = parts(&change.key)?;
+        let read = match what {
+            "reported" => change.decode::<NodeRecord>().await.map(|record| {
+                let record = record.map(|record| (record.report, record.received_at));
+                match record {
+                    Some((report, received_at)) => self.report(&tenant, &report, received_at),
+                    None => self.forget(&tenant, &node),
+                }
+                None
+            }),
+            "desired" => change.decode::<SignedDesired>().await.map(|desired| {
+                let desired = desired.map(|desired| (change.sequence, desired));
+                self.edit(&tenant, &node, |view| view.desired = desired);
+                Some((tenant, node))
+            }),
+            _ => return None,
+        };
+        read.unwrap_or_else(|error| {
+            warn!(
+                "`{}` cannot be read and does not count: {error}",
+                change.key
+            );
+            None
+        })
+    }
+
+    /// Takes what a node says.
+    pub(crate) fn report(&self, tenant: &Slug, report: &NodeReported, received_at: Timestamp) {
+        let node = &report.node;
+        let containers = report.containers.iter().map(|one| Subject::of(node, one));
+        let containers = containers.collect();
+        let images = report.images.iter().map(|image| {
+            let named = image.repo_digests.iter().filter_map(|name| digest_of(name));
+            named.chain([image.id]).collect()
+        });
+        let images = images.collect();
+        self.edit(tenant, node, |view| {
+            view.received_at = received_at;
+            view.containers = containers;
+            view.images = images;
+        });
+    }
+
+    fn forget(&self, tenant: &Slug, node: &Slug) {
+        self.edit(tenant, node, |view| {
+            view.containers.clear();
+            view.images.clear();
+        });
+    }
+
+    fn edit(&self, tenant: &Slug, node: &Slug, edit: impl FnOnce(&mut NodeView)) {
+        let mut nodes = self.0.write().unwrap_or_else(PoisonError::into_inner);
+        edit(nodes.entry((tenant.clone(), node.clone())).or_default());
+    }
+
+    fn read<T>(&self, read: impl FnOnce(&Nodes) -> T) -> T {
+        read(&self.0.read().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// A container, as its node told of it.
+    pub(crate) fn container(&self, tenant: &Slug, node: &Slug, id: &str) -> Option<Subject> {
+        self.read(|nodes| {
+            let view = nodes.get(&(tenant.clone(), node.clone()))?;
+            let mut containers = view.containers.iter();
+            containers.find(|one| one.container == id).cloned()
+        })
+    }
+
+    /// How many others of the same group serve: they run, their node told so of late, and nothing
+    /// that was ordered has them out of service.
+    pub(crate) fn others_serving(
+        &self,
+        tenant: &Slug,
+        subject: &Subject,
+        (ledger, now): (&ResponseLedger, Timestamp),
+    ) -> u32 {
+        let group = subject.group();
+        let is_out = |id: &str| {
+            let mut entries = ledger.entries.iter();
+            entries.any(|entry| entry.container == id && entry.out_until.is_some_and(|at| at > now))
+        };
+        let count = self.read(|nodes| {
+            let of_tenant = nodes.iter().filter(|((owner, _), _)| owner == tenant);
+            let fresh = of_tenant.filter(|(_, view)| {
+                let age = now.duration_since(view.received_at);
+                age.as_secs() <= FRESH.as_secs().cast_signed()
+            });
+            let containers = fresh.flat_map(|(_, view)| &view.containers);
+            containers
+                .filter(|one| one.runs && one.group() == group)
+                .filter(|one| one.container != subject.container && !is_out(&one.container))
+                .count()
+        });
+        u32::try_from(count).unwrap_or(u32::MAX)
+    }
+
+    /// Every node's desired state, with its revision.
+    pub(crate) fn desired(&self) -> Vec<(Place, u64, SignedDesired)> {
+        self.read(|nodes| {
+            let all = nodes.iter().filter_map(|(node, view)| {
+                let (revision, desired) = view.desired.clone()?;
+                Some((node.clone(), revision, desired))
+            });
+            all.collect()
+        })
+    }
+
+    /// Every node, with the digests by which it knows its images.
+    pub(crate) fn images(&self) -> Vec<(Place, Vec<Names>)> {
+        self.read(|nodes| {
+            let told = nodes.iter().filter(|(_, view)| !view.images.is_empty());
+            told.map(|(node, view)| (node.clone(), view.images.clone()))
+                .collect()
+        })
+    }
+}
+
+/// The parts of a key of [`NODES`].
+fn parts(key: &str) -> Option<(Slug, Slug, &str)> {
+    let parts: Vec<&str> = key.split('.').collect();
+    let [tenant, node, what] = parts.as_slice() else {
+        debug!("`{key}` is no key of a node");
+        return None;
+    };
+    Some((tenant.parse().ok()?, node.parse().ok()?, what))
+}
+
+/// The digest of `repository@digest`.
+fn digest_of(name: &str) -> Option<Digest> {
+    let (_, digest) = name.rsplit_once('@')?;
+    digest.parse().ok()
+}
+
+/// Whether a key is that of a node's desired state.
+pub(crate) fn desired_key(tenant: &Slug, node: &Slug) -> String {
+    Desired::key(tenant, node)
+}
+
+// === impl Subject ===
+
+impl Subject {
+    pub(crate) fn of(node: &Slug, container: &Container) -> Self {
+        Self {
+            node: node.clone(),
+            container: container.id.clone(),
+            name: container.name.clone(),
+            image_name: container.image.clone(),
+            namespace: container.namespace.clone(),
+            labels: container.labels.clone(),
+            owner: container.owner.clone(),
+            started_at: container.started_at,
+            runs: container.state == ContainerState::Running,
+            is_reported: true,
+        }
+    }
+
+    /// What the incident says, where no node tells of the container.
+    pub(crate) fn of_incident(incident: &Incident) -> Self {
+        Self {
+            node: incident.node.clone(),
+            container: incident.container.clone(),
+            name: incident.container_name.clone(),
+            image_name: incident.image_name.clone(),
+            namespace: incident.namespace.clone(),
+            labels: BTreeMap::new(),
+            owner: None,
+            started_at: None,
+            runs: true,
+            is_reported: false,
+        }
+    }
+
+    /// What it is an instance of: owner and image. A compose project holds a shop and its database,
+    /// and one cannot stand in for the other.
+    pub(crate) fn group(&self) -> String {
+        let parts = [self.namespace.as_deref(), self.owner.as_deref()];
+        let mut group = String::new();
+        for part in parts.into_iter().flatten().filter(|part| !part.is_empty()) {
+            group.extend([part, " "]);
+        }
+        group + &self.image_name
+    }
+}

@@ -253,57 +253,8 @@ async fn an_incident_is_answered_once_though_policy_dies_in_between() {
         "{replayed}"
     );
 
-    // Who approves need not wait for policy.
-    world.fabric.kill(POLICY);
-    let id = proposed["id"].as_str().expect("an id").to_owned();
-    world.run(&[
-        "response",
-        "approve",
-        INCIDENT,
-        &id,
-        "--reason",
-        "real",
-        "--no-wait",
-    ]);
-    let mut woken = world
-        .agent
-        .woken(&tenant(), &node())
-        .await
-        .expect("an agent is woken");
-    world.fabric.restart(POLICY).await;
-    let heard = tokio::time::timeout(crate::fabric::PATIENCE, woken.next()).await;
-    assert_eq!(heard.expect("in time"), Some(()));
-    let ordered = world.staged("quarantine", "ordered").await;
-    assert_eq!(ordered["approval"]["reason"], "real");
-    let desired = world.desired().await.expect("it is approved");
-    assert_eq!(
-        (desired.generation, desired.responses.len()),
-        (1, 2),
-        "{desired:?}"
-    );
-
-    // It dies again, and what it finds when it is back changes nothing.
-    world.fabric.kill(POLICY);
-    for response in &desired.responses {
-        for phase in [Phase::Started, Phase::Done, Phase::Started] {
-            world.answers(response, phase, desired.generation).await;
-        }
-    }
-    world.fabric.restart(POLICY).await;
-    let done = world.staged("quarantine", "done").await;
-    assert_eq!(
-        (&done["before"], &done["after"]),
-        (&json!("connected"), &json!("cut off"))
-    );
-    world.staged("collect_evidence", "done").await;
-    let stages: Vec<&str> = done["steps"]
-        .as_array()
-        .expect("steps")
-        .iter()
-        .filter_map(|step| step["stage"].as_str())
-        .collect();
-    assert_eq!(stages, ["proposed", "ordered", "started", "done"]);
-    assert_eq!(world.desired().await.expect("it lasts").generation, 1);
+    let desired = world.approved_while_policy_is_dead(&proposed).await;
+    world.done_once(&desired).await;
 
     let shown = world.run(&["response", "show", INCIDENT]);
     assert!(shown.contains("quarantine (enforced): done"), "{shown}");
@@ -327,4 +278,65 @@ async fn an_incident_is_answered_once_though_policy_dies_in_between() {
             .tidewaiter(&["response", "act", "kill", "--container", "c2", "--dry-run"]);
     assert!(held.status.success(), "a dry run takes nothing");
     world.cx.stop();
+}
+
+impl World {
+    /// What the node shall do once somebody approved it.
+    async fn approved_while_policy_is_dead(&mut self, proposed: &Value) -> Desired {
+        // Who approves need not wait for policy.
+        self.fabric.kill(POLICY);
+        let id = proposed["id"].as_str().expect("an id").to_owned();
+        self.run(&[
+            "response",
+            "approve",
+            INCIDENT,
+            &id,
+            "--reason",
+            "real",
+            "--no-wait",
+        ]);
+        let mut woken = self
+            .agent
+            .woken(&tenant(), &node())
+            .await
+            .expect("an agent is woken");
+        self.fabric.restart(POLICY).await;
+        let heard = tokio::time::timeout(crate::fabric::PATIENCE, woken.next()).await;
+        assert_eq!(heard.expect("in time"), Some(()));
+        let ordered = self.staged("quarantine", "ordered").await;
+        assert_eq!(ordered["approval"]["reason"], "real");
+        let desired = self.desired().await.expect("it is approved");
+        assert_eq!(
+            (desired.generation, desired.responses.len()),
+            (1, 2),
+            "{desired:?}"
+        );
+        desired
+    }
+
+    /// It is done, and said more than once.
+    async fn done_once(&mut self, desired: &Desired) {
+        // It dies again, and what it finds when it is back changes nothing.
+        self.fabric.kill(POLICY);
+        for response in &desired.responses {
+            for phase in [Phase::Started, Phase::Done, Phase::Started] {
+                self.answers(response, phase, desired.generation).await;
+            }
+        }
+        self.fabric.restart(POLICY).await;
+        let done = self.staged("quarantine", "done").await;
+        assert_eq!(
+            (&done["before"], &done["after"]),
+            (&json!("connected"), &json!("cut off"))
+        );
+        self.staged("collect_evidence", "done").await;
+        let stages: Vec<&str> = done["steps"]
+            .as_array()
+            .expect("steps")
+            .iter()
+            .filter_map(|step| step["stage"].as_str())
+            .collect();
+        assert_eq!(stages, ["proposed", "ordered", "started", "done"]);
+        assert_eq!(self.desired().await.expect("it lasts").generation, 1);
+    }
 }

@@ -65,8 +65,8 @@ impl<'a> Starting<'a> {
             .then(|| Arc::<scanner::Documents>::clone(&documents) as _);
         let sources = gateway::Sources::open(cx, &config.gateway, docker.as_deref(), kept).await;
         let sources = sources.context("opening the sources")?;
-        let takes_rules = |role: &Role| matches!(role, Role::Scanner | Role::Router);
-        let rules = if roles.iter().any(takes_rules) {
+        let has_rules = |role: &Role| matches!(role, Role::Scanner | Role::Router);
+        let rules = if roles.iter().any(has_rules) {
             Some(InForce::begin(cx, config).await?)
         } else {
             None

@@ -21,6 +21,13 @@ const KINDS: &[&str] = &["package", "runtimepack"];
 /// Reads which packages an application was published with.
 pub(crate) struct Dotnet;
 
+/// By path.
+#[expect(
+    clippy::zero_sized_map_values,
+    reason = "an object of JSON, of which only the keys matter"
+)]
+type Files = BTreeMap<String, IgnoredAny>;
+
 #[derive(Deserialize)]
 struct Application {
     #[serde(default)]
@@ -42,13 +49,13 @@ struct Target {
     #[serde(default)]
     dependencies: BTreeMap<String, String>,
     #[serde(default)]
-    runtime: BTreeMap<String, IgnoredAny>,
+    runtime: Files,
     #[serde(default)]
-    native: BTreeMap<String, IgnoredAny>,
+    native: Files,
     #[serde(default)]
-    resources: BTreeMap<String, IgnoredAny>,
+    resources: Files,
     #[serde(default)]
-    runtime_targets: BTreeMap<String, IgnoredAny>,
+    runtime_targets: Files,
 }
 
 // === impl Target ===

@@ -111,9 +111,6 @@ pub(super) fn image() -> (Image, Vec<Planted>) {
             format!("db.example.org:5432:app:ada:{deleted}\n"),
         )
         .file("root/.ssh/id_rsa", key);
-    let later = LayerBuilder::new()
-        .whiteout("root/.pgpass")
-        .whiteout("root/.ssh/id_rsa");
     let image = ImageBuilder::new()
         .layer(debian_layer(), "base")
         .layer(
@@ -128,7 +125,7 @@ pub(super) fn image() -> (Image, Vec<Planted>) {
             &format!("|1 DB_PASSWORD={argument} /bin/sh -c make {MARKER}"),
         )
         .layer(
-            later.build(),
+            without_deleted().build(),
             &format!("RUN /bin/sh -c pay --key {stripe} && rm -r /root/.ssh # buildkit"),
         )
         .runtime(json!({
@@ -161,4 +158,11 @@ fn zipped(name: &str, text: &str) -> Vec<u8> {
     writer.start_file(name, options).expect("in memory");
     writer.write_all(text.as_bytes()).expect("in memory");
     writer.finish().expect("in memory").into_inner()
+}
+
+/// What a later layer deletes.
+fn without_deleted() -> LayerBuilder {
+    LayerBuilder::new()
+        .whiteout("root/.pgpass")
+        .whiteout("root/.ssh/id_rsa")
 }

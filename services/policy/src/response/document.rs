@@ -460,21 +460,7 @@ mod tests {
             .skip_while(|line| *line != "//! ```yaml")
             .skip(1)
             .take_while(|line| *line != "//! ```")
-            .map(|line| {
-                format!(
-                    "{}\n",
-                    line.trim_start_matches("//!").trim_start_matches(' ')
-                )
-            })
-            .collect();
-        // The indentation is lost with the marks: it is read from the text itself.
-        assert!(yaml.starts_with("name: shop"), "{yaml}");
-        let yaml: String = doc
-            .lines()
-            .skip_while(|line| *line != "//! ```yaml")
-            .skip(1)
-            .take_while(|line| *line != "//! ```")
-            .map(|line| format!("{}\n", line.strip_prefix("//! ").unwrap_or_default()))
+            .flat_map(|line| [line.strip_prefix("//! ").unwrap_or_default(), "\n"])
             .collect();
         let policy = ResponsePolicy::parse(&yaml).unwrap();
         assert_eq!(policy.rules[0].mode, Some(ResponseMode::Enforce));

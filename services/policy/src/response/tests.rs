@@ -165,13 +165,13 @@ impl World {
         handler.handle(Self::delivery(incident)).await.unwrap()
     }
 
-    async fn happens(&self, incident: Incident) -> Outcome {
+    async fn happens(&self, incident: Incident) -> Arc<Outcome> {
         let outcome = self.decide(incident).await;
         self.store.apply(&outcome).await.unwrap();
-        outcome
+        Arc::new(outcome)
     }
 
-    async fn told(&self, told: Told) -> Outcome {
+    async fn told(&self, told: Told) -> Arc<Outcome> {
         let delivery = match &told {
             Told::Ordered(order) => Delivery::of_event(&tenant(), (**order).clone()).map(|_| ()),
             Told::Reported(report) => Delivery::of_event(&tenant(), (**report).clone()).map(|_| ()),
@@ -179,10 +179,16 @@ impl World {
         let handler = Responses(self.responder.clone());
         let outcome = handler.handle(delivery.map(|()| told)).await.unwrap();
         self.store.apply(&outcome).await.unwrap();
-        outcome
+        Arc::new(outcome)
     }
 
-    async fn order(&self, id: &str, incident: &Incident, order: Order, force: bool) -> Outcome {
+    async fn order(
+        &self,
+        id: &str,
+        incident: &Incident,
+        order: Order,
+        force: bool,
+    ) -> Arc<Outcome> {
         self.told(Told::Ordered(Box::new(ResponseOrdered {
             id: id.to_owned(),
             incident: Some(incident.id.clone()),
@@ -197,7 +203,7 @@ impl World {
         .await
     }
 
-    async fn reports(&self, incident: &Incident, id: &ResponseId, phase: Phase) -> Outcome {
+    async fn reports(&self, incident: &Incident, id: &ResponseId, phase: Phase) -> Arc<Outcome> {
         let report = ResponseReported {
             node: incident.node.clone(),
             response: Some(id.clone()),

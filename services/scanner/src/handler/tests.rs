@@ -386,7 +386,7 @@ async fn an_image_that_only_a_node_has_is_read_from_that_node() {
     let jobs = ImageJobs::new(
         Cx::for_tests(),
         store.clone(),
-        (reader, &Slots::new(4, 0, 0)),
+        (in_force(reader), &Slots::new(4, 0, 0)),
         of_jobs,
         Empty,
     );

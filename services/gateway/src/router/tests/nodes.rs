@@ -214,6 +214,7 @@ fn missing() -> OciError {
     OciError::NotFound {
         what: "it".to_owned(),
         place: "node `node-1`".to_owned(),
+        missing: oci::Missing::Unsaid,
     }
 }
 

@@ -136,9 +136,9 @@ fn what_a_registry_leaves_open_stays_open() {
     }
 }
 
-#[test]
-fn a_refusal_says_that_the_repository_may_not_be_there_and_how_to_log_in() {
-    for (host, status, body, log_in) in [
+/// Who refuses, with which status and body, and how one logs in there.
+fn refusals() -> Vec<(&'static str, u16, String, &'static str)> {
+    vec![
         (
             "docker.io",
             401,
@@ -200,7 +200,12 @@ fn a_refusal_says_that_the_repository_may_not_be_there_and_how_to_log_in() {
             r#"{"details": "incorrect username or password"}"#.to_owned(),
             "`docker login docker.io`",
         ),
-    ] {
+    ]
+}
+
+#[test]
+fn a_refusal_says_that_the_repository_may_not_be_there_and_how_to_log_in() {
+    for (host, status, body, log_in) in refusals() {
         let error = refused(host, status, &body);
         assert!(error.is_auth(), "{error:?}");
         let text = error.to_string();

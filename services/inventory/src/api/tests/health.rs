@@ -139,6 +139,7 @@ async fn every_kind_of_back_pressure_is_a_problem_in_words() {
         ]),
         dead_letters: 2,
         last_sequence: 0,
+        ..FakeBroker::default()
     });
     let crawl = CrawlRecord {
         source: "main".parse().unwrap(),

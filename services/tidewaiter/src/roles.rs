@@ -66,7 +66,7 @@ impl<'a> Starting<'a> {
         let sources = gateway::Sources::open(cx, &config.gateway, docker.as_deref(), kept).await;
         let sources = sources.context("opening the sources")?;
         let has_rules = |role: &Role| matches!(role, Role::Scanner | Role::Router);
-        let rules = if roles.iter().any(has_rules) {
+        let in_force = if roles.iter().any(has_rules) {
             Some(InForce::begin(cx, config).await?)
         } else {
             None
@@ -86,7 +86,7 @@ impl<'a> Starting<'a> {
             tokens: stored,
             sources: Arc::new(sources),
             documents,
-            rules,
+            rules: in_force,
             roles: roles.to_vec(),
         };
         // A gateway alone accepts without NATS as well: it must go on getting requests.

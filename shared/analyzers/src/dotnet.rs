@@ -3,6 +3,10 @@
 //!
 //! It lists all that the build resolved: what only builds, and what is a part of the framework and left
 //! out for that. Of these it names no files, and they are not installed.
+#![expect(
+    clippy::zero_sized_map_values,
+    reason = "objects of JSON of which only the keys matter"
+)]
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -22,10 +26,6 @@ const KINDS: &[&str] = &["package", "runtimepack"];
 pub(crate) struct Dotnet;
 
 /// By path.
-#[expect(
-    clippy::zero_sized_map_values,
-    reason = "an object of JSON, of which only the keys matter"
-)]
 type Files = BTreeMap<String, IgnoredAny>;
 
 #[derive(Deserialize)]

@@ -288,7 +288,7 @@ async fn without_paths_the_host_is_not_told_of() {
 #[tokio::test]
 async fn who_was_cut_off_goes_on_where_it_was() {
     fn every_third(number: usize, answer: NodeAnswer) -> Result<NodeAnswer, OciError> {
-        if number % 3 != 0 {
+        if !number.is_multiple_of(3) {
             return Ok(answer);
         }
         Err(OciError::Unavailable {

@@ -119,7 +119,9 @@ impl NodeSource {
                     return Ok((bytes, size));
                 }
                 // Its agent started again, and holds the image no more.
-                NodeAnswer::Preparing => drop(self.find().await?),
+                NodeAnswer::Preparing => {
+                    self.find().await?;
+                }
                 other => return Err(self.unwanted(other)),
             }
         }

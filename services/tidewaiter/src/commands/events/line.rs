@@ -68,6 +68,14 @@ fn parts(kind: &str, data: &Value) -> (String, String) {
                 format!("{state}, {severity}: {title}"),
             )
         }
+        "container.responded" => {
+            let (action, stage) = (text(data, "action"), text(data, "stage"));
+            let (by, detail) = (text(data, "by"), text(data, "detail"));
+            (
+                text(data, "incident"),
+                format!("{action} {stage} by {by}: {detail}"),
+            )
+        }
         "vulnerability.changed" => (digest(data, "image"), changed(data)),
         "alert" => {
             let (state, severity) = (text(data, "state"), text(data, "severity"));
@@ -181,6 +189,8 @@ mod tests {
              image holds",
             "incident.changed       fedcba9876543210fedcba9876543210  open, critical: web ran \
              tmp/dropped, which its image does not hold",
+            "container.responded    fedcba9876543210fedcba9876543210  replace done by alice: web-2 \
+             runs in its place",
             "alert                  registry.example/team/app:1.0  raised, critical: \
              team/app:1.0 is denied",
         ];

@@ -283,6 +283,14 @@ impl Fabric {
             .expect("tidewaiter runs")
     }
 
+    /// Runs the program against one process, for what its roles alone answer.
+    pub(crate) fn tidewaiter_at(&self, index: usize, arguments: &[&str]) -> std::process::Output {
+        let address = format!("http://{}", self.nodes[index].address);
+        let mut command = self.command(&tidewaiter_binary());
+        command.env("TIDEWAITER_SERVER", address).args(arguments);
+        command.output().expect("tidewaiter runs")
+    }
+
     /// A program with what it needs to ask the server.
     pub(crate) fn command(&self, program: &Path) -> Command {
         let mut command = Command::new(program);

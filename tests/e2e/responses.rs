@@ -212,12 +212,16 @@ impl World {
     }
 
     fn run(&self, arguments: &[&str]) -> String {
-        let output = self.fabric.tidewaiter(arguments);
-        let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
-        let (out, err) = (text(&output.stdout), text(&output.stderr));
-        assert!(output.status.success(), "{arguments:?}: {out}{err}");
-        out
+        said(arguments, &self.fabric.tidewaiter(arguments))
     }
+}
+
+/// What a command that succeeded said.
+fn said(arguments: &[&str], output: &std::process::Output) -> String {
+    let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+    let (out, err) = (text(&output.stdout), text(&output.stderr));
+    assert!(output.status.success(), "{arguments:?}: {out}{err}");
+    out
 }
 
 /// A key, as an operator makes it.
@@ -243,7 +247,8 @@ async fn an_incident_is_answered_once_though_policy_dies_in_between() {
     let file = world.fabric.dir().join("response.yaml");
     std::fs::write(&file, RULES).expect("a file");
     let path = file.display().to_string();
-    world.run(&["response", "policy", "put", &path]);
+    let put = ["response", "policy", "put", &path];
+    said(&put, &world.fabric.tidewaiter_at(POLICY, &put));
     world.happens().await;
     let proposed = world.staged("quarantine", "proposed").await;
     assert!(world.desired().await.is_none(), "nobody approved it");

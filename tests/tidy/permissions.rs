@@ -43,6 +43,8 @@ const STREAMS: &[(&str, &str)] = &[
 /// What a service's roles may use although its sources do not say so, and why.
 const UNSAID: &[(&str, &str, &str)] = &[
     ("matcher", "RESULTS", "an event says where it goes"),
+    ("matcher", "REFS", "the bus sweeps markers away for it"),
+    ("gateway", "NODES", "the bus forgets images for it"),
     ("inventory", "RESPONSES", "an event says where it goes"),
     ("behavior", "EVENTS", "an event says where it goes"),
     ("behavior", "RESULTS", "an event says where it goes"),

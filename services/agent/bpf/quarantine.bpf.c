@@ -3,7 +3,7 @@
  * Cuts a container off: only what is said to and by the addresses of a list passes.
  *
  * Attached to the container's cgroup and pinned, so it outlives the agent. Packets of sockets that
- * were open before are cut, too. A packet socket would pass below all this, so none can be made.
+ * were open before are cut, too. A packet socket passes below all this: who may make one is told of.
  */
 #include "kernel.h"
 
@@ -15,7 +15,6 @@ char LICENSE[] SEC("license") = "Dual BSD/GPL";
 #define PORTS_MAX 8
 #define TCP 6
 #define UDP 17
-#define AF_PACKET 17
 #define FRAGMENT_OFFSET 0x1fff
 
 /* A range of addresses; those of version 4 as ::ffff:a.b.c.d. */
@@ -174,10 +173,4 @@ SEC("cgroup/sendmsg6")
 int on_sendmsg6(struct bpf_sock_addr *ctx)
 {
 	return judge_v6(ctx);
-}
-
-SEC("cgroup/sock_create")
-int on_socket(struct bpf_sock *ctx)
-{
-	return ctx->family == AF_PACKET ? refuse() : 1;
 }

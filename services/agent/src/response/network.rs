@@ -18,14 +18,13 @@ use super::pins::Pins;
 static OBJECT: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/quarantine.bpf.o"));
 
 const KIND: &str = "cut";
-const PROGRAMS: [&str; 7] = [
+const PROGRAMS: [&str; 6] = [
     "on_received",
     "on_sent",
     "on_connect4",
     "on_connect6",
     "on_sendmsg4",
     "on_sendmsg6",
-    "on_socket",
 ];
 const CUT: &str = "cut";
 /// What is attached and not yet in force under its name.

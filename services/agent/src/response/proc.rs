@@ -47,6 +47,14 @@ pub(crate) fn kill(pid: u32) {
     }
 }
 
+/// Whether it may make packet sockets, which pass below what is attached to a cgroup
+/// (`CAP_NET_RAW`, capabilities(7)).
+pub(crate) fn may_send_raw(pid: u32) -> bool {
+    const NET_RAW: u64 = 1 << 13;
+    let effective = status(pid, "CapEff").and_then(|bits| u64::from_str_radix(&bits, 16).ok());
+    effective.is_some_and(|bits| bits & NET_RAW != 0)
+}
+
 /// What a link leads to: `exe`, `cwd`, `root`.
 pub(crate) fn link(pid: u32, name: &str) -> Option<String> {
     let target = fs::read_link(format!("/proc/{pid}/{name}")).ok()?;

@@ -43,7 +43,7 @@ use crate::{
 };
 
 /// The response policy that comes with the program: it observes.
-pub const BUILTIN_RESPONSES: &str = include_str!("../../rules/responses.yaml");
+pub const BUILTIN_RESPONSES: &str = include_str!("../../responses/default.yaml");
 /// How long a response is in force where its rule does not say.
 const VALID: Age = Age(jiff::SignedDuration::from_hours(24));
 /// How long a rule leaves what bears the same name alone after it acted.

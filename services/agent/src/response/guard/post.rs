@@ -26,8 +26,6 @@ use super::orders::{LINE_BYTES_MAX, Orders, Said};
 const SOCKET: &str = "guard.sock";
 /// What is kept for an agent that is away; of more the oldest is forgotten.
 const KEPT_MAX: usize = 1_000;
-/// How long a line may take to be written to an agent that stalls.
-const WRITE_MAX: Duration = Duration::from_millis(5);
 
 /// Where orders come from and news go to.
 pub(super) struct Post {
@@ -101,18 +99,14 @@ impl Post {
         while let Ok((client, _)) = self.listener.accept() {
             let peer = getsockopt(&client, PeerCredentials).ok();
             let is_ours = peer.is_some_and(|peer| own_user() == Some(peer.uid()));
-            let is_set = client
-                .set_nonblocking(true)
-                .and_then(|()| client.set_write_timeout(Some(WRITE_MAX)));
-            if is_ours && is_set.is_ok() {
+            if is_ours && client.set_nonblocking(true).is_ok() {
                 // The one before is a stalled or a dead agent.
+                self.leave();
                 self.client = Some(client);
                 self.read.clear();
-                for said in std::mem::take(&mut self.kept) {
-                    self.tell(said);
-                }
             }
         }
+        self.write();
         let mut piece = [0; 4096];
         while let Some(client) = &mut self.client {
             if let Some(end) = self.read.iter().position(|byte| *byte == b'\n') {
@@ -138,34 +132,40 @@ impl Post {
     fn leave(&mut self) {
         self.client = None;
         self.alone_since = Instant::now();
+        // To whom that was said is gone, and will say more.
+        self.kept.retain(|said| !matches!(said, Said::Ready { .. }));
     }
 
     /// Tells the agent, now or when it comes back. It never waits for it.
     pub(super) fn tell(&mut self, said: Said) {
-        let line = serde_json::to_vec(&said).map(|mut line| {
-            line.push(b'\n');
-            line
-        });
-        let (Some(client), Ok(line)) = (&mut self.client, line) else {
-            self.keep(said);
-            return;
-        };
-        // A part of a line cannot be taken back: whoever reads that slowly is gone.
-        if client.write(&line).ok() != Some(line.len()) {
-            self.leave();
-            self.keep(said);
-        }
-    }
-
-    fn keep(&mut self, said: Said) {
-        // To whom it was said is gone, and will say more.
-        if matches!(said, Said::Ready { .. }) {
+        if self.client.is_none() && matches!(said, Said::Ready { .. }) {
             return;
         }
         if self.kept.len() >= KEPT_MAX {
             self.kept.pop_front();
         }
         self.kept.push_back(said);
+        self.write();
+    }
+
+    /// Writes as much as the agent has room for.
+    fn write(&mut self) {
+        while let (Some(client), Some(said)) = (&mut self.client, self.kept.front()) {
+            let Ok(mut line) = serde_json::to_vec(said) else {
+                self.kept.pop_front();
+                continue;
+            };
+            line.push(b'\n');
+            match client.write(&line) {
+                Ok(length) if length == line.len() => {
+                    self.kept.pop_front();
+                }
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return,
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                // A part of a line cannot be taken back.
+                _ => self.leave(),
+            }
+        }
     }
 }
 

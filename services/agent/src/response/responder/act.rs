@@ -16,9 +16,10 @@ use super::{FAILURES_TOLD, Responder, evidence_dir};
 use crate::response::{
     container::{self, Found},
     evidence,
+    group::Group,
     journal::{self, Entry, State},
     needs::{Need, Needs},
-    replace,
+    proc, replace,
 };
 
 // === impl Responder ===
@@ -109,6 +110,8 @@ impl Responder {
             Ok(Some((state, detail))) => {
                 let is_new = entry.state != State::InForce;
                 next.state = state;
+                // However often it was tried, it is done once, and told under one name.
+                next.attempt = 0;
                 if is_new {
                     tracing::info!(
                         container.id = next.response.container,
@@ -213,7 +216,15 @@ impl Responder {
                 if !is_in_force {
                     entry.after = Some(after.to_owned());
                 }
-                Ok(Some((State::InForce, detail.to_owned())))
+                let pids = found.group.as_ref().map(Group::pids).unwrap_or_default();
+                let is_open =
+                    kind == ActionKind::Quarantine && pids.into_iter().any(proc::may_send_raw);
+                let raw = if is_open {
+                    ", but by packet sockets: it has `CAP_NET_RAW`, so pause it as well"
+                } else {
+                    ""
+                };
+                Ok(Some((State::InForce, format!("{detail}{raw}"))))
             }
             ActionKind::StartGate => Ok(Some((State::Over, "it is no response".to_owned()))),
         }
@@ -235,7 +246,7 @@ impl Responder {
     async fn has_ended(&self, id: &str) -> anyhow::Result<bool> {
         let id = id.to_owned();
         self.with_enforcer(move |enforcer| {
-            let group = crate::response::group::Group::of(enforcer.layout(), &id);
+            let group = Group::of(enforcer.layout(), &id);
             Ok(!group.is_some_and(|group| group.is_populated()))
         })
         .await

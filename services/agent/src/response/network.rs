@@ -70,8 +70,7 @@ pub(crate) fn cut(
         let mut link = attached.with_context(|| format!("attaching `{name}`"))?;
         let pinned = link.pin(dir.join(format!("{name}{NEW}")));
         pinned.with_context(|| format!("pinning `{name}`"))?;
-        // The file system keeps it.
-        link.disconnect();
+        // The file system keeps it, and nothing else may: `disconnect` would leave it open here.
     }
     for mut map in object.maps_mut() {
         if map.name() == CUT {

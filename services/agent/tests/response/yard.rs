@@ -518,7 +518,7 @@ pub(crate) fn holds(yard: &Yard, container: &str, kind: ActionKind) -> bool {
         ActionKind::Pause => yard.is_frozen(container),
         ActionKind::Quarantine => {
             let pins = yard.dir.path().join("bpf/tidewaiter/default-node-1/cut");
-            pins.join(container).join("on_socket").exists()
+            pins.join(container).join("on_sent").exists()
         }
         ActionKind::Block => !guards(&yard.own_dir()).is_empty(),
         _ => yard

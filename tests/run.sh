@@ -21,8 +21,6 @@
 #   TIDEWAITER_RUNTIME_BEHAVIORS
 #                            where it is set, every behavior of attackers is done in a container (it
 #                            takes two minutes)
-#   TIDEWAITER_RESPONSES     where it is set, an incident is answered while policy is killed (sometimes
-#                            the order waits for minutes after that)
 #   TIDEWAITER_RUNTIME_AWAY_S
 #                            how long the broker is away while containers go on, seconds (5)
 set -euo pipefail

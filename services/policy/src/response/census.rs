@@ -6,6 +6,7 @@ use std::{
     time::Duration,
 };
 
+use anyhow::Context as _;
 use bus::{Bus, Change};
 use chassis::Cx;
 use futures::StreamExt as _;
@@ -63,17 +64,33 @@ pub(crate) struct Subject {
 // === impl Census ===
 
 impl Census {
-    /// Follows what nodes report, and wakes the agent of each whose desired state changes.
-    pub(crate) fn follow(&self, cx: &Cx, bus: &Bus) {
-        let (census, bus, task) = (self.clone(), bus.clone(), cx.clone());
+    /// Reads all that nodes reported, then follows what they report, and wakes the agent of each whose
+    /// desired state changes. Nothing may be decided before: a fleet of which half is known looks like
+    /// one without a second instance, and what is held for that stays held.
+    pub(crate) async fn follow(&self, cx: &Cx, bus: &Bus) -> anyhow::Result<()> {
+        let last = bus.last_sequence(NODES).await;
+        let last = last.context("asking for what nodes reported")?;
+        let mut changes = bus.follow(cx, NODES, 1);
+        let mut sequence = 0;
+        while sequence < last {
+            let change = changes.next().await;
+            let change = change.context("stopped while reading what nodes reported")?;
+            sequence = change.sequence;
+            self.hear(bus, &change).await;
+        }
+        let (census, bus) = (self.clone(), bus.clone());
         cx.spawn("policy.census", async move {
-            let mut changes = bus.follow(&task, NODES, 1);
             while let Some(change) = changes.next().await {
-                if let Some((tenant, node)) = census.take(&change).await {
-                    bus.wake(&tenant, &node).await;
-                }
+                census.hear(&bus, &change).await;
             }
         });
+        Ok(())
+    }
+
+    async fn hear(&self, bus: &Bus, change: &Change) {
+        if let Some((tenant, node)) = self.take(change).await {
+            bus.wake(&tenant, &node).await;
+        }
     }
 
     /// Takes a change; gives the node whose desired state it is.

@@ -84,7 +84,7 @@ pub(crate) async fn start(
     let policies = library::follow(cx, bus).await?;
     let signer = Arc::new(Signer(signing_key(cx, config).await?));
     let census = Census::default();
-    census.follow(cx, bus);
+    census.follow(cx, bus).await?;
     let responder = Responder {
         store: bus.store(),
         census: census.clone(),

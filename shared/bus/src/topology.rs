@@ -29,10 +29,10 @@ const MINUTE: Duration = Duration::from_mins(1);
 const DAY: Duration = Duration::from_hours(24);
 /// How long the longest streams keep a message.
 const NEWS_AGE: Duration = Duration::from_hours(30 * 24);
-/// How long a server knows the ids of events and jobs again. It keeps them in memory, so a long time
-/// costs at high rates; what comes again later is found to be done by who handles it.
+/// How long a server knows the ids of events, jobs and results again. It keeps them in memory, so a
+/// long time costs at high rates; what comes again later is found to be done by who handles it.
 const REPEATED: Duration = Duration::from_mins(2);
-/// The same for news, which go outside: who tells them again does so within this time.
+/// The same for what goes outside: who tells it again does so within this time.
 const RETOLD: Duration = Duration::from_mins(10);
 /// How long a claim lives: it is stored before the message that names it.
 const CLAIM_AGE: Duration = Duration::from_hours(31 * 24);
@@ -79,7 +79,7 @@ pub(crate) fn streams(config: &Config) -> Vec<Stream> {
             .bound("runtime_bytes_max", config.runtime_bytes_max),
         news(RESPONSES, &["tw.evt.*.response.>"], NEWS_AGE, 64 * 1024)
             .bound("responses_bytes_max", config.responses_bytes_max),
-        news(RESULTS, &["tw.res.>"], NEWS_AGE, 512 * 1024)
+        repeated(news(RESULTS, &["tw.res.>"], NEWS_AGE, 512 * 1024))
             .bound("results_bytes_max", config.results_bytes_max),
         // A full one drops its oldest: a sink that is away for so long must not stop the others.
         // What it missed so is counted ([`crate::WentBy`]).

@@ -296,7 +296,7 @@ impl SectionCache {
             } => {
                 let pending = pending.lock().unwrap_or_else(PoisonError::into_inner);
                 if let Some(value) = pending.get(key) {
-                    return opened(key, value).map(Some);
+                    return opened(key, value).map(|payload| Some(payload.to_vec()));
                 }
                 drop(pending);
                 database
@@ -358,11 +358,14 @@ fn open_soon(dir: &Path, bytes_max: u64) -> Result<Option<SectionCache>, CacheEr
 
 /// The verified bytes of a section in the database.
 fn stored(database: &Database, key: &[u8]) -> Result<Option<Vec<u8>>, CacheError> {
-    let Some(row) = database.get(SECTIONS, key)? else {
+    let Some(mut row) = database.get(SECTIONS, key)? else {
         return Ok(None);
     };
     let (_, value) = ledger::split(&row)?;
-    opened(key, value).map(Some)
+    let before = row.len().saturating_sub(opened(key, value)?.len());
+    // In place: a section has megabytes, and fresh memory costs more than moving them does.
+    row.drain(..before);
+    Ok(Some(row))
 }
 
 /// A section's bytes with the digest that proves that they belong to the key.
@@ -371,7 +374,7 @@ fn sealed(key: &[u8], payload: &[u8]) -> Vec<u8> {
 }
 
 /// The bytes of a sealed section.
-fn opened(key: &[u8], value: &[u8]) -> Result<Vec<u8>, CacheError> {
+fn opened<'v>(key: &[u8], value: &'v [u8]) -> Result<&'v [u8], CacheError> {
     let (digest, payload) = value
         .split_first_chunk::<32>()
         .ok_or_else(|| CacheError::Damaged("a section is too short".to_owned()))?;
@@ -380,7 +383,7 @@ fn opened(key: &[u8], value: &[u8]) -> Result<Vec<u8>, CacheError> {
             "a section does not have its digest".to_owned(),
         ));
     }
-    Ok(payload.to_vec())
+    Ok(payload)
 }
 
 fn seal(key: &[u8], payload: &[u8]) -> Digest {

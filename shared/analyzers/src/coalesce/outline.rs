@@ -10,8 +10,9 @@
 //! chosen with what they link to. An entry that replaces a lower layer's file through a lower
 //! layer's link is a gap, whatever its name: of each layer those are chosen that have the name of a
 //! link on their way and the last name of a file below. And a file gives way to a directory that is
-//! needed by entries below it. So what lies below the name of a chosen file is chosen too, as far as it can be the same
-//! place: what stands before both names is the same, or a link.
+//! needed by entries below it. So what lies below the name of a chosen file is chosen too, as far as
+//! it can be the same place: what stands before both names is the same, or links lead from one to the
+//! other (`Aliases`).
 //!
 //! Names are compared by their hashes. Two names with one hash are both chosen, which costs time and
 //! changes nothing. A layer whose paths have more names than any honest one's is not prepared: of its
@@ -100,17 +101,28 @@ struct Choice<'a> {
     layers: Vec<(&'a EntryList, &'a Outline)>,
     budget: &'a Budget,
     names: HashSet<Name>,
-    /// Names of links of any layer.
-    links: HashSet<Name>,
+    aliases: Aliases,
     todo: Vec<Todo>,
     /// Of each layer, whether each of its entries is chosen.
     chosen: Vec<Vec<bool>>,
     /// Of each layer, whether the way to each directory that its entries name is.
     ways: Vec<Vec<bool>>,
-    /// Names of files that give way, with the name before; `None`: whatever stands before.
+    /// Names of files that give way, with what the name before is an alias of; `None`: whatever
+    /// stands before.
     yielding: HashSet<(Name, Option<Name>)>,
     /// Directories of which everything is looked at.
     deep: HashSet<Name>,
+}
+
+/// Which names can be those of one directory: the name of a link, and the last one of where it leads.
+/// Where a link stands does not count, so a name is an alias of more than it can be.
+#[derive(Debug, Default)]
+struct Aliases {
+    /// Name -> what it is an alias of, the same for all that are aliases of each other. While links
+    /// are added: one of these names, from where to go on.
+    of: HashMap<Name, Name>,
+    /// Names of links that end at no name, and so at any directory.
+    any: HashSet<Name>,
 }
 
 enum Todo {
@@ -337,10 +349,9 @@ pub(super) fn choose(layers: &[&PreparedLayer], want: Want<'_>, budget: &Budget)
             .map(|layer| layer.entries.outline.all().collect());
         return all.collect();
     }
-    let links = layers.iter().flat_map(|layer| &layer.entries.outline.links);
     let deep = hash(want.deep);
     let mut choice = Choice {
-        links: links.map(|(name, _)| *name).collect(),
+        aliases: Aliases::of(layers),
         budget,
         layers: layers
             .iter()
@@ -412,13 +423,12 @@ impl Choice<'_> {
 
     /// Chooses what may replace a lower layer's file through a lower layer's link.
     fn add_replacing(&mut self) {
-        // With the name before, or none where that may be a link, and so any other.
-        let mut astray: HashSet<(Name, Option<Name>)> = HashSet::default();
+        let mut astray: HashMap<Name, HashSet<Option<Name>>> = HashMap::default();
         for (_, outline) in &self.layers {
-            let links = outline.astray.iter();
-            astray.extend(links.map(|(name, before)| {
-                (*name, Some(*before).filter(|before| !self.is_link(*before)))
-            }));
+            for (name, before) in &outline.astray {
+                let before = self.aliases.find(*before);
+                astray.entry(*name).or_default().insert(before);
+            }
         }
         for at in 1..self.layers.len() {
             let Some((entries, outline)) = self.layers.get(at).copied() else {
@@ -428,7 +438,10 @@ impl Choice<'_> {
                 return;
             }
             let steps = outline.steps.iter().filter(|(name, (before, _))| {
-                astray.contains(&(*name, Some(*before))) || astray.contains(&(*name, None))
+                astray.get(name).is_some_and(|links| {
+                    let before = self.aliases.find(*before);
+                    before.is_none() || links.contains(&before) || links.contains(&None)
+                })
             });
             let parents: BTreeSet<u32> = steps.map(|(_, (_, parent))| *parent).collect();
             let parents = parents.into_iter();
@@ -488,8 +501,7 @@ impl Choice<'_> {
                 );
                 if is_file {
                     let before = hash(split(split(entry.path).0).1);
-                    let before = Some(before).filter(|before| !self.is_link(*before));
-                    self.add_yielding(name, before);
+                    self.add_yielding(name, self.aliases.find(before));
                 }
             }
             // Other names of the same file.
@@ -512,15 +524,15 @@ impl Choice<'_> {
     fn below(&mut self, name: Name, before: Option<Name>) {
         for (at, (_, outline)) in self.layers.clone().into_iter().enumerate() {
             for (other, parent) in outline.steps.named(name) {
-                if before.is_none_or(|before| before == *other) || self.is_link(*other) {
+                if self.aliases.may_be_same(before, Some(*other)) {
                     self.choose_below(at, *parent, false);
                 }
             }
             for (other, link) in outline.targets.named(name) {
-                let can_differ =
-                    |(before, other): (Name, Name)| before != other && !self.is_link(other);
-                if !before.zip(*other).is_some_and(can_differ) {
-                    self.add_yielding(*link, None);
+                if self.aliases.may_be_same(before, *other) {
+                    for (_, before) in range(&outline.links, |(name, _)| *name, *link) {
+                        self.add_yielding(*link, self.aliases.find(*before));
+                    }
                 }
             }
         }
@@ -569,9 +581,68 @@ impl Choice<'_> {
         }
     }
 
-    /// Whether a link of any layer has this name.
-    fn is_link(&self, name: Name) -> bool {
-        self.links.contains(&name)
+}
+
+// === impl Aliases ===
+
+impl Aliases {
+    fn of(layers: &[&PreparedLayer]) -> Self {
+        let mut aliases = Self::default();
+        aliases.any.extend([".", ".."].map(hash));
+        for entry in layers.iter().flat_map(|layer| layer.entries.iter()) {
+            let Some(target) = target(&entry) else {
+                continue;
+            };
+            let (link, end) = (last(entry.path), last(target));
+            if is_no_name(end) {
+                aliases.any.insert(hash(link));
+            } else {
+                aliases.join(hash(link), hash(end));
+            }
+        }
+        // An alias of what may be any directory may be any, too.
+        let any: Vec<Name> = aliases.any.iter().copied().collect();
+        let any: Vec<Name> = any.into_iter().map(|name| aliases.end(name)).collect();
+        aliases.any.extend(any);
+        let names: Vec<Name> = aliases.of.keys().copied().collect();
+        for name in names {
+            let end = aliases.end(name);
+            aliases.of.insert(name, end);
+        }
+        aliases
+    }
+
+    fn join(&mut self, one: Name, other: Name) {
+        let (one, other) = (self.end(one), self.end(other));
+        if one != other {
+            self.of.insert(one, other);
+        }
+    }
+
+    /// The name at the end of the way from this one. The way is half as long afterwards, or a chain of
+    /// links would take a time that grows with its square.
+    fn end(&mut self, mut name: Name) -> Name {
+        while let Some(next) = self.of.get(&name).copied() {
+            let Some(after) = self.of.get(&next).copied() else {
+                return next;
+            };
+            self.of.insert(name, after);
+            name = after;
+        }
+        name
+    }
+
+    /// What a name is an alias of, the same for all that may be one directory. `None`: of any.
+    fn find(&self, name: Name) -> Option<Name> {
+        let end = self.of.get(&name).copied().unwrap_or(name);
+        (!self.any.contains(&end)).then_some(end)
+    }
+
+    /// Whether what this is an alias of can be the directory that has the other name; `None` can be
+    /// any.
+    fn may_be_same(&self, found: Option<Name>, other: Option<Name>) -> bool {
+        let other = other.and_then(|other| self.find(other));
+        found.zip(other).is_none_or(|(one, other)| one == other)
     }
 }
 

@@ -106,6 +106,9 @@ impl<'a> Suspects<'a> {
                 names.insert(key(path));
             }
         }
+        if names.is_empty() {
+            return suspects;
+        }
         // What is there is what another package recorded.
         let others = records(&layers, &tops, &diverted);
         let others = others.filter(|(path, ..)| names.contains(&key(path)));

@@ -205,6 +205,7 @@ impl World {
             after: Some("cut off".to_owned()),
             detail: None,
             image: None,
+            denied: Vec::new(),
             at: SystemClock.now(),
         };
         let sent = self.agent.publish(&tenant(), &report).await;

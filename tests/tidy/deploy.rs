@@ -14,6 +14,7 @@ const CONFIG: &str = "deploy/config/tidewaiter.yaml";
 const IMAGE: &str = "deploy/image/Containerfile";
 const ROOT: &str = "deploy/image/root.sh";
 const AGENT: &str = "deploy/kubernetes/agent.yaml";
+const AGENT_REPLACE: &str = "deploy/kubernetes/agent-replace.yaml";
 const UNIT: &str = "deploy/systemd/tidewaiter-agent.service";
 /// Made by `tidewaiter nats accounts` before the first start.
 const MADE: &[&str] = &["deploy/compose/accounts.conf", "deploy/compose/keys/"];
@@ -245,13 +246,15 @@ fn the_agent_in_a_cluster_has_what_it_names_and_no_more_rights_than_it_says_why(
     let expected = BTreeSet::from(["ConfigMap", "DaemonSet", "Namespace", "ServiceAccount"]);
     if kinds != expected {
         wrong.push(format!(
-            "{AGENT}: it asks nothing of the API, so {expected:?} is all it needs"
+            "{AGENT}: it asks the API for nothing, so {expected:?} is all it needs"
         ));
     }
     let daemon = documents.iter().find(|one| one["kind"] == "DaemonSet");
     let pod = daemon.map_or(Value::Null, |one| one["spec"]["template"]["spec"].clone());
     if pod["automountServiceAccountToken"] != false {
-        wrong.push(format!("{AGENT}: it needs no token"));
+        wrong.push(format!(
+            "{AGENT}: it has a token by a volume of its own alone"
+        ));
     }
     let containers = pod["containers"].as_array().cloned().unwrap_or_default();
     let [container] = containers.as_slice() else {
@@ -273,6 +276,46 @@ fn the_agent_in_a_cluster_has_what_it_names_and_no_more_rights_than_it_says_why(
     }
     settings_and_rights(container, &mut wrong);
     verdict("the agent in a cluster", &wrong);
+}
+
+#[test]
+fn the_agents_of_a_cluster_label_pods_and_do_nothing_else() {
+    let recipe = text(AGENT_REPLACE).unwrap_or_default();
+    let documents: Vec<Value> = serde_saphyr::from_multiple(&recipe).expect("YAML");
+    let of = |kind: &str| documents.iter().find(|one| one["kind"] == kind);
+    let mut wrong = Vec::new();
+    let rules = of("ClusterRole").map_or(Value::Null, |role| role["rules"].clone());
+    let expected = serde_json::json!([
+        { "apiGroups": [""], "resources": ["pods"], "verbs": ["get", "patch"] },
+    ]);
+    if rules != expected {
+        wrong.push(format!("{AGENT_REPLACE}: its rights are {rules}"));
+    }
+    let agent = serde_json::json!([
+        { "kind": "ServiceAccount", "name": "tidewaiter-agent", "namespace": "tidewaiter" },
+    ]);
+    if of("ClusterRoleBinding").is_none_or(|one| one["subjects"] != agent) {
+        wrong.push(format!("{AGENT_REPLACE}: somebody else has its rights"));
+    }
+    let policy = of("ValidatingAdmissionPolicy").map_or(Value::Null, |one| one["spec"].clone());
+    let bound = of("ValidatingAdmissionPolicyBinding");
+    let bound = bound.map_or(Value::Null, |one| one["spec"].clone());
+    let is_strict = policy["failurePolicy"] == "Fail"
+        && bound["policyName"] == "tidewaiter-agent"
+        && bound["validationActions"] == serde_json::json!(["Deny"]);
+    if !is_strict {
+        wrong.push(format!("{AGENT_REPLACE}: its rights are not narrowed"));
+    }
+    // What the agent writes is what the policy lets it write.
+    let source = text("services/agent/src/response/kubernetes.rs").unwrap_or_default();
+    for name in ["tidewaiter.io/quarantine", "tidewaiter.io/labels"] {
+        if !recipe.contains(&format!("'{name}'")) || !source.contains(&format!("\"{name}\"")) {
+            wrong.push(format!(
+                "{AGENT_REPLACE}: `{name}` is not what the agent writes"
+            ));
+        }
+    }
+    verdict("the agent's rights in a cluster", &wrong);
 }
 
 /// Settings of the agent's container are settings, and its rights are those of a host without a

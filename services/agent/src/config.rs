@@ -87,6 +87,24 @@ pub struct ResponseConfig {
     /// How long a container stands still before its first program while its image is looked up,
     /// milliseconds; then it runs.
     pub start_hold_ms: u64,
+    /// Bytes of evidence that this node stores in an hour; what is beyond waits on disk until then.
+    pub evidence_bytes_per_hour_max: u64,
+    /// The API server of the cluster that this node is of.
+    pub kubernetes: KubernetesConfig,
+}
+
+/// Where pods are labeled: one of them is replaced by taking its labels away.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct KubernetesConfig {
+    /// The API server's host. Empty: no pod is labeled, and none replaced.
+    pub host: String,
+    /// Its port.
+    pub port: u16,
+    /// The token that the agent shows; read anew each time.
+    pub token_file: PathBuf,
+    /// The certificate of the API server's authority; no other is trusted.
+    pub ca_file: PathBuf,
 }
 
 /// Where container engines listen. A socket that is not there is not asked.
@@ -187,11 +205,11 @@ impl Config {
             "`response.evidence_bytes_max` is not between {EVIDENCE_BYTES_MIN} and \
              {FORENSIC_BYTES_MAX}"
         );
-        ensure!(self.response.reread_s > 0, "`response.reread_s` is 0");
         ensure!(
-            self.blobs.bytes_per_s_max >= u64::from(PART_BYTES_MAX),
-            "`blobs.bytes_per_s_max` is less than the {PART_BYTES_MAX} bytes of one answer"
+            self.response.evidence_bytes_per_hour_max >= evidence,
+            "`response.evidence_bytes_per_hour_max` is less than the {evidence} bytes of one piece"
         );
+        ensure!(self.response.reread_s > 0, "`response.reread_s` is 0");
         ensure!(
             self.blobs.bytes_per_s_max >= u64::from(PART_BYTES_MAX),
             "`blobs.bytes_per_s_max` is less than the {PART_BYTES_MAX} bytes of one answer"
@@ -253,6 +271,20 @@ impl Default for ResponseConfig {
                 "/usr/bin/youki",
             ]),
             start_hold_ms: 2_000,
+            evidence_bytes_per_hour_max: 256 << 20,
+            kubernetes: KubernetesConfig::default(),
+        }
+    }
+}
+
+impl Default for KubernetesConfig {
+    fn default() -> Self {
+        let dir = PathBuf::from("/var/run/secrets/kubernetes.io/serviceaccount");
+        Self {
+            host: String::new(),
+            port: 443,
+            token_file: dir.join("token"),
+            ca_file: dir.join("ca.crt"),
         }
     }
 }

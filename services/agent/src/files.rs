@@ -60,6 +60,27 @@ pub(crate) struct Expected {
     pub(crate) size: u64,
 }
 
+/// A text that processes have a part in, as their names: what is not UTF-8 is replaced, and what is
+/// beyond the bound cut off.
+pub(crate) fn text_of(path: &Path, bytes_max: u64) -> io::Result<String> {
+    let mut bytes = Vec::new();
+    File::open(path)?.take(bytes_max).read_to_end(&mut bytes)?;
+    Ok(String::from_utf8_lossy(&bytes).into_owned())
+}
+
+/// Where a file of the host is for an agent that has mounts of its own, as in a pod.
+pub(crate) fn of_host(path: &Path) -> PathBuf {
+    let (Ok(below), false) = (path.strip_prefix("/"), path.exists()) else {
+        return path.to_owned();
+    };
+    let of_host = Path::new("/proc/1/root").join(below);
+    if of_host.exists() {
+        of_host
+    } else {
+        path.to_owned()
+    }
+}
+
 // === impl Files ===
 
 impl Files {

@@ -3,7 +3,7 @@
 //! Engines say what was asked for; `/proc` says what is: the cgroup, the capabilities, seccomp and
 //! new privileges of the container's first process. Where both speak, `/proc` counts.
 
-mod addresses;
+pub(crate) mod addresses;
 mod labels;
 mod report;
 #[cfg(test)]
@@ -16,7 +16,7 @@ use std::{
     time::Duration,
 };
 
-use chassis::{Cx, files::read_text_bounded};
+use chassis::Cx;
 use model::runtime::{
     Container, ContainerState, HostFacts, HostRuntime, ImageAtRest, NODE_REGISTRY, NodeReported,
 };
@@ -30,6 +30,7 @@ use crate::{
     blobs,
     cgroup::{Found, Layout},
     config::Config,
+    files::text_of,
     node::{self, Node},
     sensor::Sensor,
 };
@@ -128,7 +129,7 @@ fn correct(container: &mut Container, layout: &Layout) {
         container.addresses = addresses::of(container.pid);
     }
     let path = PathBuf::from(format!("/proc/{}/status", container.pid));
-    let Ok(status) = read_text_bounded(&path, PROC_BYTES_MAX) else {
+    let Ok(status) = text_of(&path, PROC_BYTES_MAX) else {
         return;
     };
     let field = |name: &str| {

@@ -43,6 +43,8 @@ const WAIT: Duration = Duration::from_millis(25);
 const ROUND_MAX: usize = 4_096;
 /// Processes that are remembered.
 const PROCESSES_MAX: usize = 100_000;
+/// Cgroups that are remembered because the inventory told of them.
+const TAUGHT_MAX: usize = 50_000;
 /// How often it is looked which containers are gone.
 const LOOK_EVERY: Duration = Duration::from_secs(1);
 /// Group and value of the process connector (`linux/connector.h`).
@@ -135,6 +137,10 @@ impl Connector {
 
     /// Learns of a container that runs.
     pub(crate) fn learn(&mut self, found: &Found) {
+        if self.taught.len() >= TAUGHT_MAX {
+            // Of containers that are gone, mostly; those that run are told of again within a minute.
+            self.taught.clear();
+        }
         for inner in &found.inner {
             self.taught.insert(*inner, found.cgroup);
         }
@@ -164,7 +170,11 @@ impl Connector {
                     }
                 }
                 // Its buffer was full: how much is lost it does not say.
-                Err(Errno::NOBUFS) => round.drops.push((0, "exec", 1)),
+                Err(Errno::NOBUFS) => {
+                    round.drops.push((0, "exec", 1));
+                    // Ends were among it: a number may be another process's by now.
+                    self.processes.clear();
+                }
                 Err(_) => break,
             }
         }

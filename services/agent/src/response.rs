@@ -4,7 +4,8 @@
 //! KV desired ──► [`reader`] ── signed? for this node? newer? ──► [`responder`] ──► result events
 //!                                                                   │ journal on disk
 //!            freezer, kill ([`group`]) · quarantine ([`network`]) · block ([`block`], [`guard`])
-//!            replace ([`replace`]) · evidence ([`evidence`]) · start gate ([`gate`], [`guard`])
+//!            replace ([`replace`], [`kubernetes`]) · mark ([`mark`]) · evidence ([`evidence`])
+//!            start gate ([`gate`], [`guard`])
 //! ```
 //!
 //! The decision that shapes it: **what is in force lives in the kernel and in the engine, not in the
@@ -29,6 +30,9 @@ mod group;
 mod guard;
 mod journal;
 mod keeper;
+mod kubernetes;
+mod mark;
+pub(crate) mod means;
 mod needs;
 mod network;
 mod pins;

@@ -52,11 +52,12 @@ pub async fn run(cx: &Cx, config: &Config) -> anyhow::Result<()> {
     let sensor = sensor::start(cx, config, &layout, batches, Arc::clone(&changed)).await?;
     let matrix = &sensor.matrix;
     tracing::info!(
-        "node `{}` of `{}`: tier `{}`, sees {:?}, missing {:?}",
+        "node `{}` of `{}`: tier `{}`, sees {:?}, enforces {:?}, missing {:?}",
         node.name,
         config.tenant,
         matrix.tier,
         matrix.sees,
+        matrix.enforces,
         matrix.missing
     );
     let holdings = blobs::holdings(cx, config);

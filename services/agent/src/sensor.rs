@@ -11,7 +11,6 @@
 use std::{
     cell::RefCell,
     collections::BTreeMap,
-    path::Path,
     rc::Rc,
     sync::{
         Arc,
@@ -24,7 +23,6 @@ use std::{
 use anyhow::Context as _;
 use chassis::Cx;
 use model::runtime::SensorMatrix;
-use nix::sys::fanotify::{EventFFlags, Fanotify, InitFlags};
 use tokio::sync::{Notify, mpsc, oneshot};
 
 use crate::{
@@ -36,6 +34,7 @@ use crate::{
     pipeline::Pipeline,
     procconn::{self, Connector},
     raw,
+    response::means,
     watch::Watched,
 };
 
@@ -67,17 +66,18 @@ pub(crate) async fn start(
     let (learn, found) = channel();
     if !config.sensor.enabled {
         let why = "it is switched off (`sensor.enabled`)".to_owned();
-        let matrix = matrix(layout, Err([("exec".to_owned(), why)].into()));
+        let opened = Err([("exec".to_owned(), why)].into());
+        let matrix = found_out(cx, config, layout, opened).await?;
         return Ok(Sensor { matrix, learn });
     }
     let (reply, answer) = oneshot::channel();
     let pipeline = Pipeline::new(&config.sensor, &config.hash)?;
-    let (config, of_thread, cx_here) = (config.clone(), layout.clone(), cx.clone());
+    let (of_work, of_thread, cx_here) = (config.clone(), layout.clone(), cx.clone());
     cx.spawn("sensor", {
         let cx = cx.clone();
         async move {
             let work = move || {
-                let (kernel, opened) = match open(&config, &of_thread) {
+                let (kernel, opened) = match open(&of_work, &of_thread) {
                     Ok(opened) => opened,
                     Err(why) => {
                         drop(reply.send(Err(why)));
@@ -111,16 +111,28 @@ pub(crate) async fn start(
     });
     let loaded = answer.await.context("the sensor's thread ended")?;
     Ok(Sensor {
-        matrix: matrix(layout, loaded),
+        matrix: found_out(cx, config, layout, loaded).await?,
         learn,
     })
+}
+
+/// The matrix, where what is tried may take a while.
+async fn found_out(
+    cx: &Cx,
+    config: &Config,
+    layout: &Layout,
+    opened: Result<Opened, Missing>,
+) -> anyhow::Result<SensorMatrix> {
+    let (config, layout) = (config.clone(), layout.clone());
+    let found = cx.blocking(move || matrix(&config, &layout, opened)).await;
+    found.context("finding out what can be enforced")
 }
 
 /// What this node can see and enforce: loads the sensor and lets it go.
 pub fn probe(config: &Config) -> SensorMatrix {
     let layout = Layout::here();
     let opened = open(config, &layout).map(|(_, opened)| opened);
-    matrix(&layout, opened)
+    matrix(config, &layout, opened)
 }
 
 /// What tells of processes.
@@ -171,7 +183,7 @@ fn open(config: &Config, layout: &Layout) -> Result<(Kernel, Opened), Missing> {
     Err(missing)
 }
 
-fn matrix(layout: &Layout, opened: Result<Opened, Missing>) -> SensorMatrix {
+fn matrix(config: &Config, layout: &Layout, opened: Result<Opened, Missing>) -> SensorMatrix {
     let mut matrix = SensorMatrix {
         tier: "none".to_owned(),
         ..SensorMatrix::default()
@@ -184,40 +196,10 @@ fn matrix(layout: &Layout, opened: Result<Opened, Missing>) -> SensorMatrix {
         }
         Err(missing) => matrix.missing = missing,
     }
-    let has = |file: &str| cgroups_have(&layout.root, file);
-    let frozen = layout.mode == "v1" || has("cgroup.freeze");
-    for (name, is_there, why) in [
-        ("freeze", frozen, "cgroups cannot be frozen"),
-        (
-            "kill",
-            has("cgroup.kill"),
-            "cgroups have no `cgroup.kill` (Linux 5.14, v2)",
-        ),
-        (
-            "deny-exec",
-            may_deny(),
-            "fanotify does not ask for permission here",
-        ),
-    ] {
-        if is_there {
-            matrix.enforces.push(name.to_owned());
-        } else {
-            matrix.missing.insert(name.to_owned(), why.to_owned());
-        }
-    }
+    let means = means::find(&config.response, layout);
+    matrix.enforces = means.enforces;
+    matrix.missing.extend(means.missing);
     matrix
-}
-
-/// Whether a cgroup below the root has a file; the root itself has fewer.
-fn cgroups_have(root: &Path, file: &str) -> bool {
-    let entries = std::fs::read_dir(root).into_iter().flatten().flatten();
-    entries
-        .take(1_000)
-        .any(|entry| entry.path().join(file).exists())
-}
-
-fn may_deny() -> bool {
-    Fanotify::init(InitFlags::FAN_CLASS_CONTENT, EventFFlags::O_RDONLY).is_ok()
 }
 
 /// What the thread works with.

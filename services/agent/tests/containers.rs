@@ -8,11 +8,15 @@
     reason = "all of this file is one test, which says why it is skipped"
 )]
 
+#[path = "engines/podman.rs"]
+mod engine;
+#[path = "engines/ground.rs"]
+mod ground;
+
 use std::{
     fs,
     panic::AssertUnwindSafe,
-    path::{Path, PathBuf},
-    process::{Child, Command, Stdio},
+    path::Path,
     sync::{Arc, Mutex},
     time::{Duration, Instant},
 };
@@ -23,6 +27,8 @@ use model::{
     Digest,
     runtime::{Activity, ContainerState, Exec, ExecutedFile, Origin, RareCall},
 };
+
+use crate::{engine::Podman, ground::is_possible};
 
 const DEADLINE: Duration = Duration::from_secs(20);
 /// What the image holds, with the libraries of each.
@@ -35,176 +41,58 @@ const PROGRAMS: &[&str] = &[
     "/bin/rm",
     "/bin/mkdir",
 ];
+const IMAGE: &str = "localhost/agent-test:1";
 const LOADER: &str = "/lib64/ld-linux-x86-64.so.2";
 
-/// podman with a store of its own, whose containers end with it.
-struct Podman {
-    dir: tempfile::TempDir,
-    service: Child,
+/// podman, with an image that containers are made of and one that nothing runs.
+struct Ground {
+    podman: Podman,
+    _dir: tempfile::TempDir,
 }
 
-impl Podman {
+impl Ground {
     /// `None`, and why on standard output, where there is no podman to test with.
     fn start() -> Option<Self> {
-        let is_root = fs::metadata("/proc/self")
-            .is_ok_and(|own| std::os::unix::fs::MetadataExt::uid(&own) == 0);
-        if !is_root {
-            println!("skipped: containers are started as root only");
-            return None;
-        }
-        if !is_there("podman") || !is_there("runc") {
-            println!("skipped: there is no podman, or no runc");
+        if !is_possible(&["podman", "runc"]) {
             return None;
         }
         let dir = tempfile::tempdir().unwrap();
-        let service = podman(dir.path())
-            .args(["system", "service", "--time=0"])
-            .arg(format!(
-                "unix://{}",
-                dir.path().join("podman.sock").display()
-            ))
-            .stdout(Stdio::null())
-            .stderr(Stdio::null())
-            .spawn()
-            .unwrap();
-        let podman = Self { dir, service };
-        assert!(
-            wait(|| podman.socket().exists().then_some(())).is_some(),
-            "podman's service"
-        );
-        podman.import();
-        Some(podman)
-    }
-
-    fn socket(&self) -> PathBuf {
-        self.dir.path().join("podman.sock")
+        let podman = Podman::start(dir.path());
+        let root = dir.path().join("root/etc");
+        fs::create_dir_all(&root).unwrap();
+        fs::write(root.join("shadow"), "root:*:1::::::\n").unwrap();
+        let folders = ["tmp", "etc", "proc", "sys", "dev"];
+        let tar = podman.import(PROGRAMS, &folders, IMAGE);
+        let latent = ["import", "-q", "-c", "CMD=sh", tar.to_str().unwrap()];
+        podman.run(&[&latent[..], &["localhost/latent:1"]].concat());
+        Some(Self { podman, _dir: dir })
     }
 
     fn config(&self) -> Config {
         let mut config = Config::default();
         config.engines.docker.clear();
         config.engines.containerd.clear();
-        config.engines.podman = vec![self.socket()];
+        config.engines.podman = vec![self.podman.socket()];
         config
-    }
-
-    /// Makes an image of programs of this machine.
-    fn import(&self) {
-        let root = self.dir.path().join("root");
-        for program in PROGRAMS {
-            copy(program, &root);
-            let listed = Command::new("ldd").arg(program).output().unwrap();
-            let listed = String::from_utf8_lossy(&listed.stdout).into_owned();
-            for library in listed
-                .split_whitespace()
-                .filter(|word| word.starts_with('/'))
-            {
-                copy(library, &root);
-            }
-        }
-        for folder in ["tmp", "etc", "proc", "sys", "dev"] {
-            fs::create_dir_all(root.join(folder)).unwrap();
-        }
-        fs::write(root.join("etc/shadow"), "root:*:1::::::\n").unwrap();
-        let tar = self.dir.path().join("root.tar");
-        let made = Command::new("tar")
-            .arg("-C")
-            .arg(&root)
-            .arg("-cf")
-            .arg(&tar)
-            .arg(".")
-            .status();
-        assert!(made.unwrap().success());
-        self.run(&[
-            "import",
-            "-q",
-            tar.to_str().unwrap(),
-            "localhost/agent-test:1",
-        ]);
-        // An image that nothing runs.
-        self.run(&[
-            "import",
-            "-q",
-            "-c",
-            "CMD=sh",
-            tar.to_str().unwrap(),
-            "localhost/latent:1",
-        ]);
-    }
-
-    fn run(&self, args: &[&str]) -> String {
-        let output = podman(self.dir.path()).args(args).output().unwrap();
-        let error = String::from_utf8_lossy(&output.stderr);
-        assert!(output.status.success(), "podman {args:?}: {error}");
-        String::from_utf8_lossy(&output.stdout).trim().to_owned()
     }
 
     /// Starts a container that sleeps; returns its id.
     fn container(&self, name: &str, options: &[&str]) -> String {
-        let limits = [
-            "--ulimit",
-            "nofile=1024:1024",
-            "--ulimit",
-            "nproc=2048:2048",
-        ];
-        let mut args = vec!["run", "--detach", "--network", "none", "--name", name];
-        args.extend(limits);
-        args.extend(options);
-        args.extend(["localhost/agent-test:1", "/bin/sleep", "1000"]);
-        self.run(&args)
+        let command = ["/bin/sleep", "1000"];
+        self.podman.container((name, IMAGE), options, &command)
+    }
+
+    fn run(&self, arguments: &[&str]) -> String {
+        self.podman.run(arguments)
     }
 
     /// Runs something in a container, whatever becomes of it.
     fn exec(&self, name: &str, script: &str) {
-        let output = podman(self.dir.path())
-            .args(["exec", name, "/bin/sh", "-c", script])
-            .output();
-        drop(output.unwrap());
-    }
-}
-
-impl Drop for Podman {
-    fn drop(&mut self) {
         drop(
-            podman(self.dir.path())
-                .args(["rm", "--all", "--force", "--time", "0"])
-                .output(),
-        );
-        drop(self.service.kill());
-        drop(self.service.wait());
-        // Where nothing is mounted any more, the folder can go.
-        drop(
-            podman(self.dir.path())
-                .args(["system", "reset", "--force"])
-                .output(),
+            self.podman
+                .try_run(&["exec", name, "/bin/sh", "-c", script]),
         );
     }
-}
-
-/// Everything is in a folder of its own: a `system reset` takes what podman knows of running
-/// containers along, and would take that of the other test.
-fn podman(dir: &Path) -> Command {
-    let mut command = Command::new("podman");
-    command
-        .args(["--runtime", "runc", "--root"])
-        .arg(dir.join("store"));
-    command.arg("--runroot").arg(dir.join("run"));
-    command.arg("--tmpdir").arg(dir.join("t"));
-    command
-}
-
-fn is_there(program: &str) -> bool {
-    let found = Command::new(program)
-        .arg("--version")
-        .stdout(Stdio::null())
-        .status();
-    found.is_ok_and(|status| status.success())
-}
-
-fn copy(path: &str, root: &Path) {
-    let target = root.join(path.trim_start_matches('/'));
-    fs::create_dir_all(target.parent().unwrap()).unwrap();
-    fs::copy(path, target).unwrap();
 }
 
 /// Waits until there is a value, and not for ever.
@@ -258,7 +146,7 @@ fn digest(path: &str) -> Digest {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn everything_that_runs_in_a_container_is_told_with_where_it_comes_from() {
-    let Some(podman) = Podman::start() else {
+    let Some(podman) = Ground::start() else {
         return;
     };
     let (cx, config, heard) = (Cx::for_tests(), podman.config(), Heard::default());
@@ -296,7 +184,7 @@ async fn everything_that_runs_in_a_container_is_told_with_where_it_comes_from() 
     }
 }
 
-fn check(podman: &Podman, before: &str, heard: &Heard) {
+fn check(podman: &Ground, before: &str, heard: &Heard) {
     // The sensor is there as soon as it tells of the older container.
     let seen = wait(|| {
         podman.exec("before", "exec /bin/ls /");
@@ -415,7 +303,7 @@ fn check(podman: &Podman, before: &str, heard: &Heard) {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn the_inventory_is_what_podman_lists() {
-    let Some(podman) = Podman::start() else {
+    let Some(podman) = Ground::start() else {
         return;
     };
     let running = podman.container(

@@ -44,12 +44,12 @@ pub use self::{
         Surroundings, Technique,
     },
     response::{
-        Action, ActionKind, Approval, ContainerResponded, DeniedImage, Desired, EvidenceObject,
-        Expected, FORENSIC_BYTES_MAX, FORENSIC_OBJECTS, Guard, LedgerEntry, Mode, Order, Peer,
-        PeerError, Phase, ProposedResponse, RESPONSE_RECORDS, RESPONSES, Refusal, ReleaseToken,
-        Released, Response, ResponseId, ResponseLedger, ResponseOrdered, ResponseRecord,
-        ResponseReported, Seen, SignedDesired, Stage, StartGate, Step, TokenRefused, Unwritten,
-        forensic_objects,
+        Action, ActionKind, Approval, ContainerResponded, DeniedFile, DeniedImage, Desired,
+        EvidenceObject, Expected, FORENSIC_BYTES_MAX, FORENSIC_OBJECTS, Guard, LedgerEntry, Mode,
+        Order, Peer, PeerError, Phase, ProposedResponse, RESPONSE_RECORDS, RESPONSES, Refusal,
+        ReleaseToken, Released, Response, ResponseId, ResponseLedger, ResponseOrdered,
+        ResponseRecord, ResponseReported, Seen, SignedDesired, Stage, StartGate, Step,
+        TokenRefused, Unwritten, forensic_objects,
     },
     sighted::{SightedImages, SightedRecord, Unserved},
 };

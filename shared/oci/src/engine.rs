@@ -9,6 +9,7 @@ mod control;
 mod docker;
 mod grpc;
 mod inventory;
+mod remake;
 #[cfg(test)]
 pub(crate) mod tests;
 
@@ -33,6 +34,7 @@ pub(crate) use self::containerd::Containerd;
 pub use self::{
     control::{EngineCall, EngineVerb},
     inventory::{Changes, EngineInventory},
+    remake::Blueprint,
 };
 
 /// Where engines may listen. The environment is the caller's to read.

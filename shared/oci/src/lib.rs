@@ -66,7 +66,7 @@ pub use self::{
     docker_archive::DockerArchive,
     docker_config::DockerConfig,
     documents::{Document, DocumentName, DocumentStore},
-    engine::{Changes, EngineCall, EngineInventory, EngineVerb, Engines},
+    engine::{Blueprint, Changes, EngineCall, EngineInventory, EngineVerb, Engines},
     error::{Missing, OciError},
     kept::Kept,
     layout::OciLayout,

@@ -15,7 +15,7 @@ const BYTES_MAX: u64 = 1 << 20;
 const GLOBAL: &str = "00";
 
 /// The addresses of the network that a process is in, but those that lead to itself.
-pub(super) fn of(pid: u32) -> Vec<IpAddr> {
+pub(crate) fn of(pid: u32) -> Vec<IpAddr> {
     let read = |name: &str| {
         let path = PathBuf::from(format!("/proc/{pid}/net/{name}"));
         read_text_bounded(&path, BYTES_MAX).unwrap_or_default()

@@ -6,7 +6,6 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use chassis::files::{read_bounded, read_text_bounded};
 use model::runtime::{Origin, ProcessKey, Stdio};
 
 use crate::{
@@ -24,7 +23,7 @@ const DELETED: &str = " (deleted)";
 
 /// Names a process that lives.
 pub(super) fn key(pid: u32) -> Option<ProcessKey> {
-    let stat = read_text_bounded(&of(pid, "stat"), BYTES_MAX).ok()?;
+    let stat = files::text_of(&of(pid, "stat"), BYTES_MAX).ok()?;
     Some(ProcessKey {
         pid,
         started_ns: Stat::parse(&stat)?.started.checked_mul(TICK_NS)?,
@@ -33,12 +32,14 @@ pub(super) fn key(pid: u32) -> Option<ProcessKey> {
 
 /// What a process runs; `None` where it is gone.
 pub(super) fn exec(pid: u32) -> Option<RawExec> {
-    let stat = read_text_bounded(&of(pid, "stat"), BYTES_MAX).ok()?;
+    let stat = files::text_of(&of(pid, "stat"), BYTES_MAX).ok()?;
     let stat = Stat::parse(&stat)?;
-    let status = read_text_bounded(&of(pid, "status"), BYTES_MAX).ok()?;
+    let status = files::text_of(&of(pid, "status"), BYTES_MAX).ok()?;
     let status = Status::parse(&status);
     let link = fs::read_link(of(pid, "exe")).ok()?;
-    let link = link.to_str()?.trim_start_matches('/');
+    // Whoever is called by no text is seen all the same.
+    let link = link.to_string_lossy();
+    let link = link.trim_start_matches('/');
     let path = link.strip_suffix(DELETED).unwrap_or(link).to_owned();
     let file = File::open(of(pid, "exe")).ok()?;
     let found = file.metadata().ok()?;
@@ -86,7 +87,7 @@ fn of(pid: u32, name: &str) -> PathBuf {
 /// A path that a link of the process leads to, without a leading slash.
 fn link_of(pid: u32, name: &str) -> String {
     let link = fs::read_link(of(pid, name)).unwrap_or_default();
-    let text = link.to_str().unwrap_or_default();
+    let text = link.to_string_lossy();
     text.trim_start_matches('/').to_owned()
 }
 
@@ -112,8 +113,7 @@ fn stdio(pid: u32, number: u32) -> Stdio {
     }
     if let Some(inode) = link.strip_prefix("socket:[") {
         let inode = inode.trim_end_matches(']');
-        let unix = read_bounded(&of(pid, "net/unix"), BYTES_MAX).unwrap_or_default();
-        let unix = String::from_utf8_lossy(&unix);
+        let unix = files::text_of(&of(pid, "net/unix"), BYTES_MAX).unwrap_or_default();
         // Num RefCount Protocol Flags Type St Inode Path (proc(5)).
         let mut lines = unix.lines();
         let is_unix = lines.any(|line| line.split_whitespace().nth(6) == Some(inode));
@@ -233,5 +233,22 @@ mod tests {
         assert!(key(pid).unwrap().started_ns > 0);
         assert_eq!(own.parent.pid, std::os::unix::process::parent_id());
         assert_eq!(exec(u32::MAX), None);
+    }
+
+    #[test]
+    fn a_process_whose_name_is_no_text_is_seen() {
+        let name: &std::ffi::OsStr = std::os::unix::ffi::OsStrExt::from_bytes(b"a\xff");
+        let dir = tempfile::tempdir().unwrap();
+        let program = dir.path().join(name);
+        fs::copy("/bin/sleep", &program).unwrap();
+        let mut child = std::process::Command::new(&program)
+            .arg("100")
+            .spawn()
+            .unwrap();
+        let seen = (key(child.id()), exec(child.id()));
+        child.kill().unwrap();
+        child.wait().unwrap();
+        assert!(seen.0.is_some());
+        assert!(seen.1.unwrap().path.ends_with("a\u{fffd}"));
     }
 }

@@ -5,7 +5,7 @@
 use std::{fs, path::PathBuf};
 
 use anyhow::Context as _;
-use libbpf_rs::{MapCore as _, MapFlags, MapHandle, ObjectBuilder};
+use libbpf_rs::{MapCore as _, MapFlags, MapHandle, Object, ObjectBuilder};
 
 use super::{group::Group, pins::Pins};
 
@@ -98,13 +98,7 @@ pub(crate) fn load(pins: &Pins) -> anyhow::Result<()> {
     for name in [LINK, BLOCKED, APPROVED] {
         drop(fs::remove_file(dir.join(name)));
     }
-    libbpf_rs::set_print(None);
-    let mut builder = ObjectBuilder::default();
-    builder.name("block")?;
-    let opened = builder
-        .open_memory(OBJECT)
-        .context("reading the block's object")?;
-    let mut object = opened.load().context("loading the block")?;
+    let mut object = load_object()?;
     for mut map in object.maps_mut() {
         let name = map.name().to_string_lossy().into_owned();
         if name == BLOCKED || name == APPROVED {
@@ -113,9 +107,27 @@ pub(crate) fn load(pins: &Pins) -> anyhow::Result<()> {
     }
     for program in object.progs_mut() {
         let mut link = program.attach().context("attaching the block")?;
+        // The file system keeps it, and nothing else may: `disconnect` would leave it open here.
         link.pin(dir.join(LINK)).context("pinning the block")?;
-        // The file system keeps it.
-        link.disconnect();
     }
     Ok(())
+}
+
+/// Whether this kernel takes it: it is at work for a moment, for no container.
+pub(crate) fn probe() -> anyhow::Result<()> {
+    let object = load_object()?;
+    for program in object.progs_mut() {
+        drop(program.attach().context("attaching the block")?);
+    }
+    Ok(())
+}
+
+fn load_object() -> anyhow::Result<Object> {
+    libbpf_rs::set_print(None);
+    let mut builder = ObjectBuilder::default();
+    builder.name("block")?;
+    let opened = builder
+        .open_memory(OBJECT)
+        .context("reading the block's object")?;
+    opened.load().context("loading the block")
 }

@@ -1,15 +1,15 @@
 //! A container as a response finds it: its cgroup, and what its engine says of it.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use chassis::Cx;
 use jiff::{SignedDuration, Timestamp};
 use model::{
     Digest,
-    runtime::{ActionKind, Refusal, Response},
+    runtime::{ActionKind, Container, Refusal, Response},
 };
-use oci::{Engine, EngineCall, EngineVerb, Engines};
-use serde_json::Value;
+use oci::{Engine, EngineCall, EngineVerb, Engines, OciError};
+use serde_json::{Value, json};
 
 use super::group::Group;
 use crate::cgroup::{self, Layout};
@@ -19,12 +19,15 @@ const SAME_START: SignedDuration = SignedDuration::from_millis(1_000);
 /// Namespaces of what runs a cluster.
 const SYSTEM_NAMESPACES: &[&str] = &["kube-system", "kube-public", "kube-node-lease"];
 
+/// Who starts containers of pods again.
+pub(crate) const KUBELET: &str = "kubelet";
+
 /// A container.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Found {
-    /// Whose it is, where an engine that can be told something knows it.
+    /// The engine that knows it.
     pub(crate) engine: Option<(Engine, PathBuf)>,
-    /// What that says of it.
+    /// What that says of it, as Docker puts it.
     pub(crate) inspected: Value,
     /// Its cgroup, where it runs.
     pub(crate) group: Option<Group>,
@@ -41,15 +44,7 @@ pub(crate) async fn find(cx: &Cx, engines: &Engines, layout: &Layout, id: &str) 
         return found;
     }
     for (engine, socket) in engines.present() {
-        if *engine == Engine::Containerd {
-            continue;
-        }
-        let call = EngineCall {
-            path: &["containers", id, "json"],
-            query: &[],
-            what: EngineVerb::Get,
-        };
-        match engines.call(cx, (*engine, socket), call).await {
+        match inspect(cx, engines, (*engine, socket), id).await {
             Ok(Some(inspected)) => {
                 found.engine = Some((*engine, socket.clone()));
                 found.inspected = inspected;
@@ -60,6 +55,40 @@ pub(crate) async fn find(cx: &Cx, engines: &Engines, layout: &Layout, id: &str) 
         }
     }
     found
+}
+
+async fn inspect(
+    cx: &Cx,
+    engines: &Engines,
+    (engine, socket): (Engine, &Path),
+    id: &str,
+) -> Result<Option<Value>, OciError> {
+    if matches!(engine, Engine::Docker | Engine::Podman) {
+        let call = EngineCall {
+            path: &["containers", id, "json"],
+            query: &[],
+            what: EngineVerb::Get,
+        };
+        return engines.call(cx, (engine, socket), call).await;
+    }
+    let container = engines.container(cx, (engine, socket), id).await?;
+    Ok(container.as_ref().map(as_docker))
+}
+
+/// A container of another engine, with what is looked at here where Docker has it.
+fn as_docker(container: &Container) -> Value {
+    let security = &container.security;
+    json!({
+        "Id": container.id,
+        "Name": container.name,
+        "Image": container.image_id,
+        "RepoDigests": container.repo_digests,
+        "State": { "StartedAt": container.started_at, "Pid": container.pid },
+        "Config": { "Image": container.image, "Labels": container.labels },
+        "HostConfig": { "NetworkMode": security.host_network.then_some("host") },
+        // All of it, for evidence.
+        "Container": container,
+    })
 }
 
 // === impl Found ===
@@ -88,6 +117,18 @@ impl Found {
             .as_str()
     }
 
+    /// Who starts it again when it ends, as far as its engine tells.
+    pub(crate) fn restarts(&self) -> Option<&'static str> {
+        if self.label("io.kubernetes.pod.name").is_some() {
+            return Some(KUBELET);
+        }
+        let (engine, _) = self.engine.as_ref()?;
+        let policy = self.text("/HostConfig/RestartPolicy/Name");
+        let is_told = matches!(policy, Some("always" | "unless-stopped" | "on-failure"));
+        let is_watched = self.label("containerd.io/restart.status") == Some("running");
+        (is_told || is_watched).then(|| engine.as_str())
+    }
+
     pub(crate) fn text(&self, pointer: &str) -> Option<&str> {
         self.inspected.pointer(pointer)?.as_str()
     }
@@ -96,7 +137,10 @@ impl Found {
     /// `NoContainer`.
     pub(crate) fn refuses(&self, response: &Response) -> Option<Refusal> {
         let own = Layout::here().path_of(std::process::id());
-        if own.as_deref().and_then(cgroup::container_in) == Some(&response.container) {
+        let is_named = own.as_deref().and_then(cgroup::container_in) == Some(&response.container);
+        // In a namespace of cgroups of its own, the agent's path does not name its container.
+        let is_inside = self.group.as_ref().is_some_and(Group::is_own);
+        if is_named || is_inside {
             let why = "the agent runs in it".to_owned();
             return Some(Refusal::Protected { why });
         }

@@ -15,21 +15,29 @@
 use std::{
     fs::{self, File},
     io::{self, Read as _},
-    os::unix::fs::{MetadataExt as _, OpenOptionsExt as _},
+    os::{
+        fd::{AsFd as _, AsRawFd as _},
+        unix::fs::MetadataExt as _,
+    },
     path::{Path, PathBuf},
 };
 
-use nix::fcntl::OFlag;
+use nix::fcntl::{OFlag, OpenHow, ResolveFlag, openat2};
 use serde::Serialize;
 use serde_json::Value;
 
 use super::{container::Found, group::Group, guard::mounts::Mounts, proc};
+use crate::files::of_host;
 
 /// Of files that a container changed.
 const CHANGES_MAX: usize = 20_000;
+/// Bytes of their paths.
+const PATHS_BYTES_MAX: usize = 8 << 20;
 const DEPTH_MAX: usize = 64;
 /// Of processes that are described.
 const PROCESSES_MAX: usize = 1_024;
+/// Bytes of what is said of them, as far as it is counted.
+const WORDS_BYTES_MAX: usize = 8 << 20;
 /// Of things that are named as left out.
 const LEFT_OUT_MAX: usize = 1_000;
 const SOCKETS: &[&str] = &["tcp", "tcp6", "udp", "udp6", "unix", "raw", "packet"];
@@ -63,6 +71,9 @@ struct Process {
 #[derive(Serialize)]
 struct Change {
     path: String,
+    /// Names need not be text.
+    #[serde(skip)]
+    below: PathBuf,
     kind: &'static str,
     size: u64,
     mode: u32,
@@ -93,7 +104,7 @@ pub(crate) fn collect(found: &Found, bytes_max: u64) -> anyhow::Result<Collected
         chest.leave_out(format!("{beyond} processes"));
     }
     pids.truncate(PROCESSES_MAX);
-    let processes: Vec<Process> = pids.iter().map(|pid| describe(*pid)).collect();
+    let processes = chest.processes(&pids);
     chest.json("processes.json", &processes);
     if let Some(pid) = pids.first() {
         for name in SOCKETS {
@@ -105,24 +116,26 @@ pub(crate) fn collect(found: &Found, bytes_max: u64) -> anyhow::Result<Collected
     }
     let upper = pids.first().and_then(|pid| Mounts::of(*pid));
     let upper = upper.and_then(|mounts| mounts.root?.upper);
-    let upper = upper.or_else(|| found.text("/GraphDriver/Data/UpperDir").map(PathBuf::from));
-    let mut changes = Vec::new();
-    if let Some(upper) = &upper {
-        list(upper, upper, DEPTH_MAX, &mut changes);
-    }
+    let upper = upper.or_else(|| {
+        let told = found.text("/GraphDriver/Data/UpperDir");
+        told.map(|dir| of_host(Path::new(dir)))
+    });
+    let upper = upper.and_then(|upper| File::open(upper).ok());
+    let changes = upper.as_ref().map(|upper| chest.changes(upper));
+    let changes = changes.unwrap_or_default();
     chest.json("changes.json", &changes);
     // What ran and has no place any more comes first: nothing else has it.
     for process in &processes {
         if process.program.as_deref().is_some_and(is_placeless) {
-            let path = PathBuf::from(format!("/proc/{}/exe", process.pid));
-            chest.file(&path, &format!("exe/{}", process.pid));
+            let opened = open_program(process.pid);
+            chest.file(opened, &format!("exe/{}", process.pid));
         }
     }
     for change in changes.iter().filter(|change| change.kind == "file") {
         let Some(upper) = &upper else { break };
-        let path = upper.join(&change.path);
-        if change.mode & 0o111 != 0 || runs(&path) {
-            chest.file(&path, &format!("files/{}", change.path));
+        if change.mode & 0o111 != 0 || runs(upper, &change.below) {
+            let opened = open(upper, &change.below, OFlag::O_NONBLOCK);
+            chest.file(opened, &format!("files/{}", change.path));
         }
     }
     let summary = format!(
@@ -180,60 +193,106 @@ fn without_values(inspected: &Value) -> Value {
     shown
 }
 
-fn list(root: &Path, dir: &Path, depth: usize, changes: &mut Vec<Change>) {
-    let entries = fs::read_dir(dir).into_iter().flatten().flatten();
-    for entry in entries {
-        if changes.len() >= CHANGES_MAX {
-            return;
-        }
-        let path = entry.path();
-        let (Ok(found), Ok(below)) = (entry.metadata(), path.strip_prefix(root)) else {
-            continue;
-        };
-        let kind = if found.is_dir() {
-            "directory"
-        } else if found.is_file() {
-            "file"
-        } else if found.is_symlink() {
-            "link"
-        } else if found.rdev() == 0 {
-            // A whiteout of the overlay.
-            "deleted"
-        } else {
-            "other"
-        };
-        changes.push(Change {
-            path: below.to_string_lossy().into_owned(),
-            kind,
-            size: found.size(),
-            mode: found.mode() & 0o7777,
-            changed_at: found.mtime(),
-        });
-        if found.is_dir() && depth > 0 {
-            list(root, &path, depth - 1, changes);
+/// What is being listed, and how much more may be.
+struct Listing<'a> {
+    root: &'a File,
+    changes: Vec<Change>,
+    bytes_left: usize,
+    is_cut: bool,
+}
+
+// === impl Listing ===
+
+impl Listing<'_> {
+    fn list(&mut self, dir: &Path, depth: usize) {
+        let opened = open(self.root, dir, OFlag::O_DIRECTORY);
+        // The open directory is listed, whatever its name leads to by now.
+        let Ok(opened) = opened else { return };
+        let entries = fs::read_dir(fd_path(&opened));
+        for entry in entries.into_iter().flatten().flatten() {
+            let below = dir.join(entry.file_name());
+            let bytes_left = self.bytes_left.checked_sub(below.as_os_str().len());
+            let Some(bytes_left) = bytes_left.filter(|_| self.changes.len() < CHANGES_MAX) else {
+                self.is_cut = true;
+                return;
+            };
+            let Ok(found) = entry.metadata() else {
+                continue;
+            };
+            self.bytes_left = bytes_left;
+            self.changes.push(Change {
+                path: below.to_string_lossy().into_owned(),
+                below: below.clone(),
+                kind: kind(&found),
+                size: found.size(),
+                mode: found.mode() & 0o7777,
+                changed_at: found.mtime(),
+            });
+            if found.is_dir() && depth > 0 {
+                self.list(&below, depth - 1);
+            } else if found.is_dir() {
+                self.is_cut = true;
+            }
         }
     }
 }
 
+fn kind(found: &fs::Metadata) -> &'static str {
+    if found.is_dir() {
+        "directory"
+    } else if found.is_file() {
+        "file"
+    } else if found.is_symlink() {
+        "link"
+    } else if found.rdev() == 0 {
+        // A whiteout of the overlay.
+        "deleted"
+    } else {
+        "other"
+    }
+}
+
 /// Whether a file begins as a program or a script does.
-fn runs(path: &Path) -> bool {
+fn runs(root: &File, below: &Path) -> bool {
     let mut head = [0; 4];
-    let read = open(path).and_then(|mut file| file.read(&mut head));
+    let opened = open(root, below, OFlag::O_NONBLOCK);
+    let read = opened.and_then(|mut file| file.read(&mut head));
     read.is_ok() && (head == *b"\x7fELF" || head.starts_with(b"#!"))
 }
 
-/// Without following a link or waiting for a pipe: what lies there is the container's.
-fn open(path: &Path) -> io::Result<File> {
-    let flags = OFlag::O_NONBLOCK | OFlag::O_NOCTTY | OFlag::O_CLOEXEC;
-    let is_of_proc = path.starts_with("/proc");
-    let no_follow = if is_of_proc {
-        OFlag::empty()
+/// What lies below a directory, without following any link: the container may put one there at any
+/// moment, and the agent would follow it as the host.
+fn open(root: &File, below: &Path, flags: OFlag) -> io::Result<File> {
+    let below = if below.as_os_str().is_empty() {
+        Path::new(".")
     } else {
-        OFlag::O_NOFOLLOW
+        below
     };
-    let mut options = File::options();
-    options.read(true).custom_flags((flags | no_follow).bits());
-    options.open(path)
+    let how = OpenHow::new()
+        .flags(flags | OFlag::O_RDONLY | OFlag::O_NOCTTY | OFlag::O_CLOEXEC)
+        .resolve(ResolveFlag::RESOLVE_BENEATH | ResolveFlag::RESOLVE_NO_SYMLINKS);
+    Ok(File::from(openat2(root.as_fd(), below, how)?))
+}
+
+/// The program of a process, wherever it is.
+fn open_program(pid: u32) -> io::Result<File> {
+    File::open(format!("/proc/{pid}/exe"))
+}
+
+fn fd_path(file: &File) -> String {
+    format!("/proc/self/fd/{}", file.as_raw_fd())
+}
+
+// === impl Process ===
+
+impl Process {
+    /// Bytes of what it says of itself.
+    fn words(&self) -> usize {
+        let lists = [&self.arguments, &self.variables];
+        let words = lists.into_iter().flatten().map(String::len);
+        let files = self.open_files.iter().map(|(_, target)| target.len());
+        words.chain(files).sum()
+    }
 }
 
 // === impl Chest ===
@@ -246,15 +305,49 @@ impl Chest {
         }
     }
 
-    fn proc(&mut self, pid: u32, from: &str, name: &str) {
-        // It ended meanwhile.
-        if let Some(text) = proc::text(pid, from) {
-            self.add(name, text.as_bytes());
+    /// Describes processes, as many as there is room for.
+    fn processes(&mut self, pids: &[u32]) -> Vec<Process> {
+        let (mut found, mut words) = (Vec::new(), 0_usize);
+        for pid in pids {
+            let process = describe(*pid);
+            words = words.saturating_add(process.words());
+            if words > WORDS_BYTES_MAX {
+                let beyond = pids.len() - found.len();
+                self.leave_out(format!("{beyond} processes"));
+                break;
+            }
+            found.push(process);
         }
+        found
     }
 
-    fn file(&mut self, path: &Path, name: &str) {
-        let opened = open(path);
+    /// Lists what lies in the container's own layer, as much as there is room for.
+    fn changes(&mut self, upper: &File) -> Vec<Change> {
+        let mut listing = Listing {
+            root: upper,
+            changes: Vec::new(),
+            bytes_left: PATHS_BYTES_MAX,
+            is_cut: false,
+        };
+        listing.list(Path::new(""), DEPTH_MAX);
+        if listing.is_cut {
+            self.leave_out(format!("changes beyond {}", listing.changes.len()));
+        }
+        listing.changes
+    }
+
+    fn proc(&mut self, pid: u32, from: &str, name: &str) {
+        // It ended meanwhile.
+        let Some(text) = proc::text(pid, from) else {
+            return;
+        };
+        if text.len() as u64 >= proc::FILE_BYTES_MAX {
+            self.leave_out(format!("{name}: beyond {} bytes", proc::FILE_BYTES_MAX));
+        }
+        self.add(name, text.as_bytes());
+    }
+
+    fn file(&mut self, opened: io::Result<File>, name: &str) {
         let found = opened.and_then(|file| Ok((file.metadata()?, file)));
         let (found, file) = match found {
             Ok(found) => found,
@@ -351,6 +444,27 @@ mod tests {
         let text = String::from_utf8_lossy(&collected.bytes);
         assert!(text.contains("PASSWORD") && text.contains("tmp/notes"));
         assert!(!text.contains("hunter2") && !text.contains("CreateCommand"));
+    }
+
+    #[test]
+    fn a_link_that_a_container_puts_there_is_never_followed() {
+        let dir = tempfile::tempdir().unwrap();
+        let (upper, host) = (dir.path().join("upper"), dir.path().join("host"));
+        for dir in [&upper, &host] {
+            fs::create_dir(dir).unwrap();
+        }
+        fs::write(host.join("secret"), b"#!secret").unwrap();
+        std::os::unix::fs::symlink(&host, upper.join("swapped")).unwrap();
+        let root = File::open(&upper).unwrap();
+        // As if it had been a directory when that was listed.
+        let below = Path::new("swapped/secret");
+        assert!(open(&root, below, OFlag::O_NONBLOCK).is_err());
+        assert!(open(&root, Path::new("swapped"), OFlag::O_DIRECTORY).is_err());
+        assert!(open(&root, Path::new("../host"), OFlag::O_DIRECTORY).is_err());
+        assert!(!runs(&root, below));
+        let collected = collect(&found(&upper), 1 << 20).unwrap();
+        let text = String::from_utf8_lossy(&collected.bytes).into_owned();
+        assert!(text.contains("swapped") && !text.contains("#!secret"));
     }
 
     #[test]

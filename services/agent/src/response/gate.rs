@@ -3,10 +3,7 @@
 use std::collections::BTreeSet;
 
 use chassis::Cx;
-use model::{
-    Digest,
-    runtime::{Container, StartGate},
-};
+use model::{Digest, runtime::StartGate};
 use oci::{Engine, EngineCall, EngineVerb, Engines};
 use serde_json::Value;
 
@@ -44,16 +41,12 @@ pub(crate) fn judge(gate: &StartGate, digests: &BTreeSet<Digest>) -> Option<Refu
 }
 
 /// All digests that the image of a container is known by.
-pub(crate) async fn digests(
-    cx: &Cx,
-    engines: &Engines,
-    found: &Found,
-    id: &str,
-) -> BTreeSet<Digest> {
-    let Some((engine, socket)) = &found.engine else {
-        return of_listed(cx, engines, id).await;
-    };
+pub(crate) async fn digests(cx: &Cx, engines: &Engines, found: &Found) -> BTreeSet<Digest> {
     let mut digests: BTreeSet<Digest> = found.image().into_iter().collect();
+    digests.extend(of_names(&found.inspected));
+    let Some((engine @ (Engine::Docker | Engine::Podman), socket)) = &found.engine else {
+        return digests;
+    };
     let image = found.text("/Image").unwrap_or_default();
     let call = EngineCall {
         path: &["images", image, "json"],
@@ -62,34 +55,17 @@ pub(crate) async fn digests(
     };
     let answer = engines.call(cx, (*engine, socket), call).await;
     let image = answer.ok().flatten().unwrap_or_default();
-    let names = image.get("RepoDigests").and_then(Value::as_array);
-    let names = names.into_iter().flatten().filter_map(Value::as_str);
     let id = image.get("Id").and_then(Value::as_str);
     let own = image.get("Digest").and_then(Value::as_str);
-    digests.extend(names.filter_map(of_name));
+    digests.extend(of_names(&image));
     digests.extend(id.into_iter().chain(own).filter_map(digest));
     digests
 }
 
-/// containerd tells of all its containers at once.
-async fn of_listed(cx: &Cx, engines: &Engines, id: &str) -> BTreeSet<Digest> {
-    for (engine, socket) in engines.present() {
-        if *engine != Engine::Containerd {
-            continue;
-        }
-        let held = engines.inventory(cx, *engine, socket).await;
-        let containers = held.map(|held| held.containers).unwrap_or_default();
-        if let Some(container) = containers.iter().find(|container| container.id == id) {
-            return of_container(container);
-        }
-    }
-    BTreeSet::new()
-}
-
-fn of_container(container: &Container) -> BTreeSet<Digest> {
-    let names = container.repo_digests.iter();
-    let names = names.filter_map(|name| of_name(name));
-    names.chain(container.image_id).collect()
+fn of_names(told: &Value) -> impl Iterator<Item = Digest> {
+    let names = told.get("RepoDigests").and_then(Value::as_array);
+    let names = names.into_iter().flatten().filter_map(Value::as_str);
+    names.filter_map(of_name)
 }
 
 /// Of `repository@digest`.

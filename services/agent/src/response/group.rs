@@ -8,10 +8,13 @@ use std::{
     time::{Duration, Instant},
 };
 
-use super::proc;
-use crate::cgroup::{self, Layout};
 use anyhow::{Context as _, bail, ensure};
-use chassis::files::read_text_bounded;
+
+use super::proc;
+use crate::{
+    cgroup::{self, Layout},
+    files::text_of,
+};
 
 const FILE_BYTES_MAX: u64 = 64 << 10;
 /// How long a change may take until all processes have followed.
@@ -55,13 +58,7 @@ impl Group {
     /// Where v1 freezes: in a tree of its own.
     fn find_freezer(&self) -> Option<PathBuf> {
         let pid = self.pids().into_iter().next()?;
-        let mounts = read("/proc/self/mountinfo")?;
-        let root = mounts.lines().find_map(|line| {
-            let (left, right) = line.split_once(" - cgroup ")?;
-            let options = right.rsplit(' ').next()?;
-            let is_it = options.split(',').any(|option| option == "freezer");
-            is_it.then(|| left.split(' ').nth(4).map(PathBuf::from))?
-        })?;
+        let root = v1_freezer()?;
         let own = read(&format!("/proc/{pid}/cgroup"))?;
         let path = own.lines().find_map(|line| {
             let mut fields = line.splitn(3, ':').skip(1);
@@ -78,6 +75,11 @@ impl Group {
     /// Its processes, those of cgroups within it, too.
     pub(crate) fn pids(&self) -> Vec<u32> {
         cgroup::all_pids(&self.dir)
+    }
+
+    /// Whether this process is in it.
+    pub(crate) fn is_own(&self) -> bool {
+        self.pids().contains(&std::process::id())
     }
 
     /// Whether any process is left.
@@ -168,6 +170,17 @@ impl Group {
     }
 }
 
+/// Where the tree of v1 that freezes is mounted.
+pub(crate) fn v1_freezer() -> Option<PathBuf> {
+    let mounts = read("/proc/self/mountinfo")?;
+    mounts.lines().find_map(|line| {
+        let (left, right) = line.split_once(" - cgroup ")?;
+        let options = right.rsplit(' ').next()?;
+        let is_it = options.split(',').any(|option| option == "freezer");
+        is_it.then(|| left.split(' ').nth(4).map(PathBuf::from))?
+    })
+}
+
 fn settles(mut is_done: impl FnMut() -> bool) -> bool {
     let end = Instant::now() + SETTLE_MAX;
     loop {
@@ -191,11 +204,11 @@ fn event(dir: &Path, name: &str) -> Option<bool> {
 }
 
 fn read_at(dir: &Path, file: &str) -> Option<String> {
-    read_text_bounded(&dir.join(file), FILE_BYTES_MAX).ok()
+    text_of(&dir.join(file), FILE_BYTES_MAX).ok()
 }
 
 fn read(path: &str) -> Option<String> {
-    read_text_bounded(Path::new(path), 1 << 20).ok()
+    text_of(Path::new(path), 1 << 20).ok()
 }
 
 /// Into a file that the kernel made: never makes one.

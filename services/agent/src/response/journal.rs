@@ -12,6 +12,7 @@ use std::{
 
 use anyhow::Context as _;
 use chassis::files::read_text_bounded;
+use jiff::Timestamp;
 use model::{
     Digest,
     runtime::{EvidenceObject, Response, ResponseId, ResponseReported, Seen, SignedDesired},
@@ -33,6 +34,8 @@ pub(crate) struct Kept {
     pub(crate) refused: Option<Digest>,
     /// Answers that found no room in the spool.
     pub(crate) untold: Vec<ResponseReported>,
+    /// Bytes of evidence that were stored, and when: of the last hour.
+    pub(crate) stored: Vec<(Timestamp, u64)>,
     /// What was begun.
     pub(crate) entries: BTreeMap<ResponseId, Entry>,
 }
@@ -58,6 +61,15 @@ pub(crate) struct Entry {
     /// What was collected.
     #[serde(default)]
     pub(crate) evidence: Option<EvidenceObject>,
+    /// Files that did not run, as far as that was told.
+    #[serde(default)]
+    pub(crate) denied: u64,
+    /// The cgroup that it is about: a container that was started again has another one.
+    #[serde(default)]
+    pub(crate) cgroup: Option<u64>,
+    /// Who could mark the container was away.
+    #[serde(default)]
+    pub(crate) unmarked: bool,
 }
 
 /// How far a response is.

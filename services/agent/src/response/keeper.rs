@@ -35,8 +35,8 @@ const AGAIN_AFTER: Duration = Duration::from_millis(200);
 /// What the guard tells of.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum News {
-    /// Something did not run.
-    Denied(Denied),
+    /// Something did not run; and so many that nobody took the news of.
+    Denied(Denied, u64),
     /// A container stands still before its first program.
     Held(String),
 }
@@ -59,12 +59,14 @@ struct Work {
     guard: Option<Connected>,
     child: Option<Child>,
     tried_at: Option<Instant>,
+    /// Files that did not run, of which the news found no room.
+    missed: u64,
 }
 
 struct Connected {
     lines: BufReader<UnixStream>,
-    /// A line that has not come whole.
-    part: String,
+    /// A line that has not come whole: it may end within a letter.
+    part: Vec<u8>,
     pid: u32,
 }
 
@@ -82,6 +84,7 @@ impl Keeper {
             guard: None,
             child: None,
             tried_at: None,
+            missed: 0,
         };
         thread::spawn(move || work.run());
         Self(tell)
@@ -171,7 +174,7 @@ impl Work {
         stream.set_write_timeout(Some(OBEY_MAX))?;
         self.guard = Some(Connected {
             lines: BufReader::new(stream),
-            part: String::new(),
+            part: Vec::new(),
             pid: u32::try_from(peer.pid()).unwrap_or(0),
         });
         Ok(true)
@@ -218,11 +221,13 @@ impl Work {
         let Some(guard) = &mut self.guard else {
             return Ok(None);
         };
-        match guard.lines.read_line(&mut guard.part) {
-            Ok(0) => Err(io::Error::from(io::ErrorKind::UnexpectedEof)),
+        match guard.lines.read_until(b'\n', &mut guard.part) {
+            Ok(_) if guard.part.last() != Some(&b'\n') => {
+                Err(io::Error::from(io::ErrorKind::UnexpectedEof))
+            }
             Ok(_) => {
                 let line = std::mem::take(&mut guard.part);
-                Ok(Some(serde_json::from_str(&line)?))
+                Ok(Some(serde_json::from_slice(&line)?))
             }
             Err(error)
                 if matches!(
@@ -236,14 +241,20 @@ impl Work {
         }
     }
 
-    fn pass_on(&self, said: Said) {
-        let news = match said {
-            Said::Denied(denied) => News::Denied(denied),
-            Said::Held { container } => News::Held(container),
-            Said::Ready { .. } => return,
-        };
-        // The guard lets go by itself of what nobody decides.
-        drop(self.news.try_send(news));
+    fn pass_on(&mut self, said: Said) {
+        match said {
+            Said::Denied(denied) => {
+                let news = News::Denied(denied, self.missed);
+                self.missed = match self.news.try_send(news) {
+                    Ok(()) => 0,
+                    Err(_) => self.missed.saturating_add(1),
+                };
+            }
+            Said::Missed { count } => self.missed = self.missed.saturating_add(count),
+            // The guard lets go by itself of what nobody decides.
+            Said::Held { container } => drop(self.news.try_send(News::Held(container))),
+            Said::Ready { .. } => {}
+        }
     }
 
     fn watch(&mut self) {

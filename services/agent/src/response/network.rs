@@ -86,6 +86,18 @@ pub(crate) fn cut(
     Ok(())
 }
 
+/// Whether this kernel takes it: attached to a cgroup for a moment.
+pub(crate) fn probe(cgroup: &Path) -> anyhow::Result<()> {
+    let group = File::open(cgroup).with_context(|| format!("opening `{}`", cgroup.display()))?;
+    let object = load(&[])?;
+    for program in object.progs_mut() {
+        let name = program.name().to_string_lossy().into_owned();
+        let attached = program.attach_cgroup(group.as_raw_fd());
+        drop(attached.with_context(|| format!("attaching `{name}`"))?);
+    }
+    Ok(())
+}
+
 /// Whether a container is cut off: every program is in force.
 pub(crate) fn is_cut(pins: &Pins, container: &str) -> bool {
     let dir = pins.dir(KIND, container);

@@ -1,20 +1,28 @@
 //! What `/proc` says of a process of a container.
 
-use std::{fs, path::Path};
+use std::{
+    fs::{self, File},
+    io::Read as _,
+    path::Path,
+};
 
-use chassis::files::{read_bounded, read_text_bounded};
 use nix::{
     sys::signal::{self, Signal},
     unistd::Pid,
 };
 
-const FILE_BYTES_MAX: u64 = 1 << 20;
+use crate::files::text_of;
+
+/// Bytes of a file that are read; what is beyond is the process's own affair.
+pub(crate) const FILE_BYTES_MAX: u64 = 1 << 20;
+/// Of arguments, and of an environment.
+const WORDS_BYTES_MAX: u64 = 64 << 10;
 /// Open files of one process that are listed.
 const FILES_MAX: usize = 1_024;
 
 /// The file of a process, as text.
 pub(crate) fn text(pid: u32, name: &str) -> Option<String> {
-    read_text_bounded(Path::new(&format!("/proc/{pid}/{name}")), FILE_BYTES_MAX).ok()
+    text_of(Path::new(&format!("/proc/{pid}/{name}")), FILE_BYTES_MAX).ok()
 }
 
 /// A field of its status.
@@ -89,9 +97,16 @@ pub(crate) fn open_files(pid: u32) -> Vec<(String, String)> {
         .collect()
 }
 
+/// What does not fit is cut off: nobody hides arguments by their number.
 fn read(pid: u32, name: &str) -> Vec<u8> {
-    let path = format!("/proc/{pid}/{name}");
-    read_bounded(Path::new(&path), FILE_BYTES_MAX).unwrap_or_default()
+    let mut bytes = Vec::new();
+    let opened = File::open(format!("/proc/{pid}/{name}"));
+    let read = opened.and_then(|file| file.take(WORDS_BYTES_MAX).read_to_end(&mut bytes));
+    // It ended meanwhile.
+    if read.is_err() {
+        bytes.clear();
+    }
+    bytes
 }
 
 fn split(bytes: &[u8]) -> Vec<String> {
@@ -119,5 +134,53 @@ mod tests {
         assert!(names.iter().all(|name| !name.contains('=')));
         assert!(open_files(own).iter().any(|(number, _)| number == "0"));
         assert_eq!(parent(u32::MAX), None);
+    }
+
+    #[test]
+    fn a_name_that_is_no_text_hides_nothing() {
+        use std::{
+            os::unix::process::CommandExt as _,
+            process::{Command, Stdio},
+        };
+        let name: &std::ffi::OsStr = std::os::unix::ffi::OsStrExt::from_bytes(b"\xff\xfe");
+        let dir = tempfile::tempdir().unwrap();
+        let program = dir.path().join(name);
+        fs::copy("/bin/sleep", &program).unwrap();
+        let mut child = Command::new(&program)
+            .arg0("x")
+            .arg("100")
+            .stderr(Stdio::null())
+            .spawn()
+            .unwrap();
+        let pid = child.id();
+        assert_eq!(parent(pid), Some(std::process::id()));
+        assert!(status(pid, "CapEff").is_some());
+        child.kill().unwrap();
+        child.wait().unwrap();
+    }
+
+    #[test]
+    fn arguments_beyond_the_bound_are_cut_off() {
+        use std::process::{Command, Stdio};
+        let mut child = Command::new("/bin/sleep")
+            .arg("100")
+            .args(vec!["0".repeat(50_000); 4])
+            .stderr(Stdio::null())
+            .spawn()
+            .unwrap();
+        // It is started before its arguments are where they can be read.
+        let end = std::time::Instant::now() + std::time::Duration::from_secs(20);
+        let arguments = loop {
+            let found = arguments(child.id());
+            if !found.is_empty() {
+                break found;
+            }
+            assert!(std::time::Instant::now() < end, "it has no arguments");
+        };
+        assert_eq!(arguments.get(1).map(String::as_str), Some("100"));
+        let bytes: usize = arguments.iter().map(String::len).sum();
+        assert!(bytes as u64 <= WORDS_BYTES_MAX && bytes > 50_000, "{bytes}");
+        child.kill().unwrap();
+        child.wait().unwrap();
     }
 }

@@ -4,7 +4,11 @@
 //! What the token said is put down first, where the agent looks before each of its rounds, so that
 //! an agent that runs, or runs again, lifts the same and does not put it back.
 
-use std::{collections::BTreeSet, path::Path, time::Duration};
+use std::{
+    collections::BTreeSet,
+    path::Path,
+    time::{Duration, Instant},
+};
 
 use anyhow::{Context as _, ensure};
 use chassis::{Clock, files::read_text_bounded};
@@ -29,6 +33,7 @@ const FILE: &str = "released.json";
 const FILE_BYTES_MAX: u64 = 16 << 10;
 /// Ends a guard that an agent has not let go of by then.
 const GUARD_MAX: Duration = Duration::from_secs(5);
+const GUARD_TRIES: u32 = 5;
 
 /// What a token said, for the agent.
 #[derive(Serialize, Deserialize)]
@@ -116,10 +121,26 @@ fn release_guard(dir: &Path, blocked: BTreeSet<String>) -> anyhow::Result<()> {
         ..Orders::default()
     };
     let (done, ended) = std::sync::mpsc::channel();
-    std::thread::spawn(move || drop(done.send(keeper.set(orders))));
-    let failed = ended
-        .recv_timeout(GUARD_MAX)
-        .context("the guard does not answer")??;
+    std::thread::spawn(move || {
+        // An agent that loses its guard to us ends it: then there is another one, or none.
+        for _ in 0..GUARD_TRIES {
+            let told = keeper.set(orders.clone());
+            let is_told = told.is_ok();
+            if done.send(told).is_err() || is_told {
+                return;
+            }
+        }
+    });
+    let end = Instant::now() + GUARD_MAX;
+    let mut told = None;
+    while !matches!(told, Some(Ok(_))) {
+        let left = end.saturating_duration_since(Instant::now());
+        match ended.recv_timeout(left) {
+            Ok(next) => told = Some(next),
+            Err(_) => break,
+        }
+    }
+    let failed = told.context("the guard does not answer")??;
     ensure!(failed.is_empty(), "the guard keeps {failed:?}");
     Ok(())
 }

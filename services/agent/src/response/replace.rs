@@ -1,20 +1,27 @@
-//! Replace: a fresh container of the same image with the same settings, by the engine's own API.
+//! Replace: a fresh container of the same image with the same settings.
 //!
-//! Steps, each of which looks first whether it was done: the old one gets another name, gives its
-//! networks and with them its ports back, and the new one is made under the name that is free now.
-//! The new one carries the old one's id in a label, so it is found again and never made twice.
+//! Docker and podman make it by their API, in steps, each of which looks first whether it was done:
+//! the old one gets another name, gives its networks and with them its ports back, and the new one is
+//! made under the name that is free now. The new one carries the old one's id in a label, so it is
+//! found again and never made twice. containerd makes one as [`Engines::remake`] says. In Kubernetes
+//! the pod is taken from its owner, who makes another one ([`super::kubernetes`]).
 
 use anyhow::{Context as _, bail, ensure};
 use chassis::Cx;
-use model::runtime::{ActionKind, Refusal};
-use oci::{EngineCall, EngineVerb, Engines};
+use model::{
+    Digest,
+    runtime::{ActionKind, Refusal},
+};
+use oci::{Blueprint, Engine, EngineCall, EngineVerb, Engines};
 use serde_json::{Map, Value, json};
 
 use super::{
     container::{Found, digest},
     group::Group,
+    kubernetes::{Cluster, Pod, PodName},
     proc,
 };
+use crate::inventory::addresses;
 
 /// The label with the id of the container that was replaced.
 const LABEL: &str = "io.tidewaiter.replaces";
@@ -24,47 +31,151 @@ const SUFFIX: &str = ".q-";
 const SHORT: usize = 12;
 /// What looks after a container of podman's.
 const MONITOR: &str = "conmon";
-/// Labels of who owns a container and makes another one by itself.
-const OWNERS: &[(&str, &str)] = &[
-    ("io.kubernetes.pod.name", "Kubernetes"),
-    ("com.docker.swarm.service.id", "Docker Swarm"),
-];
+const OF_POD: &str = "io.kubernetes.pod.name";
+const OF_SWARM: &str = "com.docker.swarm.service.id";
 
-/// Why a container cannot be replaced here, if it cannot.
-pub(crate) fn refusal(found: &Found) -> Option<Refusal> {
+/// Who is asked to change something.
+#[derive(Clone, Copy)]
+pub(crate) struct Tools<'a> {
+    pub(crate) cx: &'a Cx,
+    pub(crate) engines: &'a Engines,
+    pub(crate) cluster: Option<&'a Cluster>,
+}
+
+/// How a container is replaced.
+pub(crate) enum Way {
+    /// Docker or podman makes another one.
+    Engine,
+    /// containerd makes another one.
+    Containerd(Box<Blueprint>),
+    /// The owner of its pod makes another pod.
+    Pod(Box<Pod>),
+}
+
+/// What took a container's place.
+pub(crate) struct Replaced {
+    /// The new container's id, or who makes a pod.
+    pub(crate) after: String,
+    /// In words, for people.
+    pub(crate) detail: String,
+}
+
+/// How a container can be replaced here, or why it cannot. An error where that is not known now.
+pub(crate) async fn way(
+    tools: Tools<'_>,
+    found: &Found,
+    id: &str,
+) -> anyhow::Result<Result<Way, Refusal>> {
     let action = ActionKind::Replace;
-    let owner = OWNERS
-        .iter()
-        .find(|(label, _)| found.label(label).is_some());
-    let why = if let Some((_, owner)) = owner {
-        format!("{owner} owns it and must replace it: delete it there, or take its labels away")
-    } else if found.engine.is_none() {
-        "no engine that makes containers by its API knows it (Docker, podman)".to_owned()
-    } else if shares_ports(found) {
-        "it uses the host's network, whose ports a frozen container keeps".to_owned()
-    } else {
-        return None;
-    };
-    Some(Refusal::Unable { action, why })
+    let refused = |why: String| Ok(Err(Refusal::Unable { action, why }));
+    if found.label(OF_POD).is_some() {
+        let Some(name) = PodName::of(found, id) else {
+            return refused("its labels do not name its pod".to_owned());
+        };
+        let Some(cluster) = tools.cluster else {
+            return refused(
+                "Kubernetes owns it, and the agent knows no API server of it \
+                 (`response.kubernetes.host`)"
+                    .to_owned(),
+            );
+        };
+        let pod = cluster.pod(name).await?;
+        return match pod.owner() {
+            Ok(_) => Ok(Ok(Way::Pod(Box::new(pod)))),
+            Err(why) => refused(why),
+        };
+    }
+    if found.label(OF_SWARM).is_some() {
+        return refused("Docker Swarm owns it and must replace it: remove it there".to_owned());
+    }
+    match &found.engine {
+        Some((Engine::Docker | Engine::Podman, _)) if shares_ports(found) => {
+            refused("it uses the host's network, whose ports a frozen container keeps".to_owned())
+        }
+        Some((Engine::Docker | Engine::Podman, _)) => Ok(Ok(Way::Engine)),
+        Some((Engine::Containerd, socket)) => {
+            let blueprint = tools.engines.blueprint(tools.cx, socket, id).await?;
+            let Some(blueprint) = blueprint else {
+                return refused("containerd runs nothing of it".to_owned());
+            };
+            if let Some(why) = blueprint.hindrance() {
+                return refused(why);
+            }
+            if !addresses::of(blueprint.pid()).is_empty() {
+                return refused(
+                    "whoever started it gave it a network, and containerd cannot do that again"
+                        .to_owned(),
+                );
+            }
+            Ok(Ok(Way::Containerd(Box::new(blueprint))))
+        }
+        Some((Engine::Cri, _)) | None => refused(
+            "no engine that makes containers by its API knows it (Docker, podman, containerd)"
+                .to_owned(),
+        ),
+    }
 }
 
 fn shares_ports(found: &Found) -> bool {
     found.text("/HostConfig/NetworkMode") == Some("host")
 }
 
-/// Makes the fresh container; returns its id. The old one stands still and is cut off by now.
-pub(crate) async fn replace(cx: &Cx, engines: &Engines, found: &Found) -> anyhow::Result<String> {
-    let api = Api { cx, engines, found };
+/// Has the fresh one made. The old one stands still and is cut off by now.
+pub(crate) async fn replace(tools: Tools<'_>, found: &Found, way: Way) -> anyhow::Result<Replaced> {
+    let fresh = match way {
+        Way::Engine => by_engine(tools, found).await?,
+        Way::Containerd(blueprint) => {
+            let (_, socket) = found.engine.as_ref().context("its engine is gone")?;
+            let made = tools.engines.remake(tools.cx, socket, &blueprint, LABEL);
+            made.await?
+        }
+        Way::Pod(pod) => {
+            let cluster = tools.cluster.context("no API server is known")?;
+            let owner = cluster.let_go(&pod).await?;
+            return Ok(Replaced {
+                after: format!("another pod of {owner}"),
+                detail: format!(
+                    "{owner} makes another pod; `{}` has no labels any more, and its container \
+                     stands still and is cut off{}",
+                    pod.name(),
+                    pod.remarks()
+                ),
+            });
+        }
+    };
+    Ok(Replaced {
+        detail: format!("`{fresh}` took its place; it stands still and is cut off"),
+        after: fresh,
+    })
+}
+
+/// Ends the old one where its engine hears of it: what was ended by hand is not started again,
+/// whatever was said of restarts when it was made.
+pub(crate) async fn end(tools: Tools<'_>, found: &Found) {
+    let Some((Engine::Docker | Engine::Podman, _)) = &found.engine else {
+        // containerd was told when the new one was made.
+        return;
+    };
+    let Some(id) = found.text("/Id") else { return };
+    let api = Api { tools, found };
+    let query = [("signal", "KILL")];
+    if let Err(error) = api.post(&["containers", id, "kill"], &query, None).await {
+        tracing::debug!(%error, "`{id}` is not ended by its engine: {error:#}");
+    }
+}
+
+async fn by_engine(tools: Tools<'_>, found: &Found) -> anyhow::Result<String> {
+    let api = Api { tools, found };
     let old = found.text("/Id").context("its engine tells no id")?;
+    let image = found
+        .image()
+        .context("its engine tells no digest of its image")?;
     if let Some(id) = api.successor(old).await? {
-        api.start(&id).await?;
+        api.start(&id, image).await?;
         return Ok(id);
     }
     let name = found.name().context("it has no name")?.to_owned();
     let body = settings(&found.inspected, old)?;
-    let image = found
-        .image()
-        .context("its engine tells no digest of its image")?;
     let short = old.get(..SHORT).unwrap_or(old);
     // Perhaps it was renamed before, and no further.
     let name = match name.split_once(SUFFIX) {
@@ -87,20 +198,13 @@ pub(crate) async fn replace(cx: &Cx, engines: &Engines, found: &Found) -> anyhow
     let id = id
         .context("the engine tells no id of the new one")?
         .to_owned();
-    let fresh = api.get(&["containers", &id, "json"]).await?;
-    let of = fresh.get("Image").and_then(Value::as_str).and_then(digest);
-    ensure!(
-        of == Some(image),
-        "the engine made the new one of another image"
-    );
-    api.start(&id).await?;
+    api.start(&id, image).await?;
     Ok(id)
 }
 
 /// The engine of a container.
 struct Api<'a> {
-    cx: &'a Cx,
-    engines: &'a Engines,
+    tools: Tools<'a>,
     found: &'a Found,
 }
 
@@ -128,7 +232,11 @@ impl Api<'_> {
     ) -> anyhow::Result<Value> {
         let (engine, socket) = self.found.engine.as_ref().context("it has no engine")?;
         let call = EngineCall { path, query, what };
-        let answer = self.engines.call(self.cx, (*engine, socket), call).await?;
+        let answer = self
+            .tools
+            .engines
+            .call(self.tools.cx, (*engine, socket), call)
+            .await?;
         answer.with_context(|| format!("`{engine}` knows no `{}`", path.join("/")))
     }
 
@@ -143,7 +251,14 @@ impl Api<'_> {
         Ok(first.and_then(Value::as_str).map(str::to_owned))
     }
 
-    async fn start(&self, id: &str) -> anyhow::Result<()> {
+    /// Starts one that is of the image, and no other.
+    async fn start(&self, id: &str, image: Digest) -> anyhow::Result<()> {
+        let fresh = self.get(&["containers", id, "json"]).await?;
+        let of = fresh.get("Image").and_then(Value::as_str).and_then(digest);
+        ensure!(
+            of == Some(image),
+            "the engine made the new one of another image"
+        );
         let path = ["containers", id, "start"];
         let started = self.post(&path, &[], None).await;
         started.context("starting the new one").map(|_| ())
@@ -363,20 +478,35 @@ mod tests {
         assert_eq!(made, expected);
     }
 
-    #[test]
-    fn what_somebody_else_owns_is_theirs_to_replace() {
+    async fn way_of(found: &Found) -> Result<Way, Refusal> {
+        let (cx, engines) = (Cx::for_tests(), Engines::default());
+        let tools = Tools {
+            cx: &cx,
+            engines: &engines,
+            cluster: None,
+        };
+        way(tools, found, "0123456789abcdef").await.unwrap()
+    }
+
+    #[tokio::test]
+    async fn what_somebody_else_owns_is_theirs_to_replace() {
         let mut found = Found {
             engine: Some((Engine::Docker, PathBuf::new())),
             inspected: inspected(),
             group: None,
         };
-        assert_eq!(refusal(&found), None);
-        found.inspected["Config"]["Labels"] = json!({ "io.kubernetes.pod.name": "web-1" });
-        assert!(matches!(refusal(&found), Some(Refusal::Unable { .. })));
+        assert!(matches!(way_of(&found).await, Ok(Way::Engine)));
+        for label in [OF_POD, OF_SWARM] {
+            found.inspected["Config"]["Labels"] = json!({ label: "web-1" });
+            assert!(matches!(way_of(&found).await, Err(Refusal::Unable { .. })));
+        }
         found.inspected = inspected();
         found.inspected["HostConfig"]["NetworkMode"] = Value::from("host");
-        assert!(refusal(&found).is_some());
-        found.engine = None;
-        assert!(refusal(&found).is_some());
+        assert!(way_of(&found).await.is_err());
+        found.inspected = inspected();
+        for engine in [None, Some((Engine::Cri, PathBuf::new()))] {
+            found.engine = engine;
+            assert!(way_of(&found).await.is_err());
+        }
     }
 }

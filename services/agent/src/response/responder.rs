@@ -18,25 +18,31 @@ use model::{
     },
 };
 use oci::Engines;
-use tokio::sync::mpsc;
+use tokio::{sync::mpsc, time::Instant};
 
+use self::denied::DeniedFiles;
 use super::{
     block, container,
     enforce::Enforcer,
     gate,
-    guard::orders::{Denied, Gate, Orders},
+    guard::orders::{Gate, Orders},
     journal::{Entry, Journal, State},
     keeper::{Failed, Keeper, News},
+    kubernetes::Cluster,
     needs::{self, Needs},
     reader::Reader,
     release,
+    replace::Tools,
 };
 use crate::{
     cgroup::Layout,
     config::{Config, ResponseConfig},
+    files::of_host,
 };
 
 mod act;
+mod denied;
+mod hold;
 
 /// How long storing evidence may take.
 const STORE_MAX: Duration = Duration::from_secs(30);
@@ -46,6 +52,8 @@ const NEWS_MAX: usize = 1_024;
 const UNTOLD_MAX: usize = 1_000;
 /// Failures of one response that are told; it is tried as long as it lasts.
 const FAILURES_TOLD: u32 = 3;
+/// How often it is looked whether somebody lifted everything by hand.
+const RELEASE_LOOK: Duration = Duration::from_secs(1);
 /// Containers that were let start and are still named to the guard.
 const PASSED_MAX: usize = 256;
 
@@ -57,6 +65,7 @@ pub(crate) struct Responder {
     node: Slug,
     dir: PathBuf,
     engines: Engines,
+    cluster: Option<Cluster>,
     enforcer: Arc<Mutex<Enforcer>>,
     keeper: Keeper,
     bus: Bus,
@@ -67,8 +76,8 @@ pub(crate) struct Responder {
     orders: Orders,
     failed: Failed,
     passed: Vec<String>,
-    /// Files that did not run, by container.
-    denied: BTreeMap<String, u64>,
+    /// Files that did not run and were not told of, by container.
+    denied: BTreeMap<String, DeniedFiles>,
 }
 
 /// Starts to do what the fabric says, where a key is configured.
@@ -93,6 +102,7 @@ pub(crate) fn start(
         tenant: config.tenant.clone(),
         node: node.clone(),
         engines: config.engines.engines(),
+        cluster: Cluster::of(&config.response.kubernetes)?,
         enforcer: Arc::new(Mutex::new(Enforcer::new(
             layout,
             &config.response.bpffs,
@@ -129,19 +139,41 @@ impl Responder {
         let before = self.journal.kept.document.as_ref();
         self.desired = before.and_then(|signed| signed.verified(&self.config.keys).ok());
         let cx = self.cx.clone();
+        let (mut due, mut released) = (Instant::now(), None);
         while !cx.is_stopping() {
-            self.round().await;
+            // The guard would go on until the next round otherwise.
+            let until = release::until(&self.dir);
+            if Instant::now() >= due || until != released {
+                released = until;
+                self.round().await;
+                due = Instant::now() + self.pause();
+            }
+            self.tell_denied().await;
+            // News are no reason for a round: a container that tries again and again makes many.
+            let wait = due.saturating_duration_since(Instant::now());
             tokio::select! {
                 () = cx.stopped() => return,
-                Some(signed) = documents.recv() => self.take(signed).await,
+                Some(signed) = documents.recv() => {
+                    self.take(signed).await;
+                    due = Instant::now();
+                }
                 Some(one) = news.recv() => {
                     self.hear(one).await;
-                    while let Ok(one) = news.try_recv() {
+                    for _ in 0..NEWS_MAX {
+                        let Ok(one) = news.try_recv() else { break };
                         self.hear(one).await;
                     }
                 }
-                _ = cx.sleep(self.pause()) => {}
+                _ = cx.sleep(wait.min(self.until_denied()).min(RELEASE_LOOK)) => {}
             }
+        }
+    }
+
+    fn tools(&self) -> Tools<'_> {
+        Tools {
+            cx: &self.cx,
+            engines: &self.engines,
+            cluster: self.cluster.as_ref(),
         }
     }
 
@@ -297,7 +329,7 @@ impl Responder {
         let orders = Orders {
             blocked: blocked.map(|(id, _)| id.clone()).collect(),
             gate: gate.map(|_| Gate {
-                runtimes: self.config.runtimes.clone(),
+                runtimes: self.config.runtimes.iter().map(|at| of_host(at)).collect(),
                 hold_ms: self.config.start_hold_ms,
             }),
             approved: approved.ok(),
@@ -328,7 +360,7 @@ impl Responder {
 
     async fn hear(&mut self, news: News) {
         match news {
-            News::Denied(denied) => self.hear_denied(denied),
+            News::Denied(denied, missed) => self.hear_denied(denied, missed),
             News::Held(container) => {
                 self.judge_start(&container).await;
                 self.passed.push(container);
@@ -348,23 +380,6 @@ impl Responder {
         }
     }
 
-    fn hear_denied(&mut self, denied: Denied) {
-        let Denied {
-            container,
-            path,
-            pid,
-            digest,
-            waited_us,
-        } = denied;
-        *self.denied.entry(container.clone()).or_default() += 1;
-        let digest = digest.map_or_else(|| "not known in time".to_owned(), |one| one.to_string());
-        tracing::info!(
-            container.id = container,
-            "`{path}` did not run in `{container}`, which is blocked: its image does not hold it \
-             (digest {digest}, process {pid}, {waited_us} us)"
-        );
-    }
-
     /// Ends a container that may not start; it stands still before its first program.
     async fn judge_start(&mut self, id: &str) {
         let gate = self.desired.as_ref().and_then(|one| one.start_gate.clone());
@@ -372,7 +387,7 @@ impl Responder {
         let layout = self.with_enforcer(|enforcer| Ok(enforcer.layout().clone()));
         let Ok(layout) = layout.await else { return };
         let found = container::find(&self.cx, &self.engines, &layout, id).await;
-        let digests = gate::digests(&self.cx, &self.engines, &found, id).await;
+        let digests = gate::digests(&self.cx, &self.engines, &found).await;
         let Some(refused) = gate::judge(&gate, &digests) else {
             return;
         };
@@ -428,6 +443,7 @@ impl Responder {
             after: None,
             detail: None,
             image: None,
+            denied: Vec::new(),
             at: self.cx.now(),
         }
     }
@@ -452,6 +468,11 @@ impl Responder {
 
     /// Answers how far a response is.
     async fn tell_of(&mut self, entry: &Entry, phase: Phase, detail: Option<String>) {
+        let report = self.report_of(entry, phase, detail);
+        self.tell(report).await;
+    }
+
+    fn report_of(&self, entry: &Entry, phase: Phase, detail: Option<String>) -> ResponseReported {
         let Response {
             id,
             incident,
@@ -460,7 +481,7 @@ impl Responder {
             mode,
             ..
         } = &entry.response;
-        let report = ResponseReported {
+        ResponseReported {
             response: Some(id.clone()),
             incident: incident.clone(),
             container: container.clone(),
@@ -473,8 +494,7 @@ impl Responder {
             after: entry.after.clone(),
             detail,
             ..self.blank(phase)
-        };
-        self.tell(report).await;
+        }
     }
 }
 

@@ -1,13 +1,16 @@
 //! Blocked: what the image holds runs, and nothing else does.
 
-use std::{process::Command, time::Duration};
+use std::{fs, process::Command, time::Duration};
 
 use model::{
     SigningKey, Slug,
     runtime::{Action, Phase, ReleaseToken},
 };
 
-use crate::yard::{Yard, guards, now, wait};
+use crate::{
+    ground::wait,
+    yard::{Yard, guards, now},
+};
 
 /// A program in memory: a copy of one of the image with something behind it.
 const IN_MEMORY: &str = r#"perl -e '$n="x"; $f=syscall(319,$n,0); open(M,">&$f"); binmode M; open(I,"</bin/true"); binmode I; { local $/; print M scalar <I>; } print M "more"; close M; exec {"/proc/self/fd/$f"} "x" or exit 7'"#;
@@ -62,6 +65,22 @@ async fn a_blocked_container_runs_what_its_image_holds_and_nothing_else() {
         let (done, text) = yard.exec("web", line);
         assert!(!done, "{line} ran: {text}");
     }
+    // It is told while the block is in force, each file once.
+    let told = yard
+        .until_heard("what did not run", |one| !one.denied.is_empty())
+        .await;
+    assert_eq!(
+        (told.response.as_ref(), told.phase),
+        (Some(&block), Phase::Done)
+    );
+    assert!(told.denied[0].path.ends_with("dropped"), "{told:?}");
+    assert!(told.denied[0].digest.is_some() && told.denied[0].count > 0);
+    println!("{:?}: {:?}", told.detail, told.denied);
+    assert_eq!(
+        held(yard.agent()),
+        0,
+        "the kernel's part is kept by bpffs alone"
+    );
     for line in [
         "/bin/true",
         "cat /bin/true >/dev/null",
@@ -86,6 +105,15 @@ async fn a_blocked_container_runs_what_its_image_holds_and_nothing_else() {
         let (done, text) = yard.exec("web", line);
         assert!(done, "after: {line}: {text}");
     }
+}
+
+/// What a process holds of BPF.
+fn held(pid: u32) -> usize {
+    let entries = fs::read_dir(format!("/proc/{pid}/fd")).unwrap().flatten();
+    let targets = entries.filter_map(|entry| fs::read_link(entry.path()).ok());
+    targets
+        .filter(|target| target.to_string_lossy().starts_with("anon_inode:bpf"))
+        .count()
 }
 
 /// Runs the image's own program again and again; the longest time that one took, microseconds.

@@ -5,7 +5,10 @@ use std::{fs, time::Duration};
 
 use model::runtime::{Action, ActionKind, Phase};
 
-use crate::yard::{Yard, holds, lasting, now, read, wait};
+use crate::{
+    ground::wait,
+    yard::{Yard, holds, lasting, now, read},
+};
 
 /// After so many milliseconds from the order on the agent is killed.
 const AFTER_MS: [u64; 6] = [0, 5, 12, 25, 50, 120];

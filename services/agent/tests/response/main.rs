@@ -14,7 +14,14 @@
 )]
 
 mod block;
+mod containerd;
+#[path = "../engines/containerd.rs"]
+mod containerd_engine;
 mod crash;
+#[path = "../engines/podman.rs"]
+mod engine;
+#[path = "../engines/ground.rs"]
+mod ground;
 mod measure;
 mod network;
 mod replace;

@@ -11,7 +11,10 @@ use model::{
     runtime::{Action, Mode, Phase, Refusal, SignedDesired},
 };
 
-use crate::yard::{Yard, now, wait};
+use crate::{
+    ground::wait,
+    yard::{Yard, now},
+};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_container_in_quarantine_speaks_with_nobody_but_those_of_the_list() {

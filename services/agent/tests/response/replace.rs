@@ -5,7 +5,10 @@ use std::fs;
 use model::runtime::{Action, Phase};
 use serde_json::Value;
 
-use crate::yard::{Yard, read, wait};
+use crate::{
+    ground::wait,
+    yard::{Yard, read},
+};
 
 /// Answers who asks by a file, with something of its environment.
 const SERVE: &str = "while :; do if [ -e /shared/ask ]; then rm /shared/ask; echo \"$GREETING $(cat /proc/sys/kernel/hostname)\" >/shared/answer; fi; sleep 0.05; done";
@@ -30,6 +33,8 @@ async fn a_replaced_container_answers_again_and_the_old_one_stands_still() {
         "shop",
         "--cap-drop",
         "MKNOD",
+        "--restart",
+        "always",
     ];
     let old = yard.container("web", &options, &["/bin/sh", "-c", SERVE]);
     let ask = || {

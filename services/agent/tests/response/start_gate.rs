@@ -7,7 +7,10 @@ use model::{
     runtime::{ActionKind, DeniedImage, Mode, Phase, StartGate},
 };
 
-use crate::yard::{IMAGE, Yard, guards, read, wait};
+use crate::{
+    ground::wait,
+    yard::{IMAGE, Yard, guards, read},
+};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_denied_image_does_not_run_its_first_program() {

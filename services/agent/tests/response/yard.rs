@@ -21,6 +21,8 @@ use model::{
 };
 use testkit::{NatsServer, TempDir};
 
+use crate::{engine::Podman, ground::is_possible};
+
 pub(crate) const PATIENCE: Duration = Duration::from_secs(40);
 /// No guard of a test lives longer.
 const GUARD_MAX: Duration = Duration::from_mins(10);
@@ -39,17 +41,12 @@ const PROGRAMS: &[&str] = &[
     "/usr/bin/perl",
 ];
 pub(crate) const IMAGE: &str = "localhost/response-test:1";
-const LIMITS: &[&str] = &[
-    "--ulimit",
-    "nofile=1024:1024",
-    "--ulimit",
-    "nproc=2048:2048",
-];
 
 /// Everything that a test works with.
 pub(crate) struct Yard {
+    /// Before its folder.
+    podman: Podman,
     pub(crate) dir: TempDir,
-    service: Child,
     agent: Mutex<Option<Child>>,
     pub(crate) nats: NatsServer,
     pub(crate) bus: Bus,
@@ -85,31 +82,14 @@ pub(crate) fn slug(name: &str) -> Slug {
 impl Yard {
     /// Starts everything; `None`, and why on standard output, where something is missing.
     pub(crate) async fn start() -> Option<Self> {
-        let is_root = fs::metadata("/proc/self")
-            .is_ok_and(|own| std::os::unix::fs::MetadataExt::uid(&own) == 0);
-        if !is_root {
-            println!("skipped: containers are started as root only");
+        if !is_possible(&["podman", "runc", "nats-server"]) {
             return None;
-        }
-        for program in ["podman", "runc", "nats-server"] {
-            let found = Command::new(program).arg("--version").output();
-            if !found.is_ok_and(|output| output.status.success()) {
-                println!("skipped: there is no {program}");
-                return None;
-            }
         }
         let nats = NatsServer::start()?;
         let dir = testkit::temp_dir();
-        let service = podman(dir.path())
-            .args(["system", "service", "--time=0"])
-            .arg(format!(
-                "unix://{}",
-                dir.path().join("podman.sock").display()
-            ))
-            .stdout(Stdio::null())
-            .stderr(Stdio::null())
-            .spawn()
-            .unwrap();
+        let podman = Podman::start(dir.path());
+        let folders = ["tmp", "etc", "proc", "sys", "dev", "shared"];
+        podman.import(PROGRAMS, &folders, IMAGE);
         let cx = Cx::for_tests();
         let config = bus::Config {
             url: Some(nats.url()),
@@ -128,8 +108,8 @@ impl Yard {
         bus.consume(&cx, consume, Arc::clone(&heard));
         let begun = now();
         let yard = Self {
+            podman,
             dir,
-            service,
             agent: Mutex::new(None),
             nats,
             bus,
@@ -146,9 +126,7 @@ impl Yard {
             }),
             heard,
         };
-        wait("podman's service", || yard.socket().exists().then_some(()));
-        yard.import();
-        yard.configure("");
+        yard.configure(None);
         // Whatever happens to this test.
         let own = yard.own_dir();
         std::thread::spawn(move || {
@@ -156,10 +134,6 @@ impl Yard {
             end_guards(&own);
         });
         Some(yard)
-    }
-
-    fn socket(&self) -> PathBuf {
-        self.dir.path().join("podman.sock")
     }
 
     /// Where the agent keeps what it took and did.
@@ -171,73 +145,35 @@ impl Yard {
         self.dir.path().join("agent.yaml")
     }
 
-    fn configure(&self, more: &str) {
+    /// Has the agent ask podman, and perhaps a containerd.
+    pub(crate) fn configure(&self, containerd: Option<&Path>) {
         let dir = self.dir.path();
+        let containerd = containerd.map_or_else(String::new, |at| at.display().to_string());
         let text = format!(
-            "node: {NODE}\ndata_dir: {}\nbus:\n  url: {}\nengines:\n  docker: []\n  \
-             containerd: []\n  podman: [{}]\nsensor:\n  enabled: false\nresponse:\n  keys: [{}]\n  reread_s: 2\n  \
-             bpffs: {}\n{more}",
+            "node: {NODE}\ndata_dir: {}\nbus:\n  url: {}\nengines:\n  docker: []\n  cri: []\n  \
+             containerd: [{containerd}]\n  podman: [{}]\nsensor:\n  enabled: false\n\
+             response:\n  keys: [{}]\n  reread_s: 2\n  bpffs: {}\n",
             dir.join("data").display(),
             self.nats.url(),
-            self.socket().display(),
+            self.podman.socket().display(),
             self.key.verifying(),
             dir.join("bpf").display(),
         );
         fs::write(self.config(), text).unwrap();
     }
 
-    /// Makes an image of programs of this machine.
-    fn import(&self) {
-        let root = self.dir.path().join("root");
-        for program in PROGRAMS {
-            copy(program, &root);
-            let listed = Command::new("ldd").arg(program).output().unwrap();
-            let listed = String::from_utf8_lossy(&listed.stdout).into_owned();
-            for library in listed
-                .split_whitespace()
-                .filter(|word| word.starts_with('/'))
-            {
-                copy(library, &root);
-            }
-        }
-        for folder in ["tmp", "etc", "proc", "sys", "dev", "shared"] {
-            fs::create_dir_all(root.join(folder)).unwrap();
-        }
-        let tar = self.dir.path().join("root.tar");
-        let made = Command::new("tar")
-            .arg("-C")
-            .arg(&root)
-            .arg("-cf")
-            .arg(&tar)
-            .arg(".")
-            .status();
-        assert!(made.unwrap().success());
-        self.podman(&["import", "-q", tar.to_str().unwrap(), IMAGE]);
-    }
-
     /// A command of podman that must succeed; returns what it prints.
     pub(crate) fn podman(&self, arguments: &[&str]) -> String {
-        let output = self.try_podman(arguments);
-        let error = String::from_utf8_lossy(&output.stderr);
-        assert!(output.status.success(), "podman {arguments:?}: {error}");
-        String::from_utf8_lossy(&output.stdout).trim().to_owned()
+        self.podman.run(arguments)
     }
 
     pub(crate) fn try_podman(&self, arguments: &[&str]) -> Output {
-        podman(self.dir.path()).args(arguments).output().unwrap()
+        self.podman.try_run(arguments)
     }
 
     /// Starts a container; returns its id.
     pub(crate) fn container(&self, name: &str, options: &[&str], command: &[&str]) -> String {
-        let mut arguments = vec!["run", "--detach", "--name", name];
-        if !options.contains(&"--network") {
-            arguments.extend(["--network", "none"]);
-        }
-        arguments.extend(LIMITS);
-        arguments.extend(options);
-        arguments.push(IMAGE);
-        arguments.extend(command);
-        self.podman(&arguments)
+        self.podman.container((name, IMAGE), options, command)
     }
 
     pub(crate) fn sleeper(&self, name: &str) -> String {
@@ -436,10 +372,6 @@ impl Drop for Yard {
                 drop(fs::write(dir.join("cgroup.freeze"), "0"));
             }
         }
-        drop(self.try_podman(&["rm", "--all", "--force", "--time", "0"]));
-        drop(self.service.kill());
-        drop(self.service.wait());
-        drop(self.try_podman(&["system", "reset", "--force"]));
         self.cx.stop();
     }
 }
@@ -467,34 +399,6 @@ pub(crate) fn guards(dir: &Path) -> Vec<u32> {
     let pids = entries.filter_map(|entry| entry.file_name().to_str()?.parse::<u32>().ok());
     pids.filter(|pid| read(Path::new(&format!("/proc/{pid}/cmdline"))) == wanted)
         .collect()
-}
-
-/// podman with a store of its own. runc takes cgroups as they come; crun wants those of v2 alone.
-fn podman(dir: &Path) -> Command {
-    let mut command = Command::new("podman");
-    command.args(["--runtime", "runc", "--root"]);
-    command.arg(dir.join("store"));
-    command.arg("--runroot").arg(dir.join("run"));
-    command.arg("--tmpdir").arg(dir.join("t"));
-    command
-}
-
-fn copy(path: &str, root: &Path) {
-    let target = root.join(path.trim_start_matches('/'));
-    fs::create_dir_all(target.parent().unwrap()).unwrap();
-    fs::copy(path, target).unwrap();
-}
-
-/// Waits until there is a value, and not for ever.
-pub(crate) fn wait<T>(what: &str, mut look: impl FnMut() -> Option<T>) -> T {
-    let end = Instant::now() + PATIENCE;
-    loop {
-        if let Some(found) = look() {
-            return found;
-        }
-        assert!(Instant::now() < end, "{what} did not come");
-        std::thread::sleep(Duration::from_millis(5));
-    }
 }
 
 pub(crate) fn read(path: &Path) -> String {

@@ -220,6 +220,7 @@ impl World {
             after: Some("cut\u{7} off".to_owned()),
             detail: None,
             image: None,
+            denied: Vec::new(),
             at: self.clock.now(),
         };
         self.told(Told::Reported(Box::new(report))).await
@@ -480,6 +481,7 @@ async fn a_refused_document_is_told_and_one_that_fell_behind_is_mended() {
             after: None,
             detail: None,
             image: None,
+            denied: Vec::new(),
             at: start(),
         };
         Told::Reported(Box::new(report))
@@ -536,6 +538,7 @@ async fn a_node_answers_for_its_own_responses_alone() {
         after: None,
         detail: None,
         image: None,
+        denied: Vec::new(),
         at: start(),
     };
     let mut delivery = delivery.map(|_| Told::Reported(Box::new(report)));

@@ -239,7 +239,8 @@ pub struct SensorMatrix {
     /// What is seen: `exec`, `exit`, `fork`, `connect`, `connect-unix`, `send`, `bind`, `listen`,
     /// `open`, `syscall`, `cgroup`.
     pub sees: Vec<String>,
-    /// What can be enforced: `freeze`, `kill`, `deny-exec`, `signal-exec`, `cut-network`.
+    /// What can be enforced: `freeze`, `kill`, `deny-exec`, `start-gate`, `signal-exec`,
+    /// `cut-network`. Each was tried; nothing where the agent believes no key.
     pub enforces: Vec<String>,
     /// What could not be loaded, and why: name to reason.
     pub missing: BTreeMap<String, String>,

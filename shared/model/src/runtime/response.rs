@@ -30,8 +30,8 @@ pub use self::{
         SignedDesired, StartGate, Unwritten,
     },
     event::{
-        ContainerResponded, EvidenceObject, FORENSIC_BYTES_MAX, FORENSIC_OBJECTS, Order, Phase,
-        RESPONSES, ResponseOrdered, ResponseReported, forensic_objects,
+        ContainerResponded, DeniedFile, EvidenceObject, FORENSIC_BYTES_MAX, FORENSIC_OBJECTS,
+        Order, Phase, RESPONSES, ResponseOrdered, ResponseReported, forensic_objects,
     },
     record::{
         Approval, Guard, LedgerEntry, ProposedResponse, RESPONSE_RECORDS, ResponseLedger,

@@ -18,6 +18,10 @@ const PREFIX_BYTES: usize = 5;
 /// The status of what does not exist.
 const NOT_FOUND: &str = "5";
 
+/// A message without anything in it.
+#[derive(Clone, PartialEq, Message)]
+pub(super) struct Empty {}
+
 /// The messages of an answer.
 #[derive(Debug)]
 pub(super) struct Messages {
@@ -68,6 +72,24 @@ pub(super) async fn call(
             Err(asked.away(format!("it answers {status} to `{method}`: {why}")))
         }
     }
+}
+
+/// The one message of an answer; `None` where the server says that there is no such thing.
+pub(super) async fn one<T: Message + Default>(
+    asked: &Asked<'_>,
+    client: &Client,
+    namespace: &str,
+    method: &str,
+    request: &impl Message,
+) -> Result<Option<T>, OciError> {
+    let Some(mut messages) = call(asked, client, namespace, method, request).await? else {
+        return Ok(None);
+    };
+    let message = messages.next().await?;
+    // Why there is none stands in the trailers.
+    message
+        .map(Some)
+        .ok_or_else(|| asked.away(format!("it answers nothing to `{method}`")))
 }
 
 // === impl Messages ===

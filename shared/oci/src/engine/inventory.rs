@@ -1,18 +1,22 @@
 //! What an engine holds, running or not: containers with their settings, images on its disk.
 //!
 //! Docker and podman answer the same requests. containerd is asked over its own API, which knows the
-//! containers of Kubernetes as well (namespace `k8s.io`); CRI-O over the interface of kubelet. All of it is hostile: lists, texts and
-//! bodies are bounded here, and what does not parse is left out of its container, not the container
-//! out of the list.
+//! containers of Kubernetes as well (namespace `k8s.io`); CRI-O over the interface of kubelet. All
+//! of it is hostile: lists, texts and bodies are bounded here, and what does not parse is left out of
+//! its container, not the container out of the list.
 
-mod containerd;
+pub(super) mod containerd;
 mod cri;
 mod docker;
 mod spec;
 #[cfg(test)]
 mod tests;
 
-use std::{path::Path, time::Duration};
+use std::{
+    collections::{BTreeMap, HashMap},
+    path::Path,
+    time::Duration,
+};
 
 use chassis::Cx;
 use model::runtime::{Container, ImageAtRest};
@@ -71,6 +75,23 @@ impl Engines {
         }
     }
 
+    /// A container that containerd or another runtime of Kubernetes knows, by its whole id; `None`
+    /// where it knows none. Docker and podman tell more when they are asked with
+    /// [`call`](Self::call).
+    pub async fn container(
+        &self,
+        cx: &Cx,
+        (engine, socket): (Engine, &Path),
+        id: &str,
+    ) -> Result<Option<Container>, OciError> {
+        let asked = asked(cx, engine, socket);
+        match engine {
+            Engine::Docker | Engine::Podman => Ok(None),
+            Engine::Containerd => containerd::find(&asked, &self.namespaces, id).await,
+            Engine::Cri => cri::find(&asked, id).await,
+        }
+    }
+
     /// Says when something changed in an engine, as long as the connection lives.
     pub async fn changes(
         &self,
@@ -88,7 +109,7 @@ impl Engines {
     }
 }
 
-fn asked<'a>(cx: &'a Cx, engine: Engine, socket: &'a Path) -> Asked<'a> {
+pub(super) fn asked<'a>(cx: &'a Cx, engine: Engine, socket: &'a Path) -> Asked<'a> {
     Asked {
         cx,
         engine,
@@ -124,7 +145,7 @@ impl std::fmt::Debug for Changes {
 }
 
 /// A client for answers that come at once.
-fn quick(asked: &Asked<'_>) -> reqwest::ClientBuilder {
+pub(super) fn quick(asked: &Asked<'_>) -> reqwest::ClientBuilder {
     asked.client().read_timeout(PATIENCE)
 }
 
@@ -143,4 +164,11 @@ fn text(text: &str) -> String {
     shown
         .map(|c| if c.is_control() { ' ' } else { c })
         .collect()
+}
+
+/// Labels of a container, as many as are told.
+fn labels(given: &HashMap<String, String>) -> BTreeMap<String, String> {
+    let labels = given.iter().map(|(name, value)| (text(name), text(value)));
+    let sorted: BTreeMap<String, String> = labels.collect();
+    sorted.into_iter().take(PARTS_MAX).collect()
 }

@@ -4,23 +4,26 @@
 //! loader was told to run, when it opens that. What lies in the image's layers untouched runs at
 //! once; of anything else the content decides, which is read once per version of the file and by
 //! other threads.
+//!
+//! A library that one of the image's programs loads is not looked at, nor is what it interprets from
+//! its standard input.
 
 use std::{
     collections::HashMap,
     fs::{self, File},
+    io::Read as _,
     os::{
         fd::{AsRawFd as _, BorrowedFd},
         unix::fs::MetadataExt as _,
     },
-    path::Path,
     sync::{
         Arc, Mutex, PoisonError,
         mpsc::{Receiver, Sender, channel},
     },
     thread,
+    time::{Duration, SystemTime, UNIX_EPOCH},
 };
 
-use chassis::files::read_bounded;
 use model::Digest;
 
 use super::{
@@ -29,7 +32,13 @@ use super::{
 };
 use crate::{files, pipeline::resolve, raw::RawExec, script};
 
-const CMDLINE_BYTES_MAX: u64 = 4 << 20;
+/// Bytes of a command line that are looked at. What a script is called stands near its beginning;
+/// where it does not, everything that the process opens is judged.
+const CMDLINE_BYTES_MAX: u64 = 64 << 10;
+/// Stands for arguments that were cut off.
+const BEYOND: &str = "\0";
+/// The kernel stamps changes no finer than that, before Linux 6.13.
+const STAMP: Duration = Duration::from_millis(20);
 /// Judgments that are kept.
 const KEPT_MAX: usize = 16_384;
 const READERS: usize = 2;
@@ -70,6 +79,8 @@ pub(crate) struct Outcome {
     pub(crate) container: String,
     pub(crate) version: Version,
     pub(crate) judged: Judged,
+    /// Whether a later change would have made another version of it.
+    is_settled: bool,
 }
 
 /// Knows what was judged, and has others read what was not.
@@ -89,6 +100,22 @@ impl Version {
             changed: (found.ctime(), found.ctime_nsec()),
             size: found.size(),
         })
+    }
+
+    /// Whether it is old enough that a change from now on would be seen.
+    #[expect(
+        clippy::disallowed_methods,
+        reason = "it is compared with what the kernel's own clock says, which nobody can pass in"
+    )]
+    fn is_settled(self) -> bool {
+        let (Ok(seconds), Ok(nanos)) =
+            (u64::try_from(self.changed.0), u32::try_from(self.changed.1))
+        else {
+            return false;
+        };
+        let now = SystemTime::now().duration_since(UNIX_EPOCH);
+        let age = now.map(|now| now.checked_sub(Duration::new(seconds, nanos)));
+        age.is_ok_and(|age| age.is_some_and(|age| age >= STAMP))
     }
 
     /// Which file it is a version of.
@@ -160,10 +187,15 @@ impl Judge {
         Judged::Later
     }
 
-    /// Takes what was read.
+    /// Takes what was read. A file that may run and was changed just now is read again the next
+    /// time: another change within the same moment would look the same.
     pub(crate) fn learn(&mut self, outcome: &Outcome) {
         let key = (outcome.container.clone(), outcome.version);
-        self.keep(key, outcome.judged);
+        if outcome.is_settled || matches!(outcome.judged, Judged::Denied(_)) {
+            self.keep(key, outcome.judged);
+        } else {
+            self.kept.remove(&key);
+        }
     }
 
     /// Forgets what was judged for a container.
@@ -183,6 +215,7 @@ impl Judge {
 
 impl Job {
     fn read(self) -> Outcome {
+        let is_settled = self.version.is_settled();
         let digest = digest_of(self.file).ok();
         let holds = digest.is_some_and(|digest| {
             let mut image = self.image.lock().unwrap_or_else(PoisonError::into_inner);
@@ -191,6 +224,7 @@ impl Job {
         Outcome {
             container: self.container,
             version: self.version,
+            is_settled,
             judged: if holds {
                 Judged::RunsElsewhere
             } else {
@@ -200,10 +234,21 @@ impl Job {
     }
 }
 
+/// What a process was told to run.
+#[derive(Debug, PartialEq, Eq)]
+enum Told {
+    Nothing,
+    File(String),
+    /// So many arguments that what it is stands beyond what is looked at.
+    Anything,
+}
+
 /// Whether a file that a process opens is what it was told to run: `sh x`, `ld.so ./x`.
 pub(crate) fn is_told_to_run(pid: u32, version: Version) -> bool {
-    let Some(path) = told(pid) else {
-        return false;
+    let path = match told(pid) {
+        Told::Nothing => return false,
+        Told::Anything => return true,
+        Told::File(path) => path,
     };
     let found = files::find_in(pid, &path).ok();
     let found = found.and_then(|file| Version::of(&file));
@@ -211,26 +256,50 @@ pub(crate) fn is_told_to_run(pid: u32, version: Version) -> bool {
 }
 
 /// What an interpreter or a loader was told to run, from its root on.
-fn told(pid: u32) -> Option<String> {
+fn told(pid: u32) -> Told {
     let link = |name: &str| fs::read_link(format!("/proc/{pid}/{name}")).ok();
-    let exe = link("exe")?;
-    let cmdline = read_bounded(
-        Path::new(&format!("/proc/{pid}/cmdline")),
-        CMDLINE_BYTES_MAX,
-    );
-    let cmdline = cmdline.ok()?;
-    let args = cmdline.strip_suffix(&[0]).unwrap_or(&cmdline);
-    let exec = RawExec {
-        path: exe.to_str()?.trim_start_matches('/').to_owned(),
-        args: args
-            .split(|byte| *byte == 0)
-            .map(|arg| String::from_utf8_lossy(arg).into_owned())
-            .collect(),
-        ..RawExec::default()
+    let read = || -> Option<RawExec> {
+        let exe = link("exe")?;
+        let mut cmdline = Vec::new();
+        let file = File::open(format!("/proc/{pid}/cmdline")).ok()?;
+        file.take(CMDLINE_BYTES_MAX)
+            .read_to_end(&mut cmdline)
+            .ok()?;
+        let is_cut = cmdline.len() as u64 >= CMDLINE_BYTES_MAX;
+        let exec = RawExec {
+            path: exe.to_string_lossy().trim_start_matches('/').to_owned(),
+            args: words(&cmdline, is_cut),
+            ..RawExec::default()
+        };
+        Some(exec)
     };
-    let path = script::of(&exec)?;
-    let cwd = link("cwd")?;
-    Some(resolve(cwd.to_str()?, path))
+    let Some(exec) = read() else {
+        return Told::Nothing;
+    };
+    match script::of(&exec) {
+        None => Told::Nothing,
+        Some(BEYOND) => Told::Anything,
+        Some(path) => link("cwd").map_or(Told::Anything, |cwd| {
+            Told::File(resolve(&cwd.to_string_lossy(), path))
+        }),
+    }
+}
+
+/// Arguments. One that was cut off is none; where it was something stands that no argument is, twice,
+/// for one may be the value of an option.
+fn words(cmdline: &[u8], is_cut: bool) -> Vec<String> {
+    let whole = if is_cut {
+        let end = cmdline.iter().rposition(|byte| *byte == 0).unwrap_or(0);
+        cmdline.get(..end).unwrap_or_default()
+    } else {
+        cmdline.strip_suffix(&[0]).unwrap_or(cmdline)
+    };
+    let parts = whole.split(|byte| *byte == 0);
+    let words = parts.map(|part| String::from_utf8_lossy(part).into_owned());
+    let beyond = if is_cut { &[BEYOND; 2][..] } else { &[] };
+    words
+        .chain(beyond.iter().map(|&word| word.to_owned()))
+        .collect()
 }
 
 /// The path of an open file in its own mount namespace, without a leading slash.
@@ -243,7 +312,7 @@ pub(crate) fn path_of(file: BorrowedFd<'_>) -> String {
 
 #[cfg(test)]
 mod tests {
-    use std::time::Duration;
+    use std::path::Path;
 
     use super::*;
 
@@ -272,7 +341,7 @@ mod tests {
             }
             let outcome = outcomes.recv_timeout(Duration::from_secs(20)).unwrap();
             judge.learn(&outcome);
-            judge.judge("c", &file, (version, name), (Some(&root), &image))
+            outcome.judged
         };
         assert_eq!(check(&lower.join("a"), "a"), Judged::Runs);
         assert_eq!(check(&upper.join("copy"), "copy"), Judged::RunsElsewhere);
@@ -282,8 +351,76 @@ mod tests {
     }
 
     #[test]
+    fn what_was_changed_just_now_is_read_again() {
+        let (mut judge, _outcomes) = Judge::start(|| {});
+        let file = tempfile::tempfile().unwrap();
+        let version = Version::of(&file).unwrap();
+        let key = ("c".to_owned(), version);
+        let mut learn = |judged, is_settled| {
+            judge.learn(&Outcome {
+                container: "c".to_owned(),
+                version,
+                judged,
+                is_settled,
+            });
+            judge.kept.get(&key).copied()
+        };
+        assert_eq!(learn(Judged::RunsElsewhere, false), None);
+        assert_eq!(
+            learn(Judged::Denied(None), false),
+            Some(Judged::Denied(None))
+        );
+        assert_eq!(
+            learn(Judged::RunsElsewhere, true),
+            Some(Judged::RunsElsewhere)
+        );
+        let old = Version {
+            changed: (1, 0),
+            ..version
+        };
+        let future = Version {
+            changed: (i64::MAX, 0),
+            ..version
+        };
+        assert!(old.is_settled() && !future.is_settled());
+    }
+
+    #[test]
+    fn a_script_does_not_hide_behind_its_arguments() {
+        let run = |args: &[&str]| {
+            let mut child = std::process::Command::new("/bin/sh")
+                .args(args)
+                .stdin(std::process::Stdio::piped())
+                .stderr(std::process::Stdio::null())
+                .spawn()
+                .unwrap();
+            // It is started before its arguments are where they can be read.
+            let place = format!("/proc/{}/cmdline", child.id());
+            let end = std::time::Instant::now() + Duration::from_secs(20);
+            while File::open(&place).unwrap().read(&mut [0]).unwrap() == 0 {
+                assert!(std::time::Instant::now() < end, "it has no arguments");
+            }
+            let found = told(child.id());
+            child.kill().unwrap();
+            child.wait().unwrap();
+            found
+        };
+        let dir = tempfile::tempdir().unwrap();
+        let script = dir.path().join("script");
+        fs::write(&script, "read line\n").unwrap();
+        let path = script.to_str().unwrap();
+        let file = Told::File(path.trim_start_matches('/').to_owned());
+        let padding = "0".repeat(50_000);
+        let padded = [path, &padding, &padding, &padding, &padding];
+        assert_eq!(run(&padded), file);
+        let many = vec!["-u"; 30_000];
+        assert_eq!(run(&[&many[..], &[path]].concat()), Told::Anything);
+        assert_eq!(run(&["-c", "read line", &padding, &padding]), Told::Nothing);
+    }
+
+    #[test]
     fn a_process_that_interprets_nothing_was_told_to_run_nothing() {
-        assert_eq!(told(std::process::id()), None);
-        assert_eq!(told(u32::MAX), None);
+        assert_eq!(told(std::process::id()), Told::Nothing);
+        assert_eq!(told(u32::MAX), Told::Nothing);
     }
 }

@@ -2,9 +2,9 @@
 
 use std::path::{Path, PathBuf};
 
-use chassis::files::read_text_bounded;
+use chassis::files::read_bounded;
 
-use crate::files::unescaped;
+use crate::files::{of_host, unescaped};
 
 const MOUNTINFO_BYTES_MAX: u64 = 4 << 20;
 /// File systems that hold no files of anybody.
@@ -57,8 +57,15 @@ impl Mounts {
     /// Of a process.
     pub(crate) fn of(pid: u32) -> Option<Self> {
         let path = PathBuf::from(format!("/proc/{pid}/mountinfo"));
-        let text = read_text_bounded(&path, MOUNTINFO_BYTES_MAX).ok()?;
-        Some(Self::read(&text))
+        let text = read_bounded(&path, MOUNTINFO_BYTES_MAX).ok()?;
+        let mut found = Self::read(&String::from_utf8_lossy(&text));
+        if let Some(root) = &mut found.root {
+            // As whoever mounted it sees them.
+            for dir in root.lower.iter_mut().chain(&mut root.upper) {
+                *dir = of_host(dir);
+            }
+        }
+        Some(found)
     }
 
     fn read(text: &str) -> Self {

@@ -40,6 +40,11 @@ pub(crate) enum Said {
     },
     /// Something did not run.
     Denied(Denied),
+    /// So often something else did not run, and is not told.
+    Missed {
+        /// How often.
+        count: u64,
+    },
     /// A container stands still before its first program.
     Held {
         /// Which.

@@ -24,7 +24,7 @@ use nix::sys::{
 use super::orders::{LINE_BYTES_MAX, Orders, Said};
 
 const SOCKET: &str = "guard.sock";
-/// What is kept for an agent that is away; of more the oldest is forgotten.
+/// What is kept for an agent that is away; of more files that did not run the oldest is only counted.
 const KEPT_MAX: usize = 1_000;
 
 /// Where orders come from and news go to.
@@ -33,6 +33,8 @@ pub(super) struct Post {
     client: Option<UnixStream>,
     read: Vec<u8>,
     kept: VecDeque<Said>,
+    /// What did not run and is kept no more.
+    missed: u64,
     alone_since: Instant,
 }
 
@@ -71,6 +73,7 @@ impl Post {
             client: None,
             read: Vec::new(),
             kept: VecDeque::new(),
+            missed: 0,
             alone_since: Instant::now(),
         }))
     }
@@ -142,14 +145,29 @@ impl Post {
             return;
         }
         if self.kept.len() >= KEPT_MAX {
-            self.kept.pop_front();
+            self.make_room();
         }
         self.kept.push_back(said);
         self.write();
     }
 
+    /// Whoever makes many of these does not push out what a start waits for.
+    fn make_room(&mut self) {
+        let is_denied = |said: &Said| matches!(said, Said::Denied(_));
+        if let Some(oldest) = self.kept.iter().position(is_denied) {
+            self.kept.remove(oldest);
+            self.missed = self.missed.saturating_add(1);
+        } else {
+            self.kept.pop_front();
+        }
+    }
+
     /// Writes as much as the agent has room for.
     fn write(&mut self) {
+        if self.missed > 0 && self.client.is_some() && self.kept.len() < KEPT_MAX {
+            let count = std::mem::take(&mut self.missed);
+            self.kept.push_back(Said::Missed { count });
+        }
         while let (Some(client), Some(said)) = (&mut self.client, self.kept.front()) {
             let Ok(mut line) = serde_json::to_vec(said) else {
                 self.kept.pop_front();
@@ -173,7 +191,7 @@ impl Post {
 mod tests {
     use std::io::{BufRead as _, BufReader};
 
-    use super::*;
+    use super::{super::orders::Denied, *};
 
     #[test]
     fn what_was_said_while_nobody_listened_is_said_to_who_comes() {
@@ -202,5 +220,40 @@ mod tests {
         drop(lines);
         assert_eq!(post.next(), None);
         assert!(!post.has_client());
+    }
+
+    #[test]
+    fn what_did_not_run_pushes_out_nothing_else_and_is_counted() {
+        let dir = tempfile::tempdir().unwrap();
+        let mut post = Post::open(dir.path()).unwrap().unwrap();
+        let held = Said::Held {
+            container: "c".to_owned(),
+        };
+        post.tell(held.clone());
+        for pid in 0..=u32::try_from(KEPT_MAX).unwrap() {
+            post.tell(Said::Denied(Denied {
+                container: "d".to_owned(),
+                path: "x".to_owned(),
+                pid,
+                digest: None,
+                waited_us: 1,
+            }));
+        }
+        assert_eq!(post.kept.front(), Some(&held));
+        assert_eq!((post.kept.len(), post.missed), (KEPT_MAX, 2));
+        let client = UnixStream::connect(socket(dir.path())).unwrap();
+        client
+            .set_read_timeout(Some(Duration::from_secs(20)))
+            .unwrap();
+        let mut lines = BufReader::new(client);
+        let mut all = Vec::new();
+        while !matches!(all.last(), Some(Said::Missed { .. })) {
+            assert_eq!(post.next(), None);
+            let mut line = String::new();
+            lines.read_line(&mut line).unwrap();
+            all.push(serde_json::from_str(&line).unwrap());
+        }
+        assert_eq!(all.first(), Some(&held));
+        assert_eq!(all.last(), Some(&Said::Missed { count: 2 }));
     }
 }

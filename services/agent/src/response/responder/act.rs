@@ -4,6 +4,7 @@ use std::fs;
 
 use anyhow::Context as _;
 use chassis::files::read_bounded;
+use jiff::SignedDuration;
 use model::{
     Digest,
     runtime::{
@@ -19,8 +20,10 @@ use crate::response::{
     group::Group,
     journal::{self, Entry, State},
     needs::{Need, Needs},
-    proc, replace,
+    replace::{self, Way},
 };
+
+const HOUR: SignedDuration = SignedDuration::from_hours(1);
 
 // === impl Responder ===
 
@@ -43,8 +46,11 @@ impl Responder {
             before: Some(before(&found)),
             after: None,
             evidence: None,
+            denied: 0,
+            cgroup: found.group.as_ref().map(|group| group.id),
+            unmarked: false,
         };
-        if let Some(refusal) = self.refusal(response, &found) {
+        if let Some(refusal) = self.refusal(response, &found).await {
             tracing::warn!(
                 container.id = response.container,
                 "`{}` of `{}` is refused: {refusal}",
@@ -76,13 +82,13 @@ impl Responder {
         Ok(())
     }
 
-    async fn find(&self, id: &str) -> anyhow::Result<Found> {
+    pub(super) async fn find(&self, id: &str) -> anyhow::Result<Found> {
         let layout = self.with_enforcer(|enforcer| Ok(enforcer.layout().clone()));
         let layout = layout.await?;
         Ok(container::find(&self.cx, &self.engines, &layout, id).await)
     }
 
-    fn refusal(&self, response: &Response, found: &Found) -> Option<Refusal> {
+    async fn refusal(&self, response: &Response, found: &Found) -> Option<Refusal> {
         let action = response.action.kind();
         if !self.config.actions.contains(&action) {
             return Some(Refusal::NotAllowed { action });
@@ -90,10 +96,17 @@ impl Responder {
         if let Some(refusal) = found.refuses(response) {
             return Some(refusal);
         }
-        if action == ActionKind::Replace {
-            return replace::refusal(found);
+        if action != ActionKind::Replace {
+            return None;
         }
-        None
+        match replace::way(self.tools(), found, &response.container).await {
+            Ok(way) => way.err(),
+            Err(error) => {
+                // Whoever knows is away: it is asked again when it is done.
+                tracing::debug!(%error, "how it is replaced is not known yet: {error:#}");
+                None
+            }
+        }
     }
 
     /// Does what was begun, or sees that what is in force still is.
@@ -167,31 +180,23 @@ impl Responder {
         } else {
             self.find(&id).await?
         };
-        if is_in_force && self.has_ended(&id).await? {
+        if is_in_force && self.has_ended(&id, entry.cgroup).await? {
             // What it was about is not there any more.
             self.settle(&id, &Need::default()).await?;
-            return Ok(Some((State::Over, "the container ended".to_owned())));
+            let detail = "the container ended; one that was started again is another one";
+            return Ok(Some((State::Over, detail.to_owned())));
         }
         let kind = entry.response.action.kind();
         match kind {
             ActionKind::Observe => Ok(Some((State::Over, "it is written down".to_owned()))),
             ActionKind::CollectEvidence => self.collect(entry, &found).await,
-            ActionKind::Kill => {
-                if let Some(group) = found.group {
-                    self.cx.blocking(move || group.kill()).await??;
-                }
-                entry.after = Some("no process".to_owned());
-                Ok(Some((
-                    State::Over,
-                    "all its processes are killed".to_owned(),
-                )))
-            }
+            ActionKind::Kill => self.kill(entry, found).await,
             ActionKind::Replace if !is_in_force => {
+                let way = self.way(&found, &id).await?;
                 self.settle(&id, &need).await?;
-                let fresh = replace::replace(&self.cx, &self.engines, &found).await?;
-                let detail = format!("`{fresh}` took its place; it stands still and is cut off");
-                entry.after = Some(fresh);
-                Ok(Some((State::InForce, detail)))
+                let replaced = replace::replace(self.tools(), &found, way).await?;
+                entry.after = Some(replaced.after);
+                Ok(Some((State::InForce, replaced.detail)))
             }
             ActionKind::Block => {
                 let failed = self.failed.iter().find(|(failed, _)| *failed == id);
@@ -208,26 +213,16 @@ impl Responder {
             }
             ActionKind::Pause | ActionKind::Quarantine | ActionKind::Replace => {
                 self.settle(&id, &need).await?;
-                let (after, detail) = if kind == ActionKind::Pause {
-                    ("frozen", "it stands still")
-                } else {
-                    ("cut off", "it speaks with nobody but those of the list")
-                };
-                if !is_in_force {
-                    entry.after = Some(after.to_owned());
-                }
-                let pids = found.group.as_ref().map(Group::pids).unwrap_or_default();
-                let is_open =
-                    kind == ActionKind::Quarantine && pids.into_iter().any(proc::may_send_raw);
-                let raw = if is_open {
-                    ", but by packet sockets: it has `CAP_NET_RAW`, so pause it as well"
-                } else {
-                    ""
-                };
-                Ok(Some((State::InForce, format!("{detail}{raw}"))))
+                self.held(entry, &found).await
             }
             ActionKind::StartGate => Ok(Some((State::Over, "it is no response".to_owned()))),
         }
+    }
+
+    /// How a container is replaced; what is refused now was not known when it was begun.
+    async fn way(&self, found: &Found, id: &str) -> anyhow::Result<Way> {
+        let way = replace::way(self.tools(), found, id).await?;
+        way.map_err(|refusal| anyhow::anyhow!("{refusal}"))
     }
 
     /// Makes a container be as it needs to be; tells what of a block the kernel does not do.
@@ -243,11 +238,12 @@ impl Responder {
         .await
     }
 
-    async fn has_ended(&self, id: &str) -> anyhow::Result<bool> {
+    async fn has_ended(&self, id: &str, cgroup: Option<u64>) -> anyhow::Result<bool> {
         let id = id.to_owned();
         self.with_enforcer(move |enforcer| {
             let group = Group::of(enforcer.layout(), &id);
-            Ok(!group.is_some_and(|group| group.is_populated()))
+            let is_it = |group: &Group| cgroup.is_none_or(|cgroup| group.id == cgroup);
+            Ok(!group.is_some_and(|group| is_it(&group) && group.is_populated()))
         })
         .await
     }
@@ -281,6 +277,14 @@ impl Responder {
         };
         let file = dir.join(object.digest.hex());
         let bytes = read_bounded(&file, FORENSIC_BYTES_MAX).context("the evidence on disk")?;
+        if !self.may_store(object.bytes) {
+            tracing::info!(
+                container.id = entry.response.container,
+                "{} bytes of evidence wait on disk: this node stored as much as it may in an hour",
+                object.bytes
+            );
+            return Ok(None);
+        }
         let bucket = forensic_objects(&self.tenant, &self.node);
         let store = self.bus.store();
         let stored = tokio::time::timeout(
@@ -290,6 +294,8 @@ impl Responder {
         match stored.await {
             Ok(Ok(_)) => {
                 drop(fs::remove_file(&file));
+                let at = self.cx.now();
+                self.journal.kept.stored.push((at, object.bytes));
                 let summary = entry.after.clone().unwrap_or_default();
                 Ok(Some((State::Over, summary)))
             }
@@ -299,6 +305,15 @@ impl Responder {
             }
             Err(_) => Ok(None),
         }
+    }
+
+    /// Whether so much evidence may be stored now: all nodes share the room for it.
+    fn may_store(&mut self, bytes: u64) -> bool {
+        let since = self.cx.now() - HOUR;
+        let stored = &mut self.journal.kept.stored;
+        stored.retain(|(at, _)| *at > since);
+        let sum: u64 = stored.iter().map(|(_, bytes)| *bytes).sum();
+        sum.saturating_add(bytes) <= self.config.evidence_bytes_per_hour_max
     }
 
     /// Undoes what is not wanted any more.
@@ -318,7 +333,7 @@ impl Responder {
                     detail = format!("{detail}; {cut} packets and connections were cut");
                 }
                 (ActionKind::Block, (_, killed)) => {
-                    let denied = self.denied.remove(&id).unwrap_or(0);
+                    let denied = self.denied_in_all(&id, &response.id);
                     let killed = killed.unwrap_or(0);
                     detail = format!("{detail}; {denied} files were denied, {killed} were killed");
                 }
@@ -347,18 +362,31 @@ impl Responder {
         if entry.response.action == Action::Replace && entry.after.is_some() {
             // Two that serve the same would be worse than none: the old one never goes on.
             let found = self.find(&id).await?;
+            replace::end(self.tools(), &found).await;
+            let again = found.restarts();
             if let Some(group) = found.group {
                 self.cx.blocking(move || group.kill()).await??;
             }
             self.settle(&id, &Need::default()).await?;
-            return Ok("the old one is killed, its files stay; the new one serves".to_owned());
+            // Its engine was told that it ends for good; a pod's is kubelet's.
+            let again = again.filter(|who| *who == container::KUBELET);
+            let again = again.map_or_else(String::new, |who| {
+                format!("; {who} starts it again until its pod is deleted")
+            });
+            return Ok(format!(
+                "the old one is killed, its files stay; the new one serves{again}"
+            ));
         }
         self.settle(&id, &need).await?;
-        Ok(if need == Need::default() {
+        let mut detail = if need == Need::default() {
             "it is as it was".to_owned()
         } else {
             "other responses to it go on".to_owned()
-        })
+        };
+        if entry.response.action.kind() == ActionKind::Quarantine {
+            detail.push_str(&self.unmark(&id, &need).await?);
+        }
+        Ok(detail)
     }
 }
 

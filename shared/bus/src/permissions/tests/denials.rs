@@ -266,6 +266,7 @@ async fn an_agent_reads_its_desired_state_answers_it_and_keeps_evidence_under_it
         after: None,
         detail: None,
         image: None,
+        denied: Vec::new(),
         at: jiff::Timestamp::UNIX_EPOCH,
     };
     agent.publish(&tenant, &reported).await.unwrap();

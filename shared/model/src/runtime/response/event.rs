@@ -16,6 +16,12 @@ use crate::{
 /// Stream of what people order and agents answer.
 pub const RESPONSES: &str = "RESPONSES";
 /// Objects: evidence that agents collect, below [`forensic_objects`] of their node.
+///
+/// All nodes share its bytes, and the oldest goes first. An agent stores so much in an hour and no
+/// more (`response.evidence_bytes_per_hour_max`), but that is the agent's own word: a broker bounds a
+/// stream, a subject and a message, and each piece of evidence has subjects of its own. So whoever
+/// has a node's key can push out the evidence of other nodes. What an incident needs for longer is
+/// to be fetched when it is told of.
 pub const FORENSIC_OBJECTS: &str = "tw_forensics";
 
 /// The largest piece of evidence that an agent stores, and that anybody reads.
@@ -71,9 +77,25 @@ pub struct ResponseReported {
     /// The image that was not let start.
     #[serde(default)]
     pub image: Option<Digest>,
+    /// Files that did not run since the last time, while a block is in force; of many some are not
+    /// named, and `detail` has how often it was in all.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub denied: Vec<DeniedFile>,
     /// When.
     #[schemars(with = "Time")]
     pub at: Timestamp,
+}
+
+/// A file that a blocked container did not run.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct DeniedFile {
+    /// Where it lay, within the container; of a content that lay at several places one of them.
+    pub path: String,
+    /// Its content; `None` where that was not known in time.
+    #[serde(default)]
+    pub digest: Option<Digest>,
+    /// How often, since that was told last.
+    pub count: u64,
 }
 
 /// How far an agent is with a response.
@@ -220,15 +242,23 @@ impl ResponseReported {
             Some(_) => String::new(),
             None => self.generation.to_string(),
         };
-        Fingerprint::of(&[
+        let (mode, attempt) = (self.mode.to_string(), self.attempt.to_string());
+        let (refusal, evidence) = (refusal.unwrap_or_default(), evidence.unwrap_or_default());
+        let mut fields = vec![
             response.unwrap_or_default(),
-            &self.mode.to_string(),
+            &mode,
             self.phase.as_str(),
-            &self.attempt.to_string(),
+            &attempt,
             &generation,
-            &refusal.unwrap_or_default(),
-            &evidence.unwrap_or_default(),
-        ])
+            &refusal,
+            &evidence,
+        ];
+        // What did not run is news each time, and told once: the time tells one from the other.
+        let at = self.at.as_microsecond().to_string();
+        if !self.denied.is_empty() {
+            fields.push(&at);
+        }
+        Fingerprint::of(&fields)
     }
 }
 
@@ -336,7 +366,27 @@ mod tests {
             after: None,
             detail: None,
             image: None,
+            denied: Vec::new(),
             at: Timestamp::UNIX_EPOCH,
+        }
+    }
+
+    #[test]
+    fn what_did_not_run_is_news_each_time() {
+        let tenant = Slug::default_tenant();
+        let denied = |second| ResponseReported {
+            denied: vec![DeniedFile {
+                path: "tmp/x".to_owned(),
+                digest: None,
+                count: 1,
+            }],
+            at: Timestamp::from_second(second).unwrap(),
+            ..reported(Phase::Done)
+        };
+        let first = denied(1).message_id(&tenant);
+        assert_eq!(first, denied(1).message_id(&tenant));
+        for other in [reported(Phase::Done), denied(2)] {
+            assert_ne!(first, other.message_id(&tenant));
         }
     }
 

@@ -9,21 +9,27 @@ use reqwest::Client;
 use serde_json::Value;
 
 use super::{
-    Asked, ENTRIES_MAX, EngineInventory, PARTS_MAX, build, docker::digest, patient, quick, spec,
-    text,
+    Asked, ENTRIES_MAX, EngineInventory, PARTS_MAX, build, docker::digest, labels, patient, quick,
+    spec, text,
 };
-use crate::{OciError, engine::grpc};
+use crate::{
+    OciError,
+    engine::{
+        containerd::{GetImageRequest, GetImageResponse},
+        grpc::{self, Empty},
+    },
+};
 
 const VERSION: &str = "containerd.services.version.v1.Version/Version";
 const LIST_CONTAINERS: &str = "containerd.services.containers.v1.Containers/List";
+const GET_CONTAINER: &str = "containerd.services.containers.v1.Containers/Get";
 const LIST_TASKS: &str = "containerd.services.tasks.v1.Tasks/List";
+const GET_TASK: &str = "containerd.services.tasks.v1.Tasks/Get";
 const LIST_IMAGES: &str = "containerd.services.images.v1.Images/List";
+const GET_IMAGE: &str = "containerd.services.images.v1.Images/Get";
 const SUBSCRIBE: &str = "containerd.services.events.v1.Events/Subscribe";
 /// The label by which CRI marks a pod's own container, which runs nothing.
 const KIND: &str = "io.cri-containerd.kind";
-
-#[derive(Clone, PartialEq, Message)]
-pub(super) struct Empty {}
 
 #[derive(Clone, PartialEq, Message)]
 pub(super) struct VersionResponse {
@@ -37,34 +43,77 @@ pub(super) struct ListContainersResponse {
     pub(super) containers: Vec<Listed>,
 }
 
+/// A container's record, but for what another one of its kind does not get: when it was changed.
 #[derive(Clone, PartialEq, Message)]
-pub(super) struct Listed {
+pub(in crate::engine) struct Listed {
     #[prost(string, tag = "1")]
-    pub(super) id: String,
+    pub(in crate::engine) id: String,
     #[prost(map = "string, string", tag = "2")]
-    pub(super) labels: HashMap<String, String>,
+    pub(in crate::engine) labels: HashMap<String, String>,
     #[prost(string, tag = "3")]
-    pub(super) image: String,
+    pub(in crate::engine) image: String,
+    #[prost(message, optional, tag = "4")]
+    pub(in crate::engine) runtime: Option<Runtime>,
     #[prost(message, optional, tag = "5")]
-    pub(super) spec: Option<Any>,
+    pub(in crate::engine) spec: Option<Any>,
+    #[prost(string, tag = "6")]
+    pub(in crate::engine) snapshotter: String,
+    #[prost(string, tag = "7")]
+    pub(in crate::engine) snapshot: String,
     #[prost(message, optional, tag = "8")]
-    pub(super) created_at: Option<Time>,
+    pub(in crate::engine) created_at: Option<Time>,
+    #[prost(map = "string, message", tag = "10")]
+    pub(in crate::engine) extensions: HashMap<String, Any>,
+    #[prost(string, tag = "11")]
+    pub(in crate::engine) sandbox: String,
 }
 
 #[derive(Clone, PartialEq, Message)]
-pub(super) struct Any {
+pub(in crate::engine) struct Runtime {
     #[prost(string, tag = "1")]
-    pub(super) type_url: String,
-    #[prost(bytes = "vec", tag = "2")]
-    pub(super) value: Vec<u8>,
+    pub(in crate::engine) name: String,
+    #[prost(message, optional, tag = "2")]
+    pub(in crate::engine) options: Option<Any>,
 }
 
 #[derive(Clone, PartialEq, Message)]
-pub(super) struct Time {
+pub(in crate::engine) struct Any {
+    #[prost(string, tag = "1")]
+    pub(in crate::engine) type_url: String,
+    #[prost(bytes = "vec", tag = "2")]
+    pub(in crate::engine) value: Vec<u8>,
+}
+
+#[derive(Clone, PartialEq, Message)]
+pub(in crate::engine) struct Time {
     #[prost(int64, tag = "1")]
     pub(super) seconds: i64,
     #[prost(int32, tag = "2")]
     pub(super) nanos: i32,
+}
+
+#[derive(Clone, PartialEq, Message)]
+pub(in crate::engine) struct GetContainerRequest {
+    #[prost(string, tag = "1")]
+    pub(in crate::engine) id: String,
+}
+
+#[derive(Clone, PartialEq, Message)]
+pub(in crate::engine) struct GetContainerResponse {
+    #[prost(message, optional, tag = "1")]
+    pub(in crate::engine) container: Option<Listed>,
+}
+
+#[derive(Clone, PartialEq, Message)]
+pub(in crate::engine) struct GetTaskRequest {
+    #[prost(string, tag = "1")]
+    pub(in crate::engine) container: String,
+}
+
+#[derive(Clone, PartialEq, Message)]
+pub(in crate::engine) struct GetTaskResponse {
+    #[prost(message, optional, tag = "1")]
+    pub(in crate::engine) task: Option<Task>,
 }
 
 #[derive(Clone, PartialEq, Message)]
@@ -74,15 +123,21 @@ pub(super) struct ListTasksResponse {
 }
 
 #[derive(Clone, PartialEq, Message)]
-pub(super) struct Task {
+pub(in crate::engine) struct Task {
     #[prost(string, tag = "1")]
-    pub(super) container: String,
+    pub(in crate::engine) container: String,
     #[prost(string, tag = "2")]
-    pub(super) id: String,
+    pub(in crate::engine) id: String,
     #[prost(uint32, tag = "3")]
-    pub(super) pid: u32,
+    pub(in crate::engine) pid: u32,
     #[prost(int32, tag = "4")]
-    pub(super) status: i32,
+    pub(in crate::engine) status: i32,
+    #[prost(string, tag = "6")]
+    pub(in crate::engine) stdout: String,
+    #[prost(string, tag = "7")]
+    pub(in crate::engine) stderr: String,
+    #[prost(bool, tag = "8")]
+    pub(in crate::engine) terminal: bool,
 }
 
 #[derive(Clone, PartialEq, Message)]
@@ -122,16 +177,16 @@ pub(super) async fn inventory(
     namespaces: &[String],
 ) -> Result<EngineInventory, OciError> {
     let client = build(quick(asked).http2_prior_knowledge())?;
-    let version = one::<VersionResponse>(asked, &client, "", VERSION).await?;
+    let version = list::<VersionResponse>(asked, &client, "", VERSION).await?;
     let mut found = EngineInventory {
         version: text(&version.version),
         ..EngineInventory::default()
     };
     for namespace in namespaces {
         let listed: ListContainersResponse =
-            one(asked, &client, namespace, LIST_CONTAINERS).await?;
-        let tasks: ListTasksResponse = one(asked, &client, namespace, LIST_TASKS).await?;
-        let images: ListImagesResponse = one(asked, &client, namespace, LIST_IMAGES).await?;
+            list(asked, &client, namespace, LIST_CONTAINERS).await?;
+        let tasks: ListTasksResponse = list(asked, &client, namespace, LIST_TASKS).await?;
+        let images: ListImagesResponse = list(asked, &client, namespace, LIST_IMAGES).await?;
         add(
             &mut found,
             asked.engine.as_str(),
@@ -152,17 +207,68 @@ pub(super) async fn events(asked: &Asked<'_>) -> Result<grpc::Messages, OciError
     answer.ok_or_else(|| asked.away("it has no events"))
 }
 
-/// The one message of an answer.
-async fn one<T: Message + Default>(
+async fn list<T: Message + Default>(
     asked: &Asked<'_>,
     client: &Client,
     namespace: &str,
     method: &str,
 ) -> Result<T, OciError> {
-    let Some(mut messages) = grpc::call(asked, client, namespace, method, &Empty {}).await? else {
-        return Ok(T::default());
+    let answer = grpc::one(asked, client, namespace, method, &Empty {}).await?;
+    Ok(answer.unwrap_or_default())
+}
+
+/// A container by its id, in the first namespace that has it.
+pub(super) async fn find(
+    asked: &Asked<'_>,
+    namespaces: &[String],
+    id: &str,
+) -> Result<Option<Container>, OciError> {
+    let client = build(quick(asked).http2_prior_knowledge())?;
+    for namespace in namespaces {
+        let Some(listed) = record(asked, &client, namespace, id).await? else {
+            continue;
+        };
+        let task = task(asked, &client, namespace, id).await?;
+        let request = GetImageRequest {
+            name: listed.image.clone(),
+        };
+        let image: Option<GetImageResponse> =
+            grpc::one(asked, &client, namespace, GET_IMAGE, &request).await?;
+        let target = image.and_then(|image| image.image?.target);
+        let runtime = asked.engine.as_str();
+        let mut container = container(runtime, namespace, &listed, task.as_ref());
+        container.image_id = target.and_then(|target| digest(&target.digest));
+        return Ok(Some(container));
+    }
+    Ok(None)
+}
+
+/// A container's record in a namespace.
+pub(in crate::engine) async fn record(
+    asked: &Asked<'_>,
+    client: &Client,
+    namespace: &str,
+    id: &str,
+) -> Result<Option<Listed>, OciError> {
+    let request = GetContainerRequest { id: id.to_owned() };
+    let answer: Option<GetContainerResponse> =
+        grpc::one(asked, client, namespace, GET_CONTAINER, &request).await?;
+    Ok(answer.and_then(|answer| answer.container))
+}
+
+/// What runs of a container.
+pub(in crate::engine) async fn task(
+    asked: &Asked<'_>,
+    client: &Client,
+    namespace: &str,
+    id: &str,
+) -> Result<Option<Task>, OciError> {
+    let request = GetTaskRequest {
+        container: id.to_owned(),
     };
-    Ok(messages.next().await?.unwrap_or_default())
+    let answer: Option<GetTaskResponse> =
+        grpc::one(asked, client, namespace, GET_TASK, &request).await?;
+    Ok(answer.and_then(|answer| answer.task))
 }
 
 type Answers = (
@@ -232,11 +338,6 @@ fn container(runtime: &str, namespace: &str, listed: &Listed, task: Option<&Task
         .and_then(|value| serde_json::from_slice(value).ok())
         .unwrap_or_default();
     let label = |name: &str| listed.labels.get(name).map(|value| text(value));
-    let labels: BTreeMap<String, String> = listed
-        .labels
-        .iter()
-        .map(|(name, value)| (text(name), text(value)))
-        .collect();
     let name = label("io.kubernetes.container.name").or_else(|| label("nerdctl/name"));
     Container {
         id: text(&listed.id),
@@ -261,7 +362,7 @@ fn container(runtime: &str, namespace: &str, listed: &Listed, task: Option<&Task
         namespace: label("io.kubernetes.pod.namespace")
             .or_else(|| Some(text(namespace)).filter(|name| name != "default")),
         owner: label("nerdctl/compose-project").or_else(|| label("com.docker.compose.project")),
-        labels: labels.into_iter().take(PARTS_MAX).collect(),
+        labels: labels(&listed.labels),
         ports: Vec::new(),
         addresses: Vec::new(),
         mounts: spec::mounts(&spec),

@@ -5,10 +5,7 @@
 //! in words meant for people (`info`), which CRI-O and containerd fill alike. containerd is asked over
 //! its own API, which tells more.
 
-use std::{
-    collections::{BTreeMap, HashMap},
-    time::Duration,
-};
+use std::{collections::HashMap, time::Duration};
 
 use jiff::Timestamp;
 use model::runtime::{Container, ContainerState, ImageAtRest};
@@ -17,10 +14,13 @@ use reqwest::Client;
 use serde_json::Value;
 
 use super::{
-    Asked, ENTRIES_MAX, EngineInventory, PARTS_MAX, build, docker::digest, patient, quick, spec,
-    text,
+    Asked, ENTRIES_MAX, EngineInventory, PARTS_MAX, build, docker::digest, labels, patient, quick,
+    spec, text,
 };
-use crate::{OciError, engine::grpc};
+use crate::{
+    OciError,
+    engine::grpc::{self, Empty},
+};
 
 const VERSION: &str = "runtime.v1.RuntimeService/Version";
 const LIST_CONTAINERS: &str = "runtime.v1.RuntimeService/ListContainers";
@@ -32,14 +32,23 @@ const LIST_IMAGES: &str = "runtime.v1.ImageService/ListImages";
 const INFO: &str = "info";
 
 #[derive(Clone, PartialEq, Message)]
-pub(super) struct Empty {}
-
-#[derive(Clone, PartialEq, Message)]
 pub(super) struct VersionResponse {
     #[prost(string, tag = "2")]
     pub(super) name: String,
     #[prost(string, tag = "3")]
     pub(super) version: String,
+}
+
+#[derive(Clone, PartialEq, Message)]
+pub(super) struct ListContainersRequest {
+    #[prost(message, optional, tag = "1")]
+    pub(super) filter: Option<ContainerFilter>,
+}
+
+#[derive(Clone, PartialEq, Message)]
+pub(super) struct ContainerFilter {
+    #[prost(string, tag = "1")]
+    pub(super) id: String,
 }
 
 #[derive(Clone, PartialEq, Message)]
@@ -145,9 +154,27 @@ pub(super) struct Image {
 }
 
 pub(super) async fn inventory(asked: &Asked<'_>) -> Result<EngineInventory, OciError> {
+    held(asked, None).await
+}
+
+/// A container by its id.
+pub(super) async fn find(asked: &Asked<'_>, id: &str) -> Result<Option<Container>, OciError> {
+    let only = ContainerFilter { id: id.to_owned() };
+    let found = held(asked, Some(only)).await?;
+    // A filter takes the beginning of an id, too.
+    let mut containers = found.containers.into_iter();
+    Ok(containers.find(|container| container.id == id))
+}
+
+/// What the runtime holds; of its containers perhaps only one.
+async fn held(
+    asked: &Asked<'_>,
+    filter: Option<ContainerFilter>,
+) -> Result<EngineInventory, OciError> {
     let client = build(quick(asked).http2_prior_knowledge())?;
     let version: VersionResponse = one(asked, &client, VERSION, &Empty {}).await?;
-    let listed: ListContainersResponse = one(asked, &client, LIST_CONTAINERS, &Empty {}).await?;
+    let request = ListContainersRequest { filter };
+    let listed: ListContainersResponse = one(asked, &client, LIST_CONTAINERS, &request).await?;
     let sandboxes: ListSandboxesResponse = one(asked, &client, LIST_SANDBOXES, &Empty {}).await?;
     let images: ListImagesResponse = one(asked, &client, LIST_IMAGES, &Empty {}).await?;
     let pods: HashMap<&str, &Pod> = sandboxes
@@ -197,10 +224,8 @@ async fn one<T: Message + Default>(
     method: &str,
     request: &impl Message,
 ) -> Result<T, OciError> {
-    let Some(mut messages) = grpc::call(asked, client, "", method, request).await? else {
-        return Ok(T::default());
-    };
-    Ok(messages.next().await?.unwrap_or_default())
+    let answer = grpc::one(asked, client, "", method, request).await?;
+    Ok(answer.unwrap_or_default())
 }
 
 /// Whether a container is of an image, by whichever of its names the runtime gives.
@@ -225,11 +250,6 @@ fn container(
         .unwrap_or_default();
     let spec = info.get("runtimeSpec").unwrap_or(&Value::Null);
     let name = listed.metadata.as_ref().map(|named| text(&named.name));
-    let labels: BTreeMap<String, String> = listed
-        .labels
-        .iter()
-        .map(|(name, value)| (text(name), text(value)))
-        .collect();
     let started = status.status.as_ref().map_or(0, |at| at.started_at_ns);
     let pid = info.get("pid").and_then(Value::as_u64).unwrap_or_default();
     // runtime.v1.ContainerState
@@ -261,7 +281,7 @@ fn container(
         pod: pod.map(|pod| text(&pod.name)),
         namespace: pod.map(|pod| text(&pod.namespace)),
         owner: None,
-        labels: labels.into_iter().take(PARTS_MAX).collect(),
+        labels: labels(&listed.labels),
         ports: Vec::new(),
         addresses: Vec::new(),
         mounts: spec::mounts(spec),

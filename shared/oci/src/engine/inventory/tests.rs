@@ -16,7 +16,10 @@ use super::{
     },
     *,
 };
-use crate::engine::tests::{Served, frame, grpc_answer};
+use crate::engine::{
+    grpc::Empty,
+    tests::{Served, frame, grpc_answer},
+};
 
 const ID: &str = "9927f49113033b6a04e376219116410e7ab272b8717ce2a43979d4c52e220d87";
 
@@ -194,6 +197,7 @@ fn containerd() -> Router {
             seconds: 1_700_000_000,
             nanos: 0,
         }),
+        ..Listed::default()
     };
     let image = |name: &str, content: &[u8]| Image {
         name: name.to_owned(),
@@ -222,6 +226,7 @@ fn containerd() -> Router {
             id: ID.to_owned(),
             pid: 77,
             status: 2,
+            ..Task::default()
         }],
     };
     let images = ListImagesResponse {
@@ -240,7 +245,7 @@ fn containerd() -> Router {
             Some("Containers/List") => frame(&containers),
             Some("Tasks/List") => frame(&tasks),
             Some("Images/List") => frame(&images),
-            Some("Events/Subscribe") => frame(&containerd::Empty {}),
+            Some("Events/Subscribe") => frame(&Empty {}),
             _ => return grpc_answer("12", Vec::new()),
         };
         grpc_answer("", body)
@@ -341,7 +346,7 @@ fn runtime_of_kubernetes() -> Router {
                 info: [("info".to_owned(), spec.to_owned())].into(),
             }),
         ),
-        ("RuntimeService/GetContainerEvents", frame(&cri::Empty {})),
+        ("RuntimeService/GetContainerEvents", frame(&Empty {})),
         (
             "ImageService/ListImages",
             frame(&cri::ListImagesResponse {

@@ -96,8 +96,14 @@ END
 
 start_server() {
   random_hex >"$data/hook.token"
-  # Signs what nodes shall do: agents believe it, and nothing else that comes over NATS.
-  trusted=$("$tidewaiter" response key "$data/response.key")
+  # Signs what nodes shall do: agents believe it, and nothing else that comes over NATS. A key is
+  # never written over, so that of an earlier run in the same directory goes on.
+  if [ ! -s "$data/response.pub" ]; then
+    rm -f "$data/response.key"
+    "$tidewaiter" response key "$data/response.key" >"$data/response.pub.part"
+    mv "$data/response.pub.part" "$data/response.pub"
+  fi
+  trusted=$(cat "$data/response.pub")
   cat >"$data/tidewaiter.yaml" <<END
 gateway:
   sources:
@@ -153,7 +159,11 @@ is_scanned() { get /v1/images | grep -q "tidewaiter/$name"; }
 
 is_known() { get /v1/containers | grep -q "$(cat "$data/container.id")"; }
 
-has_incident() { get /v1/incidents >"$data/incidents.json" && grep -q "$(cat "$data/container.id")" "$data/incidents.json"; }
+# Whether this container has one: others run on the machine too.
+has_incident() {
+  get "/v1/incidents?container=$(cat "$data/container.id")" >"$data/incidents.json" \
+    && grep -q '"id":' "$data/incidents.json"
+}
 
 # Whether a response to the incident has come to its end.
 is_done() { ask response show "$incident" 2>/dev/null | grep -q "^$1 (enforced): done"; }

@@ -73,6 +73,8 @@ const UNSAID: &[(&str, &str, &str)] = &[
         "REPORT_OBJECTS",
         "the bus keeps large records there",
     ),
+    ("alerting", "ADVISORIES", "the bus reads verdicts for it"),
+    ("policy", "ADVISORIES", "the bus reads verdicts for it"),
     (
         "alerting",
         "REPORT_OBJECTS",

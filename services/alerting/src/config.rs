@@ -60,6 +60,8 @@ pub enum AlertOn {
     Vulnerability,
     /// An incident in a container.
     Incident,
+    /// A response to one: it waits for approval, it does not work, or it was done.
+    Response,
 }
 
 /// How answers to scan requests are sent.
@@ -126,7 +128,7 @@ impl Default for Config {
         let log = "log".parse().expect("it is a name");
         let sink = Sink::of(SinkConfig::Log(crate::sinks::log::Config::default()));
         Self {
-            alert_on: vec![AlertOn::Verdict, AlertOn::Incident],
+            alert_on: vec![AlertOn::Verdict, AlertOn::Incident, AlertOn::Response],
             decisions: vec![Decision::Deny, Decision::Incomplete],
             vulnerability_severity: Severity::High,
             incident_severity: Severity::Medium,

@@ -8,9 +8,13 @@ use jiff::Timestamp;
 use model::{
     AlertRecord, AlertState, Digest, Judged, RecordKey, Slug, What,
     event::{
-        ALERT_STATES, Alert, Change, Event as _, ImageJudged, VulnerabilityChanged, images_bucket,
+        ALERT_STATES, Alert, Change, Event as _, INCIDENTS, ImageJudged, VulnerabilityChanged,
+        images_bucket,
     },
-    runtime::{IncidentChanged, IncidentState},
+    runtime::{
+        ContainerResponded, Incident, IncidentChanged, IncidentState, RESPONSE_RECORDS,
+        ResponseRecord,
+    },
 };
 
 use crate::{
@@ -29,6 +33,8 @@ pub(crate) enum News {
     Vulnerability(Box<VulnerabilityChanged>),
     /// An incident that was opened, grew worse, or is over.
     Incident(Box<IncidentChanged>),
+    /// A response that was proposed, decided, done, or did not work.
+    Response(Box<ContainerResponded>),
 }
 
 /// Takes news.
@@ -48,6 +54,9 @@ impl Input for News {
                 decode(body).map(|news| Some(Self::Vulnerability(Box::new(news))))
             }
             IncidentChanged::TYPE => decode(body).map(|news| Some(Self::Incident(Box::new(news)))),
+            ContainerResponded::TYPE => {
+                decode(body).map(|news| Some(Self::Response(Box::new(news))))
+            }
             // What was detected is told with its incident.
             _ => Ok(None),
         }
@@ -67,15 +76,21 @@ impl Handler for NewsHandler {
             attempt,
             ..
         } = delivery;
-        let signal = match body {
-            News::Judged(news) => self.of_verdict(&tenant, news).await?,
-            News::Vulnerability(news) => self.of_vulnerability(&tenant, &news).await?,
-            News::Incident(news) => self.of_incident(&news),
+        let signals = match body {
+            News::Judged(news) => Vec::from_iter(self.of_verdict(&tenant, news).await?),
+            News::Vulnerability(news) => {
+                Vec::from_iter(self.of_vulnerability(&tenant, &news).await?)
+            }
+            News::Incident(news) => Vec::from_iter(self.of_incident(&news)),
+            News::Response(news) => self.of_response(&tenant, &news).await?,
         };
-        match signal {
-            Some(signal) => self.settle(&tenant, (id, attempt > 1), signal).await,
-            None => Ok(Outcome::none()),
+        let mut out = Outcome::none();
+        for signal in signals {
+            out = self
+                .settle(&tenant, (&id, attempt > 1), signal, out)
+                .await?;
         }
+        Ok(out)
     }
 }
 
@@ -125,6 +140,32 @@ impl NewsHandler {
             alert_on.contains(&AlertOn::Incident) && news.incident.severity >= *incident_severity;
         let is_over = news.incident.state == IncidentState::Closed;
         (is_wanted || is_over).then(|| signal::of_incident(news))
+    }
+
+    /// What was raised is resolved, whatever the settings are now.
+    async fn of_response(
+        &self,
+        tenant: &Slug,
+        news: &ContainerResponded,
+    ) -> Result<Vec<Signal>, Failure> {
+        let (mut record, mut incident) = (None, None);
+        if !news.incident.is_empty() {
+            let key = ResponseRecord::key(tenant, &news.incident);
+            record = self
+                .store
+                .get::<ResponseRecord>(RESPONSE_RECORDS, &key)
+                .await?;
+            incident = self.store.get::<Incident>(INCIDENTS, &key).await?;
+        }
+        let known = signal::Known {
+            record: record.as_ref().map(|stored| &stored.body),
+            incident: incident.as_ref().map(|stored| &stored.body),
+        };
+        let mut signals = signal::of_response(tenant, news, known);
+        if !self.config.alert_on.contains(&AlertOn::Response) {
+            signals.retain(|signal| signal.state == AlertState::Resolved);
+        }
+        Ok(signals)
     }
 
     async fn of_vulnerability(
@@ -185,8 +226,9 @@ impl NewsHandler {
     async fn settle(
         &self,
         tenant: &Slug,
-        (event, is_again): (String, bool),
+        (event, is_again): (&str, bool),
         signal: Signal,
+        out: Outcome,
     ) -> Result<Outcome, Failure> {
         let key = format!("{tenant}.{}", signal.fingerprint);
         let stored = self.store.get::<AlertRecord>(ALERT_STATES, &key).await?;
@@ -198,8 +240,9 @@ impl NewsHandler {
         // first delivery is never judged by its time: clocks of machines differ.
         let is_past = |known: &AlertRecord| known.event != event && signal.at < known.since;
         if is_again && known.as_ref().is_some_and(is_past) {
-            return Ok(Outcome::none());
+            return Ok(out);
         }
+        let once = signal.once;
         let alert = Alert {
             fingerprint: signal.fingerprint,
             state: signal.state,
@@ -208,7 +251,7 @@ impl NewsHandler {
             text: signal.text,
             image: signal.image,
             references: signal.references,
-            event,
+            event: event.to_owned(),
             at: signal.at,
             policy: signal.policy,
             reminder: 0,
@@ -220,16 +263,17 @@ impl NewsHandler {
             self.clock.now(),
         );
         match step {
-            Step::Nothing => Ok(Outcome::none()),
-            Step::TellAgain(alert) => Ok(Outcome::none().emit(tenant, &alert)?),
+            Step::Nothing => Ok(out),
+            Step::TellAgain(alert) => Ok(out.emit(tenant, &alert)?),
             Step::Keep(record) => {
                 metrics::alert_kept_quiet(record.state);
-                let kept = Outcome::none().put_kv(ALERT_STATES, &key, &record, Some(expected));
-                Ok(kept?)
+                let record = AlertRecord { once, ..record };
+                Ok(out.put_kv(ALERT_STATES, &key, &record, Some(expected))?)
             }
             Step::Change(record, alert) => {
                 metrics::alert_changed(record.state);
-                Ok(Outcome::none()
+                let record = AlertRecord { once, ..record };
+                Ok(out
                     .put_kv(ALERT_STATES, &key, &record, Some(expected))?
                     .emit(tenant, &alert)?)
             }

@@ -32,7 +32,9 @@
 //! The start warns of consumers that nobody serves; `nats consumer rm ALERTS sink_<name>` ends one
 //! for good.
 //!
-//! One cause gives one alert: see `signal`. Receivers verify what they get: see `signature`.
+//! One cause gives one alert: see `signal`; a response to an incident has three, for who must decide,
+//! for who must look why it does not work, and for who wants to know: see `signal::response`.
+//! Receivers verify what they get: see `signature`.
 //!
 //! Where `json_bridge` is on, it also gives all news to subscribers that want JSON
 //! ([`Bus::bridge_json`]): it is the role that carries things outward.

@@ -9,12 +9,16 @@
 //! the ones that change no decision: those in images whose alert stood before the vulnerability
 //! appeared. Where none stood, either the verdict raises one, or policy accepts the vulnerability.
 
+mod response;
+
 use jiff::Timestamp;
 use model::{
     AlertState, Counts, Decision, Digest, Fingerprint, Severity, Slug, Vulnerability,
     event::{Change, ImageJudged, VulnerabilityChanged},
     runtime::{Incident, IncidentChanged, IncidentState},
 };
+
+pub(crate) use self::response::{Known, of_response};
 
 /// Reasons that an alert's text has.
 const REASONS_MAX: usize = 10;
@@ -34,6 +38,8 @@ pub(crate) struct Signal {
     pub(crate) policy: Option<Slug>,
     /// When it happened.
     pub(crate) at: Timestamp,
+    /// Nobody is reminded of it while it stands.
+    pub(crate) once: bool,
 }
 
 /// The fingerprint of the alert on a verdict.
@@ -82,6 +88,7 @@ pub(crate) fn of_verdict(tenant: &Slug, news: &ImageJudged, decisions: &[Decisio
         references: references.clone(),
         policy: Some(policy.clone()),
         at: *judged_at,
+        once: false,
     }
 }
 
@@ -131,6 +138,7 @@ pub(crate) fn of_vulnerability(tenant: &Slug, news: &VulnerabilityChanged) -> Si
         references: Vec::new(),
         policy: None,
         at: *changed_at,
+        once: false,
     }
 }
 
@@ -180,6 +188,7 @@ pub(crate) fn of_incident(news: &IncidentChanged) -> Signal {
             .collect(),
         policy: None,
         at: news.changed_at,
+        once: false,
     }
 }
 

@@ -91,7 +91,7 @@ pub(crate) fn due(record: &AlertRecord, windows: Windows, now: Timestamp) -> Opt
         }),
         Told::Yes => {
             let at = told_at.checked_add(windows.remind_after).ok()?;
-            if windows.remind_after.is_zero() || now < at {
+            if record.once || windows.remind_after.is_zero() || now < at {
                 return None;
             }
             let reminders = record.reminders.saturating_add(1);
@@ -120,6 +120,7 @@ fn raise(alert: Alert, now: Timestamp) -> Step {
         told_at: Some(now),
         told: Told::Yes,
         reminders: 0,
+        once: false,
         alert: Some(Box::new(alert.clone())),
     };
     Step::Change(record, alert)

@@ -30,7 +30,7 @@ use bus::{Bus, Store};
 use cache::CacheError;
 use chassis::{
     Cx,
-    http::{ApiError, Grant, Operation},
+    http::{ApiError, Grant, Operation, PageQuery},
 };
 use jiff::Timestamp;
 use model::Slug;
@@ -82,6 +82,15 @@ impl Api {
             rows_examined_max: config.rows_examined_max,
             events: events::Streams::new(&config.events),
         }
+    }
+
+    /// Where a page begins, and how far it goes.
+    fn bounds(&self, query: &PageQuery, tenant: &Slug) -> Result<page::Bounds, ApiError> {
+        Ok(page::Bounds {
+            limit: query.limit()?,
+            after: page::after(query, tenant)?,
+            examined_max: self.rows_examined_max,
+        })
     }
 
     fn now(&self) -> Timestamp {

@@ -1,4 +1,4 @@
-//! Follows the records of every partition, nodes and incidents into the view.
+//! Follows the records of every partition, nodes, incidents and the answers to them into the view.
 
 use std::{sync::Arc, time::Duration};
 
@@ -9,8 +9,9 @@ use futures::StreamExt as _;
 use model::{
     Assessed, Judged, Known, Partition, RecordKey, Scanned, What,
     event::{INCIDENTS, NODES, REPORT_OBJECTS, images_bucket},
-    runtime::{Incident, NodeConnections, NodeRecord},
+    runtime::{NodeConnections, NodeRecord, RESPONSE_RECORDS},
 };
+use serde::de::DeserializeOwned;
 use tracing::{debug, error, warn};
 
 use crate::view::{Fact, IncidentKey, NodeKey, PackageRows, Told, View, VulnerabilityRows, Write};
@@ -34,7 +35,7 @@ pub(crate) struct Objects {
 pub(crate) fn start(cx: &Cx, bus: &Bus, view: &Arc<View>) {
     let objects = Objects::new(&bus.store());
     let of_images = Partition::all().map(images_bucket);
-    for bucket in of_images.chain([NODES, INCIDENTS].map(str::to_owned)) {
+    for bucket in of_images.chain([NODES, INCIDENTS, RESPONSE_RECORDS].map(str::to_owned)) {
         let (task, bus, view) = (cx.clone(), bus.clone(), Arc::clone(view));
         let objects = objects.clone();
         cx.spawn("inventory.follow", async move {
@@ -127,7 +128,8 @@ pub(crate) async fn write_of(
 ) -> Result<Write, StoreError> {
     let told = match bucket {
         NODES => told_of_node(change).await?,
-        INCIDENTS => told_of_incident(change).await?,
+        INCIDENTS => told_of(change, Told::Incident).await?,
+        RESPONSE_RECORDS => told_of(change, Told::Response).await?,
         _ => told_of_image(objects, change).await?,
     };
     Ok(Write {
@@ -159,15 +161,20 @@ async fn told_of_connections(change: &Change, key: NodeKey) -> Result<Option<Tol
     Ok(record.map(|record| Told::Connections(key, Some(Box::new(record)))))
 }
 
-async fn told_of_incident(change: &Change) -> Result<Option<Told>, StoreError> {
+/// Of an incident, or of the answer to one.
+async fn told_of<T: DeserializeOwned>(
+    change: &Change,
+    told: impl FnOnce(IncidentKey, Option<Box<T>>) -> Told,
+) -> Result<Option<Told>, StoreError> {
+    // The ledger of a tenant is none.
     let Ok(key) = change.key.parse::<IncidentKey>() else {
         return Ok(None);
     };
     if change.body.is_none() {
-        return Ok(Some(Told::Incident(key, None)));
+        return Ok(Some(told(key, None)));
     }
-    let incident = change.decode::<Incident>().await?;
-    Ok(incident.map(|incident| Told::Incident(key, Some(Box::new(incident)))))
+    let read = change.decode::<T>().await?;
+    Ok(read.map(|read| told(key, Some(Box::new(read)))))
 }
 
 async fn told_of_image(objects: &Objects, change: &Change) -> Result<Option<Told>, StoreError> {

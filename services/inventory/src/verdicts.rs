@@ -7,11 +7,7 @@ use std::{
 
 use bus::{Store, StoreError};
 use jiff::{SignedDuration, Timestamp};
-use model::{
-    Assessed, Decision, Digest, Judged, Partition, RecordKey, Slug, SweptMark, What,
-    answer::{self, Holds},
-    event::{ADVISORIES, images_bucket},
-};
+use model::{Decision, Digest, Partition, SweptMark, answer::Holds};
 
 pub(crate) use model::answer::{Answer, Choice, choose, is_retired, selects, worst};
 
@@ -28,34 +24,6 @@ pub(crate) struct Marks(BTreeMap<Partition, SweptMark>);
 /// [`Marks`] that are read again when they are old.
 #[derive(Debug, Default)]
 pub(crate) struct MarksCache(Mutex<Option<(Timestamp, Marks)>>);
-
-/// The verdicts on an image as they read now, one per policy that has a say.
-pub(crate) async fn of_image(
-    store: &Store,
-    tenant: &Slug,
-    image: Digest,
-    now: Timestamp,
-) -> Result<Vec<Answer>, StoreError> {
-    let bucket = images_bucket(image.partition());
-    let prefix = format!("{tenant}.{}.judged.", image.hex());
-    let judged = store.list::<Judged>(&bucket, &prefix).await?;
-    if judged.is_empty() {
-        return Ok(Vec::new());
-    }
-    let mark = mark(store, image.partition()).await?;
-    let key = RecordKey::new(tenant, image, What::Assessed);
-    let assessed = store.record::<Assessed>(&key).await?;
-    let assessed = assessed.map_or(0, |stored| stored.revision);
-    let judged = judged.into_iter().map(|(_, stored)| stored.body);
-    Ok(answer::of_image(judged, assessed, &mark, now))
-}
-
-async fn mark(store: &Store, partition: Partition) -> Result<SweptMark, StoreError> {
-    let stored = store
-        .get::<SweptMark>(ADVISORIES, &format!("swept.{partition}"))
-        .await?;
-    Ok(stored.map(|stored| stored.body).unwrap_or_default())
-}
 
 // === impl JudgedView ===
 
@@ -94,7 +62,7 @@ impl Marks {
     async fn read(store: &Store) -> Result<Self, StoreError> {
         let mut marks = BTreeMap::new();
         for partition in Partition::all() {
-            marks.insert(partition, mark(store, partition).await?);
+            marks.insert(partition, store.swept_mark(partition).await?);
         }
         Ok(Self(marks))
     }

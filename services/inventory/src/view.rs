@@ -7,9 +7,9 @@
 mod anew;
 mod connections;
 mod image;
-mod incidents;
 mod keys;
 mod nodes;
+mod ordered;
 mod rows;
 
 use std::{
@@ -22,7 +22,7 @@ use cache::{Batch, CacheError, Database, Schema};
 use model::{
     Assessed, Digest, Judged, Known, PackageType, RecordKey, Scanned, Severity, Slug,
     Vulnerability, What,
-    runtime::{Incident, NodeConnections, NodeRecord},
+    runtime::{Incident, NodeConnections, NodeRecord, ResponseRecord},
 };
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -33,9 +33,9 @@ use self::{
 };
 pub(crate) use self::{
     image::{ImageView, JudgedView, platform},
-    incidents::IncidentKey,
     keys::{NameKey, of_image as vulnerability_key, tenant as tenant_prefix},
     nodes::{Holder, NodeKey, NodeView, Placed, digests, digests_at_rest},
+    ordered::{Entry, IncidentKey, Ordered},
     rows::{PackageRows, VulnerabilityRows},
 };
 use crate::metrics;
@@ -58,9 +58,11 @@ const CONNECTIONS: &str = "connections";
 const ADDRESSES: &str = "addresses";
 const INCIDENTS: &str = "incidents";
 const INCIDENT_ORDER: &str = "incident_order";
+const RESPONSES: &str = "responses";
+const RESPONSE_ORDER: &str = "response_order";
 
 const SCHEMA: Schema<'_> = Schema {
-    version: 5,
+    version: 6,
     families: &[
         CURSORS,
         IMAGES,
@@ -80,6 +82,8 @@ const SCHEMA: Schema<'_> = Schema {
         ADDRESSES,
         INCIDENTS,
         INCIDENT_ORDER,
+        RESPONSES,
+        RESPONSE_ORDER,
     ],
 };
 
@@ -114,6 +118,8 @@ pub(crate) enum Told {
     Connections(NodeKey, Option<Box<NodeConnections>>),
     /// An incident; `None`: it is forgotten.
     Incident(IncidentKey, Option<Box<Incident>>),
+    /// The answer to an incident; `None`: it is forgotten.
+    Response(IncidentKey, Option<Box<ResponseRecord>>),
 }
 
 /// A change of a bucket, in order.
@@ -202,7 +208,11 @@ impl View {
                 }
                 Some(Told::Incident(key, incident)) => {
                     metrics::changed("incident");
-                    self.take_incident(batch, key, incident.as_deref())?;
+                    self.take_dated(batch, key, incident.as_deref())?;
+                }
+                Some(Told::Response(key, record)) => {
+                    metrics::changed("response");
+                    self.take_dated(batch, key, record.as_deref())?;
                 }
                 None => {}
             }

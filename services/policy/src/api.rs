@@ -5,28 +5,27 @@ use std::sync::Arc;
 use axum::{
     Extension, Json, Router,
     extract::{Path, Query, State},
-    http::{StatusCode, header},
-    response::{IntoResponse, Response},
+    http::StatusCode,
+    response::Response,
 };
-use bus::{Store, StoreError};
+use bus::Store;
 use chassis::{
     Clock,
     http::{Access, ApiError, Grant, Operation, Page, PageQuery, Route, body_limit},
 };
-use model::{PolicyRecord, Slug, event::CONFIG};
+use model::Slug;
 use schemars::JsonSchema;
 use serde::Serialize;
 use tokio::sync::watch;
 
 use crate::{
     document::{DOCUMENT_BYTES_MAX, Policy},
-    library::{PutPolicyError, delete_policy, put_policy},
+    documents::{self, YAML},
     set::PolicySet,
 };
 
 const READ: Access = Access::Scope("read");
 const ADMIN: Access = Access::Scope("admin");
-const YAML: &str = "application/yaml";
 
 /// What the routes need.
 #[derive(Clone)]
@@ -120,17 +119,7 @@ async fn list(
 }
 
 async fn read(State(api): State<Api>, Path(name): Path<String>) -> Result<Response, ApiError> {
-    let name = parse(&name)?;
-    let stored = api
-        .store
-        .get::<PolicyRecord>(CONFIG, &crate::library::key(&name))
-        .await;
-    let yaml = match stored.map_err(internal)? {
-        Some(stored) => stored.body.yaml,
-        None if name.as_str() == crate::DEFAULT => crate::document::BUILTIN.to_owned(),
-        None => return Err(ApiError::not_found(format!("there is no policy `{name}`"))),
-    };
-    Ok(([(header::CONTENT_TYPE, YAML)], yaml).into_response())
+    documents::read::<Policy>(&api.store, &name).await
 }
 
 async fn replace(
@@ -139,27 +128,8 @@ async fn replace(
     Extension(grant): Extension<Grant>,
     yaml: String,
 ) -> Result<Json<Summary>, ApiError> {
-    let name = parse(&name)?;
-    let given = Policy::parse(&yaml).map_err(|error| ApiError::bad_request(error.to_string()))?;
-    if given.name != name {
-        let what = format!(
-            "the document's name is `{}`, and the address says `{name}`",
-            given.name
-        );
-        return Err(ApiError::bad_request(what));
-    }
-    let put = put_policy(&api.store, &yaml, api.clock.now()).await;
-    let policy = put.map_err(|error| match error {
-        PutPolicyError::Store(error) => internal(error),
-        error => ApiError::bad_request(error.to_string()),
-    })?;
-    tracing::info!(
-        policy.name = %name,
-        policy.revision = policy.revision,
-        token.name = grant.name,
-        "policy `{name}` was put by `{}`",
-        grant.name,
-    );
+    let at = (&api.store, api.clock.now());
+    let policy: Policy = documents::replace(at, &name, &grant, &yaml).await?;
     Ok(Json(Summary::from(&policy)))
 }
 
@@ -168,24 +138,8 @@ async fn remove(
     Path(name): Path<String>,
     Extension(grant): Extension<Grant>,
 ) -> Result<StatusCode, ApiError> {
-    let name = parse(&name)?;
-    delete_policy(&api.store, &name).await.map_err(internal)?;
-    tracing::info!(
-        policy.name = %name,
-        token.name = grant.name,
-        "policy `{name}` was deleted by `{}`",
-        grant.name,
-    );
+    documents::remove::<Policy>(&api.store, &name, &grant).await?;
     Ok(StatusCode::NO_CONTENT)
-}
-
-fn parse(name: &str) -> Result<Slug, ApiError> {
-    name.parse()
-        .map_err(|error: model::SlugError| ApiError::bad_request(error.to_string()))
-}
-
-fn internal(error: StoreError) -> ApiError {
-    anyhow::Error::from(error).into()
 }
 
 impl From<&Policy> for Summary {
@@ -210,7 +164,7 @@ impl From<&Policy> for Summary {
 mod tests {
     use axum::{
         body::{Body, to_bytes},
-        http::{HeaderValue, Request},
+        http::{HeaderValue, Request, header},
     };
     use chassis::{
         SystemClock,
@@ -219,6 +173,7 @@ mod tests {
             openapi::{Info, document},
         },
     };
+    use model::{PolicyRecord, event::CONFIG};
     use testkit::{Answered, Contract};
     use tower::ServiceExt as _;
 

@@ -39,7 +39,7 @@ use crate::{
     cases::Case,
     checks::{self, OwnCheck},
     condition::Condition,
-    defaults,
+    defaults, documents,
     values::{Age, AgeLimit, KnownGap, RepositoryGlobs, Text},
     waivers::{EXPIRED_RULE, Waiver},
 };
@@ -149,18 +149,7 @@ pub enum PolicyError {
 impl Policy {
     /// Reads a document.
     pub fn parse(yaml: &str) -> Result<Self, PolicyError> {
-        if yaml.len() > DOCUMENT_BYTES_MAX {
-            return Err(PolicyError::TooLarge(yaml.len()));
-        }
-        let policy: Self = serde_saphyr::from_str(yaml)
-            .map_err(|error| PolicyError::Text(error.without_snippet().to_string()))?;
-        match policy.misfit() {
-            Some(why) => Err(PolicyError::Parts {
-                policy: policy.name,
-                why,
-            }),
-            None => Ok(policy),
-        }
+        documents::parse(yaml)
     }
 
     /// The policy that comes with the program.
@@ -211,7 +200,7 @@ impl Policy {
         rules.chain(self.checks.iter().map(|check| &check.when))
     }
 
-    fn misfit(&self) -> Option<String> {
+    pub(crate) fn misfit(&self) -> Option<String> {
         let takes_the_rest = self.name.as_str() == DEFAULT;
         if takes_the_rest && !self.repositories.is_empty() {
             return Some(format!(

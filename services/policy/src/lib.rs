@@ -38,6 +38,7 @@ mod condition;
 mod config;
 mod defaults;
 mod document;
+mod documents;
 mod evidence;
 mod handler;
 mod judge;
@@ -77,8 +78,9 @@ pub use self::{
     },
     config::Config,
     document::{BUILTIN, DEFAULT, DOCUMENT_BYTES_MAX, Defaults, Policy, PolicyError, Rule},
+    documents::PutPolicyError,
     judge::{Judgement, judge},
-    library::{PutPolicyError, delete_policy, put_policy},
+    library::{delete_policy, put_policy},
     response::{
         BUILTIN_RESPONSES, Limit, Limits, Protected, Replayed, ReplayedResponse, ResponseMode,
         ResponsePolicy, ResponseRule, Then, When,
@@ -114,7 +116,7 @@ pub async fn run(cx: &Cx, bus: &Bus, config: &Config) -> anyhow::Result<Router> 
         store: store.clone(),
         policies: in_force,
         census,
-        clock: cx.clock(),
+        cx: cx.clone(),
     };
     let (bus, concurrency) = (bus.clone(), config.concurrency.max(1));
     let partitions = bus.clone();

@@ -91,7 +91,7 @@ impl Owner {
             }
         };
         // Following ends with this context, and the pass ends where the partition ended.
-        let mark = match self.judges.swept(self.partition).await {
+        let mark = match self.judges.store.swept_mark(self.partition).await {
             Ok(mark) => mark,
             Err(error) => {
                 tracing::warn!(%error, "partition {} cannot be read: {error}", self.partition);
@@ -142,7 +142,7 @@ impl Owner {
     /// Looks at the images whose time has come.
     async fn tick(&self, mark: &mut Option<SweptMark>) {
         let mut images = self.calendar.take_ended(self.judges.cx.now());
-        match self.judges.swept(self.partition).await {
+        match self.judges.store.swept_mark(self.partition).await {
             Ok(found) => {
                 if mark.as_ref() != Some(&found) {
                     images.extend(self.calendar.take_waiting());

@@ -10,9 +10,8 @@ use bus::{Contents, Store, StoreError, Stored};
 use chassis::Cx;
 use jiff::Timestamp;
 use model::{
-    Assessed, Assessment, Facts, Findings, Judged, Known, Partition, RecordKey, ScannedFindings,
-    SweptMark, What,
-    event::{ADVISORIES, REPORT_OBJECTS},
+    Assessed, Assessment, Facts, Findings, Judged, Known, RecordKey, ScannedFindings, SweptMark,
+    What, event::REPORT_OBJECTS,
 };
 use tokio::sync::watch;
 
@@ -121,7 +120,7 @@ impl Judges {
         let known = known.map(|stored| stored.body).unwrap_or_default();
         let mark = match mark {
             Some(mark) => mark,
-            None => self.swept(key.image.partition()).await?,
+            None => self.store.swept_mark(key.image.partition()).await?,
         };
         let image = Image {
             key: key.clone(),
@@ -218,13 +217,6 @@ impl Judges {
             return Ok(work());
         }
         Ok(self.cx.compute(work).await?)
-    }
-
-    /// The advisory revision for which everything in a partition holds.
-    pub(crate) async fn swept(&self, partition: Partition) -> Result<SweptMark, StoreError> {
-        let mark = format!("swept.{partition}");
-        let stored = self.store.get::<SweptMark>(ADVISORIES, &mark).await?;
-        Ok(stored.map(|stored| stored.body).unwrap_or_default())
     }
 }
 

@@ -30,7 +30,8 @@ const INFO: Info = Info {
     description: "\
 Images by name or digest, what is wrong with them, what policy says, and who may ask.
 
-A token goes into `Authorization: Bearer TOKEN`; its scopes are `read`, `scan` and `admin`. Errors are \
+A token goes into `Authorization: Bearer TOKEN`; its scopes are `read`, `scan`, \
+`respond` and `admin`. Errors are \
 `application/problem+json`: `status`, `error` as a word for programs, `detail`, and `hint` with what \
 to do. A list has `items` and, unless it ends, `next`, which is the `cursor` of the page behind it. \
 Answers have an `ETag`: who sends it as `If-None-Match` gets 304 while nothing has changed.",

@@ -15,6 +15,7 @@ mod objects;
 mod pointers;
 #[cfg(test)]
 pub(crate) mod suite;
+mod verdicts;
 
 use std::{fmt, sync::Arc, time::Duration};
 

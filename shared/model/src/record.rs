@@ -502,6 +502,9 @@ pub struct AlertRecord {
     /// The number of the last reminder.
     #[serde(default)]
     pub reminders: u32,
+    /// Whether nobody is reminded of it.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub once: bool,
     /// What it says, while it stands.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub alert: Option<Box<crate::event::Alert>>,

@@ -3,9 +3,8 @@
 use bus::{Store, StoreError};
 use jiff::Timestamp;
 use model::{
-    Assessed, Decision, Digest, Judged, Reason, RecordKey, ScanRequestRecord, Slug, SweptMark,
-    Verdict, What, answer,
-    event::{ADVISORIES, Event as _, REFS, ScanRequested, images_bucket},
+    Decision, Digest, Reason, ScanRequestRecord, Slug, Verdict, answer,
+    event::{Event as _, REFS, ScanRequested},
 };
 use serde_json::{Value, json};
 
@@ -40,7 +39,7 @@ impl Answered {
         let record = record.body;
         let mut images = Vec::with_capacity(record.images.len());
         for image in &record.images {
-            let answers = answers(store, tenant, image, now).await?;
+            let answers = store.verdicts(tenant, *image, now).await?;
             let chosen = answer::of_request(&record, image, &answers);
             images.push((*image, chosen.map(|answer| answer.verdict.clone())));
         }
@@ -129,27 +128,4 @@ fn reasons(reasons: &[Reason]) -> Vec<Value> {
         })
     });
     listed.collect()
-}
-
-async fn answers(
-    store: &Store,
-    tenant: &Slug,
-    image: &Digest,
-    now: Timestamp,
-) -> Result<Vec<answer::Answer>, StoreError> {
-    let (bucket, partition) = (images_bucket(image.partition()), image.partition());
-    let prefix = format!("{tenant}.{}.judged.", image.hex());
-    let judged = store.list::<Judged>(&bucket, &prefix).await?;
-    if judged.is_empty() {
-        return Ok(Vec::new());
-    }
-    let mark = store
-        .get::<SweptMark>(ADVISORIES, &format!("swept.{partition}"))
-        .await?;
-    let mark = mark.map(|mark| mark.body).unwrap_or_default();
-    let key = RecordKey::new(tenant, *image, What::Assessed);
-    let assessed = store.record::<Assessed>(&key).await?;
-    let assessed = assessed.map_or(0, |stored| stored.revision);
-    let judged = judged.into_iter().map(|(_, stored)| stored.body);
-    Ok(answer::of_image(judged, assessed, &mark, now))
 }

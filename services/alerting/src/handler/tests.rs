@@ -1,3 +1,5 @@
+mod responses;
+
 use std::{collections::BTreeMap, sync::Arc};
 
 use bus::{Delivery, Handler as _, Outcome, Store};

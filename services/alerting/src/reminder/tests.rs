@@ -23,6 +23,7 @@ async fn stands(store: &Store, told: Told) {
         told_at: Some(at(0)),
         told,
         reminders: 0,
+        once: false,
         alert: Some(Box::new(example())),
     };
     let key = format!("default.{}", example().fingerprint);

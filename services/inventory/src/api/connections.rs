@@ -15,14 +15,15 @@ use model::{
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::{Api, Caller, bad_parameter, page, permit};
+use super::{
+    Api, Caller, bad_parameter,
+    page::{self, Bounds},
+    permit,
+};
 use crate::{
     settings,
     view::{Placed, View},
 };
-
-/// Containers that are read at once.
-const CHUNK: usize = 256;
 
 /// Filters of the list. All that are given must fit.
 #[derive(Clone, Debug, Default, Deserialize, JsonSchema)]
@@ -101,10 +102,9 @@ pub(super) async fn list(
 ) -> Result<Json<Page<Row>>, ApiError> {
     let tenant = permit(caller)?;
     let page = PageQuery::new(query.limit, query.cursor.clone());
-    let (limit, after) = (page.limit()?, page::after(&page, &tenant)?);
+    let bounds = api.bounds(&page, &tenant)?;
     let node = query.node.as_deref().map(str::parse::<Slug>).transpose();
     let node = node.map_err(|error| bad_parameter("node", error))?;
-    let examined_max = api.rows_examined_max;
     let page = api
         .read(move |view| {
             let scan = Scan {
@@ -113,7 +113,7 @@ pub(super) async fn list(
                 node: node.as_ref(),
                 query: &query,
             };
-            scan.page(after, limit, examined_max)
+            scan.page(bounds)
         })
         .await?;
     Ok(Json(page))
@@ -130,34 +130,18 @@ struct Scan<'a> {
 // === impl Scan ===
 
 impl Scan<'_> {
-    fn page(
-        &self,
-        mut after: Option<Vec<u8>>,
-        limit: usize,
-        examined_max: usize,
-    ) -> Result<Page<Row>, CacheError> {
-        let mut items = Vec::new();
-        let mut examined: usize = 0;
-        loop {
-            let found = self
-                .view
-                .containers(self.tenant, self.node, after.as_deref(), CHUNK)?;
-            let is_last = found.len() < CHUNK;
-            for placed in found {
-                if items.len() >= limit || examined >= examined_max {
-                    let next = after.map(|key| PageQuery::cursor(&key));
-                    return Ok(Page { items, next });
-                }
-                examined = examined.saturating_add(1);
-                after = Some(placed.key.clone());
-                if self.fits(&placed) {
-                    items.extend(self.row(placed)?);
-                }
+    fn page(&self, bounds: Bounds) -> Result<Page<Row>, CacheError> {
+        let rows = |after: Option<&[u8]>, limit| {
+            let found = self.view.containers(self.tenant, self.node, after, limit)?;
+            Ok(found.into_iter().map(Placed::keyed).collect())
+        };
+        page::fill(bounds, rows, |placed: Placed| {
+            if self.fits(&placed) {
+                self.row(placed)
+            } else {
+                Ok(None)
             }
-            if is_last {
-                return Ok(Page { items, next: None });
-            }
-        }
+        })
     }
 
     fn fits(&self, placed: &Placed) -> bool {

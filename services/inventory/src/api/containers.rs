@@ -24,15 +24,14 @@ use serde::{Deserialize, Serialize};
 use super::{
     Api, Caller, bad_parameter, incidents, internal,
     join::{Join, Joined},
-    page, permit,
+    page::{self, Bounds},
+    permit,
 };
 use crate::{
     settings,
     view::{Placed, View, digests},
 };
 
-/// Rows that are read at once.
-const CHUNK: usize = 256;
 /// Records that are read at once.
 const PARALLEL: usize = 16;
 /// Incidents of one container that are shown.
@@ -195,13 +194,13 @@ pub(super) async fn list(
 ) -> Result<Json<Page<Row>>, ApiError> {
     let tenant = permit(caller)?;
     let page = PageQuery::new(query.limit, query.cursor.clone());
-    let (limit, after) = (page.limit()?, page::after(&page, &tenant)?);
+    let bounds = api.bounds(&page, &tenant)?;
     let node = query.node.as_deref().map(str::parse::<Slug>).transpose();
     let node = node.map_err(|error| bad_parameter("node", error))?;
     let filter = Filter::parse(query)?;
     let now = api.now();
     let marks = api.marks.get(&api.store, now).await.map_err(internal)?;
-    let (examined_max, of_view) = (api.rows_examined_max, tenant.clone());
+    let of_view = tenant.clone();
     let mut page = api
         .read(move |view| {
             let scan = Scan {
@@ -211,7 +210,7 @@ pub(super) async fn list(
                 filter: &filter,
                 join: Join::new(view, &of_view, &marks, now),
             };
-            scan.page(after, limit, examined_max)
+            scan.page(bounds)
         })
         .await?;
     api.say_why(&tenant, page.items.iter_mut()).await?;
@@ -362,38 +361,26 @@ struct Scan<'a> {
 // === impl Scan ===
 
 impl Scan<'_> {
-    fn page(
-        mut self,
-        mut after: Option<Vec<u8>>,
-        limit: usize,
-        examined_max: usize,
-    ) -> Result<Page<Row>, CacheError> {
-        let mut items = Vec::new();
-        let mut examined: usize = 0;
-        loop {
-            let after_here = after.as_deref();
-            let found = self
-                .view
-                .containers(self.tenant, self.node, after_here, CHUNK)?;
-            let is_last = found.len() < CHUNK;
-            for placed in found {
-                if items.len() >= limit || examined >= examined_max {
-                    let next = after.map(|key| PageQuery::cursor(&key));
-                    return Ok(Page { items, next });
-                }
-                examined = examined.saturating_add(1);
-                if self.filter.fits_container(&placed.container) {
-                    let joined = self.join.image_of(&placed.node, &placed.container)?;
-                    if self.filter.fits(&placed.container, &joined) {
-                        items.push(Row::new(placed.node, &placed.container, &joined));
-                    }
-                }
-                after = Some(placed.key);
+    fn page(self, bounds: Bounds) -> Result<Page<Row>, CacheError> {
+        let Self {
+            view,
+            tenant,
+            node,
+            filter,
+            mut join,
+        } = self;
+        let rows = |after: Option<&[u8]>, limit| {
+            let found = view.containers(tenant, node, after, limit)?;
+            Ok(found.into_iter().map(Placed::keyed).collect())
+        };
+        page::fill(bounds, rows, |placed: Placed| {
+            if !filter.fits_container(&placed.container) {
+                return Ok(None);
             }
-            if is_last {
-                return Ok(Page { items, next: None });
-            }
-        }
+            let joined = join.image_of(&placed.node, &placed.container)?;
+            let fits = filter.fits(&placed.container, &joined);
+            Ok(fits.then(|| Row::new(placed.node, &placed.container, &joined)))
+        })
     }
 }
 

@@ -22,15 +22,14 @@ use super::{
     containers, internal,
     join::Join,
     lookup::FoundBy,
-    page, permit, reports,
+    page::{self, Bounds},
+    permit, reports,
 };
 use crate::{
     verdicts::{Marks, selects},
     view::{ImageView, NameKey, Placed, View},
 };
 
-/// Rows that are read at once.
-const CHUNK: usize = 256;
 const REPORT: &str = "/report";
 const CONTAINERS: &str = "/containers";
 
@@ -214,11 +213,10 @@ pub(super) async fn list(
 ) -> Result<Json<Page<Row>>, ApiError> {
     let tenant = permit(caller)?;
     let page = PageQuery::new(query.limit, query.cursor.clone());
-    let (limit, after) = (page.limit()?, page::after(&page, &tenant)?);
+    let bounds = api.bounds(&page, &tenant)?;
     let mut filter = Filter::parse(&query)?;
     let now = api.now();
     let marks = api.marks.get(&api.store, now).await.map_err(internal)?;
-    let examined_max = api.rows_examined_max;
     let of_view = tenant.clone();
     let mut page = api
         .read(move |view| {
@@ -234,7 +232,7 @@ pub(super) async fn list(
                 now,
                 join: Join::new(view, &tenant, &marks, now),
             };
-            scan.page(after, limit, examined_max)
+            scan.page(bounds)
         })
         .await?;
     let images = page.items.iter_mut().map(|row| &mut row.image);
@@ -350,30 +348,16 @@ struct Scan<'a> {
 // === impl Scan ===
 
 impl Scan<'_> {
-    fn page(
-        &mut self,
-        mut after: Option<Vec<u8>>,
-        limit: usize,
-        examined_max: usize,
-    ) -> Result<Page<Row>, CacheError> {
-        let mut items = Vec::new();
-        let mut examined: usize = 0;
-        loop {
-            let names = self.view.names(self.tenant, after.as_deref(), CHUNK)?;
-            let is_last = names.len() < CHUNK;
-            for name in names {
-                if items.len() >= limit || examined >= examined_max {
-                    let next = after.map(|key| PageQuery::cursor(&key));
-                    return Ok(Page { items, next });
-                }
-                examined = examined.saturating_add(1);
-                items.extend(self.row(&name)?);
-                after = Some(name.key);
-            }
-            if is_last {
-                return Ok(Page { items, next: None });
-            }
-        }
+    fn page(&mut self, bounds: Bounds) -> Result<Page<Row>, CacheError> {
+        let (view, tenant) = (self.view, self.tenant);
+        let rows = |after: Option<&[u8]>, limit| {
+            let found = view.names(tenant, after, limit)?;
+            Ok(found
+                .into_iter()
+                .map(|name| (name.key.clone(), name))
+                .collect())
+        };
+        page::fill(bounds, rows, |name: NameKey| self.row(&name))
     }
 
     /// The row of a name, if it fits.

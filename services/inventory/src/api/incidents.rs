@@ -15,12 +15,11 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 
 use super::{
-    Api, Caller, bad_parameter, containers, internal, join::Join, page, permit, responses,
+    Api, Caller, bad_parameter, containers, internal, join::Join, page, page::Bounds, permit,
+    responses,
 };
-use crate::view::View;
+use crate::view::{Entry, Ordered, View};
 
-/// Incidents that are read at once.
-const CHUNK: usize = 128;
 /// How many are looked at for those of one container.
 const EXAMINED_MAX: usize = 2_000;
 
@@ -95,15 +94,14 @@ pub(super) async fn list(
 ) -> Result<Json<Page<Incident>>, ApiError> {
     let tenant = permit(caller)?;
     let page = PageQuery::new(query.limit, query.cursor.clone());
-    let (limit, after) = (page.limit()?, page::after(&page, &tenant)?);
+    let bounds = api.bounds(&page, &tenant)?;
     let severity = query.severity.as_deref().map(str::parse::<Severity>);
     let severity = severity
         .transpose()
         .map_err(|error| bad_parameter("severity", error))?;
     let filter = Filter { query, severity };
-    let examined_max = api.rows_examined_max;
     let page = api
-        .read(move |view| filter.page((view, &tenant), after, limit, examined_max))
+        .read(move |view| filter.page((view, &tenant), bounds))
         .await?;
     Ok(Json(page))
 }
@@ -222,37 +220,26 @@ impl Filter {
         tenant: &Slug,
         limit: usize,
     ) -> Result<Vec<Incident>, CacheError> {
-        let page = self.page((view, tenant), None, limit, EXAMINED_MAX)?;
+        let bounds = Bounds {
+            after: None,
+            limit,
+            examined_max: EXAMINED_MAX,
+        };
+        let page = self.page((view, tenant), bounds)?;
         Ok(page.items)
     }
 
     fn page(
         &self,
         (view, tenant): (&View, &Slug),
-        mut after: Option<Vec<u8>>,
-        limit: usize,
-        examined_max: usize,
+        bounds: Bounds,
     ) -> Result<Page<Incident>, CacheError> {
-        let mut items = Vec::new();
-        let mut examined: usize = 0;
-        loop {
-            let found = view.incidents(tenant, after.as_deref(), CHUNK)?;
-            let is_last = found.len() < CHUNK;
-            for (key, incident) in found {
-                if items.len() >= limit || examined >= examined_max {
-                    let next = after.map(|key| PageQuery::cursor(&key));
-                    return Ok(Page { items, next });
-                }
-                examined = examined.saturating_add(1);
-                after = Some(key);
-                if self.fits(&incident) {
-                    items.push(incident);
-                }
-            }
-            if is_last {
-                return Ok(Page { items, next: None });
-            }
-        }
+        let rows =
+            |after: Option<&[u8]>, limit| view.latest(Ordered::INCIDENTS, tenant, after, limit);
+        page::fill(bounds, rows, |entry: Entry| {
+            let incident = view.incident(tenant, &entry.id)?;
+            Ok(incident.filter(|incident| self.fits(incident)))
+        })
     }
 
     fn fits(&self, incident: &Incident) -> bool {

@@ -13,7 +13,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 
 use super::{Api, bad_parameter, internal, lookup::FoundBy};
-use crate::verdicts::{Answer, Choice, choose, of_image, worst};
+use crate::verdicts::{Answer, Choice, choose, worst};
 
 /// A report is built in memory, so an index gives at most so many.
 const REPORTS_MAX: usize = 32;
@@ -130,7 +130,9 @@ impl Api {
         image: Digest,
         policy: Option<&Slug>,
     ) -> Result<Answer, ApiError> {
-        let answers = of_image(&self.store, tenant, image, self.now())
+        let answers = self
+            .store
+            .verdicts(tenant, image, self.now())
             .await
             .map_err(internal)?;
         choose(

@@ -4,8 +4,6 @@
 //! answers in the incident's record; so it is not lost where policy is away, and nothing but policy
 //! ever says what a node shall do.
 
-use std::collections::BTreeMap;
-
 use axum::{
     Extension, Json,
     body::Body,
@@ -13,6 +11,7 @@ use axum::{
     http::{HeaderMap, StatusCode, header},
     response::{IntoResponse, Response},
 };
+use cache::CacheError;
 use chassis::http::{ApiError, Page, PageQuery};
 use jiff::Timestamp;
 use model::{
@@ -25,7 +24,12 @@ use model::{
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::{Api, Caller, bad_parameter, internal, permit};
+use super::{
+    Api, Caller, bad_parameter, internal,
+    page::{self, Bounds},
+    permit,
+};
+use crate::view::{Entry, Ordered, View};
 
 /// How long an action lasts where nobody says, seconds.
 const VALID_FOR_S: u64 = 24 * 3_600;
@@ -70,15 +74,15 @@ pub(super) struct OrderBody {
     /// Whom a container in quarantine may still talk to, as `10.0.0.53:53` or `10.0.0.0/8`.
     #[serde(default)]
     allow: Vec<Peer>,
-    /// For how long to act, seconds; a day where it is not said.
+    /// For how long to act, seconds; a day where it is not said. Only for `act`.
     #[serde(default)]
     #[schemars(range(min = 1, max = 2_592_000))]
     valid_for_s: Option<u64>,
-    /// Whether the agent only answers what it would have done.
+    /// Whether the agent only answers what it would have done; for `act`.
     #[serde(default)]
     dry_run: bool,
     /// Whether what guards against too much is overruled: the last instance that serves, what is
-    /// protected.
+    /// protected; for `act` and `approve`.
     #[serde(default)]
     force: bool,
     /// Why, for the record.
@@ -144,26 +148,9 @@ pub(super) async fn list(
 ) -> Result<Json<Page<ResponseRecord>>, ApiError> {
     let tenant = permit(caller)?;
     let page = PageQuery::new(query.limit, query.cursor.clone());
-    page.limit()?;
-    let mut all = BTreeMap::new();
-    let prefix = format!("{tenant}.");
-    let found = api
-        .store
-        .list::<ResponseRecord>(RESPONSE_RECORDS, &prefix)
-        .await;
-    for (_, stored) in found.map_err(internal)? {
-        let record = stored.body;
-        if query.fits(&record) {
-            all.insert(newest_first(&record), record);
-        }
-    }
-    Page::of(all, &page).map(Json)
-}
-
-/// A name that sorts what changed last first.
-fn newest_first(record: &ResponseRecord) -> String {
-    let left = i64::MAX.saturating_sub(record.updated_at.as_microsecond());
-    format!("{left:020}.{}", record.incident)
+    let bounds = api.bounds(&page, &tenant)?;
+    let page = api.read(move |view| query.page((view, &tenant), bounds));
+    page.await.map(Json)
 }
 
 /// `GET /v1/responses/{incident}`.
@@ -290,7 +277,7 @@ async fn take(
         None => ResponseRecord::by_hand(&target.container),
     };
     let ordered = ResponseOrdered {
-        id: order_id(headers, (&record, &by), &order, at)?,
+        id: order_id(headers, (&record, &by), (&order, body.force), at)?,
         incident: target.incident,
         node: target.node,
         container: target.container,
@@ -316,11 +303,12 @@ async fn take(
     Ok((StatusCode::ACCEPTED, Json(taken)))
 }
 
-/// The id of an order: who sends it again with the same `Idempotency-Key` orders nothing more.
+/// The id of an order: who sends it again with the same `Idempotency-Key` orders nothing more. One
+/// that overrules what held the first is another one.
 fn order_id(
     headers: &HeaderMap,
     (record, by): (&str, &str),
-    order: &Order,
+    (order, force): (&Order, bool),
     at: Timestamp,
 ) -> Result<String, ApiError> {
     let text = serde_json::to_string(order).map_err(internal)?;
@@ -332,7 +320,7 @@ fn order_id(
             key.ok_or_else(wrong)?.to_owned()
         }
     };
-    Ok(Fingerprint::of(&[record, by, &text, &key]).to_string())
+    Ok(Fingerprint::of(&[record, by, &text, &force.to_string(), &key]).to_string())
 }
 
 async fn record(
@@ -375,24 +363,23 @@ fn missing(incident: &str) -> ApiError {
 // === impl ListQuery ===
 
 impl ListQuery {
-    fn fits(&self, record: &ResponseRecord) -> bool {
-        let mut responses = record.responses.iter();
-        let waits = |is_wanted: bool| {
-            let waiting = responses.clone().any(|one| {
-                let stage = one.stage;
-                stage.is_open() && stage != model::runtime::Stage::Observed
-            });
-            waiting == is_wanted
-        };
-        let is_waiting = self.waiting.is_none_or(waits);
-        let is_active = self
-            .active
-            .is_none_or(|is_wanted| responses.any(|one| one.stage.is_desired()) == is_wanted);
-        let on_node = self
-            .node
-            .as_deref()
-            .is_none_or(|node| node == record.node.as_str());
-        is_waiting && is_active && on_node
+    fn page(
+        &self,
+        (view, tenant): (&View, &Slug),
+        bounds: Bounds,
+    ) -> Result<Page<ResponseRecord>, CacheError> {
+        let rows =
+            |after: Option<&[u8]>, limit| view.latest(Ordered::RESPONSES, tenant, after, limit);
+        page::fill(bounds, rows, |entry: Entry| {
+            let is_wanted = self.waiting.is_none_or(|it| it == entry.is_waiting())
+                && self.active.is_none_or(|it| it == entry.is_active());
+            if !is_wanted {
+                return Ok(None);
+            }
+            let record = view.response(tenant, &entry.id)?;
+            let node = self.node.as_deref();
+            Ok(record.filter(|one| node.is_none_or(|node| node == one.node.as_str())))
+        })
     }
 }
 
@@ -400,6 +387,7 @@ impl ListQuery {
 
 impl OrderBody {
     fn order(&self) -> Result<Order, ApiError> {
+        self.check()?;
         let id = self.response.clone().map(ResponseId);
         let named = || {
             let why = "an order to approve or deny names a `response`";
@@ -416,6 +404,28 @@ impl OrderBody {
                 dry_run: self.dry_run,
             },
         })
+    }
+
+    /// What does not belong to an order is refused: who asks to try a release must not be given one.
+    fn check(&self) -> Result<(), ApiError> {
+        let is_act = self.order == Verb::Act;
+        let stray = [
+            ("response", is_act && self.response.is_some()),
+            ("action", !is_act && self.action.is_some()),
+            ("allow", !is_act && !self.allow.is_empty()),
+            ("valid_for_s", !is_act && self.valid_for_s.is_some()),
+            ("dry_run", !is_act && self.dry_run),
+            (
+                "force",
+                matches!(self.order, Verb::Deny | Verb::Release) && self.force,
+            ),
+        ];
+        match stray.into_iter().find(|(_, is_stray)| *is_stray) {
+            None => Ok(()),
+            Some((name, _)) => Err(ApiError::bad_request(format!(
+                "`{name}` means nothing in such an order"
+            ))),
+        }
     }
 
     fn action(&self) -> Result<Action, ApiError> {

@@ -15,12 +15,7 @@ use model::{
 use schemars::JsonSchema;
 use serde::Serialize;
 
-use super::{
-    Api, Caller, internal,
-    join::Join,
-    page, permit,
-    vulnerabilities::{Bounds, walk},
-};
+use super::{Api, Caller, internal, join::Join, permit, vulnerabilities::walk};
 use crate::{
     settings,
     view::{Hit, Placed, View},
@@ -79,18 +74,12 @@ pub(super) async fn containers(
     Query(query): Query<PageQuery>,
 ) -> Result<Json<Page<Running>>, ApiError> {
     let tenant = permit(caller)?;
-    let (limit, after) = (query.limit()?, page::after(&query, &tenant)?);
+    let bounds = api.bounds(&query, &tenant)?;
     let now = api.now();
     let marks = api.marks.get(&api.store, now).await.map_err(internal)?;
-    let examined_max = api.rows_examined_max;
     let page = api
         .read(move |view| {
             let mut join = Join::new(view, &tenant, &marks, now);
-            let bounds = Bounds {
-                after: after.as_deref(),
-                limit,
-                examined_max,
-            };
             walk(view, &tenant, &id, bounds, |image, packages| {
                 row((view, &tenant), &mut join, image, packages)
             })

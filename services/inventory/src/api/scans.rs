@@ -24,7 +24,7 @@ use super::{
     Api, Caller, bad_parameter, internal, permit,
     verdicts::{ImageVerdict, overall},
 };
-use crate::{verdicts::of_image, view::platform};
+use crate::view::platform;
 
 const WAIT_SECONDS_MAX: u64 = 120;
 const ID_CHARS_MAX: usize = 64;
@@ -198,7 +198,7 @@ impl Api {
         let config = scanned.map(|scanned| scanned.body.config);
         let of_index = || known.map(|known| known.body.platform);
         let platform = platform(config.as_ref(), of_index);
-        let answers = of_image(&self.store, tenant, image, self.now()).await?;
+        let answers = self.store.verdicts(tenant, image, self.now()).await?;
         let chosen = answer::of_request(record, &image, &answers);
         let verdict = chosen.map(|answer| answer.verdict.clone());
         Ok(ImageVerdict {

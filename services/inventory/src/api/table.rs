@@ -200,6 +200,7 @@ fn responses() -> Vec<Route<Api>> {
             "What was proposed, decided and done about incidents",
             responses::list,
         )
+        .detail("A page may be short, and even empty, while `next` is there.")
         .query::<responses::ListQuery>()
         .answers::<Page<model::runtime::ResponseRecord>>(
             OK,

@@ -10,7 +10,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::{Api, Caller, bad_parameter, internal, lookup::FoundBy, permit};
-use crate::verdicts::{Choice, choose, of_image, worst};
+use crate::verdicts::{Choice, choose, worst};
 
 #[derive(Clone, Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
@@ -70,7 +70,9 @@ pub(super) async fn get(
     };
     let mut images = Vec::with_capacity(found.images.len());
     for (image, view) in found.images {
-        let answers = of_image(&api.store, &tenant, image, api.now())
+        let answers = api
+            .store
+            .verdicts(&tenant, image, api.now())
             .await
             .map_err(internal)?;
         if let Some(policy) = &policy

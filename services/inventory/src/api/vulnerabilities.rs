@@ -10,7 +10,7 @@ use model::{Digest, Platform, Slug};
 use schemars::JsonSchema;
 use serde::Serialize;
 
-use super::{Api, Caller, page, permit};
+use super::{Api, Caller, page::Bounds, permit};
 use crate::view::{Hit, View, vulnerability_key};
 
 /// Images that are read at once.
@@ -29,15 +29,6 @@ pub(super) struct Affected {
     packages: Vec<Hit>,
 }
 
-/// Where a page begins, and how far it goes.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct Bounds<'a> {
-    pub(super) after: Option<&'a [u8]>,
-    pub(super) limit: usize,
-    /// How many images are looked at.
-    pub(super) examined_max: usize,
-}
-
 /// `GET /v1/vulnerabilities/{id}/images`. An alias finds what its vulnerability finds.
 pub(super) async fn images(
     State(api): State<Api>,
@@ -46,28 +37,18 @@ pub(super) async fn images(
     Query(query): Query<PageQuery>,
 ) -> Result<Json<Page<Affected>>, ApiError> {
     let tenant = permit(caller)?;
-    let (limit, after) = (query.limit()?, page::after(&query, &tenant)?);
+    let bounds = Bounds {
+        examined_max: usize::MAX,
+        ..api.bounds(&query, &tenant)?
+    };
     let page = api
-        .read(move |view| affected(view, &tenant, &id, after.as_deref(), limit))
+        .read(move |view| {
+            walk(view, &tenant, &id, bounds, |image, packages| {
+                row(view, &tenant, image, packages).map(Some)
+            })
+        })
         .await?;
     Ok(Json(page))
-}
-
-fn affected(
-    view: &View,
-    tenant: &Slug,
-    id: &str,
-    after: Option<&[u8]>,
-    limit: usize,
-) -> Result<Page<Affected>, CacheError> {
-    let bounds = Bounds {
-        after,
-        limit,
-        examined_max: usize::MAX,
-    };
-    walk(view, tenant, id, bounds, |image, packages| {
-        row(view, tenant, image, packages).map(Some)
-    })
 }
 
 /// A page of what `row` makes of images with a vulnerability.
@@ -75,18 +56,18 @@ pub(super) fn walk<T>(
     view: &View,
     tenant: &Slug,
     id: &str,
-    bounds: Bounds<'_>,
+    bounds: Bounds,
     mut row: impl FnMut(Digest, Vec<Hit>) -> Result<Option<T>, CacheError>,
 ) -> Result<Page<T>, CacheError> {
     let (mut items, mut examined, mut end) = (Vec::new(), 0_usize, None);
     for name in view.vulnerability_names(tenant, id)? {
         // Names are in order, and so are the keys: what lies before the cursor was on a page.
         let last = vulnerability_key(tenant, &name, Digest::from_bytes([u8::MAX; 32]));
-        if bounds.after.is_some_and(|after| after > last.as_slice()) {
+        if bounds.after.as_ref().is_some_and(|after| *after > last) {
             continue;
         }
         let first = vulnerability_key(tenant, &name, Digest::from_bytes([0; 32]));
-        let after = bounds.after.filter(|after| *after >= first.as_slice());
+        let after = bounds.after.as_ref().filter(|after| **after >= first);
         let after = after.and_then(|after| after.last_chunk::<32>()).copied();
         let mut after = after.map(Digest::from_bytes);
         loop {

@@ -5,9 +5,10 @@ use cache::CacheError;
 use model::{
     Digest, RecordKey, Slug, What,
     event::{INCIDENTS, NODES, images_bucket},
+    runtime::RESPONSE_RECORDS,
 };
 
-use super::{CURSORS, Fact, IMAGES, View, keys};
+use super::{CURSORS, Fact, IMAGES, Ordered, View, keys};
 
 /// How many images are looked at at once.
 const PAGE: usize = 1_000;
@@ -24,7 +25,8 @@ impl View {
             tracing::warn!("`{bucket}` was made anew: the view of it begins again");
             match bucket {
                 NODES => self.forget_nodes()?,
-                INCIDENTS => self.forget_incidents()?,
+                INCIDENTS => self.forget_ordered(Ordered::INCIDENTS)?,
+                RESPONSE_RECORDS => self.forget_ordered(Ordered::RESPONSES)?,
                 _ => self.forget_all(bucket)?,
             }
             self.database.put_as(CURSORS, bucket.as_bytes(), &0_u64)?;

@@ -162,23 +162,24 @@ pub(super) fn holder_of<'a>(key: &'a [u8], prefix: &[u8]) -> Option<(Slug, &'a s
     Some((text()?.parse().ok()?, text()?))
 }
 
-pub(super) fn incident(tenant: &Slug, id: &str) -> Vec<u8> {
+/// Of what has a place in an order.
+pub(super) fn row(tenant: &Slug, id: &str) -> Vec<u8> {
     joined(&[tenant.as_str(), id])
 }
 
-/// Orders incidents: what happened last is first.
-pub(crate) fn incident_order(tenant: &Slug, last_at: Timestamp, id: &str) -> Vec<u8> {
+/// The place itself: what happened last is first.
+pub(super) fn order(tenant: &Slug, at: Timestamp, id: &str) -> Vec<u8> {
     let mut key = joined(&[tenant.as_str()]);
     // Microseconds of all times that there are fit, and none is below zero here.
-    let since = i128::from(last_at.as_microsecond()) - i128::from(i64::MIN);
+    let since = i128::from(at.as_microsecond()) - i128::from(i64::MIN);
     let until = u64::MAX - u64::try_from(since).unwrap_or(u64::MAX);
     key.extend_from_slice(&until.to_be_bytes());
     key.extend_from_slice(id.as_bytes());
     key
 }
 
-/// The id of what [`incident_order`] wrote.
-pub(super) fn incident_of(key: &[u8]) -> Option<&str> {
+/// The id of what [`order`] wrote.
+pub(super) fn id_of_order(key: &[u8]) -> Option<&str> {
     let zero = key.iter().position(|byte| *byte == 0)?;
     let id = key.get(zero.checked_add(1 + size_of::<u64>())?..)?;
     std::str::from_utf8(id).ok()
@@ -238,11 +239,11 @@ mod tests {
     fn what_happened_last_is_first() {
         let slug = Slug::default_tenant();
         let at = |second| Timestamp::from_second(second).unwrap();
-        let mut ordered = [-5, 0, 7, 1_800_000_000].map(|n| incident_order(&slug, at(n), "i1"));
+        let mut ordered = [-5, 0, 7, 1_800_000_000].map(|n| order(&slug, at(n), "i1"));
         let newest_first: Vec<_> = ordered.iter().rev().cloned().collect();
         ordered.sort();
         assert_eq!(ordered.to_vec(), newest_first);
-        assert_eq!(incident_of(&ordered[0]), Some("i1"));
+        assert_eq!(id_of_order(&ordered[0]), Some("i1"));
     }
 
     #[test]

@@ -418,6 +418,11 @@ impl NodeView {
 }
 
 impl Placed {
+    /// With its key, for a list.
+    pub(crate) fn keyed(self) -> (Vec<u8>, Self) {
+        (self.key.clone(), self)
+    }
+
     /// Whether it runs; a frozen one does, too.
     pub(crate) fn runs(&self) -> bool {
         let state = self.container.state;

@@ -1,42 +1,38 @@
 //! The response policies over HTTP: read them, put one in force, take one out, try one.
 
-use std::sync::Arc;
+use std::{collections::HashMap, sync::Arc};
 
 use axum::{
     Extension, Json, Router,
     extract::{Path, Query, State},
-    http::{StatusCode, header},
-    response::{IntoResponse, Response},
+    http::StatusCode,
+    response::Response,
 };
-use bus::{Store, StoreError};
+use bus::Store;
 use chassis::{
-    Clock,
+    Cx,
     http::{Access, ApiError, Grant, Operation, Page, PageQuery, Route, body_limit},
 };
 use jiff::SignedDuration;
-use model::{
-    Known, PolicyRecord, RecordKey, Slug, What,
-    event::{CONFIG, INCIDENTS},
-    runtime::Incident,
-};
+use model::{Digest, Slug, event::INCIDENTS, runtime::Incident};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use tokio::sync::watch;
 
 use super::{
     census::Census,
-    document::{BUILTIN_RESPONSES, ResponsePolicy},
-    library::{ResponseSet, key, put},
+    document::ResponsePolicy,
+    handler::sources_of,
+    library::ResponseSet,
     replay::{Replayed, replay},
 };
 use crate::{
-    document::{DEFAULT, DOCUMENT_BYTES_MAX},
-    library::PutPolicyError,
+    document::DOCUMENT_BYTES_MAX,
+    documents::{self, YAML},
 };
 
 const READ: Access = Access::Scope("read");
 const ADMIN: Access = Access::Scope("admin");
-const YAML: &str = "application/yaml";
 /// Days that a replay looks back, and how many incidents it takes at most.
 const DAYS_MAX: u32 = 365;
 const REPLAYED_MAX: usize = 10_000;
@@ -47,7 +43,7 @@ pub(crate) struct Api {
     pub(crate) store: Store,
     pub(crate) policies: watch::Receiver<Arc<ResponseSet>>,
     pub(crate) census: Census,
-    pub(crate) clock: Arc<dyn Clock>,
+    pub(crate) cx: Cx,
 }
 
 /// A response policy as the list shows it.
@@ -171,17 +167,7 @@ async fn list(
 }
 
 async fn read(State(api): State<Api>, Path(name): Path<String>) -> Result<Response, ApiError> {
-    let name = parse(&name)?;
-    let stored = api.store.get::<PolicyRecord>(CONFIG, &key(&name)).await;
-    let yaml = match stored.map_err(internal)? {
-        Some(stored) => stored.body.yaml,
-        None if name.as_str() == DEFAULT => BUILTIN_RESPONSES.to_owned(),
-        None => {
-            let what = format!("there is no response policy `{name}`");
-            return Err(ApiError::not_found(what));
-        }
-    };
-    Ok(([(header::CONTENT_TYPE, YAML)], yaml).into_response())
+    documents::read::<ResponsePolicy>(&api.store, &name).await
 }
 
 async fn replace(
@@ -190,27 +176,8 @@ async fn replace(
     Extension(grant): Extension<Grant>,
     yaml: String,
 ) -> Result<Json<Summary>, ApiError> {
-    let name = parse(&name)?;
-    let given = document(&yaml)?;
-    if given.name != name {
-        let what = format!(
-            "the document's name is `{}`, and the address says `{name}`",
-            given.name
-        );
-        return Err(ApiError::bad_request(what));
-    }
-    let policy = put(&api.store, &yaml, api.clock.now()).await;
-    let policy = policy.map_err(|error| match error {
-        PutPolicyError::Store(error) => internal(error),
-        error => ApiError::bad_request(error.to_string()),
-    })?;
-    tracing::info!(
-        policy.name = %name,
-        policy.revision = policy.revision,
-        token.name = grant.name,
-        "response policy `{name}` was put by `{}`",
-        grant.name,
-    );
+    let at = (&api.store, api.cx.now());
+    let policy: ResponsePolicy = documents::replace(at, &name, &grant, &yaml).await?;
     Ok(Json(Summary::from(&policy)))
 }
 
@@ -219,17 +186,7 @@ async fn remove(
     Path(name): Path<String>,
     Extension(grant): Extension<Grant>,
 ) -> Result<StatusCode, ApiError> {
-    let name = parse(&name)?;
-    api.store
-        .delete(CONFIG, &key(&name))
-        .await
-        .map_err(internal)?;
-    tracing::info!(
-        policy.name = %name,
-        token.name = grant.name,
-        "response policy `{name}` was deleted by `{}`",
-        grant.name,
-    );
+    documents::remove::<ResponsePolicy>(&api.store, &name, &grant).await?;
     Ok(StatusCode::NO_CONTENT)
 }
 
@@ -243,14 +200,14 @@ async fn try_out(
     if !(1..=DAYS_MAX).contains(&days) {
         return Err(ApiError::bad_request(format!("`days` is 1 to {DAYS_MAX}")));
     }
-    let tenant: Slug = parse(&grant.tenant)?;
+    let tenant = documents::slug(&grant.tenant)?;
     let policies = if yaml.trim().is_empty() {
         Arc::clone(&api.policies.borrow())
     } else {
-        Arc::new(ResponseSet::of([document(&yaml)?]))
+        Arc::new(ResponseSet::of([documents::document(&yaml)?]))
     };
     let since = api
-        .clock
+        .cx
         .now()
         .checked_sub(SignedDuration::from_hours(i64::from(days) * 24));
     let since = since.map_err(|error| ApiError::bad_request(error.to_string()))?;
@@ -259,50 +216,42 @@ async fn try_out(
         .list::<Incident>(INCIDENTS, &format!("{tenant}."))
         .await;
     let found = found
-        .map_err(internal)?
+        .map_err(documents::internal)?
         .into_iter()
         .map(|(_, stored)| stored.body);
     let mut incidents: Vec<Incident> = found.filter(|one| one.first_at >= since).collect();
     incidents.sort_by_key(|one| std::cmp::Reverse(one.first_at));
     let left_out = incidents.len().saturating_sub(REPLAYED_MAX);
     incidents.truncate(REPLAYED_MAX);
-    let mut given = Vec::with_capacity(incidents.len());
-    for incident in incidents {
-        let sources = sources(&api, &tenant, &policies, &incident)
-            .await
-            .map_err(internal)?;
-        given.push((incident, sources));
-    }
-    let items = replay((&tenant, &policies), given, &api.census);
+    let sources = sources(&api, &tenant, &policies, &incidents).await?;
+    let given = incidents.into_iter().map(move |incident| {
+        let of_image = incident
+            .image
+            .and_then(|image| sources.get(&image).cloned());
+        (incident, of_image.unwrap_or_default())
+    });
+    // Thousands of decisions, each of which counts what runs, are no work for who answers others.
+    let (given, census) = (given.collect(), api.census.clone());
+    let work = move || replay((&tenant, &policies), given, &census);
+    let items = api.cx.compute(work).await.map_err(anyhow::Error::from)?;
     Ok(Json(Replay { items, left_out }))
 }
 
+/// Where the images of incidents come from, if a rule asks.
 async fn sources(
     api: &Api,
     tenant: &Slug,
     policies: &ResponseSet,
-    incident: &Incident,
-) -> Result<Vec<Slug>, StoreError> {
-    let Some(image) = incident.image.filter(|_| policies.asks_sources()) else {
-        return Ok(Vec::new());
-    };
-    let key = RecordKey::new(tenant, image, What::Known);
-    let known = api.store.record::<Known>(&key).await?;
-    let references = known.map(|known| known.body.references).unwrap_or_default();
-    Ok(references.into_iter().map(|seen| seen.source).collect())
-}
-
-fn document(yaml: &str) -> Result<ResponsePolicy, ApiError> {
-    ResponsePolicy::parse(yaml).map_err(|error| ApiError::bad_request(error.to_string()))
-}
-
-fn parse(name: &str) -> Result<Slug, ApiError> {
-    name.parse()
-        .map_err(|error: model::SlugError| ApiError::bad_request(error.to_string()))
-}
-
-fn internal(error: StoreError) -> ApiError {
-    anyhow::Error::from(error).into()
+    incidents: &[Incident],
+) -> Result<HashMap<Digest, Vec<Slug>>, ApiError> {
+    let mut known = HashMap::new();
+    for image in incidents.iter().filter_map(|incident| incident.image) {
+        if policies.asks_sources() && !known.contains_key(&image) {
+            let found = sources_of(&api.store, tenant, image).await;
+            known.insert(image, found.map_err(documents::internal)?);
+        }
+    }
+    Ok(known)
 }
 
 impl From<&ResponsePolicy> for Summary {

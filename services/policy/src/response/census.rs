@@ -12,7 +12,7 @@ use chassis::Cx;
 use futures::StreamExt as _;
 use jiff::Timestamp;
 use model::{
-    Digest, Slug,
+    Digest, Fingerprint, Slug,
     event::NODES,
     runtime::{
         Container, ContainerState, Desired, Incident, NodeRecord, NodeReported, ResponseLedger,
@@ -23,6 +23,8 @@ use tracing::{debug, warn};
 
 /// How old a node's report may be for its containers to count as serving.
 const FRESH: Duration = Duration::from_mins(5);
+/// Characters of a group's name; of a longer one the rest is a fingerprint.
+const GROUP_CHARS_MAX: usize = 200;
 
 /// What all nodes reported last; cheap to clone.
 #[derive(Clone, Debug, Default)]
@@ -55,6 +57,8 @@ pub(crate) struct Subject {
     pub(crate) namespace: Option<String>,
     pub(crate) labels: BTreeMap<String, String>,
     pub(crate) owner: Option<String>,
+    /// What it is an instance of ([`group`]).
+    pub(crate) group: String,
     pub(crate) started_at: Option<Timestamp>,
     pub(crate) runs: bool,
     /// Whether a node told of it; otherwise it is what the incident says.
@@ -107,7 +111,7 @@ impl Census {
             }),
             "desired" => change.decode::<SignedDesired>().await.map(|desired| {
                 let desired = desired.map(|desired| (change.sequence, desired));
-                self.edit(&tenant, &node, |view| view.desired = desired);
+                self.shall(&tenant, &node, desired);
                 Some((tenant, node))
             }),
             _ => return None,
@@ -136,6 +140,11 @@ impl Census {
             view.containers = containers;
             view.images = images;
         });
+    }
+
+    /// Takes what a node shall do, with its revision.
+    pub(crate) fn shall(&self, tenant: &Slug, node: &Slug, desired: Option<(u64, SignedDesired)>) {
+        self.edit(tenant, node, |view| view.desired = desired);
     }
 
     fn forget(&self, tenant: &Slug, node: &Slug) {
@@ -171,7 +180,7 @@ impl Census {
         subject: &Subject,
         (ledger, now): (&ResponseLedger, Timestamp),
     ) -> u32 {
-        let group = subject.group();
+        let group = &subject.group;
         let is_out = |id: &str| {
             let mut entries = ledger.entries.iter();
             entries.any(|entry| entry.container == id && entry.out_until.is_some_and(|at| at > now))
@@ -184,7 +193,7 @@ impl Census {
             });
             let containers = fresh.flat_map(|(_, view)| &view.containers);
             containers
-                .filter(|one| one.runs && one.group() == group)
+                .filter(|one| one.runs && one.group == *group)
                 .filter(|one| one.container != subject.container && !is_out(&one.container))
                 .count()
         });
@@ -202,10 +211,12 @@ impl Census {
         })
     }
 
-    /// Every node, with the digests by which it knows its images.
+    /// Every node that reported, with the digests by which it knows its images.
     pub(crate) fn images(&self) -> Vec<(Place, Vec<Names>)> {
         self.read(|nodes| {
-            let told = nodes.iter().filter(|(_, view)| !view.images.is_empty());
+            let told = nodes
+                .iter()
+                .filter(|(_, view)| view.received_at > Timestamp::UNIX_EPOCH);
             told.map(|(node, view)| (node.clone(), view.images.clone()))
                 .collect()
         })
@@ -245,6 +256,11 @@ impl Subject {
             namespace: container.namespace.clone(),
             labels: container.labels.clone(),
             owner: container.owner.clone(),
+            group: group(
+                container.namespace.as_deref(),
+                container.owner.as_deref(),
+                &container.image,
+            ),
             started_at: container.started_at,
             runs: container.state == ContainerState::Running,
             is_reported: true,
@@ -261,20 +277,30 @@ impl Subject {
             namespace: incident.namespace.clone(),
             labels: BTreeMap::new(),
             owner: None,
+            group: group(incident.namespace.as_deref(), None, &incident.image_name),
             started_at: None,
             runs: true,
             is_reported: false,
         }
     }
+}
 
-    /// What it is an instance of: owner and image. A compose project holds a shop and its database,
-    /// and one cannot stand in for the other.
-    pub(crate) fn group(&self) -> String {
-        let parts = [self.namespace.as_deref(), self.owner.as_deref()];
-        let mut group = String::new();
-        for part in parts.into_iter().flatten().filter(|part| !part.is_empty()) {
-            group.extend([part, " "]);
+/// What a container is an instance of: owner and image. A compose project holds a shop and its
+/// database, and one cannot stand in for the other.
+pub(crate) fn group(namespace: Option<&str>, owner: Option<&str>, image_name: &str) -> String {
+    let mut group = String::new();
+    let parts = [namespace, owner].into_iter().flatten();
+    for part in parts.filter(|part| !part.is_empty()) {
+        group.extend([part, " "]);
+    }
+    group += image_name;
+    match group.char_indices().nth(GROUP_CHARS_MAX) {
+        None => group,
+        // The ledger has room for names that people give.
+        Some((end, _)) => {
+            let whole = Fingerprint::of(&[&group]);
+            group.truncate(end);
+            format!("{group}… {whole}")
         }
-        group + &self.image_name
     }
 }

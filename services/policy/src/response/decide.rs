@@ -14,12 +14,19 @@ use model::{
 use super::{
     census::{Census, Subject},
     document::{ResponseMode, ResponsePolicy, ResponseRule},
-    guard::{Sight, counts},
+    guard::{Sight, changes},
     library::ResponseSet,
 };
 
 /// How long the ledger remembers what was ordered: no limit looks further back.
-const REMEMBERED: SignedDuration = SignedDuration::from_hours(24);
+pub(crate) const REMEMBERED: SignedDuration = SignedDuration::from_hours(24);
+
+/// Characters of a container's name that the ledger keeps.
+pub(crate) const NAME_CHARS_MAX: usize = 100;
+
+/// Bytes of the ledger's entries, and of one beside its texts: a value of a bucket has a limit.
+const LEDGER_BYTES_MAX: usize = 512 * 1024;
+const ENTRY_BYTES: usize = 320;
 
 /// Everything that a decision rests on.
 #[derive(Clone, Copy)]
@@ -270,7 +277,7 @@ pub(crate) fn account(
         let kind = response.action.kind();
         let mut known = ledger.entries.iter();
         let known = known.position(|entry| entry.response == response.id);
-        let is_counted = counts(kind) && response.mode == Mode::Enforced;
+        let is_counted = changes(kind) && response.mode == Mode::Enforced;
         match (known, &response.approval) {
             (None, Some(approval)) if is_counted && response.stage.is_desired() => {
                 ledger.entries.push(LedgerEntry {
@@ -279,9 +286,9 @@ pub(crate) fn account(
                     action: kind,
                     node: record.node.clone(),
                     container: record.container.clone(),
-                    name: subject.name.clone(),
+                    name: subject.name.chars().take(NAME_CHARS_MAX).collect(),
                     image: record.image,
-                    group: subject.group(),
+                    group: subject.group.clone(),
                     at: approval.at,
                     out_until: response.expires_at.filter(|_| kind.takes_out()),
                 });
@@ -301,9 +308,28 @@ pub(crate) fn account(
         now.duration_since(entry.at) > REMEMBERED && entry.out_until.is_none_or(|at| at <= now)
     };
     ledger.entries.retain(|entry| !is_past(entry));
-    let over = ledger
-        .entries
-        .len()
-        .saturating_sub(ResponseLedger::ENTRIES_MAX);
-    ledger.entries.drain(..over);
+    trim(ledger, now);
+}
+
+/// Makes room: what is out of service is forgotten last, for it would be counted as serving.
+fn trim(ledger: &mut ResponseLedger, now: Timestamp) {
+    let bytes_of = |entry: &LedgerEntry| {
+        let texts = [&entry.rule, &entry.container, &entry.name, &entry.group];
+        let texts: usize = texts.into_iter().map(String::len).sum();
+        texts.saturating_add(ENTRY_BYTES)
+    };
+    let mut count = ledger.entries.len();
+    let mut bytes: usize = ledger.entries.iter().map(bytes_of).sum();
+    for keeps_out in [false, true] {
+        ledger.entries.retain(|entry| {
+            let is_full = count > ResponseLedger::ENTRIES_MAX || bytes > LEDGER_BYTES_MAX;
+            let is_out = entry.out_until.is_some_and(|at| at > now);
+            let goes = is_full && is_out == keeps_out;
+            if goes {
+                count = count.saturating_sub(1);
+                bytes = bytes.saturating_sub(bytes_of(entry));
+            }
+            !goes
+        });
+    }
 }

@@ -16,6 +16,10 @@ pub(crate) const VALID: Duration = Duration::from_hours(7 * 24);
 /// How long what is released or over stays listed, so that an agent sees why it lifts it.
 const LISTED: Duration = Duration::from_hours(1);
 
+/// Bytes of a document's responses. The rest of [`Desired::BYTES_MAX`] is the start gate's
+/// ([`super::start_gate`]).
+const RESPONSES_BYTES_MAX: usize = 256 * 1024;
+
 /// Signs documents; without a key nothing is ordered.
 #[derive(Debug, Default)]
 pub(crate) struct Signer(pub(crate) Option<SigningKey>);
@@ -80,12 +84,18 @@ pub(crate) fn settle(
     }
     // What a container looked like is kept before anything is done to it.
     responses.sort_by_key(|one| one.action != Action::CollectEvidence);
-    if responses.len() > Desired::RESPONSES_MAX {
+    let is_more = responses.len() > desired.responses.len();
+    if is_more && (responses.len() > Desired::RESPONSES_MAX || !fits(&responses)) {
         return Err(NodeFull);
     }
     let changed = responses != desired.responses;
     desired.responses = responses;
     Ok(changed)
+}
+
+/// Whether there is room for the bytes of responses.
+fn fits(responses: &[Response]) -> bool {
+    serde_json::to_vec(responses).is_ok_and(|json| json.len() <= RESPONSES_BYTES_MAX)
 }
 
 /// Whether it was over or released so long ago that nobody needs to read it.
@@ -144,6 +154,11 @@ pub(crate) fn is_due(desired: &Desired, now: Timestamp) -> bool {
         .issued_at
         .checked_add(half)
         .is_ok_and(|at| at <= now)
+}
+
+/// Whether something of a document was over or released so long ago that nobody needs to read it.
+pub(crate) fn has_past(desired: &Desired, now: Timestamp) -> bool {
+    desired.responses.iter().any(|one| is_past(one, now))
 }
 
 /// Sets the start gate. Whether it changed.

@@ -36,9 +36,10 @@ use model::{
 };
 use serde::{Deserialize, Deserializer, de};
 
-use super::census::Subject;
+use super::{census::Subject, decide::REMEMBERED};
 use crate::{
-    document::{DOCUMENT_BYTES_MAX, PolicyError},
+    document::PolicyError,
+    documents,
     values::{Age, Level, NameGlobs, RepositoryGlobs},
 };
 
@@ -48,6 +49,8 @@ pub const BUILTIN_RESPONSES: &str = include_str!("../../responses/default.yaml")
 const VALID: Age = Age(jiff::SignedDuration::from_hours(24));
 /// How long a rule leaves what bears the same name alone after it acted.
 const COOL_DOWN: Age = Age(jiff::SignedDuration::from_mins(5));
+/// Addresses that a quarantine may leave.
+const ALLOW_MAX: usize = 64;
 /// The longest a response may be in force.
 pub(crate) const VALID_MAX_S: i64 = 30 * 86_400;
 
@@ -250,18 +253,7 @@ fn deny() -> Vec<Decision> {
 impl ResponsePolicy {
     /// Reads a document.
     pub fn parse(yaml: &str) -> Result<Self, PolicyError> {
-        if yaml.len() > DOCUMENT_BYTES_MAX {
-            return Err(PolicyError::TooLarge(yaml.len()));
-        }
-        let policy: Self = serde_saphyr::from_str(yaml)
-            .map_err(|error| PolicyError::Text(error.without_snippet().to_string()))?;
-        match policy.misfit() {
-            Some(why) => Err(PolicyError::Parts {
-                policy: policy.name,
-                why,
-            }),
-            None => Ok(policy),
-        }
+        documents::parse(yaml)
     }
 
     /// The policy that comes with the program.
@@ -280,7 +272,8 @@ impl ResponsePolicy {
         format!("{}/{}", self.name, rule.name)
     }
 
-    fn misfit(&self) -> Option<String> {
+    /// Why its parts do not go together.
+    pub(super) fn misfit(&self) -> Option<String> {
         let mut names = BTreeSet::new();
         for rule in &self.rules {
             let name = &rule.name;
@@ -294,10 +287,36 @@ impl ResponsePolicy {
             if kinds.len() < rule.then.len() {
                 return Some(format!("rule `{name}`: `then` says the same twice"));
             }
+            if rule.then.iter().any(|then| peers(&then.0) > ALLOW_MAX) {
+                return Some(format!(
+                    "rule `{name}`: `allow` has more than {ALLOW_MAX} addresses"
+                ));
+            }
+            if rule.cool_down.0 > REMEMBERED {
+                return Some(format!("rule `{name}`: `cool_down` is at most `24h`"));
+            }
             if !(1..=VALID_MAX_S).contains(&rule.valid.0.as_secs()) {
                 return Some(format!(
                     "rule `{name}`: `for` is at least `1s` and at most `30d`"
                 ));
+            }
+        }
+        let Limits {
+            rule,
+            image,
+            node,
+            fleet,
+            ..
+        } = self.limits;
+        for (scope, limit) in [
+            ("rule", rule),
+            ("image", image),
+            ("node", node),
+            ("fleet", fleet),
+        ] {
+            // What is forgotten cannot be counted.
+            if limit.per.0 > REMEMBERED {
+                return Some(format!("`limits.{scope}` looks back `24h` at most"));
             }
         }
         let gate = self.start_gate.as_ref();
@@ -332,6 +351,14 @@ impl<'de> Deserialize<'de> for Then {
             }
         }
         deserializer.deserialize_any(Visitor)
+    }
+}
+
+/// How many addresses an action leaves.
+const fn peers(action: &Action) -> usize {
+    match action {
+        Action::Quarantine { allow } => allow.len(),
+        _ => 0,
     }
 }
 
@@ -439,6 +466,7 @@ impl Default for Limits {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::document::DOCUMENT_BYTES_MAX;
 
     #[test]
     fn the_builtin_policy_observes() {
@@ -476,6 +504,18 @@ mod tests {
         insta::assert_snapshot!(rule("when: {}, then: []"), @"policy `a`: rule `r`: `then` says nothing");
         insta::assert_snapshot!(rule("when: {}, then: [pause, pause]"), @"policy `a`: rule `r`: `then` says the same twice");
         insta::assert_snapshot!(rule("when: {}, then: [pause], for: 31d"), @"policy `a`: rule `r`: `for` is at least `1s` and at most `30d`");
+        let allow = ["10.0.0.1"; 65].join(", ");
+        assert!(
+            rule(&format!(
+                "when: {{}}, then: [{{ quarantine: {{ allow: [{allow}] }} }}]"
+            ))
+            .contains("more than 64 addresses")
+        );
+        assert!(rule("when: {}, then: [pause], cool_down: 2d").contains("at most `24h`"));
+        assert!(
+            refused("name: a\nlimits: { fleet: { max: 1, per: 2d } }\n")
+                .contains("`limits.fleet` looks back `24h`")
+        );
         assert!(rule("when: {}, then: [explode]").contains("`explode` is not an action"));
         assert!(
             refused("name: a\nstart_gate: { mode: enforce, refuse: [allow] }")

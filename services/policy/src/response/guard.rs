@@ -8,6 +8,7 @@ use model::{
 
 use super::{
     census::{Census, Subject},
+    decide::NAME_CHARS_MAX,
     document::{Limit, ResponsePolicy, ResponseRule, labels_fit, repository},
 };
 
@@ -54,7 +55,7 @@ impl Sight<'_> {
         if !rule.even_protected {
             guards.extend(self.protected_by(policy));
         }
-        if counts(action) {
+        if changes(action) {
             let name = policy.rule_name(rule);
             guards.extend(self.limited(policy, &name, id));
             guards.extend(self.cools_down(&name, rule, id));
@@ -76,15 +77,17 @@ impl Sight<'_> {
         if !even_protected && changes(action) {
             guards.extend(self.protected());
         }
-        if action.takes_out() && !even_the_last {
-            if !self.subject.is_reported {
-                guards.push(Guard::Unknown);
-            }
+        let may_count = action.takes_out() && !even_the_last;
+        let may_protect = changes(action) && !even_protected;
+        if !self.subject.is_reported && (may_count || may_protect) {
+            guards.push(Guard::Unknown);
+        }
+        if may_count {
             let sight = (self.ledger, self.now);
             let running = self.census.others_serving(self.tenant, self.subject, sight);
             if running < keep {
                 guards.push(Guard::LastInstance {
-                    group: self.subject.group(),
+                    group: self.subject.group.clone(),
                     running,
                     needed: keep,
                 });
@@ -193,11 +196,12 @@ impl Sight<'_> {
         if called.is_empty() {
             return None;
         }
+        let called: String = called.chars().take(NAME_CHARS_MAX).collect();
         let same = self.ledger.entries.iter().filter(|entry| {
             entry.response != *id
                 && entry.rule == name
                 && entry.node == *node
-                && entry.name == *called
+                && entry.name == called
                 && entry.container != self.subject.container
         });
         let until = same.filter_map(|entry| entry.at.checked_add(rule.cool_down.0).ok());
@@ -207,7 +211,7 @@ impl Sight<'_> {
 
     /// Whether the owner had enough containers replaced within the last hour.
     pub(crate) fn replaced_too_often(&self, limit: u32, id: &ResponseId) -> Option<Guard> {
-        let group = self.subject.group();
+        let group = self.subject.group.clone();
         let replaced = self.ledger.entries.iter().filter(|entry| {
             entry.response != *id
                 && entry.action == ActionKind::Replace
@@ -219,12 +223,8 @@ impl Sight<'_> {
     }
 }
 
-/// Whether limits count an action.
-pub(crate) const fn counts(action: ActionKind) -> bool {
+/// Whether an action changes what the container does: then it is protected from it, and limits
+/// count it.
+pub(crate) const fn changes(action: ActionKind) -> bool {
     action.takes_out() || matches!(action, ActionKind::Block)
-}
-
-/// Whether an action changes what the container does.
-const fn changes(action: ActionKind) -> bool {
-    counts(action)
 }

@@ -4,16 +4,17 @@ use std::{collections::BTreeSet, sync::Arc, time::Duration};
 
 use anyhow::Context as _;
 use bus::{
-    Bus, Consume, DecodeError, Delivery, Failure, Handler, Input, Outcome, Store, Stored, decode,
+    Bus, Consume, DecodeError, Delivery, Failure, Handler, Input, Outcome, Store, StoreError,
+    Stored, decode,
 };
 use chassis::{Clock, Cx, files};
 use jiff::Timestamp;
 use model::{
-    Known, RecordKey, SigningKey, Slug, What,
+    Digest, Known, RecordKey, SigningKey, Slug, What,
     event::{Event as _, NODES, RESULTS},
     runtime::{
         Desired, Incident, IncidentChanged, IncidentState, RESPONSE_RECORDS, RESPONSES,
-        ResponseLedger, ResponseOrdered, ResponseRecord, ResponseReported, SignedDesired,
+        ResponseLedger, ResponseOrdered, ResponseRecord, ResponseReported, SignedDesired, Step,
     },
 };
 use tokio::sync::watch;
@@ -22,7 +23,7 @@ use tracing::{error, warn};
 use super::{
     census::{Census, Subject, desired_key},
     decide::{Question, decide},
-    desired::{self, NodeFull, Signer},
+    desired::{self, Signer},
     keeper,
     library::{self, ResponseSet},
     news, orders, reports,
@@ -34,6 +35,9 @@ const LOOKS_MAX: u64 = 3;
 const LOOK_AGAIN: Duration = Duration::from_secs(2);
 /// Messages that are handled at once. Those that order something meet at the ledger.
 const CONCURRENCY: usize = 4;
+/// Bytes of a record's steps, and of one beside its texts: a value of a bucket has a limit.
+const STEPS_BYTES_MAX: usize = 256 * 1024;
+const STEP_BYTES: usize = 64;
 /// Bytes of a key's file.
 const KEY_BYTES_MAX: u64 = 4_096;
 
@@ -196,17 +200,7 @@ impl Before {
     pub(crate) fn record_of(&self, incident: &Incident, now: Timestamp) -> ResponseRecord {
         let stored = self.record.as_ref();
         stored.map_or_else(
-            || ResponseRecord {
-                incident: incident.id.clone(),
-                node: incident.node.clone(),
-                container: incident.container.clone(),
-                container_name: incident.container_name.clone(),
-                image_name: incident.image_name.clone(),
-                image: incident.image,
-                responses: Vec::new(),
-                orders: Vec::new(),
-                updated_at: now,
-            },
+            || ResponseRecord::of(incident, now),
             |stored| stored.body.clone(),
         )
     }
@@ -242,11 +236,7 @@ impl Responder {
         let Some(image) = incident.image.filter(|_| policies.asks_sources()) else {
             return Ok(Vec::new());
         };
-        let key = RecordKey::new(tenant, image, What::Known);
-        let known = self.store.record::<Known>(&key).await?;
-        let references = known.map(|known| known.body.references).unwrap_or_default();
-        let sources: BTreeSet<Slug> = references.into_iter().map(|seen| seen.source).collect();
-        Ok(sources.into_iter().collect())
+        Ok(sources_of(&self.store, tenant, image).await?)
     }
 
     /// What is to be written and told: the ledger, the record, what the node shall do, the news. What
@@ -256,10 +246,14 @@ impl Responder {
         (tenant, cause): (&Slug, &str),
         known: Before,
         mut record: ResponseRecord,
-        ledger: ResponseLedger,
+        mut ledger: ResponseLedger,
     ) -> Result<Outcome, Failure> {
         let now = self.clock.now();
-        let node = self.node(tenant, &mut record, now).await?;
+        let (node, is_held) = self.node(tenant, &mut record, now).await?;
+        if is_held {
+            ledger = orders::accounted(ledger, &record, now);
+        }
+        bound(&mut record);
         let mut out = Outcome::none();
         if known.ledger() != ledger {
             let revision = known.ledger.as_ref().map_or(0, |stored| stored.revision);
@@ -285,27 +279,32 @@ impl Responder {
         Ok(out)
     }
 
-    /// What the node of a record shall do, where that is something else than before.
+    /// What the node of a record shall do, where that is something else than before, and whether
+    /// something is held for want of room there.
     async fn node(
         &self,
         tenant: &Slug,
         record: &mut ResponseRecord,
         now: Timestamp,
-    ) -> Result<Option<(SignedDesired, u64)>, Failure> {
+    ) -> Result<(Option<(SignedDesired, u64)>, bool), Failure> {
         let Some(key) = &self.signer.0 else {
-            return Ok(None);
+            return Ok((None, false));
         };
         let (mut desired, revision, mut changed) = self.desired(tenant, &record.node, now).await?;
-        match desired::settle(&mut desired, record, now) {
-            Ok(settled) => changed |= settled,
-            Err(NodeFull) => orders::hold_for_room(record, now),
+        let mut settled = desired::settle(&mut desired, record, now);
+        let mut is_held = false;
+        if settled.is_err() {
+            is_held = orders::hold_for_room(record, &desired);
+            // What is taken back or over finds its way without what has no room.
+            settled = desired::settle(&mut desired, record, now);
         }
+        changed |= settled.unwrap_or_default();
         if !changed {
-            return Ok(None);
+            return Ok((None, is_held));
         }
         desired::next(&mut desired, now);
         let signed = SignedDesired::sign(&desired, key).map_err(Failure::reject)?;
-        Ok(Some((signed, revision)))
+        Ok((Some((signed, revision)), is_held))
     }
 
     /// What is written of a node, its revision, and whether it must be written anew in any case.
@@ -359,5 +358,42 @@ impl Responder {
             }
         }
         Ok(())
+    }
+}
+
+/// Where an image comes from.
+pub(crate) async fn sources_of(
+    store: &Store,
+    tenant: &Slug,
+    image: Digest,
+) -> Result<Vec<Slug>, StoreError> {
+    let key = RecordKey::new(tenant, image, What::Known);
+    let known = store.record::<Known>(&key).await?;
+    let references = known.map(|known| known.body.references).unwrap_or_default();
+    let sources: BTreeSet<Slug> = references.into_iter().map(|seen| seen.source).collect();
+    Ok(sources.into_iter().collect())
+}
+
+/// Takes the oldest steps out of a record that grew too large to be written: a node may answer as
+/// often as it likes, and what people order about its containers must still find room.
+pub(crate) fn bound(record: &mut ResponseRecord) {
+    let size = |steps: &[Step]| -> usize {
+        let texts = steps
+            .iter()
+            .map(|step| step.id.len() + step.by.len() + step.detail.len());
+        texts.map(|bytes| bytes + STEP_BYTES).sum()
+    };
+    loop {
+        let of_responses = record.responses.iter_mut().map(|one| &mut one.steps);
+        let all = of_responses.chain([&mut record.orders]);
+        let mut all: Vec<(usize, &mut Vec<Step>)> = all.map(|steps| (size(steps), steps)).collect();
+        let bytes: usize = all.iter().map(|(bytes, _)| bytes).sum();
+        let largest = all.iter_mut().max_by_key(|(bytes, _)| *bytes);
+        match largest {
+            Some((_, steps)) if bytes > STEPS_BYTES_MAX && steps.len() > 1 => {
+                steps.remove(0);
+            }
+            _ => return,
+        }
     }
 }

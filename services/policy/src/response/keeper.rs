@@ -1,26 +1,65 @@
 //! Upkeep: what is over is taken out, what would be over soon is written anew, start gates follow
 //! the verdicts. One process of a fleet does it at a time; everything is by compare-and-set.
+//!
+//! That a response is over is written into its record first, then told, then taken out of the node's
+//! document. Who dies in between leaves it in the document, and whoever keeps responses next tells it
+//! again under the same id. The ledger needs no word: it says itself until when a container is out
+//! of service.
 
-use std::time::Duration;
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    time::Duration,
+};
 
-use bus::{Bus, Failure, PutError, Stored};
+use bus::{Bus, BusError, Failure, PutError, Stored};
 use chassis::Cx;
+use futures::{FutureExt as _, future::BoxFuture};
 use jiff::Timestamp;
 use model::{
     Slug,
     event::NODES,
     runtime::{
-        Desired, RESPONSE_RECORDS, ResponseLedger, ResponseRecord, SignedDesired, Stage, Step,
+        ContainerResponded, Desired, RESPONSE_RECORDS, ResponseId, ResponseRecord, SignedDesired,
+        Stage, Step,
     },
 };
 use tracing::{debug, warn};
 
-use super::{decide::push_step, desired, handler::Responder, news, orders, start_gate::Gates};
+use super::{
+    decide::push_step,
+    desired,
+    handler::{Responder, bound},
+    news,
+    start_gate::Gates,
+};
+use crate::metrics;
 
 /// How often everything is looked at.
 const TICK: Duration = Duration::from_secs(5);
 /// The lease of who does it.
 const LEASE: &str = "responses";
+/// Nodes whose upkeep fails before the others wait for the next time too: the store is away.
+const FAILURES_MAX: usize = 3;
+
+/// Where news go.
+pub(crate) trait Tells: Sync {
+    /// Tells it.
+    fn tell<'a>(
+        &'a self,
+        tenant: &'a Slug,
+        news: ContainerResponded,
+    ) -> BoxFuture<'a, Result<(), BusError>>;
+}
+
+impl Tells for Bus {
+    fn tell<'a>(
+        &'a self,
+        tenant: &'a Slug,
+        news: ContainerResponded,
+    ) -> BoxFuture<'a, Result<(), BusError>> {
+        async move { self.publish(tenant, &news).await }.boxed()
+    }
+}
 
 /// Starts it.
 pub(crate) fn start(cx: &Cx, bus: &Bus, responder: Responder) {
@@ -49,97 +88,123 @@ async fn keep(cx: &Cx, bus: &Bus, responder: &Responder) {
     let mut gates = Gates::default();
     while cx.sleep(TICK).await {
         gates.look(responder).await;
-        if let Err(error) = pass(bus, responder, &gates).await {
-            warn!("upkeep of responses goes on later: {error:?}");
+        pass(responder, &gates, bus).await;
+    }
+}
+
+/// Looks at every node. A record that cannot be read keeps no other node waiting.
+pub(crate) async fn pass(responder: &Responder, gates: &Gates, news: &dyn Tells) {
+    let mut documents: BTreeMap<(Slug, Slug), Option<SignedDesired>> =
+        gates.nodes().map(|place| (place.clone(), None)).collect();
+    for (place, _, signed) in responder.census.desired() {
+        documents.insert(place, Some(signed));
+    }
+    let mut failures = 0;
+    for (place, signed) in documents {
+        let kept = keep_node(responder, &place, signed, gates, news).await;
+        if let Err(error) = kept {
+            warn!("upkeep of node `{}` goes on later: {error:?}", place.1);
+            failures += 1;
+            if failures >= FAILURES_MAX {
+                return;
+            }
         }
     }
 }
 
-async fn pass(bus: &Bus, responder: &Responder, gates: &Gates) -> Result<(), Failure> {
+async fn keep_node(
+    responder: &Responder,
+    place: &(Slug, Slug),
+    signed: Option<SignedDesired>,
+    gates: &Gates,
+    news: &dyn Tells,
+) -> Result<(), Failure> {
+    let (tenant, node) = place;
     let now = responder.clock.now();
-    let mut nodes: Vec<(Slug, Slug)> = gates.nodes().cloned().collect();
-    for ((tenant, node), _, signed) in responder.census.desired() {
-        if let Ok(desired) = responder.signer.read(&signed) {
-            for incident in over(&desired, now) {
-                end(bus, responder, (&tenant, &incident), now).await?;
+    let wanted = gates.of(tenant, node);
+    let is_due = match signed.map(|signed| responder.signer.read(&signed)) {
+        None => wanted.as_ref().is_some_and(Option::is_some),
+        // It is not ours.
+        Some(Err(_)) => true,
+        Some(Ok(desired)) => {
+            let over = over(&desired, now);
+            for (incident, ids) in &over {
+                end(responder, (tenant, incident), ids, news).await?;
             }
+            !over.is_empty()
+                || desired::is_due(&desired, now)
+                || desired::has_past(&desired, now)
+                || wanted.is_some_and(|gate| gate != desired.start_gate)
         }
-        nodes.push((tenant, node));
-    }
-    nodes.sort();
-    nodes.dedup();
-    for (tenant, node) in nodes {
-        renew(responder, (&tenant, &node), gates, now).await?;
+    };
+    if is_due {
+        renew(responder, place, gates, now).await?;
     }
     Ok(())
 }
 
-/// The incidents of responses that are over.
-fn over(desired: &Desired, now: Timestamp) -> Vec<String> {
-    let responses = desired.responses.iter();
-    let over = responses.filter(|one| one.released.is_none() && one.expires_at <= now);
-    let mut incidents: Vec<String> = over.map(|one| one.incident.clone()).collect();
-    incidents.sort();
-    incidents.dedup();
-    incidents
+/// Responses that are over, by incident.
+fn over(desired: &Desired, now: Timestamp) -> BTreeMap<String, BTreeSet<ResponseId>> {
+    let mut over: BTreeMap<String, BTreeSet<ResponseId>> = BTreeMap::new();
+    for one in &desired.responses {
+        if one.released.is_none() && one.expires_at <= now {
+            let ids = over.entry(one.incident.clone()).or_default();
+            ids.insert(one.id.clone());
+        }
+    }
+    over
 }
 
 /// Writes down that responses of an incident are over, and tells it.
 async fn end(
-    bus: &Bus,
     responder: &Responder,
     (tenant, incident): (&Slug, &str),
-    now: Timestamp,
+    ids: &BTreeSet<ResponseId>,
+    news: &dyn Tells,
 ) -> Result<(), Failure> {
-    let known = responder.known(tenant, incident).await?;
-    let Some(Stored { revision, body }) = known.record.clone() else {
+    let now = responder.clock.now();
+    let key = ResponseRecord::key(tenant, incident);
+    let stored = responder.store.get(RESPONSE_RECORDS, &key).await?;
+    let Some(Stored { revision, body }) = stored else {
         return Ok(());
     };
-    let mut record = body;
+    let mut record: ResponseRecord = body;
     let mut causes = Vec::new();
+    let mut changed = false;
     for response in &mut record.responses {
-        let is_over = response.expires_at.is_some_and(|at| at <= now);
-        if !is_over || !response.stage.is_desired() {
+        if !ids.contains(&response.id) {
             continue;
         }
         let cause = format!("expired:{}", response.id);
-        response.stage = Stage::Expired;
-        let step = Step {
-            id: cause.clone(),
-            stage: Stage::Expired,
-            at: now,
-            by: "policy".to_owned(),
-            detail: "its time is over".to_owned(),
-        };
-        push_step(&mut response.steps, step);
+        let is_over = response.expires_at.is_some_and(|at| at <= now);
+        if is_over && response.stage.is_desired() {
+            response.stage = Stage::Expired;
+            let step = Step {
+                id: cause.clone(),
+                stage: Stage::Expired,
+                at: now,
+                by: "policy".to_owned(),
+                detail: "its time is over".to_owned(),
+            };
+            push_step(&mut response.steps, step);
+            changed = true;
+        }
         causes.push(cause);
     }
-    if causes.is_empty() {
-        return Ok(());
-    }
-    record.updated_at = now;
-    let key = ResponseRecord::key(tenant, incident);
-    let put = responder
-        .store
-        .put(RESPONSE_RECORDS, &key, &record, Some(revision))
-        .await;
-    if !is_written(put)? {
-        return Ok(());
-    }
-    let ledger = orders::accounted(known.ledger(), &record, now);
-    if ledger != known.ledger() {
-        let revision = known.ledger.as_ref().map_or(0, |stored| stored.revision);
-        let key = ResponseLedger::key(tenant);
+    if changed {
+        record.updated_at = now;
+        bound(&mut record);
         let put = responder
             .store
-            .put(RESPONSE_RECORDS, &key, &ledger, Some(revision))
-            .await;
-        is_written(put)?;
-    }
-    for cause in causes {
-        for news in news::of(&record, &cause) {
-            bus.publish(tenant, &news).await?;
+            .put(RESPONSE_RECORDS, &key, &record, Some(revision));
+        if !is_written(put.await)? {
+            return Ok(());
         }
+    }
+    for told in causes.iter().flat_map(|cause| news::of(&record, cause)) {
+        let (action, stage) = (told.action, told.stage);
+        news.tell(tenant, told).await?;
+        metrics::responded(action, stage);
     }
     Ok(())
 }
@@ -147,7 +212,7 @@ async fn end(
 /// Writes a node's document anew where something of it is past, due, or the gate changed.
 async fn renew(
     responder: &Responder,
-    (tenant, node): (&Slug, &Slug),
+    (tenant, node): &(Slug, Slug),
     gates: &Gates,
     now: Timestamp,
 ) -> Result<(), Failure> {
@@ -156,19 +221,17 @@ async fn renew(
     };
     let (mut desired, revision, mut changed) = responder.desired(tenant, node, now).await?;
     let gate = gates.of(tenant, node);
+    let gate = gate.unwrap_or_else(|| desired.start_gate.clone());
     if revision == 0 && gate.is_none() {
         return Ok(());
     }
-    let mut incidents: Vec<String> = desired
-        .responses
-        .iter()
-        .map(|one| one.incident.clone())
-        .collect();
-    incidents.dedup();
+    let responses = desired.responses.iter();
+    let incidents: BTreeSet<String> = responses.map(|one| one.incident.clone()).collect();
     for incident in incidents {
-        let known = responder.known(tenant, &incident).await?;
-        if let Some(record) = known.record {
-            changed |= desired::settle(&mut desired, &record.body, now).unwrap_or_default();
+        let key = ResponseRecord::key(tenant, &incident);
+        let stored = responder.store.get(RESPONSE_RECORDS, &key).await?;
+        if let Some(Stored { body, .. }) = stored {
+            changed |= desired::settle(&mut desired, &body, now).unwrap_or_default();
         }
     }
     changed |= desired::set_gate(&mut desired, gate);

@@ -1,18 +1,20 @@
 //! What people order: approve, deny, act, release.
 
+use std::collections::BTreeSet;
+
 use bus::{Failure, Outcome};
 use jiff::Timestamp;
 use model::{
     Slug,
     event::INCIDENTS,
     runtime::{
-        Action, ActionKind, Approval, Guard, Incident, Mode, Order, ProposedResponse, ResponseId,
-        ResponseLedger, ResponseOrdered, ResponseRecord, Stage, Step,
+        Action, ActionKind, Approval, Desired, Guard, Incident, Mode, Order, ProposedResponse,
+        ResponseId, ResponseLedger, ResponseOrdered, ResponseRecord, Stage, Step,
     },
 };
 
 use super::{
-    census::Subject,
+    census::{Subject, group},
     decide::{account, push_step},
     document::VALID_MAX_S,
     guard::Sight,
@@ -68,7 +70,10 @@ pub(crate) async fn take(
     let done = doing.carry_out(&mut record);
     let (stage, detail) = match done {
         Ok(stage) => (stage, String::new()),
-        Err(why) => (Stage::Held, why),
+        Err(why) => {
+            let elsewhere = elsewhere(responder, tenant, &order, now).await?;
+            (Stage::Held, why + &elsewhere)
+        }
     };
     let step = Step {
         id: order.id.clone(),
@@ -85,6 +90,31 @@ pub(crate) async fn take(
         .await
 }
 
+/// Where else to look, for who takes back what an incident led to by the container's name.
+async fn elsewhere(
+    responder: &Responder,
+    tenant: &Slug,
+    order: &ResponseOrdered,
+    now: Timestamp,
+) -> Result<String, Failure> {
+    if !matches!(order.order, Order::Release { .. }) || order.incident.is_some() {
+        return Ok(String::new());
+    }
+    let (desired, ..) = responder.desired(tenant, &order.node, now).await?;
+    let active = desired
+        .active(now)
+        .filter(|one| one.container == order.container);
+    let incidents: BTreeSet<&str> = active.map(|one| &*one.incident).collect();
+    if incidents.is_empty() {
+        return Ok(String::new());
+    }
+    let incidents: Vec<&str> = incidents.into_iter().collect();
+    Ok(format!(
+        " by hand; those of an incident are taken back by naming it: {}",
+        incidents.join(", ")
+    ))
+}
+
 async fn new_record(
     responder: &Responder,
     tenant: &Slug,
@@ -92,33 +122,24 @@ async fn new_record(
     reported: Option<&Subject>,
     now: Timestamp,
 ) -> Result<ResponseRecord, Failure> {
-    let mut record = ResponseRecord {
-        incident: ResponseRecord::by_hand(&order.container),
-        node: order.node.clone(),
-        container: order.container.clone(),
-        container_name: reported.map(|one| one.name.clone()).unwrap_or_default(),
-        image_name: reported
-            .map(|one| one.image_name.clone())
-            .unwrap_or_default(),
-        image: None,
-        responses: Vec::new(),
-        orders: Vec::new(),
-        updated_at: now,
-    };
-    if let Some(id) = &order.incident {
-        let key = ResponseRecord::key(tenant, id);
-        let stored = responder.store.get::<Incident>(INCIDENTS, &key).await?;
-        let incident = stored.map(|stored| stored.body);
-        record.incident.clone_from(id);
-        if let Some(incident) = incident {
-            record.node = incident.node;
-            record.container = incident.container;
-            record.container_name = incident.container_name;
-            record.image_name = incident.image_name;
-            record.image = incident.image;
+    let named = |name: String| {
+        let (node, container) = (order.node.clone(), order.container.clone());
+        let mut record = ResponseRecord::named(name, node, container, now);
+        if let Some(subject) = reported {
+            record.container_name.clone_from(&subject.name);
+            record.image_name.clone_from(&subject.image_name);
         }
-    }
-    Ok(record)
+        record
+    };
+    let Some(id) = &order.incident else {
+        return Ok(named(ResponseRecord::by_hand(&order.container)));
+    };
+    let key = ResponseRecord::key(tenant, id);
+    let stored = responder.store.get::<Incident>(INCIDENTS, &key).await?;
+    Ok(match stored {
+        Some(stored) => ResponseRecord::of(&stored.body, now),
+        None => named(id.clone()),
+    })
 }
 
 /// What a record says of its container, where no node tells of it.
@@ -131,28 +152,41 @@ pub(crate) fn subject_of(record: &ResponseRecord) -> Subject {
         namespace: None,
         labels: std::collections::BTreeMap::new(),
         owner: None,
+        group: group(None, None, &record.image_name),
         started_at: None,
         runs: true,
         is_reported: false,
     }
 }
 
-/// Responses that were just ordered are held, for the node has no room.
-pub(crate) fn hold_for_room(record: &mut ResponseRecord, now: Timestamp) {
+/// Responses that were ordered and do not stand in a node's document, which has no room for them,
+/// are held. Whether there were any.
+pub(crate) fn hold_for_room(record: &mut ResponseRecord, desired: &Desired) -> bool {
+    let mut held = Vec::new();
     for response in &mut record.responses {
-        if response.stage == Stage::Ordered
-            && response.approval.as_ref().is_some_and(|it| it.at == now)
-        {
-            response.stage = Stage::Held;
-            response.approval = None;
-            response.expires_at = None;
+        let is_listed = desired.responses.iter().any(|one| one.id == response.id);
+        if response.stage != Stage::Ordered || is_listed {
+            continue;
+        }
+        response.stage = Stage::Held;
+        held.extend(response.approval.take().map(|approval| approval.at));
+        response.expires_at = None;
+        if !response.guards.contains(&Guard::NodeFull) {
             response.guards.push(Guard::NodeFull);
-            if let Some(step) = response.steps.last_mut() {
-                step.stage = Stage::Held;
-                step.detail = format!("held: {}", Guard::NodeFull);
-            }
+        }
+        if let Some(step) = response.steps.last_mut() {
+            step.stage = Stage::Held;
+            step.detail = format!("held: {}", Guard::NodeFull);
         }
     }
+    // Who ordered it is told so.
+    for order in &mut record.orders {
+        if order.stage == Stage::Ordered && held.contains(&order.at) {
+            order.stage = Stage::Held;
+            order.detail = format!("held: {}", Guard::NodeFull);
+        }
+    }
+    !held.is_empty()
 }
 
 /// An order that is being carried out.
@@ -187,7 +221,12 @@ impl Doing<'_> {
         if kind.takes_out() {
             self.evidence(record);
         }
-        let response = open(record, id)?;
+        self.enforce(open(record, id)?);
+        Ok(Stage::Ordered)
+    }
+
+    /// A proposed response is carried out.
+    fn enforce(&self, response: &mut ProposedResponse) {
         response.mode = Mode::Enforced;
         response.container_started_at = self
             .sight
@@ -195,7 +234,6 @@ impl Doing<'_> {
             .started_at
             .or(response.container_started_at);
         self.order_it(response);
-        Ok(Stage::Ordered)
     }
 
     fn deny(&self, record: &mut ResponseRecord, id: &ResponseId) -> Result<Stage, String> {
@@ -284,21 +322,27 @@ impl Doing<'_> {
         Err(format!("held: {}{way_out}", texts.join("; ")))
     }
 
-    /// Evidence is collected before a container is taken out of service.
+    /// Evidence is collected before a container is taken out of service. What a rule proposed is
+    /// approved with that.
     fn evidence(&self, record: &mut ResponseRecord) {
         let kind = ActionKind::CollectEvidence;
-        let mut same = record
-            .responses
-            .iter()
-            .filter(|one| one.action.kind() == kind);
+        let same = record.responses.iter();
+        let same = same.filter(|one| one.action.kind() == kind);
         let is_there = same.clone().any(|one| {
             one.mode == Mode::Enforced && (one.stage.is_desired() || !one.evidence.is_empty())
         });
-        let round = u32::try_from(same.by_ref().count()).unwrap_or(u32::MAX);
-        if !is_there {
-            let action = (Action::CollectEvidence, Mode::Enforced);
-            // A record without room goes without.
-            drop(self.push(record, action, 3_600, round));
+        if is_there {
+            return;
+        }
+        let round = u32::try_from(same.count()).unwrap_or(u32::MAX);
+        let mut responses = record.responses.iter_mut();
+        match responses.find(|one| one.action.kind() == kind && one.stage.is_open()) {
+            Some(proposed) => self.enforce(proposed),
+            None => {
+                let action = (Action::CollectEvidence, Mode::Enforced);
+                // A record without room goes without.
+                drop(self.push(record, action, 3_600, round));
+            }
         }
     }
 

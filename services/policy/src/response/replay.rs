@@ -66,17 +66,7 @@ pub(crate) fn replay(
             is_reported: true,
             ..Subject::of_incident(&incident)
         });
-        let mut record = ResponseRecord {
-            incident: incident.id.clone(),
-            node: incident.node.clone(),
-            container: incident.container.clone(),
-            container_name: incident.container_name.clone(),
-            image_name: incident.image_name.clone(),
-            image: incident.image,
-            responses: Vec::new(),
-            orders: Vec::new(),
-            updated_at: now,
-        };
+        let mut record = ResponseRecord::of(&incident, now);
         let question = Question {
             tenant,
             policies,

@@ -21,8 +21,13 @@ use super::{
     orders,
 };
 
-/// Characters of a text that an agent wrote.
+/// Characters of a text that an agent wrote, and of what it says was there before and is now.
 const TEXT_MAX: usize = 2_000;
+const STATE_MAX: usize = 300;
+/// Characters of a container's id.
+const NAME_MAX: usize = 128;
+/// The highest generation that a node is believed to have seen: no installation writes so many.
+const GENERATION_MAX: u64 = 1 << 40;
 /// Pieces of evidence of a response.
 const EVIDENCE_MAX: usize = 16;
 
@@ -98,6 +103,10 @@ fn apply(response: &mut ProposedResponse, report: &ResponseReported, cause: &str
         && (is_waiting || (has_ended && matches!(stage, Stage::Lifted | Stage::Refused)));
     if counts {
         response.stage = stage;
+        let before = report.before.as_deref().map(|text| cut(text, STATE_MAX));
+        let after = report.after.as_deref().map(|text| cut(text, STATE_MAX));
+        response.before = response.before.take().or(before);
+        response.after = after.or(response.after.take());
     }
     if let Some(object) = evidence(report)
         && !response.evidence.contains(&object)
@@ -105,11 +114,6 @@ fn apply(response: &mut ProposedResponse, report: &ResponseReported, cause: &str
     {
         response.evidence.push(object);
     }
-    let before = report.before.as_deref().map(cut);
-    if response.before.is_none() {
-        response.before = before;
-    }
-    response.after = report.after.as_deref().map(cut).or(response.after.take());
     let step = Step {
         id: cause.to_owned(),
         stage,
@@ -137,12 +141,12 @@ fn words(report: &ResponseReported) -> String {
         report.after.as_deref(),
     ];
     let words: Vec<&str> = words.into_iter().flatten().collect();
-    cut(&words.join("; "))
+    cut(&words.join("; "), TEXT_MAX)
 }
 
-fn cut(text: &str) -> String {
+fn cut(text: &str, max: usize) -> String {
     let printable = text.chars().filter(|c| !c.is_control());
-    printable.take(TEXT_MAX).collect()
+    printable.take(max).collect()
 }
 
 /// What may be a token of a key.
@@ -164,16 +168,8 @@ async fn of_node(
     let incident = format!("node-{}", report.node);
     let known = responder.known(tenant, &incident).await?;
     let stored = known.record.as_ref().map(|stored| stored.body.clone());
-    let mut record = stored.unwrap_or_else(|| ResponseRecord {
-        incident,
-        node: report.node.clone(),
-        container: String::new(),
-        container_name: String::new(),
-        image_name: String::new(),
-        image: None,
-        responses: Vec::new(),
-        orders: Vec::new(),
-        updated_at: now,
+    let mut record = stored.unwrap_or_else(|| {
+        ResponseRecord::named(incident, report.node.clone(), String::new(), now)
     });
     let step = Step {
         id: cause.to_owned(),
@@ -210,7 +206,10 @@ fn written(tenant: &Slug, known: &Before, record: &ResponseRecord) -> Result<Out
 fn of_what(report: &ResponseReported) -> String {
     match report.action {
         Some(ActionKind::StartGate) => {
-            format!("start of container `{}`: ", cut(&report.container))
+            format!(
+                "start of container `{}`: ",
+                cut(&report.container, NAME_MAX)
+            )
         }
         _ => format!("desired state {}: ", report.generation),
     }
@@ -222,7 +221,7 @@ fn news(report: &ResponseReported, step: Step) -> ContainerResponded {
         response: ResponseId(name),
         incident: String::new(),
         node: report.node.clone(),
-        container: cut(&report.container),
+        container: cut(&report.container, NAME_MAX),
         container_name: String::new(),
         image: report.image,
         action: report.action,
@@ -247,6 +246,14 @@ async fn heal(
     else {
         return Ok(None);
     };
+    if *seen > GENERATION_MAX {
+        // Its next agent could never be told anything again.
+        warn!(
+            "node `{}` says that it saw generation {seen}: not heard",
+            report.node
+        );
+        return Ok(None);
+    }
     let Some(key) = &responder.signer.0 else {
         return Ok(None);
     };

@@ -8,8 +8,8 @@ use std::{
 
 use jiff::Timestamp;
 use model::{
-    Decision, Digest, Judged, RecordKey, RefRecord, Slug, What,
-    event::{REFS, images_bucket},
+    Decision, Digest, RefRecord, Slug, answer,
+    event::REFS,
     runtime::{DeniedImage, Mode, StartGate},
 };
 use tracing::warn;
@@ -22,8 +22,11 @@ use super::{
 
 /// How often verdicts are read again.
 const EVERY: Duration = Duration::from_secs(30);
-/// Images that a gate names at most; of more the node is told of the first ones.
-const NAMED_MAX: usize = 2_000;
+/// Bytes of a gate: what is left of [`model::runtime::Desired::BYTES_MAX`] beside responses.
+const BYTES_MAX: usize = 224 * 1024;
+/// Bytes of a digest there, and of a denied image beside its reason.
+const DIGEST_BYTES: usize = 74;
+const DENIED_BYTES: usize = 130;
 /// Characters of a reason.
 const REASON_MAX: usize = 200;
 
@@ -31,6 +34,8 @@ const REASON_MAX: usize = 200;
 #[derive(Debug, Default)]
 pub(crate) struct Gates {
     looked_at: Option<Timestamp>,
+    /// Whether a policy asks for one.
+    is_asked: bool,
     nodes: BTreeMap<(Slug, Slug), StartGate>,
 }
 
@@ -56,9 +61,15 @@ impl Gates {
         self.nodes.keys()
     }
 
-    /// That of a node.
-    pub(crate) fn of(&self, tenant: &Slug, node: &Slug) -> Option<StartGate> {
-        self.nodes.get(&(tenant.clone(), node.clone())).cloned()
+    /// That of a node, if it has one. `None`: nobody knows, for the node was not heard of or the
+    /// verdicts could not be read; what it was told stays.
+    pub(crate) fn of(&self, tenant: &Slug, node: &Slug) -> Option<Option<StartGate>> {
+        let known = self.nodes.get(&(tenant.clone(), node.clone()));
+        match known {
+            Some(gate) => Some(Some(gate.clone())),
+            None if self.looked_at.is_some() && !self.is_asked => Some(None),
+            None => None,
+        }
     }
 
     /// Looks again, now and then.
@@ -70,6 +81,7 @@ impl Gates {
         }
         self.looked_at = Some(now);
         let asked = Asked::by(&responder.policies.borrow());
+        self.is_asked = asked.is_some();
         let Some(asked) = asked else {
             self.nodes.clear();
             return;
@@ -153,43 +165,65 @@ async fn gate(
     }
     gate.denied.sort_by_key(|image| image.digest);
     gate.denied.dedup_by_key(|image| image.digest);
-    gate.denied.truncate(NAMED_MAX);
     gate.allowed.sort();
     gate.allowed.dedup();
-    gate.allowed.truncate(NAMED_MAX);
+    bound(&mut gate);
     Ok(gate)
 }
 
-/// The worst verdict of what a digest names: an image, or those behind an index or a config.
+/// Leaves out what has no room in the node's document. Where unknown images may not start, those
+/// that may come first: what is not named is refused in any case.
+fn bound(gate: &mut StartGate) {
+    let mut room = BYTES_MAX;
+    let before = gate.denied.len() + gate.allowed.len();
+    let has_room = |room: &mut usize, bytes: usize| {
+        let left = room.checked_sub(bytes);
+        *room = left.unwrap_or(*room);
+        left.is_some()
+    };
+    gate.allowed.retain(|_| has_room(&mut room, DIGEST_BYTES));
+    let all = gate.denied.len() * DENIED_BYTES;
+    for image in &mut gate.denied {
+        // A reason is for the node's log: that an image is denied counts for more.
+        let reason = serde_json::to_string(&image.reason).map_or(0, |json| json.len());
+        if all + reason > room || !has_room(&mut room, reason) {
+            image.reason.clear();
+        }
+    }
+    gate.denied.retain(|_| has_room(&mut room, DENIED_BYTES));
+    let left_out = before - gate.denied.len() - gate.allowed.len();
+    if left_out > 0 {
+        warn!("a start gate has no room for {left_out} images");
+    }
+}
+
+/// The worst verdict of what a digest names, as it reads now: an image, or those behind an index or
+/// a config.
 async fn judgement(
     responder: &Responder,
     tenant: &Slug,
     name: Digest,
 ) -> Result<Option<Judgement>, bus::StoreError> {
+    let (store, now) = (&responder.store, responder.clock.now());
     let key = RefRecord::key(tenant, name);
-    let behind = responder.store.get::<RefRecord>(REFS, &key).await?;
+    let behind = store.get::<RefRecord>(REFS, &key).await?;
     let images = behind.map_or_else(|| vec![name], |stored| stored.body.images);
-    let mut worst: Option<Judgement> = None;
+    let mut verdicts = Vec::new();
     for image in images {
-        let key = RecordKey::new(tenant, image, What::Known);
-        let prefix = format!("{tenant}.{}.judged.", image.hex());
-        let bucket = images_bucket(key.image.partition());
-        for (_, stored) in responder.store.list::<Judged>(&bucket, &prefix).await? {
-            let verdict = stored.body.verdict;
-            if worst
-                .as_ref()
-                .is_none_or(|worst| worst.decision < verdict.decision)
-            {
-                let reason = verdict.reasons.first();
-                let reason = reason
-                    .map(|reason| reason.message.as_str())
-                    .unwrap_or_default();
-                worst = Some(Judgement {
-                    decision: verdict.decision,
-                    reason: reason.chars().take(REASON_MAX).collect(),
-                });
-            }
-        }
+        let answers = store.verdicts(tenant, image, now).await?;
+        verdicts.extend(answers.into_iter().map(|answer| answer.verdict));
     }
+    let worst = answer::worst(&verdicts).map(|verdict| {
+        let reason = verdict.reasons.first();
+        let reason = reason.map(|reason| reason.message.as_str());
+        Judgement {
+            decision: verdict.decision,
+            reason: reason
+                .unwrap_or_default()
+                .chars()
+                .take(REASON_MAX)
+                .collect(),
+        }
+    });
     Ok(worst)
 }

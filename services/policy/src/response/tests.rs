@@ -1,6 +1,11 @@
 //! Incidents, orders and answers in; records, desired state and news out. Records are in memory.
 
+mod crashes;
 mod guards;
+mod keeper;
+mod orders;
+mod sources;
+mod start_gate;
 
 use std::sync::Arc;
 
@@ -134,7 +139,14 @@ impl World {
     }
 
     fn reported(&self, name: &str, containers: Vec<Container>) {
-        let report = NodeReported {
+        let report = self.report(name, containers);
+        self.responder
+            .census
+            .report(&tenant(), &report, self.clock.now());
+    }
+
+    fn report(&self, name: &str, containers: Vec<Container>) -> NodeReported {
+        NodeReported {
             node: node(name),
             boot: String::new(),
             sequence: 1,
@@ -145,10 +157,13 @@ impl World {
             containers,
             images: Vec::new(),
             left_out: 0,
-        };
-        self.responder
-            .census
-            .report(&tenant(), &report, self.clock.now());
+        }
+    }
+
+    async fn ledger(&self) -> ResponseLedger {
+        let key = ResponseLedger::key(&tenant());
+        let stored = self.store.get(RESPONSE_RECORDS, &key).await.unwrap();
+        stored.unwrap().body
     }
 
     fn delivery(incident: Incident) -> Delivery<IncidentChanged> {
@@ -172,14 +187,19 @@ impl World {
     }
 
     async fn told(&self, told: Told) -> Arc<Outcome> {
+        let outcome = self.hears(told).await;
+        self.store.apply(&outcome).await.unwrap();
+        Arc::new(outcome)
+    }
+
+    /// What a message comes to, before anything is written.
+    async fn hears(&self, told: Told) -> Outcome {
         let delivery = match &told {
             Told::Ordered(order) => Delivery::of_event(&tenant(), (**order).clone()).map(|_| ()),
             Told::Reported(report) => Delivery::of_event(&tenant(), (**report).clone()).map(|_| ()),
         };
         let handler = Responses(self.responder.clone());
-        let outcome = handler.handle(delivery.map(|()| told)).await.unwrap();
-        self.store.apply(&outcome).await.unwrap();
-        Arc::new(outcome)
+        handler.handle(delivery.map(|()| told)).await.unwrap()
     }
 
     async fn order(
@@ -189,7 +209,12 @@ impl World {
         order: Order,
         force: bool,
     ) -> Arc<Outcome> {
-        self.told(Told::Ordered(Box::new(ResponseOrdered {
+        let told = self.ordered_by_alice(id, incident, order, force);
+        self.told(told).await
+    }
+
+    fn ordered_by_alice(&self, id: &str, incident: &Incident, order: Order, force: bool) -> Told {
+        Told::Ordered(Box::new(ResponseOrdered {
             id: id.to_owned(),
             incident: Some(incident.id.clone()),
             node: incident.node.clone(),
@@ -199,29 +224,15 @@ impl World {
             by: "alice".to_owned(),
             reason: "seen".to_owned(),
             at: self.clock.now(),
-        })))
-        .await
+        }))
     }
 
     async fn reports(&self, incident: &Incident, id: &ResponseId, phase: Phase) -> Arc<Outcome> {
         let report = ResponseReported {
-            node: incident.node.clone(),
-            response: Some(id.clone()),
-            incident: incident.id.clone(),
-            container: incident.container.clone(),
-            action: Some(ActionKind::Quarantine),
-            mode: Mode::Enforced,
             phase,
-            refusal: None,
-            generation: 1,
-            attempt: 0,
-            evidence: None,
             before: Some("connected".to_owned()),
             after: Some("cut\u{7} off".to_owned()),
-            detail: None,
-            image: None,
-            denied: Vec::new(),
-            at: self.clock.now(),
+            ..report(incident, id)
         };
         self.told(Told::Reported(Box::new(report))).await
     }
@@ -263,6 +274,29 @@ impl World {
             count += usize::from(self.stages(incident).await == [Stage::Ordered]);
         }
         count
+    }
+}
+
+/// A node answers that a response is done.
+fn report(one: &Incident, id: &ResponseId) -> ResponseReported {
+    ResponseReported {
+        node: one.node.clone(),
+        response: Some(id.clone()),
+        incident: one.id.clone(),
+        container: one.container.clone(),
+        action: Some(ActionKind::Quarantine),
+        mode: Mode::Enforced,
+        phase: Phase::Done,
+        refusal: None,
+        generation: 1,
+        attempt: 0,
+        evidence: None,
+        before: None,
+        after: None,
+        detail: None,
+        image: None,
+        denied: Vec::new(),
+        at: one.last_at,
     }
 }
 
@@ -466,23 +500,12 @@ async fn a_refused_document_is_told_and_one_that_fell_behind_is_mended() {
     world.happens(incident(1, "n1", "c1")).await;
     let report = |refusal, generation| {
         let report = ResponseReported {
-            node: node("n1"),
             response: None,
-            incident: String::new(),
-            container: String::new(),
             action: None,
-            mode: Mode::Enforced,
             phase: Phase::Refused,
             refusal: Some(refusal),
             generation,
-            attempt: 0,
-            evidence: None,
-            before: None,
-            after: None,
-            detail: None,
-            image: None,
-            denied: Vec::new(),
-            at: start(),
+            ..report(&incident(1, "n1", "c1"), &ResponseId(String::new()))
         };
         Told::Reported(Box::new(report))
     };
@@ -522,25 +545,7 @@ async fn a_node_answers_for_its_own_responses_alone() {
             changed_at: start(),
         },
     );
-    let report = ResponseReported {
-        node: node("n1"),
-        response: Some(id),
-        incident: one.id.clone(),
-        container: String::new(),
-        action: Some(ActionKind::Quarantine),
-        mode: Mode::Enforced,
-        phase: Phase::Done,
-        refusal: None,
-        generation: 1,
-        attempt: 0,
-        evidence: None,
-        before: None,
-        after: None,
-        detail: None,
-        image: None,
-        denied: Vec::new(),
-        at: start(),
-    };
+    let report = report(&one, &id);
     let mut delivery = delivery.map(|_| Told::Reported(Box::new(report)));
     delivery.subject = "tw.evt.default.response.reported.n2".to_owned();
     let handler = Responses(world.responder.clone());
@@ -581,12 +586,7 @@ async fn something_is_done_by_hand_to_a_container_without_an_incident() {
         .map(|one| one.action.kind())
         .collect();
     assert_eq!(kinds, [ActionKind::CollectEvidence, ActionKind::Pause]);
-    let key = ResponseLedger::key(&tenant());
-    let ledger = world
-        .store
-        .get::<ResponseLedger>(RESPONSE_RECORDS, &key)
-        .await;
-    assert_eq!(ledger.unwrap().unwrap().body.entries.len(), 1);
+    assert_eq!(world.ledger().await.entries.len(), 1);
     // The same incident later: the record of the incident, where there is one, names it.
     let one = incident(1, "n1", "c1");
     let key = format!("{}.{}", tenant(), one.id);

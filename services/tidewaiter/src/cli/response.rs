@@ -3,7 +3,7 @@
 use std::{path::PathBuf, time::Duration};
 
 use clap::{Args, Subcommand, ValueEnum};
-use model::Slug;
+use model::{Slug, runtime::Peer};
 
 use super::{Server, runtime::Shown};
 
@@ -47,7 +47,13 @@ pub(crate) enum ResponseCommand {
     #[command(after_help = "Examples:
   tidewaiter response approve INCIDENT RESPONSE --reason 'seen in the shell history'
   tidewaiter response approve INCIDENT RESPONSE --force    even if it is the last that serves")]
-    Approve(DecideArgs),
+    Approve {
+        #[command(flatten)]
+        decided: DecideArgs,
+        /// Overrule what guards against too much
+        #[arg(long)]
+        force: bool,
+    },
     /// Let a proposed response not be carried out
     #[command(after_help = "Examples:
   tidewaiter response deny INCIDENT RESPONSE --reason 'our own backup'")]
@@ -171,15 +177,19 @@ pub(crate) struct ActArgs {
     pub(crate) action: Act,
     #[command(flatten)]
     pub(crate) target: Target,
-    /// Whom a container in quarantine may still talk to; may be repeated
+    /// Whom a container in quarantine may still talk to, as `10.0.0.53:53` or `10.0.0.0/8`; may be
+    /// repeated
     #[arg(long, value_name = "ADDRESS")]
-    pub(crate) allow: Vec<String>,
+    pub(crate) allow: Vec<Peer>,
     /// For how long
     #[arg(long = "for", value_name = "DURATION", default_value = "24h", value_parser = super::duration)]
     pub(crate) valid_for: Duration,
     /// Only ask the agent what it would do
     #[arg(long)]
     pub(crate) dry_run: bool,
+    /// Overrule what guards against too much
+    #[arg(long)]
+    pub(crate) force: bool,
     #[command(flatten)]
     pub(crate) given: Given,
 }
@@ -214,9 +224,6 @@ pub(crate) struct Given {
     /// Why, for the record
     #[arg(long, value_name = "TEXT", default_value = "")]
     pub(crate) reason: String,
-    /// Overrule what guards against too much
-    #[arg(long)]
-    pub(crate) force: bool,
     /// Do not wait for what becomes of it
     #[arg(long)]
     pub(crate) no_wait: bool,

@@ -30,6 +30,8 @@ use crate::{
     exit::Exit,
 };
 
+/// Characters of the name of who signs a token.
+const NAME_CHARS_MAX: usize = 100;
 /// How long an order is waited for, and how often it is looked at.
 const PATIENCE: Duration = Duration::from_secs(30);
 const PAUSE: Duration = Duration::from_millis(200);
@@ -58,8 +60,8 @@ pub(crate) async fn run(command: ResponseCommand) -> anyhow::Result<Exit> {
             let found = answer(&Client::new(&server)?, &incident).await?;
             show(&shown, &found, pages::response)
         }
-        ResponseCommand::Approve(args) => decide("approve", args).await,
-        ResponseCommand::Deny(args) => decide("deny", args).await,
+        ResponseCommand::Approve { decided, force } => decide("approve", decided, force).await,
+        ResponseCommand::Deny(decided) => decide("deny", decided, false).await,
         ResponseCommand::Act(args) => act(args).await,
         ResponseCommand::Release(args) => release(args).await,
         ResponseCommand::Evidence {
@@ -100,14 +102,10 @@ async fn answer(client: &Client, incident: &str) -> anyhow::Result<Value> {
     .await
 }
 
-async fn decide(verb: &str, args: DecideArgs) -> anyhow::Result<Exit> {
+async fn decide(verb: &str, args: DecideArgs, force: bool) -> anyhow::Result<Exit> {
     let path = format!("/v1/incidents/{}/orders", segment(&args.incident));
-    order(
-        &path,
-        json!({ "order": verb, "response": args.response }),
-        &args.given,
-    )
-    .await
+    let body = json!({ "order": verb, "response": args.response, "force": force });
+    order(&path, body, &args.given).await
 }
 
 async fn act(args: ActArgs) -> anyhow::Result<Exit> {
@@ -117,6 +115,7 @@ async fn act(args: ActArgs) -> anyhow::Result<Exit> {
         "allow": args.allow,
         "valid_for_s": args.valid_for.as_secs(),
         "dry_run": args.dry_run,
+        "force": args.force,
     });
     order(&path(&args.target), body, &args.given).await
 }
@@ -128,17 +127,15 @@ async fn release(args: ReleaseArgs) -> anyhow::Result<Exit> {
 
 fn path(target: &Target) -> String {
     let (kind, id) = match (&target.incident, &target.container) {
-        (Some(incident), _) => ("incidents", incident),
-        (None, container) => ("containers", container.as_ref().unwrap_or(&EMPTY)),
+        (Some(incident), _) => ("incidents", &**incident),
+        // One of the two is given.
+        (None, container) => ("containers", container.as_deref().unwrap_or_default()),
     };
     format!("/v1/{kind}/{}/orders", segment(id))
 }
 
-static EMPTY: String = String::new();
-
 /// Sends an order, and waits for what policy makes of it.
 async fn order(path: &str, mut body: Value, given: &Given) -> anyhow::Result<Exit> {
-    body["force"] = given.force.into();
     body["reason"] = given.reason.clone().into();
     let client = Client::new(&given.server)?;
     let taken: Value = client.post(path, &body).await?;
@@ -212,7 +209,8 @@ fn release_token(
         node,
         issued_at,
         expires_at: expires_at.context("`--valid-for` is too long")?,
-        by,
+        // A token has a length.
+        by: by.chars().take(NAME_CHARS_MAX).collect(),
     };
     print(&format!("{}\n", token.sign(&key)?))?;
     Ok(Exit::Ok)

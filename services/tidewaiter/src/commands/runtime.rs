@@ -8,7 +8,7 @@ use serde_json::Value;
 
 use self::{
     around::connections,
-    pages::{Shape, container, containers, incident, incidents, node, nodes, places},
+    pages::{Page, Shape, container, containers, incident, incidents, node, nodes, places},
 };
 use crate::{
     cli::{ConnectionsArgs, ContainersArgs, IncidentsArgs, NodesArgs, Shown, WhereArgs},
@@ -136,7 +136,12 @@ pub(super) fn show(shown: &Shown, answer: &Value, shape: Shape) -> anyhow::Resul
         print(&format!("{}\n", serde_json::to_string_pretty(answer)?))?;
     } else {
         let mut out = Vec::new();
-        shape(answer, terminal::width(), terminal::color_out(), &mut out)?;
+        let mut page = Page {
+            width: terminal::width(),
+            color: terminal::color_out(),
+            out: &mut out,
+        };
+        shape(answer, &mut page)?;
         print(&String::from_utf8(out)?)?;
     }
     Ok(Exit::Ok)

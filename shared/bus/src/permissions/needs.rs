@@ -158,6 +158,9 @@ impl Grants {
         self.publishes("tw.alert.*.*");
         self.follows(ALERT_STATES);
         self.writes(ALERT_STATES, ">");
+        // How bad an incident is, and how far what is done about it.
+        self.reads(INCIDENTS);
+        self.reads(RESPONSE_RECORDS);
         self.reads(ADVISORIES);
         self.waits_for(REFS);
         self.waits_for_records();

@@ -41,7 +41,7 @@ async fn world() -> World {
     let container = |id: &str| runtime::container(id, "app", digest("a config"));
     world.reported("node-1", &[container("aa1"), container("ab1")], &[]);
     world.happened(runtime::incident("i1", "aa1", 1));
-    responses::answered(&world).await;
+    responses::answered(&mut world).await;
     world
 }
 

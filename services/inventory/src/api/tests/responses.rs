@@ -17,9 +17,9 @@ fn evidence_path(digest: impl std::fmt::Display) -> String {
 }
 
 /// Incident `i1` has an answer that waits, with evidence.
-pub(super) async fn answered(world: &World) {
+pub(super) async fn answered(world: &mut World) {
     let node = "node-1".parse().unwrap();
-    let store = &world.api.store;
+    let store = world.api.store.clone();
     let bucket = forensic_objects(&tenant(), &node);
     let stored = store
         .put_object_bytes(&bucket, Bytes::from_static(EVIDENCE))
@@ -63,12 +63,22 @@ pub(super) async fn answered(world: &World) {
         .put(RESPONSE_RECORDS, &key, &record, None)
         .await
         .unwrap();
+    world.answers(record);
     let ledger = model::runtime::ResponseLedger::default();
     let key = model::runtime::ResponseLedger::key(&tenant());
     store
         .put(RESPONSE_RECORDS, &key, &ledger, None)
         .await
         .unwrap();
+}
+
+impl World {
+    /// The view takes up the answer to an incident.
+    fn answers(&mut self, record: ResponseRecord) {
+        let key = ResponseRecord::key(&tenant(), &record.incident).parse();
+        let told = Told::Response(key.unwrap(), Some(Box::new(record)));
+        self.tell(RESPONSE_RECORDS, told);
+    }
 }
 
 /// Requests that bring every answer about responses.
@@ -117,7 +127,7 @@ async fn world() -> World {
     let container = |id: &str| runtime::container(id, "app", digest("a config"));
     world.reported("node-1", &[container("aa1"), container("ab1")], &[]);
     world.happened(runtime::incident("i1", "aa1", 1));
-    answered(&world).await;
+    answered(&mut world).await;
     world
 }
 
@@ -130,6 +140,116 @@ async fn an_incident_carries_its_response() {
     assert_eq!(waiting["items"].as_array().unwrap().len(), 1);
     let active = world.ok("/v1/responses?active=true").await;
     assert_eq!(active["items"], json!([]));
+}
+
+/// The answer to an incident whose one response is so far.
+fn answer(incident: &str, stage: Stage, second: i64) -> ResponseRecord {
+    let node = if second % 2 == 0 { "node-2" } else { "node-1" };
+    let at = Timestamp::from_second(second).unwrap();
+    serde_json::from_value(json!({
+        "incident": incident, "node": node, "container": "aa1", "updated_at": at,
+        "responses": [{
+            "id": incident, "action": "pause", "mode": "enforced", "stage": stage,
+            "proposed_at": at, "valid_for_s": 60,
+        }],
+    }))
+    .unwrap()
+}
+
+/// The incidents of a list, page by page.
+async fn listed(world: &World, query: &str) -> Vec<String> {
+    let (mut all, mut cursor) = (Vec::new(), String::new());
+    loop {
+        let page = world.ok(&format!("/v1/responses?{query}{cursor}")).await;
+        let items = page["items"].as_array().unwrap();
+        let names = items.iter().map(|one| one["incident"].as_str().unwrap());
+        all.extend(names.map(ToOwned::to_owned));
+        match page["next"].as_str() {
+            Some(next) => cursor = format!("&cursor={next}"),
+            None => return all,
+        }
+    }
+}
+
+#[tokio::test]
+async fn answers_are_listed_in_pages_what_changed_last_first() {
+    let mut world = World::new();
+    for (second, stage) in [
+        (1, Stage::Proposed),
+        (2, Stage::Held),
+        (3, Stage::Done),
+        (4, Stage::Denied),
+        (5, Stage::Observed),
+    ] {
+        world.answers(answer(&format!("i{second}"), stage, second));
+    }
+    let all = ["i5", "i4", "i3", "i2", "i1"];
+    for limit in [1, 2, 5, 500] {
+        assert_eq!(listed(&world, &format!("limit={limit}")).await, all);
+    }
+    assert_eq!(listed(&world, "limit=1&waiting=true").await, ["i2", "i1"]);
+    assert_eq!(
+        listed(&world, "limit=1&waiting=false").await,
+        ["i5", "i4", "i3"]
+    );
+    assert_eq!(listed(&world, "limit=1&active=true").await, ["i3"]);
+    assert_eq!(listed(&world, "limit=1&node=node-2").await, ["i4", "i2"]);
+    // What changes moves to the front, and is there once.
+    world.answers(answer("i2", Stage::Done, 6));
+    let now = listed(&world, "limit=2").await;
+    assert_eq!(now, ["i2", "i5", "i4", "i3", "i1"]);
+    assert_eq!(listed(&world, "waiting=true").await, ["i1"]);
+    let key = "default.i2".parse().unwrap();
+    world.tell(RESPONSE_RECORDS, Told::Response(key, None));
+    assert_eq!(listed(&world, "active=true").await, ["i3"]);
+    let view = Arc::clone(&world.api.view);
+    view.begin(RESPONSE_RECORDS, 100, "then").unwrap();
+    view.begin(RESPONSE_RECORDS, 100, "now").unwrap();
+    assert_eq!(listed(&world, "").await, [""; 0]);
+}
+
+#[tokio::test]
+async fn a_page_looks_at_so_many_answers_and_goes_on_at_the_next() {
+    let mut world = World::new();
+    world.api.rows_examined_max = 3;
+    for second in 0..10 {
+        let stage = if second == 0 {
+            Stage::Proposed
+        } else {
+            Stage::Done
+        };
+        world.answers(answer(&format!("i{second}"), stage, second));
+    }
+    let page = world.ok("/v1/responses?waiting=true").await;
+    assert_eq!(page["items"], json!([]));
+    assert!(page["next"].is_string());
+    assert_eq!(listed(&world, "waiting=true").await, ["i0"]);
+}
+
+#[tokio::test]
+async fn a_cursor_is_the_clients_word() {
+    let mut world = World::new();
+    world.answers(answer("i1", Stage::Done, 1));
+    let other = "other.i9".parse().unwrap();
+    let theirs = answer("i9", Stage::Done, 9);
+    let told = Told::Response(other, Some(Box::new(theirs)));
+    world.tell(RESPONSE_RECORDS, told);
+    assert_eq!(listed(&world, "").await, ["i1"]);
+    let of = |key: &[u8]| PageQuery::cursor(key);
+    let long = "00".repeat(5_000);
+    let foreign = [of(b"other\0"), of(b"default")];
+    for cursor in ["", "zz", "0", "%00", &long, &foreign[0], &foreign[1]] {
+        let asked = world.get(&format!("/v1/responses?cursor={cursor}")).await;
+        assert_eq!(asked.0, StatusCode::BAD_REQUEST, "{cursor}");
+    }
+    // One that no page had leads nowhere else than into this list.
+    for key in [&b"default\0"[..], b"default\0\0", b"default\0i1"] {
+        let found = listed(&world, &format!("cursor={}", of(key))).await;
+        assert_eq!(found, ["i1"], "{key:?}");
+    }
+    let end = of(&[b"default\0".as_slice(), &[0xff; 2_000]].concat());
+    let found = listed(&world, &format!("cursor={end}")).await;
+    assert_eq!(found, [""; 0]);
 }
 
 #[tokio::test]
@@ -166,6 +286,10 @@ async fn an_order_says_who_what_and_on_which_container_and_comes_once() {
     };
     assert_eq!(first.order, expected);
     assert_eq!(orders[1].id, first.id);
+    let mut gentle = body.clone();
+    gentle["force"] = json!(false);
+    let (_, other) = world.post(ORDERS, respond, &gentle.to_string()).await;
+    assert_ne!(other["id"], taken["id"]);
     assert_eq!((&*orders[2].container, &orders[2].incident), ("ab1", &None));
     assert_eq!(by_hand["incident"], ResponseRecord::by_hand("ab1"));
 }
@@ -180,6 +304,12 @@ async fn an_order_that_means_nothing_is_refused() {
         json!({ "order": "act", "action": "pause", "valid_for_s": 0 }),
         json!({ "order": "act", "action": "pause", "valid_for_s": 2_592_001 }),
         json!({ "order": "act", "action": "quarantine", "allow": vec!["10.0.0.1"; 65] }),
+        json!({ "order": "act", "action": "pause", "response": "00ff" }),
+        json!({ "order": "release", "dry_run": true }),
+        json!({ "order": "release", "force": true }),
+        json!({ "order": "release", "action": "kill" }),
+        json!({ "order": "deny", "response": "00ff", "valid_for_s": 60 }),
+        json!({ "order": "approve", "response": "00ff", "allow": ["10.0.0.1"] }),
     ] {
         let (status, answer) = world
             .post(ORDERS, Some(&["respond"]), &body.to_string())

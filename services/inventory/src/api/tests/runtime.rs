@@ -58,7 +58,7 @@ impl World {
         self.tell(INCIDENTS, Told::Incident(key, Some(Box::new(incident))));
     }
 
-    fn tell(&mut self, bucket: &str, told: Told) {
+    pub(super) fn tell(&mut self, bucket: &str, told: Told) {
         self.sequence += 1;
         let write = Write {
             bucket: bucket.to_owned(),
@@ -550,7 +550,12 @@ async fn an_address_that_is_given_away_leads_to_its_new_container() {
 async fn another_tenant_sees_nothing_of_it() {
     let mut world = fleet().await;
     world.happened(incident("i1", "aa1", 1));
-    for path in ["/v1/nodes", "/v1/containers", "/v1/incidents"] {
+    for path in [
+        "/v1/nodes",
+        "/v1/containers",
+        "/v1/incidents",
+        "/v1/responses",
+    ] {
         let mut request = Request::get(path).body(Body::empty()).unwrap();
         request.extensions_mut().insert(Grant {
             name: "other".to_owned(),

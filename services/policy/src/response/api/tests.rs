@@ -1,9 +1,9 @@
 use axum::{
     body::{Body, to_bytes},
-    http::Request,
+    http::{Request, header},
 };
 use chassis::{
-    FixedClock,
+    CxLimits, FixedClock,
     http::{
         Limits,
         openapi::{Info, document as openapi},
@@ -32,7 +32,13 @@ impl World {
             store: store.clone(),
             policies,
             census: Census::default(),
-            clock: Arc::new(FixedClock::new("2026-03-01T12:00:00Z".parse().unwrap())),
+            cx: Cx::new(
+                Arc::new(FixedClock::new("2026-03-01T12:00:00Z".parse().unwrap())),
+                CxLimits {
+                    compute_threads: 1,
+                    blocking_threads: 1,
+                },
+            ),
         };
         let info = Info {
             title: "responses",
@@ -130,7 +136,7 @@ async fn a_response_policy_is_put_read_and_deleted_by_an_administrator() {
         .ask(&["read"], "GET /v1/response-policies/default", "")
         .await
         .1;
-    assert_eq!(builtin, BUILTIN_RESPONSES);
+    assert_eq!(builtin, crate::BUILTIN_RESPONSES);
 }
 
 #[tokio::test]
@@ -156,6 +162,48 @@ async fn a_replay_takes_the_incidents_of_the_last_days_and_changes_nothing() {
         .list::<serde_json::Value>(model::runtime::RESPONSE_RECORDS, "")
         .await;
     assert!(records.unwrap().is_empty());
+}
+
+#[tokio::test]
+async fn a_replay_asks_where_images_come_from() {
+    let world = World::new();
+    let image = Digest::of(b"image");
+    world.happened("a", "2026-02-28T12:00:00Z").await;
+    let key = "default.a";
+    let stored = world.store.get::<Incident>(INCIDENTS, key).await;
+    let mut incident = stored.unwrap().unwrap().body;
+    incident.image = Some(image);
+    world
+        .store
+        .put(INCIDENTS, key, &incident, None)
+        .await
+        .unwrap();
+    let seen = model::SeenReference {
+        source: "main".parse().unwrap(),
+        registry: "r.example".to_owned(),
+        repository: "web".to_owned(),
+        tag: None,
+        since: incident.first_at,
+        gone_at: None,
+    };
+    let known = model::Known {
+        references: vec![seen],
+        ..model::Known::default()
+    };
+    let key = model::RecordKey::new(&Slug::default_tenant(), image, model::What::Known);
+    world.store.put_record(&key, &known, 0).await.unwrap();
+    for (source, count) in [("main", 1), ("other", 0)] {
+        let yaml = format!(
+            "name: shop\nmode: enforce\n\
+             rules: [{{ name: cut, when: {{ sources: [{source}] }}, then: [collect_evidence] }}]\n"
+        );
+        let (_, body) = world
+            .ask(&["read"], "POST /v1/response-replays", &yaml)
+            .await;
+        let found: serde_json::Value = serde_json::from_str(&body).unwrap();
+        let responses = found["items"][0]["responses"].as_array().unwrap();
+        assert_eq!(responses.len(), count, "{source}: {body}");
+    }
 }
 
 #[tokio::test]

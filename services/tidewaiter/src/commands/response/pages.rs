@@ -1,31 +1,21 @@
 //! Responses as tables.
 
-use std::io::{self, Write};
+use std::io;
 
-use report::{Cell, Cut, Grid};
+use report::{Cell, Cut};
 use serde_json::Value;
 
-use crate::commands::runtime::pages::{cell, clean, column, id, items, list, text, whole};
+use crate::commands::runtime::pages::{Page, cell, clean, id, items, list, second, text};
 
-pub(super) fn responses(
-    answer: &Value,
-    width: Option<usize>,
-    color: bool,
-    out: &mut dyn Write,
-) -> io::Result<()> {
-    let mut grid = Grid::new(&[
-        column("INCIDENT", Cut::Never),
-        column("NODE", Cut::End),
-        column("CONTAINER", Cut::End),
-        column("ACTION", Cut::Never),
-        column("STAGE", Cut::Never),
-        column("MODE", Cut::Never),
-        column("BY", Cut::End),
-        column("CHANGED", Cut::Never),
-    ]);
+pub(super) fn responses(answer: &Value, page: &mut Page<'_>) -> io::Result<()> {
+    let mut rows = Vec::new();
     for record in items(answer) {
-        for response in items(&record["responses"]) {
-            grid.row([
+        // Of what came to nothing the last order says why.
+        let last = items(&record["orders"]).last();
+        let is_empty = items(&record["responses"]).next().is_none();
+        let orders = last.filter(|_| is_empty);
+        for response in items(&record["responses"]).chain(orders) {
+            rows.push([
                 cell(&record["incident"]),
                 cell(&record["node"]),
                 Cell::new(container(record)),
@@ -33,124 +23,104 @@ pub(super) fn responses(
                 cell(&response["stage"]),
                 cell(&response["mode"]),
                 Cell::new(by(response)),
-                cell(&record["updated_at"]),
-            ]);
-        }
-        if items(&record["responses"]).next().is_none() {
-            let last = items(&record["orders"]).last().cloned().unwrap_or_default();
-            grid.row([
-                cell(&record["incident"]),
-                cell(&record["node"]),
-                Cell::new(container(record)),
-                Cell::new(""),
-                cell(&last["stage"]),
-                Cell::new(""),
-                cell(&last["by"]),
-                cell(&record["updated_at"]),
+                Cell::new(second(&record["updated_at"])),
             ]);
         }
     }
-    whole(
-        &grid,
-        (width, color),
+    page.table(
+        [
+            ("INCIDENT", Cut::Last),
+            ("NODE", Cut::End),
+            ("CONTAINER", Cut::End),
+            ("ACTION", Cut::Never),
+            ("STAGE", Cut::Never),
+            ("MODE", Cut::Never),
+            ("BY", Cut::End),
+            ("CHANGED", Cut::Never),
+        ],
+        rows,
         "nothing was done about any incident",
-        out,
     )
 }
 
-pub(super) fn response(
-    answer: &Value,
-    width: Option<usize>,
-    color: bool,
-    out: &mut dyn Write,
-) -> io::Result<()> {
-    for (name, value) in [
-        ("incident", text(&answer["incident"])),
-        ("node", text(&answer["node"])),
-        (
-            "container",
-            format!("{} {}", container(answer), id(&answer["container"])),
-        ),
-        ("image", text(&answer["image_name"])),
-    ] {
-        writeln!(out, "{name:<10} {}", clean(value.trim()))?;
-    }
+pub(super) fn response(answer: &Value, page: &mut Page<'_>) -> io::Result<()> {
+    let called = format!("{} {}", container(answer), id(&answer["container"]));
+    page.fields(
+        "",
+        &[
+            ("incident", text(&answer["incident"])),
+            ("node", text(&answer["node"])),
+            ("container", called),
+            ("image", text(&answer["image_name"])),
+        ],
+    )?;
     for response in items(&answer["responses"]) {
         writeln!(
-            out,
+            page.out,
             "\n{} ({}): {}",
             clean(&action(&response["action"])),
             clean(&text(&response["mode"])),
             clean(&text(&response["stage"])),
         )?;
-        for (name, value) in [
-            ("response", text(&response["id"])),
-            ("by", by(response)),
-            ("because", text(&response["reason"])),
-            ("until", text(&response["expires_at"])),
-            ("before", text(&response["before"])),
-            ("after", text(&response["after"])),
-        ] {
-            if !value.is_empty() {
-                writeln!(out, "  {name:<9} {}", clean(&value))?;
-            }
-        }
+        page.fields(
+            "  ",
+            &[
+                ("response", text(&response["id"])),
+                ("by", by(response)),
+                ("because", text(&response["reason"])),
+                ("until", text(&response["expires_at"])),
+                ("before", text(&response["before"])),
+                ("after", text(&response["after"])),
+            ],
+        )?;
         for object in items(&response["evidence"]) {
             let (digest, bytes) = (text(&object["digest"]), text(&object["bytes"]));
-            writeln!(
-                out,
-                "  evidence  {} ({} bytes)",
-                clean(&digest),
-                clean(&bytes)
-            )?;
+            page.fields("  ", &[("evidence", format!("{digest} ({bytes} bytes)"))])?;
         }
-        steps(&response["steps"], out)?;
+        steps(&response["steps"], page)?;
+        if ["proposed", "held"].contains(&text(&response["stage"]).as_str()) {
+            decisions(answer, response, page)?;
+        }
     }
     if items(&answer["orders"]).next().is_some() {
-        writeln!(out, "\norders")?;
-        steps(&answer["orders"], out)?;
+        writeln!(page.out, "\norders")?;
+        steps(&answer["orders"], page)?;
     }
     if items(&answer["responses"]).next().is_none() {
-        let empty = Grid::new(&[column("", Cut::End)]);
-        whole(&empty, (width, color), "no response", out)?;
+        writeln!(page.out, "no response")?;
     }
     Ok(())
 }
 
-fn steps(steps: &Value, out: &mut dyn Write) -> io::Result<()> {
+/// How somebody decides about a response that waits.
+fn decisions(answer: &Value, response: &Value, page: &mut Page<'_>) -> io::Result<()> {
+    let (incident, id) = (text(&answer["incident"]), text(&response["id"]));
+    for verb in ["approve", "deny"] {
+        let command = format!("  tidewaiter response {verb} {incident} {id}");
+        writeln!(page.out, "{}", clean(&command))?;
+    }
+    Ok(())
+}
+
+fn steps(steps: &Value, page: &mut Page<'_>) -> io::Result<()> {
     for step in items(steps) {
-        writeln!(
-            out,
+        let line = format!(
             "  {}  {:<10} {}  {}",
-            clean(&text(&step["at"])),
-            clean(&text(&step["stage"])),
-            clean(&text(&step["by"])),
-            clean(&text(&step["detail"])),
-        )?;
+            second(&step["at"]),
+            text(&step["stage"]),
+            text(&step["by"]),
+            text(&step["detail"]),
+        );
+        writeln!(page.out, "{}", clean(line.trim_end()))?;
     }
     Ok(())
 }
 
-pub(super) fn replayed(
-    answer: &Value,
-    width: Option<usize>,
-    color: bool,
-    out: &mut dyn Write,
-) -> io::Result<()> {
-    let mut grid = Grid::new(&[
-        column("AT", Cut::Never),
-        column("SEVERITY", Cut::Never),
-        column("NODE", Cut::End),
-        column("CONTAINER", Cut::End),
-        column("ACTION", Cut::Never),
-        column("STAGE", Cut::Never),
-        column("RULE", Cut::End),
-        column("HELD BY", Cut::End),
-    ]);
-    for incident in items(&answer["items"]) {
-        for response in items(&incident["responses"]) {
-            grid.row([
-                cell(&incident["at"]),
+pub(super) fn replayed(answer: &Value, page: &mut Page<'_>) -> io::Result<()> {
+    let rows = items(&answer["items"]).flat_map(|incident| {
+        items(&incident["responses"]).map(move |response| {
+            [
+                Cell::new(second(&incident["at"])),
                 cell(&incident["severity"]),
                 cell(&incident["node"]),
                 cell(&incident["container_name"]),
@@ -158,36 +128,34 @@ pub(super) fn replayed(
                 cell(&response["stage"]),
                 cell(&response["rule"]),
                 Cell::new(list(&response["guards"], "; ")),
-            ]);
-        }
-    }
-    whole(&grid, (width, color), "nothing would have been done", out)?;
+            ]
+        })
+    });
+    page.table(
+        [
+            ("AT", Cut::Never),
+            ("SEVERITY", Cut::Never),
+            ("NODE", Cut::End),
+            ("CONTAINER", Cut::End),
+            ("ACTION", Cut::Never),
+            ("STAGE", Cut::Never),
+            ("RULE", Cut::End),
+            ("HELD BY", Cut::End),
+        ],
+        rows,
+        "nothing would have been done",
+    )?;
     let count = items(&answer["items"]).count();
     let left_out = answer["left_out"].as_u64().unwrap_or_default();
     writeln!(
-        out,
+        page.out,
         "{count} incidents, {left_out} older ones left out; nothing was changed"
     )
 }
 
-pub(super) fn replacements(
-    answer: &Value,
-    width: Option<usize>,
-    color: bool,
-    out: &mut dyn Write,
-) -> io::Result<()> {
-    let mut grid = Grid::new(&[
-        column("IMAGE", Cut::Start),
-        column("OLD", Cut::Never),
-        column("VERDICT", Cut::Never),
-        column("NEW", Cut::Never),
-        column("VERDICT", Cut::Never),
-        column("STILL OLD", Cut::Never),
-        column("NEW RUN", Cut::Never),
-        column("NODES LEFT", Cut::End),
-    ]);
-    for item in items(answer) {
-        grid.row([
+pub(super) fn replacements(answer: &Value, page: &mut Page<'_>) -> io::Result<()> {
+    let rows = items(answer).map(|item| {
+        [
             cell(&item["image"]),
             Cell::new(short(&item["old"])),
             cell(&item["old_decision"]),
@@ -196,13 +164,21 @@ pub(super) fn replacements(
             cell(&item["old_running"]),
             cell(&item["new_running"]),
             Cell::new(list(&item["old_nodes"], ", ")),
-        ]);
-    }
-    whole(
-        &grid,
-        (width, color),
+        ]
+    });
+    page.table(
+        [
+            ("IMAGE", Cut::Start),
+            ("OLD", Cut::Never),
+            ("VERDICT", Cut::Never),
+            ("NEW", Cut::Never),
+            ("VERDICT", Cut::Never),
+            ("STILL OLD", Cut::Never),
+            ("NEW RUN", Cut::Never),
+            ("NODES LEFT", Cut::End),
+        ],
+        rows,
         "no image that runs has a better successor",
-        out,
     )
 }
 
@@ -229,11 +205,16 @@ fn action(action: &Value) -> String {
     named.unwrap_or_else(|| text(action))
 }
 
+/// Who decided it, asks for it, or ordered it.
 fn by(response: &Value) -> String {
-    let approval = text(&response["approval"]["by"]);
-    if approval.is_empty() {
-        text(&response["rule"])
-    } else {
-        approval
-    }
+    let names = [
+        &response["approval"]["by"],
+        &response["rule"],
+        &response["by"],
+    ];
+    let mut names = names.into_iter().map(text);
+    names.find(|name| !name.is_empty()).unwrap_or_default()
 }
+
+#[cfg(test)]
+mod tests;

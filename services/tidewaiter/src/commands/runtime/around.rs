@@ -1,20 +1,17 @@
 //! What a container did around an incident: its processes as a tree, connections, ports, files. And
 //! whom all containers speak with.
 
-use std::{
-    collections::HashMap,
-    io::{self, Write},
-};
+use std::{collections::HashMap, io};
 
-use report::{Cell, Cut, Grid};
+use report::{Cell, Cut};
 use serde_json::Value;
 
-use super::pages::{clean, column, items, list, named, ports, text, whole};
+use super::pages::{Page, clean, items, list, named, ports, text};
 
 /// How deep a tree is shown as one.
 const DEPTH_MAX: usize = 12;
 
-pub(super) fn write(around: &Value, width: Option<usize>, out: &mut dyn Write) -> io::Result<()> {
+pub(super) fn write(around: &Value, page: &mut Page<'_>) -> io::Result<()> {
     let mut depths: HashMap<String, usize> = HashMap::new();
     let mut lines = Vec::new();
     // Parents are before their children.
@@ -34,36 +31,24 @@ pub(super) fn write(around: &Value, width: Option<usize>, out: &mut dyn Write) -
         let indent = "  ".repeat(depth.min(DEPTH_MAX));
         lines.push(format!("{indent}{what} ({pid}{ended})"));
     }
-    part("processes", &lines, width, out)?;
+    part("processes", &lines, page)?;
     let place = |one: &Value| {
         let (address, port) = (text(&one["address"]), text(&one["port"]));
         format!("{address} port {port}/{}", text(&one["transport"]))
     };
     let all = |name: &str| items(&around[name]).map(place).collect::<Vec<_>>();
-    part("connects to", &all("flows"), width, out)?;
-    part("listens on", &all("listens"), width, out)?;
+    part("connects to", &all("flows"), page)?;
+    part("listens on", &all("listens"), page)?;
     let files: Vec<String> = items(&around["files"]).map(text).collect();
-    part("opened", &files, width, out)?;
+    part("opened", &files, page)?;
     if around["is_cut"] == true {
-        writeln!(out, "\nmore happened than was kept")?;
+        writeln!(page.out, "\nmore happened than was kept")?;
     }
     Ok(())
 }
 
-pub(super) fn connections(
-    answer: &Value,
-    width: Option<usize>,
-    color: bool,
-    out: &mut dyn Write,
-) -> io::Result<()> {
-    let mut grid = Grid::new(&[
-        column("NODE", Cut::End),
-        column("NAME", Cut::End),
-        column("REACH", Cut::Never),
-        column("PORTS", Cut::End),
-        column("LISTENS", Cut::End),
-        column("CONNECTS TO", Cut::End),
-    ]);
+pub(super) fn connections(answer: &Value, page: &mut Page<'_>) -> io::Result<()> {
+    let mut rows = Vec::new();
     for item in items(answer) {
         let listens = items(&item["listens"]).map(|one| {
             let port = text(&one["port"]);
@@ -86,15 +71,22 @@ pub(super) fn connections(
             peers.push(String::new());
         }
         for peer in peers {
-            let mut row: Vec<Cell> = own
-                .iter_mut()
-                .map(|own| Cell::new(std::mem::take(own)))
-                .collect();
-            row.push(Cell::new(peer));
-            grid.row(row);
+            let [node, name, reach, ports, listens] = std::mem::take(&mut own);
+            rows.push([node, name, reach, ports, listens, peer].map(Cell::new));
         }
     }
-    whole(&grid, (width, color), "no container was seen to speak", out)
+    page.table(
+        [
+            ("NODE", Cut::End),
+            ("NAME", Cut::End),
+            ("REACH", Cut::Never),
+            ("PORTS", Cut::End),
+            ("LISTENS", Cut::End),
+            ("CONNECTS TO", Cut::End),
+        ],
+        rows,
+        "no container was seen to speak",
+    )
 }
 
 /// Whom a container speaks with: by name where it is one of ours.
@@ -109,23 +101,18 @@ fn peer(peer: &Value) -> String {
     }
 }
 
-fn part(
-    title: &str,
-    lines: &[String],
-    width: Option<usize>,
-    out: &mut dyn Write,
-) -> io::Result<()> {
+fn part(title: &str, lines: &[String], page: &mut Page<'_>) -> io::Result<()> {
     if lines.is_empty() {
         return Ok(());
     }
-    writeln!(out, "\n{title}")?;
+    writeln!(page.out, "\n{title}")?;
     for line in lines {
         let line = clean(line);
-        let line: String = match width {
+        let line: String = match page.width {
             Some(width) => line.chars().take(width.saturating_sub(2)).collect(),
             None => line,
         };
-        writeln!(out, "  {line}")?;
+        writeln!(page.out, "  {line}")?;
     }
     Ok(())
 }

@@ -7,32 +7,60 @@ use serde_json::Value;
 
 use super::around;
 
-/// How an answer is written: with how many columns, and whether in color.
-pub(in crate::commands) type Shape =
-    fn(&Value, Option<usize>, bool, &mut dyn Write) -> io::Result<()>;
+/// How an answer is written.
+pub(in crate::commands) type Shape = fn(&Value, &mut Page<'_>) -> io::Result<()>;
+
+/// Where an answer is written.
+pub(in crate::commands) struct Page<'a> {
+    /// How many columns there are; `None` where nobody counts them.
+    pub(in crate::commands) width: Option<usize>,
+    pub(in crate::commands) color: bool,
+    pub(in crate::commands) out: &'a mut dyn Write,
+}
 
 /// Characters of an id that tell it from others.
 const ID_CHARS: usize = 12;
 
-pub(super) fn nodes(
-    answer: &Value,
-    width: Option<usize>,
-    color: bool,
-    out: &mut dyn Write,
-) -> io::Result<()> {
-    let mut grid = Grid::new(&[
-        column("NODE", Cut::Last),
-        column("STATE", Cut::Never),
-        column("RUNNING", Cut::Never),
-        column("CONTAINERS", Cut::Never),
-        column("IMAGES", Cut::Never),
-        column("SENSOR", Cut::Never),
-        column("RUNTIMES", Cut::End),
-        column("SYSTEM", Cut::End),
-        column("KERNEL", Cut::End),
-    ]);
-    for item in items(answer) {
-        grid.row([
+// === impl Page ===
+
+impl Page<'_> {
+    /// Writes a table; `none` where it has no row.
+    pub(in crate::commands) fn table<const N: usize>(
+        &mut self,
+        columns: [(&'static str, Cut); N],
+        rows: impl IntoIterator<Item = [Cell; N]>,
+        none: &str,
+    ) -> io::Result<()> {
+        let columns = columns.map(|(title, cut)| Column { title, cut });
+        let mut grid = Grid::new(&columns);
+        for row in rows {
+            grid.row(row);
+        }
+        if grid.is_empty() {
+            return writeln!(self.out, "{none}");
+        }
+        grid.write(self.width, self.color, self.out)
+    }
+
+    /// Writes a line for each value that is there.
+    pub(in crate::commands) fn fields(
+        &mut self,
+        indent: &str,
+        fields: &[(&str, String)],
+    ) -> io::Result<()> {
+        for (name, value) in fields {
+            let value = value.trim();
+            if !value.is_empty() {
+                writeln!(self.out, "{indent}{name:<10} {}", clean(value))?;
+            }
+        }
+        Ok(())
+    }
+}
+
+pub(super) fn nodes(answer: &Value, page: &mut Page<'_>) -> io::Result<()> {
+    let rows = items(answer).map(|item| {
+        [
             cell(&item["node"]),
             cell(&item["state"]),
             cell(&item["running"]),
@@ -42,28 +70,41 @@ pub(super) fn nodes(
             Cell::new(list(&item["runtimes"], ", ")),
             cell(&item["os"]),
             cell(&item["kernel"]),
-        ]);
-    }
-    whole(&grid, (width, color), "no node has reported", out)
+        ]
+    });
+    page.table(
+        [
+            ("NODE", Cut::Last),
+            ("STATE", Cut::Never),
+            ("RUNNING", Cut::Never),
+            ("CONTAINERS", Cut::Never),
+            ("IMAGES", Cut::Never),
+            ("SENSOR", Cut::Never),
+            ("RUNTIMES", Cut::End),
+            ("SYSTEM", Cut::End),
+            ("KERNEL", Cut::End),
+        ],
+        rows,
+        "no node has reported",
+    )
 }
 
-pub(super) fn node(
-    answer: &Value,
-    width: Option<usize>,
-    color: bool,
-    out: &mut dyn Write,
-) -> io::Result<()> {
-    nodes(&Value::Array(vec![answer.clone()]), width, color, out)?;
+pub(super) fn node(answer: &Value, page: &mut Page<'_>) -> io::Result<()> {
+    nodes(&Value::Array(vec![answer.clone()]), page)?;
     let sensors = &answer["sensors"];
-    writeln!(out, "\nsees      {}", shown(&list(&sensors["sees"], ", ")))?;
     writeln!(
-        out,
+        page.out,
+        "\nsees      {}",
+        shown(&list(&sensors["sees"], ", "))
+    )?;
+    writeln!(
+        page.out,
         "enforces  {}",
         shown(&list(&sensors["enforces"], ", "))
     )?;
     if let Some(missing) = sensors["missing"].as_object() {
         for (name, why) in missing {
-            writeln!(out, "missing   {}: {}", clean(name), clean(&text(why)))?;
+            writeln!(page.out, "missing   {}: {}", clean(name), clean(&text(why)))?;
         }
     }
     let host = &answer["host_image"];
@@ -74,7 +115,7 @@ pub(super) fn node(
             count => text(count),
         };
         writeln!(
-            out,
+            page.out,
             "\nhost      {}, {} critical, {} high; `tidewaiter check {}` tells more",
             verdict(host),
             count("critical"),
@@ -83,57 +124,43 @@ pub(super) fn node(
         )?;
     }
     writeln!(
-        out,
+        page.out,
         "\n{} images on its disk, {} of them latent: nothing runs them",
         items(&answer["images_on_disk"]).count(),
         text(&answer["latent"])
     )?;
-    let mut grid = Grid::new(&[
-        column("IMAGE", Cut::Start),
-        column("USE", Cut::Never),
-        column("VERDICT", Cut::Never),
-        column("CRIT", Cut::Never),
-        column("HIGH", Cut::Never),
-        column("MIB", Cut::Never),
-    ]);
-    for image in items(&answer["images_on_disk"]) {
+    let rows = items(&answer["images_on_disk"]).map(|image| {
         let name = image["names"]
             .get(0)
             .map_or_else(|| text(&image["id"]), text);
         let is_active = image["active"] == true;
         let bytes = image["bytes"].as_u64().unwrap_or_default();
-        grid.row([
+        [
             Cell::new(name),
             Cell::new(if is_active { "active" } else { "latent" }),
             Cell::new(verdict(image)),
             cell(&image["counts"]["critical"]),
             cell(&image["counts"]["high"]),
             Cell::new((bytes >> 20).to_string()),
-        ]);
-    }
-    whole(&grid, (width, color), "none", out)
+        ]
+    });
+    page.table(
+        [
+            ("IMAGE", Cut::Start),
+            ("USE", Cut::Never),
+            ("VERDICT", Cut::Never),
+            ("CRIT", Cut::Never),
+            ("HIGH", Cut::Never),
+            ("MIB", Cut::Never),
+        ],
+        rows,
+        "none",
+    )
 }
 
-pub(super) fn containers(
-    answer: &Value,
-    width: Option<usize>,
-    color: bool,
-    out: &mut dyn Write,
-) -> io::Result<()> {
-    let mut grid = Grid::new(&[
-        column("CONTAINER", Cut::Never),
-        column("NAME", Cut::End),
-        column("NODE", Cut::End),
-        column("STATE", Cut::Never),
-        column("VERDICT", Cut::Never),
-        column("CRIT", Cut::Never),
-        column("HIGH", Cut::Never),
-        column("SETTINGS", Cut::Never),
-        column("REACH", Cut::Never),
-        column("IMAGE", Cut::Start),
-    ]);
-    for item in items(answer) {
-        grid.row([
+pub(super) fn containers(answer: &Value, page: &mut Page<'_>) -> io::Result<()> {
+    let rows = items(answer).map(|item| {
+        [
             Cell::new(id(&item["id"])),
             Cell::new(named(item)),
             cell(&item["node"]),
@@ -148,18 +175,28 @@ pub(super) fn containers(
                 ""
             }),
             cell(&item["image"]),
-        ]);
-    }
-    whole(&grid, (width, color), "no container fits", out)?;
-    writeln!(out, "{} containers", items(answer).count())
+        ]
+    });
+    page.table(
+        [
+            ("CONTAINER", Cut::Never),
+            ("NAME", Cut::End),
+            ("NODE", Cut::End),
+            ("STATE", Cut::Never),
+            ("VERDICT", Cut::Never),
+            ("CRIT", Cut::Never),
+            ("HIGH", Cut::Never),
+            ("SETTINGS", Cut::Never),
+            ("REACH", Cut::Never),
+            ("IMAGE", Cut::Start),
+        ],
+        rows,
+        "no container fits",
+    )?;
+    writeln!(page.out, "{} containers", items(answer).count())
 }
 
-pub(super) fn container(
-    answer: &Value,
-    width: Option<usize>,
-    color: bool,
-    out: &mut dyn Write,
-) -> io::Result<()> {
+pub(super) fn container(answer: &Value, page: &mut Page<'_>) -> io::Result<()> {
     let rows = [
         ("container", text(&answer["id"])),
         ("name", named(answer)),
@@ -172,63 +209,45 @@ pub(super) fn container(
         ("user", text(&answer["security"]["user"])),
         ("ports", ports(answer)),
     ];
-    for (name, value) in rows.iter().filter(|(_, value)| !value.is_empty()) {
-        writeln!(out, "{name:<10} {}", clean(value))?;
-    }
-    let mut grid = Grid::new(&[
-        column("SEVERITY", Cut::Never),
-        column("CLAUSE", Cut::Never),
-        column("SETTING", Cut::End),
-        column("SHOWN BY", Cut::End),
-        column("TO MEND IT", Cut::End),
-    ]);
-    for found in items(&answer["misconfigurations"]) {
-        grid.row([
+    page.fields("", &rows)?;
+    let rows = items(&answer["misconfigurations"]).map(|found| {
+        [
             cell(&found["severity"]),
             Cell::new(list(&found["clauses"], ", ")),
             cell(&found["title"]),
             cell(&found["evidence"]),
             cell(&found["remediation"]),
-        ]);
-    }
-    writeln!(out)?;
-    whole(
-        &grid,
-        (width, color),
+        ]
+    });
+    writeln!(page.out)?;
+    page.table(
+        [
+            ("SEVERITY", Cut::Never),
+            ("CLAUSE", Cut::Never),
+            ("SETTING", Cut::End),
+            ("SHOWN BY", Cut::End),
+            ("TO MEND IT", Cut::End),
+        ],
+        rows,
         "nothing is wrong with its settings",
-        out,
     )?;
     if items(&answer["incidents"]).next().is_some() {
-        writeln!(out)?;
-        incidents(&answer["incidents"], width, color, out)?;
+        writeln!(page.out)?;
+        incidents(&answer["incidents"], page)?;
     }
     Ok(())
 }
 
-pub(super) fn places(
-    answer: &Value,
-    width: Option<usize>,
-    color: bool,
-    out: &mut dyn Write,
-) -> io::Result<()> {
-    let mut grid = Grid::new(&[
-        column("IMAGE", Cut::Start),
-        column("PACKAGE", Cut::End),
-        column("INSTALLED", Cut::End),
-        column("FIXED", Cut::End),
-        column("NODE", Cut::End),
-        column("CONTAINER", Cut::Never),
-        column("NAME", Cut::End),
-        column("REACH", Cut::Never),
-    ]);
+pub(super) fn places(answer: &Value, page: &mut Page<'_>) -> io::Result<()> {
+    let mut rows = Vec::new();
     for item in items(answer) {
         let name = item["references"]
             .get(0)
             .map_or_else(|| text(&item["image"]), text);
-        let package = item["packages"].get(0).cloned().unwrap_or_default();
+        let package = &item["packages"][0];
         for instance in items(&item["instances"]) {
             let is_exposed = instance["exposed"] == true;
-            grid.row([
+            rows.push([
                 Cell::new(&name),
                 cell(&package["package"]),
                 cell(&package["installed"]),
@@ -240,10 +259,24 @@ pub(super) fn places(
             ]);
         }
     }
-    if grid.is_empty() {
-        return writeln!(out, "nothing that runs has it");
+    let is_empty = rows.is_empty();
+    page.table(
+        [
+            ("IMAGE", Cut::Start),
+            ("PACKAGE", Cut::End),
+            ("INSTALLED", Cut::End),
+            ("FIXED", Cut::End),
+            ("NODE", Cut::End),
+            ("CONTAINER", Cut::Never),
+            ("NAME", Cut::End),
+            ("REACH", Cut::Never),
+        ],
+        rows,
+        "nothing that runs has it",
+    )?;
+    if is_empty {
+        return Ok(());
     }
-    whole(&grid, (width, color), "", out)?;
     let count = |value: &Value| value.as_u64().unwrap_or_default();
     let containers: u64 = items(answer).map(|item| count(&item["containers"])).sum();
     let nodes: std::collections::BTreeSet<String> = items(answer)
@@ -251,7 +284,7 @@ pub(super) fn places(
         .collect();
     let exposed = items(answer).any(|item| item["exposed"] == true);
     writeln!(
-        out,
+        page.out,
         "{containers} containers of {} images on {} nodes, {}",
         items(answer).count(),
         nodes.len(),
@@ -263,29 +296,15 @@ pub(super) fn places(
     )
 }
 
-pub(super) fn incidents(
-    answer: &Value,
-    width: Option<usize>,
-    color: bool,
-    out: &mut dyn Write,
-) -> io::Result<()> {
-    let mut grid = Grid::new(&[
-        column("INCIDENT", Cut::Last),
-        column("SEVERITY", Cut::Never),
-        column("STATE", Cut::Never),
-        column("LAST", Cut::Never),
-        column("NODE", Cut::End),
-        column("CONTAINER", Cut::End),
-        column("WHAT", Cut::End),
-    ]);
-    for item in items(answer) {
+pub(super) fn incidents(answer: &Value, page: &mut Page<'_>) -> io::Result<()> {
+    let rows = items(answer).map(|item| {
         let name = text(&item["container_name"]);
         let container = if name.is_empty() {
             id(&item["container"])
         } else {
             name
         };
-        grid.row([
+        [
             cell(&item["id"]),
             cell(&item["severity"]),
             cell(&item["state"]),
@@ -293,17 +312,24 @@ pub(super) fn incidents(
             cell(&item["node"]),
             Cell::new(container),
             cell(&item["title"]),
-        ]);
-    }
-    whole(&grid, (width, color), "no incident fits", out)
+        ]
+    });
+    page.table(
+        [
+            ("INCIDENT", Cut::Last),
+            ("SEVERITY", Cut::Never),
+            ("STATE", Cut::Never),
+            ("LAST", Cut::Never),
+            ("NODE", Cut::End),
+            ("CONTAINER", Cut::End),
+            ("WHAT", Cut::End),
+        ],
+        rows,
+        "no incident fits",
+    )
 }
 
-pub(super) fn incident(
-    answer: &Value,
-    width: Option<usize>,
-    color: bool,
-    out: &mut dyn Write,
-) -> io::Result<()> {
+pub(super) fn incident(answer: &Value, page: &mut Page<'_>) -> io::Result<()> {
     let rows = [
         ("incident", text(&answer["id"])),
         ("what", text(&answer["title"])),
@@ -318,22 +344,12 @@ pub(super) fn incident(
         ("first", second(&answer["first_at"])),
         ("last", second(&answer["last_at"])),
     ];
-    for (name, value) in rows.iter().filter(|(_, value)| !value.is_empty()) {
-        writeln!(out, "{name:<10} {}", clean(value))?;
-    }
-    let mut grid = Grid::new(&[
-        column("AT", Cut::Never),
-        column("SEVERITY", Cut::Never),
-        column("RULE", Cut::End),
-        column("WHAT", Cut::End),
-        column("PROCESS", Cut::End),
-        column("ATT&CK", Cut::End),
-    ]);
-    for event in items(&answer["events"]) {
+    page.fields("", &rows)?;
+    let rows = items(&answer["events"]).map(|event| {
         let process = &event["process"];
         let args = list(&process["args"], " ");
         let techniques = items(&event["techniques"]).map(|technique| text(&technique["id"]));
-        grid.row([
+        [
             Cell::new(second(&event["at"])),
             cell(&event["severity"]),
             cell(&event["rule"]),
@@ -344,16 +360,22 @@ pub(super) fn incident(
                 args
             }),
             Cell::new(techniques.collect::<Vec<_>>().join(", ")),
-        ]);
-    }
-    writeln!(out)?;
-    whole(
-        &grid,
-        (width, color),
+        ]
+    });
+    writeln!(page.out)?;
+    page.table(
+        [
+            ("AT", Cut::Never),
+            ("SEVERITY", Cut::Never),
+            ("RULE", Cut::End),
+            ("WHAT", Cut::End),
+            ("PROCESS", Cut::End),
+            ("ATT&CK", Cut::End),
+        ],
+        rows,
         "its timeline is not kept any more",
-        out,
     )?;
-    around::write(&answer["around"], width, out)
+    around::write(&answer["around"], page)
 }
 
 /// What is known of an image, in a few words.
@@ -370,18 +392,6 @@ fn findings(image: &Value) -> String {
         (false, true) => decision,
         (false, false) => format!("{decision}: {}", counts.join(", ")),
     }
-}
-
-pub(in crate::commands) fn whole(
-    grid: &Grid,
-    (width, color): (Option<usize>, bool),
-    none: &str,
-    out: &mut dyn Write,
-) -> io::Result<()> {
-    if grid.is_empty() {
-        return writeln!(out, "{none}");
-    }
-    grid.write(width, color, out)
 }
 
 /// What policy says, or why the container should not run.
@@ -451,7 +461,7 @@ pub(in crate::commands) fn id(value: &Value) -> String {
 }
 
 /// A time to the second.
-fn second(value: &Value) -> String {
+pub(in crate::commands) fn second(value: &Value) -> String {
     let text = text(value);
     let parsed = text.parse::<jiff::Timestamp>();
     parsed.map_or(text, |at| format!("{at:.0}"))
@@ -472,8 +482,4 @@ fn shown(text: &str) -> String {
 
 pub(in crate::commands) fn cell(value: &Value) -> Cell {
     Cell::new(text(value))
-}
-
-pub(in crate::commands) const fn column(title: &'static str, cut: Cut) -> Column {
-    Column { title, cut }
 }

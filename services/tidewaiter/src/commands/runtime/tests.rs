@@ -4,7 +4,12 @@ use super::*;
 
 fn drawn(answer: &Value, shape: Shape) -> String {
     let mut out = Vec::new();
-    shape(answer, Some(100), false, &mut out).unwrap();
+    let mut page = Page {
+        width: Some(100),
+        color: false,
+        out: &mut out,
+    };
+    shape(answer, &mut page).unwrap();
     let text = String::from_utf8(out).unwrap();
     assert!(
         text.lines().all(|line| line.chars().count() <= 100),

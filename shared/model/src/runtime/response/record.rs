@@ -7,7 +7,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::{Action, ActionKind, EvidenceObject, Mode, Phase, ResponseId};
-use crate::{Digest, Slug, schema::Time};
+use crate::{Digest, Slug, runtime::Incident, schema::Time};
 
 /// Bucket of what was decided on each incident ([`ResponseRecord`]), and of what counts against
 /// limits ([`ResponseLedger`]).
@@ -173,7 +173,8 @@ pub enum Guard {
         /// How many may be.
         limit: u32,
     },
-    /// No node reports the container: what would be left cannot be counted.
+    /// No node reports the container: what protects it is not known, and what would be left cannot be
+    /// counted.
     #[error("no node reports the container")]
     Unknown,
     /// The node has as many responses as it may.
@@ -262,8 +263,39 @@ pub struct LedgerEntry {
 impl ResponseRecord {
     /// Responses of one incident. What would be more is not taken.
     pub const RESPONSES_MAX: usize = 64;
-    /// Steps that are kept of a response, and orders of a record; the oldest go first.
+    /// Steps that are kept of a response, and orders of a record; the oldest go first. Of long ones
+    /// fewer are kept, so that the record can be written.
     pub const STEPS_MAX: usize = 64;
+
+    /// That of an incident, with nothing in it yet.
+    pub fn of(incident: &Incident, updated_at: Timestamp) -> Self {
+        Self {
+            incident: incident.id.clone(),
+            node: incident.node.clone(),
+            container: incident.container.clone(),
+            container_name: incident.container_name.clone(),
+            image_name: incident.image_name.clone(),
+            image: incident.image,
+            responses: Vec::new(),
+            orders: Vec::new(),
+            updated_at,
+        }
+    }
+
+    /// That of a container which has no incident, or of a node, with nothing in it yet.
+    pub fn named(name: String, node: Slug, container: String, updated_at: Timestamp) -> Self {
+        Self {
+            incident: name,
+            node,
+            container,
+            container_name: String::new(),
+            image_name: String::new(),
+            image: None,
+            responses: Vec::new(),
+            orders: Vec::new(),
+            updated_at,
+        }
+    }
 
     /// The key of the answer to an incident.
     pub fn key(tenant: &Slug, incident: &str) -> String {
@@ -310,6 +342,11 @@ impl Stage {
         matches!(self, Self::Observed | Self::Proposed | Self::Held)
     }
 
+    /// Whether it waits for somebody, who can approve or deny it.
+    pub const fn waits(self) -> bool {
+        matches!(self, Self::Proposed | Self::Held)
+    }
+
     /// Whether the node shall do it.
     pub const fn is_desired(self) -> bool {
         matches!(
@@ -341,7 +378,8 @@ impl fmt::Display for Stage {
 // === impl ResponseLedger ===
 
 impl ResponseLedger {
-    /// How many entries are kept at most: no limit can count further.
+    /// How many entries are kept at most. Limits count no further; of more those go first that keep
+    /// nothing out of service.
     pub const ENTRIES_MAX: usize = 2_000;
 
     /// The key of a tenant's ledger.

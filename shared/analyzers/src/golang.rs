@@ -1,5 +1,6 @@
 //! Go modules of a program, from the build information that Go's linker writes (Go,
-//! `debug/buildinfo`): its own module, those it was built with, and the standard library.
+//! `debug/buildinfo`): its own module (or package, where it was built without modules), those
+//! it was built with, and the standard library.
 
 use archive::Entry;
 use model::{Confidence, FoundPackage, Gap, GapCode, Hides, PackageType};
@@ -23,6 +24,9 @@ const SEARCH_BYTES_MAX: u64 = 1 << 20;
 /// Kubernetes' own list has 40 KB.
 const TEXT_BYTES_MAX: u64 = 4 << 20;
 
+/// What Go writes where it knows no version.
+const DEVELOPMENT: &str = "(devel)";
+
 /// The list stands between two marks of so many bytes.
 const MARK_BYTES: usize = 16;
 
@@ -41,7 +45,7 @@ struct BuildInfo {
 
 impl EachFile for Golang {
     const NAME: &'static str = "golang";
-    const VERSION: u32 = 2;
+    const VERSION: u32 = 3;
 
     fn is_wanted(entry: &Entry<'_>, head: &[u8]) -> bool {
         executable::may_carry_list(entry, head)
@@ -163,10 +167,13 @@ fn unmarked(modules: &[u8]) -> &[u8] {
 // === impl BuildInfo ===
 
 impl BuildInfo {
-    /// Whether it is a command of Go itself, which takes nobody else's code.
-    fn is_of_go(&self) -> bool {
+    /// The package that was built, where it has a name that others know: none is built from single
+    /// files (`command-line-arguments`) or outside of every workspace (`_/srv/a`).
+    fn main_package(&self) -> Option<&str> {
         let mut lines = self.modules.lines();
-        lines.any(|line| line.starts_with("path\tcmd/"))
+        let name = lines.find_map(|line| line.strip_prefix("path\t"))?;
+        (!name.is_empty() && name != "command-line-arguments" && !name.starts_with("_/"))
+            .then_some(name)
     }
 
     fn read(&self, path: &str, found: &mut Found) {
@@ -194,7 +201,12 @@ impl BuildInfo {
                 _ => {}
             }
         }
-        if modules.is_empty() && !self.is_of_go() {
+        let main = self.main_package();
+        // Commands of Go itself take nobody else's code.
+        let is_of_go = main.is_some_and(|name| name.starts_with("cmd/"));
+        if modules.is_empty() && !is_of_go {
+            // It has a name then, and no version: any advisory of that name is undecided.
+            modules.extend(main.map(|name| (name, DEVELOPMENT, Confidence::Medium)));
             // Most are of a distribution, which builds them so, and whose package is compared.
             let detail = "it was built without modules: whose code is in it, it does not say";
             let gap = Gap::new(GapCode::UnresolvedDependency, Hides::Nothing, detail);

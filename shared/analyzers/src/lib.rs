@@ -49,7 +49,7 @@
 //! | `dotnet` | `*.deps.json` | .NET packages |
 //! | `cran` | `library/NAME/DESCRIPTION`, `site-library/NAME/DESCRIPTION` | R packages |
 //! | `erlang` | `ebin/NAME.app` | Erlang and Elixir applications |
-//! | `conda` | `conda-meta/*.json` | Conda packages |
+//! | `conda` | `conda-meta/*.json` | Conda packages: read from records that micromamba and Rattler wrote; no environment was compared with what `conda list` says |
 //! | `jar` | `*.jar`, `*.war`, `*.ear` and the like, and those inside of them | Java artifacts |
 //! | `golang` | programs that Go built: ELF, PE, Mach-O | their modules, and the standard library |
 //! | `cargo` | programs that `cargo auditable` built | their crates |

@@ -82,6 +82,8 @@ impl<T> Default for Index<T> {
 }
 
 impl<T: Pack + Ord> Pack for Index<T> {
+    const BYTES_MIN: usize = 8;
+
     fn pack(&self, out: &mut Vec<u8>) {
         self.items.pack(out);
     }

@@ -292,6 +292,9 @@ impl Outline {
 }
 
 impl Pack for Outline {
+    /// Nine lists, two numbers and a word.
+    const BYTES_MIN: usize = 89;
+
     fn pack(&self, out: &mut Vec<u8>) {
         self.by_name.pack(out);
         self.steps.pack(out);

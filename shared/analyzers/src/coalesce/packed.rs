@@ -147,6 +147,14 @@ impl EntryList {
             .saturating_add(self.texts.capacity())
     }
 
+    /// Whether each row's texts are whole, and its digest is there.
+    fn is_whole(&self) -> bool {
+        self.rows.iter().all(|row| {
+            let has_digest = row.digest == NONE || (row.digest as usize) < self.digests.len();
+            has_digest && are_whole(&self.texts, row.start, row.path)
+        })
+    }
+
     fn entry(&self, row: Row) -> EntryRef<'_> {
         let (path, link) = two(&self.texts, row.start, row.path, row.link);
         EntryRef {
@@ -159,6 +167,8 @@ impl EntryList {
 }
 
 impl Pack for EntryList {
+    const BYTES_MIN: usize = 48;
+
     fn pack(&self, out: &mut Vec<u8>) {
         let column = |of: fn(&Row) -> u32| self.rows.iter().map(of).collect::<Vec<u32>>();
         let kinds: Vec<u8> = self.rows.iter().map(|row| kind_number(row.kind)).collect();
@@ -192,8 +202,8 @@ impl Pack for EntryList {
             });
             start = behind(start, *path, *link)?;
         }
-        let is_whole = list.rows.len() == kinds.len() && start == list.texts.len();
-        is_whole.then_some(list)
+        let is_all = list.rows.len() == kinds.len() && start == list.texts.len();
+        (is_all && list.is_whole()).then_some(list)
     }
 }
 
@@ -286,6 +296,14 @@ impl OwnedList {
             .saturating_add(self.texts.capacity())
     }
 
+    /// Whether each row's texts are whole, and its owner is there.
+    fn is_whole(&self) -> bool {
+        self.rows.iter().all(|row| {
+            let has_owner = (row.owner as usize) < self.owners.len();
+            has_owner && are_whole(&self.texts, row.start, row.path)
+        })
+    }
+
     fn owned(&self, row: OwnedRow) -> Option<OwnedRef<'_>> {
         let (package, (arch, _)) = self.owners.get(row.owner as usize)?;
         let (path, digest) = two(&self.texts, row.start, row.path, row.digest);
@@ -299,6 +317,8 @@ impl OwnedList {
 }
 
 impl Pack for OwnedList {
+    const BYTES_MIN: usize = 40;
+
     fn pack(&self, out: &mut Vec<u8>) {
         let rows = self.rows.iter();
         let rows: Vec<_> = rows
@@ -330,7 +350,7 @@ impl Pack for OwnedList {
             });
             start = behind(start, path, digest)?;
         }
-        (start == list.texts.len()).then_some(list)
+        (start == list.texts.len() && list.is_whole()).then_some(list)
     }
 }
 
@@ -343,6 +363,12 @@ fn number(count: usize) -> u32 {
 fn behind(start: usize, first: u32, second: u32) -> Option<usize> {
     let second = if second == NONE { 0 } else { second as usize };
     start.checked_add(first as usize)?.checked_add(second)
+}
+
+/// Whether two texts begin at letters: the end of the last one is the end of all.
+fn are_whole(texts: &str, start: usize, first: u32) -> bool {
+    let middle = start.saturating_add(first as usize);
+    texts.is_char_boundary(start) && texts.is_char_boundary(middle)
 }
 
 /// Two texts that stand one behind the other.
@@ -376,6 +402,9 @@ fn kind_of(number: u8) -> Option<EntryKind> {
 
 /// As bytes that are read back by copying them.
 pub(super) trait Pack: Sized {
+    /// No value takes fewer.
+    const BYTES_MIN: usize;
+
     fn pack(&self, out: &mut Vec<u8>);
 
     /// Takes a value off the front; `None` where it is damaged.
@@ -385,6 +414,8 @@ pub(super) trait Pack: Sized {
 macro_rules! pack_number {
     ($number:ty) => {
         impl Pack for $number {
+            const BYTES_MIN: usize = size_of::<$number>();
+
             fn pack(&self, out: &mut Vec<u8>) {
                 out.extend_from_slice(&self.to_le_bytes());
             }
@@ -403,6 +434,8 @@ pack_number!(u32);
 pack_number!(u64);
 
 impl Pack for bool {
+    const BYTES_MIN: usize = 1;
+
     fn pack(&self, out: &mut Vec<u8>) {
         u8::from(*self).pack(out);
     }
@@ -417,6 +450,8 @@ impl Pack for bool {
 }
 
 impl Pack for Digest {
+    const BYTES_MIN: usize = 32;
+
     fn pack(&self, out: &mut Vec<u8>) {
         out.extend_from_slice(self.as_bytes());
     }
@@ -429,6 +464,8 @@ impl Pack for Digest {
 }
 
 impl Pack for String {
+    const BYTES_MIN: usize = 8;
+
     fn pack(&self, out: &mut Vec<u8>) {
         (self.len() as u64).pack(out);
         out.extend_from_slice(self.as_bytes());
@@ -443,6 +480,8 @@ impl Pack for String {
 }
 
 impl<T: Pack> Pack for Option<T> {
+    const BYTES_MIN: usize = 1;
+
     fn pack(&self, out: &mut Vec<u8>) {
         self.is_some().pack(out);
         if let Some(value) = self {
@@ -460,6 +499,8 @@ impl<T: Pack> Pack for Option<T> {
 }
 
 impl<A: Pack, B: Pack> Pack for (A, B) {
+    const BYTES_MIN: usize = A::BYTES_MIN.saturating_add(B::BYTES_MIN);
+
     fn pack(&self, out: &mut Vec<u8>) {
         self.0.pack(out);
         self.1.pack(out);
@@ -471,6 +512,8 @@ impl<A: Pack, B: Pack> Pack for (A, B) {
 }
 
 impl<T: Pack> Pack for Vec<T> {
+    const BYTES_MIN: usize = 8;
+
     fn pack(&self, out: &mut Vec<u8>) {
         (self.len() as u64).pack(out);
         for item in self {
@@ -480,8 +523,13 @@ impl<T: Pack> Pack for Vec<T> {
 
     fn unpack(bytes: &mut &[u8]) -> Option<Self> {
         let count = usize::try_from(u64::unpack(bytes)?).ok()?;
-        // Each takes a byte or more, so that a count that lies costs no more than what is there.
-        let mut all = Self::with_capacity(count.min(bytes.len()));
+        // A count that lies costs no more than what is there: in memory none of them takes more than
+        // five times its bytes.
+        let most = bytes.len().checked_div(T::BYTES_MIN).unwrap_or_default();
+        if count > most {
+            return None;
+        }
+        let mut all = Self::with_capacity(count);
         for _ in 0..count {
             all.push(T::unpack(bytes)?);
         }
@@ -591,6 +639,59 @@ mod tests {
                 prop_assert!(list.iter().count() <= list.rows.len());
             }
         }
+    }
+
+    #[test]
+    fn a_list_whose_numbers_lead_nowhere_is_damaged() {
+        let is_read = |path, link, digest| {
+            let list = EntryList {
+                texts: "aé".to_owned(),
+                rows: vec![Row {
+                    start: 0,
+                    path,
+                    link,
+                    digest,
+                    kind: EntryKind::File,
+                }],
+                digests: vec![Digest::of(b"")],
+            };
+            let mut bytes = Vec::new();
+            list.pack(&mut bytes);
+            EntryList::unpack(&mut &bytes[..]).is_some()
+        };
+        assert!(is_read(1, 2, 0) && is_read(3, NONE, NONE));
+        assert!(!is_read(2, 1, 0), "within a letter");
+        assert!(!is_read(1, 1, 0), "not to the end");
+        assert!(!is_read(1, 2, 1), "a digest that is not there");
+        let is_read = |owner| {
+            let list = OwnedList {
+                texts: "a".to_owned(),
+                rows: vec![OwnedRow {
+                    start: 0,
+                    path: 1,
+                    digest: NONE,
+                    owner,
+                }],
+                owners: vec![("bash".to_owned(), (None, 0))],
+                ..OwnedList::default()
+            };
+            let mut bytes = Vec::new();
+            list.pack(&mut bytes);
+            OwnedList::unpack(&mut &bytes[..]).is_some()
+        };
+        assert!(is_read(0) && !is_read(1));
+    }
+
+    #[test]
+    fn a_count_that_lies_takes_no_memory() {
+        let list = |count: u64| {
+            let mut bytes = count.to_le_bytes().to_vec();
+            bytes.extend([0; 8]);
+            <Vec<u32> as Pack>::unpack(&mut &bytes[..])
+        };
+        assert_eq!(list(2), Some(vec![0, 0]));
+        assert_eq!(list(3), None);
+        assert_eq!(list(u64::MAX), None);
     }
 
     #[test]

@@ -32,21 +32,51 @@ fn a_replaced_module_is_the_one_that_was_built_in() {
 }
 
 #[test]
-fn a_program_without_modules_is_a_gap() {
-    let gaps = |modules: &str| {
+fn a_program_without_modules_has_its_name_and_a_gap() {
+    let check = |modules: &str, name: Option<&str>, gaps: usize| {
         let info = BuildInfo {
             toolchain: "go1.19.8".to_owned(),
             modules: modules.to_owned(),
         };
         let mut found = Found::new(1 << 20);
         info.read("bin/a", &mut found);
-        assert_eq!(found.packages.last().unwrap().name, "stdlib");
-        found.gaps.len()
+        let packages = found.packages.iter();
+        let packages: Vec<_> = packages
+            .map(|one| (&*one.name, &*one.version, one.confidence))
+            .collect();
+        let own = name.map(|name| (name, "(devel)", Confidence::Medium));
+        let all: Vec<_> = own
+            .into_iter()
+            .chain([("stdlib", "go1.19.8", Confidence::High)])
+            .collect();
+        assert_eq!(packages, all, "{modules:?}");
+        assert_eq!(found.gaps.len(), gaps, "{modules:?}");
     };
-    assert_eq!(gaps("path\texample.org/a\nbuild\t-trimpath=true\n"), 1);
-    assert_eq!(gaps(""), 1);
-    assert_eq!(gaps("path\tcmd/compile\nbuild\t-compiler=gc\n"), 0);
-    assert_eq!(gaps("path\ta\nmod\texample.org/a\tv1.0.0\n"), 0);
+    let built = "build\t-trimpath=true\n";
+    check(
+        &format!("path\texample.org/a\n{built}"),
+        Some("example.org/a"),
+        1,
+    );
+    check("path\tcmd/compile\n", None, 0);
+    check("path\tcommand-line-arguments\n", None, 1);
+    check("path\t_/srv/a\n", None, 1);
+    check("path\t\n", None, 1);
+    check(built, None, 1);
+    check("", None, 1);
+}
+
+#[test]
+fn a_program_with_modules_has_its_module_and_not_its_package() {
+    let info = BuildInfo {
+        toolchain: "go1.25.1".to_owned(),
+        modules: "path\texample.org/a/cmd/a\nmod\texample.org/a\tv1.0.0\n".to_owned(),
+    };
+    let mut found = Found::new(1 << 20);
+    info.read("bin/a", &mut found);
+    let names: Vec<_> = found.packages.iter().map(|one| &*one.name).collect();
+    assert_eq!(names, ["example.org/a", "stdlib"]);
+    assert!(found.gaps.is_empty());
 }
 
 #[test]

@@ -182,9 +182,12 @@ impl Results {
                 found.merge(call.found);
             }
         }
-        let sections = ids.into_iter().zip(all);
+        let sections = ids.into_iter().zip(analyzers.as_slice()).zip(all);
         sections
-            .map(|(id, found)| section(id, found, (bytes_max, packages_max), gaps_max))
+            .map(|((id, one), found)| {
+                let cut = cut_gap(&found, one.hides(), (bytes_max, packages_max));
+                section(id, found, cut, gaps_max)
+            })
             .collect()
     }
 
@@ -203,22 +206,25 @@ impl Results {
     }
 }
 
-fn section(
-    analyzer: AnalyzerId,
-    mut found: Found,
-    (bytes_max, packages_max): (u64, usize),
-    gaps_max: usize,
-) -> Section {
-    if found.is_over {
-        let detail = if found.packages.len() < packages_max {
-            format!("the results take more than {bytes_max} bytes")
-        } else {
-            format!("there are more than {packages_max} packages")
-        };
-        found
-            .gaps
-            .insert(0, Gap::new(GapCode::LimitResults, Hides::Packages, detail));
-    }
+/// The gap of results that are not all there. No honest layer has so many, so that it is a grave one
+/// also of an analyzer whose files hide nothing.
+fn cut_gap(found: &Found, hides: Hides, (bytes_max, packages_max): (u64, usize)) -> Option<Gap> {
+    let detail = if found.packages.len() < packages_max {
+        format!("the results take more than {bytes_max} bytes")
+    } else {
+        format!("there are more than {packages_max} packages")
+    };
+    let hides = match hides {
+        Hides::Secrets | Hides::Malware => hides,
+        Hides::Entries | Hides::Packages | Hides::Nothing => Hides::Packages,
+    };
+    found
+        .is_over
+        .then(|| Gap::new(GapCode::LimitResults, hides, detail))
+}
+
+fn section(analyzer: AnalyzerId, found: Found, cut: Option<Gap>, gaps_max: usize) -> Section {
+    let gaps = cut.into_iter().chain(found.gaps).collect();
     Section {
         analyzer,
         os: found.os,
@@ -228,7 +234,7 @@ fn section(
         diversions: found.diversions,
         licenses: found.licenses,
         findings: found.findings,
-        gaps: cap(found.gaps, gaps_max),
+        gaps: cap(gaps, gaps_max),
     }
 }
 
@@ -266,4 +272,26 @@ fn last_numbers(calls: &[Call]) -> HashMap<String, usize> {
         }
     }
     last
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn results_that_are_cut_hide_what_their_analyzer_looks_for() {
+        for (hides, expected) in [
+            (Hides::Secrets, Hides::Secrets),
+            (Hides::Malware, Hides::Malware),
+            (Hides::Packages, Hides::Packages),
+            (Hides::Nothing, Hides::Packages),
+        ] {
+            let gap = cut_gap(&Found::overfull(), hides, (600, 10)).unwrap();
+            assert_eq!(gap.hides, expected);
+            assert_eq!(gap.detail, "the results take more than 600 bytes");
+            assert_eq!(cut_gap(&Found::new(600), hides, (600, 10)), None);
+        }
+        let gap = cut_gap(&Found::overfull(), Hides::Packages, (600, 0)).unwrap();
+        assert_eq!(gap.detail, "there are more than 0 packages");
+    }
 }

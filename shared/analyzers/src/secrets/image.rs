@@ -180,9 +180,10 @@ impl<'a> Look<'a> {
     }
 
     /// A variable of the environment or of a build: what looks random is to be seen nowhere, though it
-    /// may be none.
+    /// may be none. Commands hand on a part of it as well as all of it.
     fn variable(&mut self, name: &str, value: &str) {
-        if looks_random(name, value) {
+        for part in random_parts(name, value) {
+            self.values.insert(part.to_owned());
             self.values.insert(value.to_owned());
         }
     }
@@ -285,20 +286,18 @@ impl<'a> Look<'a> {
     }
 }
 
-/// Whether a part of a variable's value is as a machine makes it: letters and digits in no order. Words,
-/// paths, versions and addresses are not.
-fn looks_random(name: &str, value: &str) -> bool {
+/// The parts of a variable's value that are as a machine makes them: letters and digits in no order.
+/// Words, paths, versions and addresses are not.
+fn random_parts<'v>(name: &str, value: &'v str) -> impl Iterator<Item = &'v str> {
     let is_word = |c: char| c.is_ascii_alphanumeric() || c == '_';
-    if name.is_empty() || !name.chars().all(is_word) {
-        return false;
-    }
+    let is_name = !name.is_empty() && name.chars().all(is_word);
     let name = name.to_ascii_uppercase();
-    if name.split('_').any(|part| PUBLIC_PARTS.contains(&part)) {
-        return false;
-    }
+    let is_public = name.split('_').any(|part| PUBLIC_PARTS.contains(&part));
     let is_of_part = |c: char| c.is_ascii_alphanumeric() || "-_+".contains(c);
-    let mut parts = value.split(|c| !is_of_part(c));
-    parts.any(|part| part.len() >= RANDOM_BYTES_MIN && is_random(part.as_bytes()))
+    let parts = value.split(move |c| !is_of_part(c));
+    parts.filter(move |part| {
+        is_name && !is_public && part.len() >= RANDOM_BYTES_MIN && is_random(part.as_bytes())
+    })
 }
 
 /// Whether letters and digits change places often, and none is there much more than others.
@@ -336,6 +335,10 @@ fn secret(found: FoundSecret, layer: Digest, instruction: Option<String>) -> Sec
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    fn looks_random(name: &str, value: &str) -> bool {
+        random_parts(name, value).next().is_some()
+    }
 
     #[test]
     fn values_that_a_machine_made_look_random_and_those_of_real_images_do_not() {

@@ -38,7 +38,12 @@
 //!
 //! What it does to a container stands in a document that a key of its configuration signed
 //! ([`response`]); without such a key it does nothing to anything. What is in force outlives it:
-//! pinned in the kernel, or held by a process of its own, the guard.
+//! pinned in the kernel, or held by a process of its own, the guard. Where it is told an API server
+//! of Kubernetes, it takes labels from pods or gives them its mark, and nothing else.
+//!
+//! Evidence of all nodes shares one room on the fabric, where the oldest goes first. This agent
+//! stores so much in an hour and no more, but a broker cannot hold another one to that: who has a
+//! node's key can push out what other nodes stored ([`model::runtime::FORENSIC_OBJECTS`]).
 //!
 //! What it does not do: it judges nothing, and it holds no rights on the fabric but to publish and
 //! to read under its own node's name, and to answer what is asked of its node. It sees containers

@@ -1,6 +1,9 @@
 //! A container as a response finds it: its cgroup, and what its engine says of it.
 
-use std::path::{Path, PathBuf};
+use std::{
+    path::{Path, PathBuf},
+    time::Duration,
+};
 
 use chassis::Cx;
 use jiff::{SignedDuration, Timestamp};
@@ -10,12 +13,15 @@ use model::{
 };
 use oci::{Engine, EngineCall, EngineVerb, Engines, OciError};
 use serde_json::{Value, json};
+use tokio::time::timeout;
 
 use super::group::Group;
 use crate::cgroup::{self, Layout};
 
 /// Engines write times with less or more digits.
 const SAME_START: SignedDuration = SignedDuration::from_millis(1_000);
+/// How long an engine may take to say what a container is: others wait to be paused.
+const ASKED_MAX: Duration = Duration::from_secs(5);
 /// Namespaces of what runs a cluster.
 const SYSTEM_NAMESPACES: &[&str] = &["kube-system", "kube-public", "kube-node-lease"];
 
@@ -44,14 +50,16 @@ pub(crate) async fn find(cx: &Cx, engines: &Engines, layout: &Layout, id: &str) 
         return found;
     }
     for (engine, socket) in engines.present() {
-        match inspect(cx, engines, (*engine, socket), id).await {
-            Ok(Some(inspected)) => {
+        let asked = timeout(ASKED_MAX, inspect(cx, engines, (*engine, socket), id));
+        match asked.await {
+            Ok(Ok(Some(inspected))) => {
                 found.engine = Some((*engine, socket.clone()));
                 found.inspected = inspected;
                 return found;
             }
-            Ok(None) => {}
-            Err(error) => tracing::debug!(%error, "`{engine}` cannot be asked: {error}"),
+            Ok(Ok(None)) => {}
+            Ok(Err(error)) => tracing::debug!(%error, "`{engine}` cannot be asked: {error}"),
+            Err(_) => tracing::debug!("`{engine}` does not answer"),
         }
     }
     found

@@ -5,7 +5,7 @@
 
 use std::{collections::HashMap, path::Path};
 
-use anyhow::Context as _;
+use anyhow::{Context as _, ensure};
 
 use super::{
     block,
@@ -89,6 +89,10 @@ impl Enforcer {
             block::clear(&self.pins, group.id);
             return Ok(());
         }
+        ensure!(
+            self.layout.v1.is_none(),
+            "the kernel's part of it takes cgroups of v2"
+        );
         let pid = group.pids().into_iter().min();
         let root = pid.and_then(Mounts::of).and_then(|mounts| mounts.root);
         block::set(&self.pins, &group, root.is_some())

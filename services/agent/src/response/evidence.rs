@@ -121,8 +121,12 @@ pub(crate) fn collect(found: &Found, bytes_max: u64) -> anyhow::Result<Collected
         told.map(|dir| of_host(Path::new(dir)))
     });
     let upper = upper.and_then(|upper| File::open(upper).ok());
-    let changes = upper.as_ref().map(|upper| chest.changes(upper));
-    let changes = changes.unwrap_or_default();
+    let changes = if let Some(upper) = &upper {
+        chest.changes(upper)
+    } else {
+        chest.leave_out("changes: the container has no layer of its own here".to_owned());
+        Vec::new()
+    };
     chest.json("changes.json", &changes);
     // What ran and has no place any more comes first: nothing else has it.
     for process in &processes {

@@ -39,6 +39,8 @@ use nix::{
     },
 };
 
+use rustix::process::{Resource, getrlimit, setrlimit};
+
 use self::{
     gate::Gate,
     judge::{Judge, Judged, Outcome, Version, is_told_to_run, path_of},
@@ -52,6 +54,8 @@ pub(crate) use self::post::socket;
 
 /// The longest that anybody waits for an answer.
 const ANSWER_MAX: Duration = Duration::from_millis(40);
+/// Files that it may have open: those of questions that wait, and of contents that are to be read.
+const FILES_MAX: u64 = 8_192;
 /// The niceness of who comes first.
 const FIRST: i32 = -20;
 /// How often it looks whether containers ended or mounted something.
@@ -154,8 +158,13 @@ fn come_first() {
     let detached = rustix::process::setsid();
     let raised = rustix::process::setpriority_process(None, FIRST);
     let shared = std::fs::write("/proc/self/autogroup", FIRST.to_string());
+    // Each question that waits is an open file.
+    let mut files = getrlimit(Resource::Nofile);
+    let wanted = files.maximum.unwrap_or(FILES_MAX).min(FILES_MAX);
+    files.current = files.current.max(Some(wanted));
+    let roomy = setrlimit(Resource::Nofile, files);
     // It works without each of these, only not as fast on a busy node.
-    debug_assert!(detached.is_ok() || raised.is_ok() || shared.is_ok());
+    debug_assert!(detached.is_ok() || raised.is_ok() || shared.is_ok() || roomy.is_ok());
 }
 
 // === impl Guard ===
@@ -207,7 +216,10 @@ impl Guard {
             let events = match self.fanotify.read_events() {
                 Ok(events) if events.is_empty() => return Ok(()),
                 Ok(events) => events,
-                Err(Errno::EAGAIN | Errno::EINTR) => return Ok(()),
+                // Where there is no room for another open file, the kernel has said no to this one.
+                Err(
+                    Errno::EAGAIN | Errno::EINTR | Errno::EMFILE | Errno::ENFILE | Errno::ENOMEM,
+                ) => return Ok(()),
                 // The file cannot be opened for us: the kernel has answered by itself.
                 Err(Errno::EACCES | Errno::ENXIO | Errno::ENODEV | Errno::ETXTBSY) => continue,
                 Err(error) => return Err(error).context("reading the kernel's questions"),
@@ -255,9 +267,6 @@ impl Guard {
             return allow;
         }
         let is_run = event.mask().contains(MaskFlags::FAN_OPEN_EXEC_PERM);
-        if !is_run && !is_told_to_run(pid, version) {
-            return allow;
-        }
         let path = self.layout.path_of(pid);
         let Some(container) = path.as_deref().and_then(container_in) else {
             return allow;
@@ -272,6 +281,9 @@ impl Guard {
         let Some(ward) = self.wards.get(container) else {
             return allow;
         };
+        if !is_run && !is_told_to_run(pid, version) {
+            return allow;
+        }
         let path = event.fd().map(path_of).unwrap_or_default();
         let places = (ward.root(), ward.image());
         let judged = self.judge.judge(container, &file, (version, &path), places);

@@ -12,7 +12,7 @@ use std::{
 
 use anyhow::Context as _;
 use chassis::files::read_text_bounded;
-use jiff::Timestamp;
+use jiff::{SignedDuration, Timestamp};
 use model::{
     Digest,
     runtime::{EvidenceObject, Response, ResponseId, ResponseReported, Seen, SignedDesired},
@@ -21,6 +21,7 @@ use serde::{Deserialize, Serialize};
 
 const FILE: &str = "journal.json";
 const FILE_BYTES_MAX: u64 = 16 << 20;
+const HOUR: SignedDuration = SignedDuration::from_hours(1);
 
 /// What is kept.
 #[derive(Debug, Default, Serialize, Deserialize)]
@@ -95,6 +96,21 @@ pub(crate) struct Journal {
     pub(crate) kept: Kept,
 }
 
+// === impl Kept ===
+
+impl Kept {
+    /// Whether so much evidence may be stored now: all nodes share the room for it.
+    pub(crate) fn may_store(&mut self, now: Timestamp, bytes: u64, bytes_max: u64) -> bool {
+        let is_recent = |at: Timestamp| now.duration_since(at) < HOUR;
+        self.stored.retain(|(at, _)| is_recent(*at));
+        let sum = self
+            .stored
+            .iter()
+            .fold(bytes, |sum, (_, bytes)| sum.saturating_add(*bytes));
+        sum <= bytes_max
+    }
+}
+
 // === impl Journal ===
 
 impl Journal {
@@ -148,6 +164,22 @@ pub(crate) fn keep(dir: &Path, name: &str, bytes: &[u8]) -> anyhow::Result<()> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn so_much_evidence_is_stored_in_an_hour_and_no_more() {
+        let at = |minute: i64| Timestamp::from_second(minute * 60).unwrap();
+        let mut kept = Kept {
+            stored: vec![(at(0), 60), (at(30), 30)],
+            ..Kept::default()
+        };
+        assert!(kept.may_store(at(31), 10, 100) && !kept.may_store(at(31), 11, 100));
+        assert!(
+            kept.may_store(at(60), 70, 100),
+            "an hour later there is room"
+        );
+        assert_eq!(kept.stored, [(at(30), 30)]);
+        assert!(!kept.may_store(at(60), u64::MAX, 100));
+    }
 
     #[test]
     fn what_is_kept_is_read_again_and_what_is_broken_is_begun_anew() {

@@ -41,6 +41,8 @@ pub(crate) async fn set(
             anyhow::ensure!(known, "containerd does not know it any more");
             Ok(format!("it {done} the label `{LABEL}`"))
         }
+        // There never was one.
+        _ if !is_marked => Ok(String::new()),
         Some((engine, _)) => Ok(format!(
             "{engine} labels nothing that was made: only the incident's response says so"
         )),

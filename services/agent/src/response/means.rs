@@ -47,7 +47,8 @@ pub(crate) fn find(config: &ResponseConfig, layout: &Layout) -> Means {
     let can_deny = deny.is_ok();
     means.add("deny-exec", deny);
     means.add("start-gate", start_gate(can_deny, &config.runtimes));
-    means.add("signal-exec", block::probe());
+    // The kernel's part of a block knows containers by their cgroups of v2.
+    means.add("signal-exec", group().and_then(|_| block::probe()));
     means.add("cut-network", group().and_then(network::probe));
     means
 }

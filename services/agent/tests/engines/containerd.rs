@@ -129,5 +129,10 @@ impl Drop for Containerd {
         }
         drop(self.server.kill());
         drop(self.server.wait());
+        // What runc leaves of them, in each tree; those that others use are not empty.
+        let trees = fs::read_dir("/sys/fs/cgroup").into_iter().flatten();
+        for tree in trees.flatten() {
+            drop(fs::remove_dir(tree.path().join(self.namespace)));
+        }
     }
 }

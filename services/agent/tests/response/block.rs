@@ -245,3 +245,35 @@ async fn a_signed_token_lifts_everything_without_a_broker_and_without_an_agent()
     yard.until(&again, Phase::Done).await;
     assert!(yard.is_frozen(&ids[0]), "what is decided later counts");
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_signed_token_lifts_everything_though_the_agent_runs() {
+    let Some(yard) = Yard::start().await else {
+        return;
+    };
+    yard.launch();
+    let ids = ["a", "c"].map(|name| yard.sleeper(name));
+    let paused = yard.order(&ids[0], Action::Pause).await;
+    let blocked = yard.order(&ids[1], Action::Block).await;
+    for id in [&paused, &blocked] {
+        yard.until(id, Phase::Done).await;
+    }
+    yard.exec("c", "cp /bin/true /tmp/d; printf x >>/tmp/d");
+    assert!(!yard.exec("c", "/tmp/d").0);
+    let issued_at = now();
+    let token = ReleaseToken {
+        tenant: Slug::default_tenant(),
+        node: None,
+        issued_at,
+        expires_at: issued_at + Duration::from_mins(5),
+        by: "test".to_owned(),
+    };
+    let released = yard.release_by_hand(&token.sign(&yard.key).unwrap());
+    let text = String::from_utf8_lossy(&released.stderr).into_owned();
+    assert!(released.status.success(), "{text}");
+    for id in [&paused, &blocked] {
+        yard.until(id, Phase::Lifted).await;
+    }
+    assert!(!yard.is_frozen(&ids[0]));
+    assert!(yard.exec("c", "/tmp/d").0, "nothing is blocked any more");
+}

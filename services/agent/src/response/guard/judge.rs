@@ -18,13 +18,14 @@ use std::{
     },
     sync::{
         Arc, Mutex, PoisonError,
-        mpsc::{Receiver, Sender, channel},
+        mpsc::{Receiver, SyncSender, channel, sync_channel},
     },
     thread,
     time::{Duration, SystemTime, UNIX_EPOCH},
 };
 
 use model::Digest;
+use nix::errno::Errno;
 
 use super::{
     image::{FILE_BYTES_MAX, ImageFiles, digest_of},
@@ -42,6 +43,8 @@ const STAMP: Duration = Duration::from_millis(20);
 /// Judgments that are kept.
 const KEPT_MAX: usize = 16_384;
 const READERS: usize = 2;
+/// Files that wait to be read, each of them open; beyond them nothing new runs.
+const JOBS_MAX: usize = 1_024;
 
 /// A version of a file: it changes whenever the content does.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -86,7 +89,7 @@ pub(crate) struct Outcome {
 /// Knows what was judged, and has others read what was not.
 pub(crate) struct Judge {
     kept: HashMap<(String, Version), Judged>,
-    jobs: Sender<Job>,
+    jobs: SyncSender<Job>,
 }
 
 // === impl Version ===
@@ -129,7 +132,7 @@ impl Version {
 impl Judge {
     /// With threads that read; `wake` is called when one has read.
     pub(crate) fn start(wake: impl Fn() + Clone + Send + 'static) -> (Self, Receiver<Outcome>) {
-        let (jobs, jobs_in) = channel::<Job>();
+        let (jobs, jobs_in) = sync_channel::<Job>(JOBS_MAX);
         let (outcomes, outcomes_in) = channel();
         let jobs_in = Arc::new(Mutex::new(jobs_in));
         for _ in 0..READERS {
@@ -175,15 +178,17 @@ impl Judge {
         if version.size > FILE_BYTES_MAX {
             return Judged::Denied(None);
         }
-        self.keep(key, Judged::Later);
         let job = Job {
             container: container.to_owned(),
             version,
             file,
             image: Arc::clone(image),
         };
-        // The readers live as long as this.
-        drop(self.jobs.send(job));
+        // It waits for nobody: the readers live as long as this, but may be behind.
+        if self.jobs.try_send(job).is_err() {
+            return Judged::Denied(None);
+        }
+        self.keep(key, Judged::Later);
         Judged::Later
     }
 
@@ -250,9 +255,11 @@ pub(crate) fn is_told_to_run(pid: u32, version: Version) -> bool {
         Told::Anything => return true,
         Told::File(path) => path,
     };
-    let found = files::find_in(pid, &path).ok();
-    let found = found.and_then(|file| Version::of(&file));
-    found.is_some_and(|found| found.file() == version.file())
+    match files::find_in(pid, &path) {
+        Ok(file) => Version::of(&file).is_some_and(|found| found.file() == version.file()),
+        // A descriptor by its name, as `/dev/fd/3`: it is whatever is opened next.
+        Err(error) => error.raw_os_error() == Some(Errno::ELOOP as i32),
+    }
 }
 
 /// What an interpreter or a loader was told to run, from its root on.
@@ -351,6 +358,21 @@ mod tests {
     }
 
     #[test]
+    fn beyond_what_the_readers_can_take_nothing_new_runs() {
+        let (jobs, _none) = sync_channel(1);
+        let kept = HashMap::new();
+        let mut judge = Judge { kept, jobs };
+        let image = Arc::default();
+        let mut ask = || {
+            let file = tempfile::tempfile().unwrap();
+            let version = Version::of(&file).unwrap();
+            judge.judge("c", &file, (version, "x"), (None, &image))
+        };
+        assert_eq!(ask(), Judged::Later);
+        assert_eq!(ask(), Judged::Denied(None));
+    }
+
+    #[test]
     fn what_was_changed_just_now_is_read_again() {
         let (mut judge, _outcomes) = Judge::start(|| {});
         let file = tempfile::tempfile().unwrap();
@@ -416,6 +438,25 @@ mod tests {
         let many = vec!["-u"; 30_000];
         assert_eq!(run(&[&many[..], &[path]].concat()), Told::Anything);
         assert_eq!(run(&["-c", "read line", &padding, &padding]), Told::Nothing);
+    }
+
+    #[test]
+    fn a_descriptor_by_its_name_is_whatever_is_opened() {
+        let script = tempfile::NamedTempFile::new().unwrap();
+        fs::write(script.path(), "read line\n").unwrap();
+        let line = format!("exec /bin/sh /dev/fd/3 3<{}", script.path().display());
+        let mut child = std::process::Command::new("/bin/sh")
+            .args(["-c", &line])
+            .stdin(std::process::Stdio::piped())
+            .spawn()
+            .unwrap();
+        let version = Version::of(script.as_file()).unwrap();
+        let end = std::time::Instant::now() + Duration::from_secs(20);
+        while !is_told_to_run(child.id(), version) {
+            assert!(std::time::Instant::now() < end, "{:?}", told(child.id()));
+        }
+        child.kill().unwrap();
+        child.wait().unwrap();
     }
 
     #[test]

@@ -1,6 +1,9 @@
 //! The mounts that a container sees, and which of them its image's layers are.
 
-use std::path::{Path, PathBuf};
+use std::{
+    collections::HashSet,
+    path::{Path, PathBuf},
+};
 
 use chassis::files::read_bounded;
 
@@ -41,6 +44,9 @@ pub(crate) struct Mount {
     pub(crate) id: u32,
     /// Whether the file system is the container's alone.
     pub(crate) is_own: bool,
+    /// Whether it is one of memory; which one, the kernel's number tells.
+    in_memory: bool,
+    device: String,
 }
 
 /// The layers of a container's root.
@@ -59,6 +65,13 @@ impl Mounts {
         let path = PathBuf::from(format!("/proc/{pid}/mountinfo"));
         let text = read_bounded(&path, MOUNTINFO_BYTES_MAX).ok()?;
         let mut found = Self::read(&String::from_utf8_lossy(&text));
+        if found
+            .all
+            .iter()
+            .any(|mount| mount.is_own && mount.in_memory)
+        {
+            found.leave_to_host(&of_self());
+        }
         if let Some(root) = &mut found.root {
             // As whoever mounted it sees them.
             for dir in root.lower.iter_mut().chain(&mut root.upper) {
@@ -76,7 +89,8 @@ impl Mounts {
             };
             let mut left = left.split(' ');
             let id = left.next().and_then(|id| id.parse().ok());
-            let root = left.nth(2).unwrap_or_default();
+            let device = left.nth(1).unwrap_or_default().to_owned();
+            let root = left.next().unwrap_or_default();
             let target = unescaped(left.next().unwrap_or_default());
             let mut right = right.split(' ');
             let kind = right.next().unwrap_or_default();
@@ -92,10 +106,27 @@ impl Mounts {
                 target,
                 id,
                 is_own: matches!(kind, "overlay" | "tmpfs" | "ramfs") && root == "/",
+                in_memory: matches!(kind, "tmpfs" | "ramfs"),
+                device,
             });
         }
         found
     }
+
+    /// One of memory that the host has mounted, too, is the host's: nobody there is to be asked
+    /// about each of its files. The container's root is mounted there as well, and is its own.
+    fn leave_to_host(&mut self, host: &Self) {
+        let devices: HashSet<&str> = host.all.iter().map(|one| one.device.as_str()).collect();
+        for mount in self.all.iter_mut().filter(|mount| mount.in_memory) {
+            mount.is_own &= !devices.contains(mount.device.as_str());
+        }
+    }
+}
+
+/// What this process sees, and with it the host; nothing where that cannot be read.
+fn of_self() -> Mounts {
+    let text = read_bounded(Path::new("/proc/self/mountinfo"), MOUNTINFO_BYTES_MAX);
+    Mounts::read(&String::from_utf8_lossy(&text.unwrap_or_default()))
 }
 
 // === impl Overlay ===
@@ -164,6 +195,12 @@ mod tests {
             (5, "run/x", false),
         ];
         assert_eq!(seen, expected);
+        let mut shared = Mounts::read(TEXT);
+        shared.leave_to_host(&Mounts::read(
+            "7 1 0:52 / /run rw - tmpfs tmpfs rw\n8 1 0:50 / /merged rw - overlay overlay rw\n",
+        ));
+        let own = shared.all.iter().filter(|mount| mount.is_own);
+        assert_eq!(own.map(|mount| mount.id).collect::<Vec<_>>(), [1]);
         let root = mounts.root.unwrap();
         assert_eq!(root.lower, [Path::new("/l2"), Path::new("/l1")]);
         assert_eq!(root.upper.as_deref(), Some(Path::new("/a b/diff")));

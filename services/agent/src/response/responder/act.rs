@@ -4,7 +4,6 @@ use std::fs;
 
 use anyhow::Context as _;
 use chassis::files::read_bounded;
-use jiff::SignedDuration;
 use model::{
     Digest,
     runtime::{
@@ -22,8 +21,6 @@ use crate::response::{
     needs::{Need, Needs},
     replace::{self, Way},
 };
-
-const HOUR: SignedDuration = SignedDuration::from_hours(1);
 
 // === impl Responder ===
 
@@ -137,7 +134,11 @@ impl Responder {
                     self.tell_of(&next, Phase::Lifted, Some(detail)).await;
                 }
                 if next != entry {
+                    let is_over = next.state == State::Over;
+                    let evidence = next.evidence.clone().filter(|_| is_over);
                     self.journal.note(next)?;
+                    // Not before: whoever is stopped in between finds it and stores it again.
+                    self.forget(evidence.as_ref());
                 }
             }
             // It goes on another time.
@@ -277,7 +278,8 @@ impl Responder {
         };
         let file = dir.join(object.digest.hex());
         let bytes = read_bounded(&file, FORENSIC_BYTES_MAX).context("the evidence on disk")?;
-        if !self.may_store(object.bytes) {
+        let (now, bytes_max) = (self.cx.now(), self.config.evidence_bytes_per_hour_max);
+        if !self.journal.kept.may_store(now, object.bytes, bytes_max) {
             tracing::info!(
                 container.id = entry.response.container,
                 "{} bytes of evidence wait on disk: this node stored as much as it may in an hour",
@@ -293,7 +295,6 @@ impl Responder {
         );
         match stored.await {
             Ok(Ok(_)) => {
-                drop(fs::remove_file(&file));
                 let at = self.cx.now();
                 self.journal.kept.stored.push((at, object.bytes));
                 let summary = entry.after.clone().unwrap_or_default();
@@ -305,15 +306,6 @@ impl Responder {
             }
             Err(_) => Ok(None),
         }
-    }
-
-    /// Whether so much evidence may be stored now: all nodes share the room for it.
-    fn may_store(&mut self, bytes: u64) -> bool {
-        let since = self.cx.now() - HOUR;
-        let stored = &mut self.journal.kept.stored;
-        stored.retain(|(at, _)| *at > since);
-        let sum: u64 = stored.iter().map(|(_, bytes)| *bytes).sum();
-        sum.saturating_add(bytes) <= self.config.evidence_bytes_per_hour_max
     }
 
     /// Undoes what is not wanted any more.
@@ -346,19 +338,23 @@ impl Responder {
             );
             self.tell_of(&entry, Phase::Lifted, Some(detail)).await;
         }
+        // Where it was not stored in time, nobody wants it any more.
+        self.forget(entry.evidence.as_ref());
         self.journal.kept.entries.remove(&response.id);
         self.journal.keep()
+    }
+
+    /// Removes evidence from the disk, if it is there.
+    fn forget(&self, evidence: Option<&EvidenceObject>) {
+        if let Some(object) = evidence {
+            let name = object.digest.hex();
+            drop(fs::remove_file(evidence_dir(&self.dir).join(name)));
+        }
     }
 
     async fn undo(&mut self, entry: &Entry, needs: &Needs) -> anyhow::Result<String> {
         let id = entry.response.container.clone();
         let need = needs.get(&id).cloned().unwrap_or_default();
-        if let Some(object) = &entry.evidence {
-            // It was not stored in time, and nobody wants it any more.
-            drop(fs::remove_file(
-                evidence_dir(&self.dir).join(object.digest.hex()),
-            ));
-        }
         if entry.response.action == Action::Replace && entry.after.is_some() {
             // Two that serve the same would be worse than none: the old one never goes on.
             let found = self.find(&id).await?;

@@ -87,6 +87,7 @@ impl Responder {
             return Ok(String::new());
         }
         Ok(match mark::set(self.tools(), &found, id, false).await {
+            Ok(marked) if marked.is_empty() => marked,
             Ok(marked) => format!("; {marked}"),
             Err(error) => format!("; its mark stays: {error:#}"),
         })

@@ -80,7 +80,7 @@ pub(super) async fn containers(
     let page = api
         .read(move |view| {
             let mut join = Join::new(view, &tenant, &marks, now);
-            walk(view, &tenant, &id, bounds, |image, packages| {
+            walk(view, &tenant, &id, &bounds, |image, packages| {
                 row((view, &tenant), &mut join, image, packages)
             })
         })

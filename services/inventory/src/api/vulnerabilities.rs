@@ -43,7 +43,7 @@ pub(super) async fn images(
     };
     let page = api
         .read(move |view| {
-            walk(view, &tenant, &id, bounds, |image, packages| {
+            walk(view, &tenant, &id, &bounds, |image, packages| {
                 row(view, &tenant, image, packages).map(Some)
             })
         })
@@ -56,7 +56,7 @@ pub(super) fn walk<T>(
     view: &View,
     tenant: &Slug,
     id: &str,
-    bounds: Bounds,
+    bounds: &Bounds,
     mut row: impl FnMut(Digest, Vec<Hit>) -> Result<Option<T>, CacheError>,
 ) -> Result<Page<T>, CacheError> {
     let (mut items, mut examined, mut end) = (Vec::new(), 0_usize, None);

@@ -30,7 +30,7 @@ use super::{
     desired,
     handler::{Responder, bound},
     news,
-    start_gate::Gates,
+    start_gate::{Gates, NotKnown},
 };
 use crate::metrics;
 
@@ -123,7 +123,7 @@ async fn keep_node(
     let now = responder.clock.now();
     let wanted = gates.of(tenant, node);
     let is_due = match signed.map(|signed| responder.signer.read(&signed)) {
-        None => wanted.as_ref().is_some_and(Option::is_some),
+        None => wanted.as_ref().is_ok_and(Option::is_some),
         // It is not ours.
         Some(Err(_)) => true,
         Some(Ok(desired)) => {
@@ -134,7 +134,7 @@ async fn keep_node(
             !over.is_empty()
                 || desired::is_due(&desired, now)
                 || desired::has_past(&desired, now)
-                || wanted.is_some_and(|gate| gate != desired.start_gate)
+                || wanted.is_ok_and(|gate| gate != desired.start_gate)
         }
     };
     if is_due {
@@ -221,7 +221,7 @@ async fn renew(
     };
     let (mut desired, revision, mut changed) = responder.desired(tenant, node, now).await?;
     let gate = gates.of(tenant, node);
-    let gate = gate.unwrap_or_else(|| desired.start_gate.clone());
+    let gate = gate.unwrap_or_else(|NotKnown| desired.start_gate.clone());
     if revision == 0 && gate.is_none() {
         return Ok(());
     }

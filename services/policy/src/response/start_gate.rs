@@ -53,6 +53,10 @@ struct Judgement {
     reason: String,
 }
 
+/// The node was not heard of, or verdicts could not be read: what it was told stays.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct NotKnown;
+
 // === impl Gates ===
 
 impl Gates {
@@ -61,14 +65,13 @@ impl Gates {
         self.nodes.keys()
     }
 
-    /// That of a node, if it has one. `None`: nobody knows, for the node was not heard of or the
-    /// verdicts could not be read; what it was told stays.
-    pub(crate) fn of(&self, tenant: &Slug, node: &Slug) -> Option<Option<StartGate>> {
+    /// That of a node, if it has one.
+    pub(crate) fn of(&self, tenant: &Slug, node: &Slug) -> Result<Option<StartGate>, NotKnown> {
         let known = self.nodes.get(&(tenant.clone(), node.clone()));
         match known {
-            Some(gate) => Some(Some(gate.clone())),
-            None if self.looked_at.is_some() && !self.is_asked => Some(None),
-            None => None,
+            Some(gate) => Ok(Some(gate.clone())),
+            None if self.looked_at.is_some() && !self.is_asked => Ok(None),
+            None => Err(NotKnown),
         }
     }
 

@@ -583,7 +583,6 @@ impl Choice<'_> {
             self.add_way(split(entry.path).0);
         }
     }
-
 }
 
 // === impl Aliases ===

@@ -329,8 +329,8 @@ async fn a_start_that_was_not_let_and_a_refused_document_are_told_once_a_day() {
     let first = told(gate, Stage::Done, Mode::Enforced, 1).await;
     assert_eq!(first.unwrap(), "node node-1 did not let a container start");
     assert_eq!(told(gate, Stage::Done, Mode::Enforced, 2).await, None);
-    let next = told(gate, Stage::Done, Mode::Enforced, 86_401).await;
-    assert!(next.is_some());
+    let later = told(gate, Stage::Done, Mode::Enforced, 86_401).await;
+    assert!(later.is_some());
     let would = told(gate, Stage::WouldHave, Mode::DryRun, 3).await;
     assert_eq!(would, None);
     let refused = told(None, Stage::Refused, Mode::Enforced, 4).await;

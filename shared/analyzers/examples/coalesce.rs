@@ -5,7 +5,12 @@
     reason = "it is a program for a person at a terminal"
 )]
 
-use std::{error::Error, io, time::Instant};
+use std::{
+    error::Error,
+    fs::File,
+    io::{BufRead as _, BufReader},
+    time::Instant,
+};
 
 use analyzers::{Analyzers, Config, LayerBlob, PreparedLayer, Subject, image_report, read_layer};
 use archive::Limits;
@@ -18,15 +23,20 @@ fn main() -> Result<(), Box<dyn Error>> {
     let all = Analyzers::all(&config, &limits);
     let mut layers = Vec::new();
     for path in arguments {
-        let mut hasher = Hasher::default();
-        let bytes = std::fs::read(&path)?;
-        hasher.update(&bytes);
+        let (mut hasher, mut size) = (Hasher::default(), 0_u64);
+        let mut reader = BufReader::with_capacity(1 << 20, File::open(&path)?);
+        while !reader.fill_buf()?.is_empty() {
+            hasher.update(reader.buffer());
+            let length = reader.buffer().len();
+            size += length as u64;
+            reader.consume(length);
+        }
         let expected = LayerBlob {
             digest: hasher.finish(),
-            size: bytes.len() as u64,
+            size,
             media_type: String::new(),
         };
-        let read = read_layer(io::Cursor::new(bytes), &expected, &all, &limits, None);
+        let read = read_layer(File::open(&path)?, &expected, &all, &limits, None);
         layers.push(PreparedLayer::new(read.report));
     }
     let layers: Vec<&PreparedLayer> = layers.iter().collect();

@@ -15,6 +15,7 @@ mod client;
 mod commands;
 mod config;
 mod exit;
+mod memory;
 mod paths;
 mod roles;
 mod rules;
@@ -28,10 +29,6 @@ use std::{io::Write as _, process::ExitCode};
 use clap::{Parser as _, error::ErrorKind};
 
 use crate::{cli::Cli, exit::Exit};
-
-/// A fifth of a churning fleet's processor time went into the C library's allocator.
-#[global_allocator]
-static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 fn main() -> ExitCode {
     let cli = match Cli::try_parse() {
@@ -53,6 +50,9 @@ fn main() -> ExitCode {
             };
         }
     };
+    if matches!(cli.command, cli::Command::Scan(_)) {
+        memory::give_back_at_once();
+    }
     let outcome = std::panic::catch_unwind(|| commands::run(cli));
     match outcome {
         Ok(Ok(exit)) => exit.into(),

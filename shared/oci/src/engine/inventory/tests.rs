@@ -410,3 +410,21 @@ fn texts_of_engines_are_bounded_and_have_no_control_characters() {
     let empty = ListTasksResponse::decode(&[][..]).unwrap();
     assert!(empty.tasks.is_empty());
 }
+
+#[tokio::test]
+async fn a_container_of_a_pod_is_found_by_its_whole_id() {
+    let served = Served::new(runtime_of_kubernetes());
+    let (engines, cx) = (Engines::default(), Cx::for_tests());
+    let socket = served.socket();
+    let find = async |id: &str| {
+        let place = (Engine::Cri, socket.as_path());
+        engines.container(&cx, place, id).await.unwrap()
+    };
+    let found = find("c1").await.unwrap();
+    assert_eq!(
+        (found.name.as_str(), found.pod.as_deref()),
+        ("web", Some("web-0"))
+    );
+    assert_eq!(found.image_id, Some(Digest::of(b"app")));
+    assert_eq!(find("c").await, None);
+}

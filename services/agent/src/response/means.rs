@@ -15,6 +15,9 @@ use nix::{
 use super::{block, group, network};
 use crate::{cgroup::Layout, config::ResponseConfig, files::of_host};
 
+/// What a cgroup is called that something is tried with; the number of the process follows.
+const SCRATCH: &str = "tidewaiter-probe-";
+
 /// What can be enforced, and what cannot, with the reason.
 #[derive(Debug, Default)]
 pub(crate) struct Means {
@@ -103,10 +106,22 @@ impl Scratch {
             !layout.mode.is_empty() && layout.v1.is_none(),
             "there are no cgroups of v2"
         );
-        let name = format!("tidewaiter-probe-{}", std::process::id());
-        let dir = layout.root.join(name);
+        Self::sweep(&layout.root);
+        let dir = layout.root.join(format!("{SCRATCH}{}", std::process::id()));
         fs::create_dir_all(&dir).with_context(|| format!("making `{}`", dir.display()))?;
         Ok(Self(dir))
+    }
+
+    /// Removes what agents left that were killed meanwhile.
+    fn sweep(root: &Path) {
+        let entries = fs::read_dir(root).into_iter().flatten().flatten();
+        for entry in entries {
+            let name = entry.file_name();
+            let pid = name.to_str().and_then(|name| name.strip_prefix(SCRATCH));
+            if pid.is_some_and(|pid| !Path::new("/proc").join(pid).exists()) {
+                drop(fs::remove_dir(entry.path()));
+            }
+        }
     }
 }
 
@@ -160,6 +175,19 @@ mod tests {
                 "{name}: {means:?}"
             );
         }
+    }
+
+    #[test]
+    fn what_an_agent_left_that_was_killed_is_removed() {
+        let dir = tempfile::tempdir().unwrap();
+        let gone = dir.path().join(format!("{SCRATCH}{}", u32::MAX));
+        let own = dir.path().join(format!("{SCRATCH}{}", std::process::id()));
+        let other = dir.path().join("system.slice");
+        for dir in [&gone, &own, &other] {
+            fs::create_dir(dir).unwrap();
+        }
+        Scratch::sweep(dir.path());
+        assert!(!gone.exists() && own.exists() && other.exists());
     }
 
     /// What this process holds of BPF.

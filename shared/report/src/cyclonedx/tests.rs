@@ -136,23 +136,6 @@ fn malware_is_a_file_and_what_is_wrong_with_it_and_secrets_are_left_out() {
 }
 
 #[test]
-fn two_files_at_one_path_of_a_layer_are_two_components() {
-    let mut report = full();
-    let mut other = report.malware[0].clone();
-    other.digest = model::Digest::of(b"other");
-    report.malware.push(other);
-    let document = bom(&report);
-    check_refs(&document);
-    let files = document["components"].as_array().unwrap();
-    let files = files.iter().filter(|one| one["type"] == "file");
-    let digests: HashSet<_> = files
-        .map(|one| one["hashes"][0]["content"].as_str().unwrap().to_owned())
-        .collect();
-    let expected = report.malware.iter().map(|found| found.digest.hex());
-    assert_eq!(digests, expected.collect());
-}
-
-#[test]
 fn what_was_decided_is_in_the_analysis() {
     let document = bom(&full());
     let analyses: Vec<_> = document["vulnerabilities"]

@@ -121,9 +121,9 @@ async fn keep_node(
 ) -> Result<(), Failure> {
     let (tenant, node) = place;
     let now = responder.clock.now();
-    let wanted = gates.of(tenant, node);
+    let wanted = |is| gates.of((tenant, node), is);
     let is_due = match signed.map(|signed| responder.signer.read(&signed)) {
-        None => wanted.as_ref().is_some_and(Option::is_some),
+        None => wanted(None).is_some(),
         // It is not ours.
         Some(Err(_)) => true,
         Some(Ok(desired)) => {
@@ -134,7 +134,7 @@ async fn keep_node(
             !over.is_empty()
                 || desired::is_due(&desired, now)
                 || desired::has_past(&desired, now)
-                || wanted.is_some_and(|gate| gate != desired.start_gate)
+                || wanted(desired.start_gate.as_ref()) != desired.start_gate
         }
     };
     if is_due {
@@ -220,8 +220,7 @@ async fn renew(
         return Ok(());
     };
     let (mut desired, revision, mut changed) = responder.desired(tenant, node, now).await?;
-    let gate = gates.of(tenant, node);
-    let gate = gate.unwrap_or_else(|| desired.start_gate.clone());
+    let gate = gates.of((tenant, node), desired.start_gate.as_ref());
     if revision == 0 && gate.is_none() {
         return Ok(());
     }

@@ -336,13 +336,13 @@ impl Doing<'_> {
         }
         let round = u32::try_from(same.count()).unwrap_or(u32::MAX);
         let mut responses = record.responses.iter_mut();
-        match responses.find(|one| one.action.kind() == kind && one.stage.is_open()) {
-            Some(proposed) => self.enforce(proposed),
-            None => {
-                let action = (Action::CollectEvidence, Mode::Enforced);
-                // A record without room goes without.
-                drop(self.push(record, action, 3_600, round));
-            }
+        let proposed = responses.find(|one| one.action.kind() == kind && one.stage.is_open());
+        if let Some(proposed) = proposed {
+            self.enforce(proposed);
+        } else {
+            let action = (Action::CollectEvidence, Mode::Enforced);
+            // A record without room goes without.
+            drop(self.push(record, action, 3_600, round));
         }
     }
 

@@ -61,14 +61,17 @@ impl Gates {
         self.nodes.keys()
     }
 
-    /// That of a node, if it has one. `None`: nobody knows, for the node was not heard of or the
-    /// verdicts could not be read; what it was told stays.
-    pub(crate) fn of(&self, tenant: &Slug, node: &Slug) -> Option<Option<StartGate>> {
-        let known = self.nodes.get(&(tenant.clone(), node.clone()));
-        match known {
-            Some(gate) => Some(Some(gate.clone())),
-            None if self.looked_at.is_some() && !self.is_asked => Some(None),
-            None => None,
+    /// What that of a node should be. Where nobody knows, for the node was not heard of or verdicts
+    /// could not be read, what it `is` stays.
+    pub(crate) fn of(
+        &self,
+        (tenant, node): (&Slug, &Slug),
+        is: Option<&StartGate>,
+    ) -> Option<StartGate> {
+        match self.nodes.get(&(tenant.clone(), node.clone())) {
+            Some(gate) => Some(gate.clone()),
+            None if self.looked_at.is_some() && !self.is_asked => None,
+            None => is.cloned(),
         }
     }
 

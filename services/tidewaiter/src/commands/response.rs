@@ -81,7 +81,7 @@ pub(crate) async fn run(command: ResponseCommand) -> anyhow::Result<Exit> {
             valid_for,
             tenant,
             by,
-        } => release_token(&key, (tenant, node), valid_for, by),
+        } => release_token(&key, (tenant, node), valid_for, &by),
         ResponseCommand::Policy(ResponsePolicyCommand::Put { file, server }) => {
             put(&server, &file).await
         }
@@ -199,7 +199,7 @@ fn release_token(
     key: &Path,
     (tenant, node): (Slug, Option<Slug>),
     valid_for: Duration,
-    by: String,
+    by: &str,
 ) -> anyhow::Result<Exit> {
     let key = transfer::read_key(key)?;
     let issued_at = SystemClock.now();

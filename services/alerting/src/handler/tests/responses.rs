@@ -331,8 +331,8 @@ async fn a_start_that_was_not_let_and_a_refused_document_are_told_once_a_day() {
     assert_eq!(told(gate, Stage::Done, Mode::Enforced, 2).await, None);
     let next = told(gate, Stage::Done, Mode::Enforced, 86_401).await;
     assert!(next.is_some());
-    let would = told(gate, Stage::WouldHave, Mode::DryRun, 3).await;
-    assert_eq!(would, None);
+    let tried = told(gate, Stage::WouldHave, Mode::DryRun, 3).await;
+    assert_eq!(tried, None);
     let refused = told(None, Stage::Refused, Mode::Enforced, 4).await;
     assert_eq!(refused.unwrap(), "node node-1 refuses what it shall do");
 }

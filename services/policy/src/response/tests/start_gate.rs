@@ -107,7 +107,7 @@ impl World {
     /// The images that a node's gate denies, and those that it allows.
     async fn gate(&self, on: &str) -> (Vec<Digest>, Vec<Digest>) {
         let gates = self.gates().await;
-        let gate = gates.of(&tenant(), &node(on)).flatten().unwrap();
+        let gate = gates.of((&tenant(), &node(on)), None).unwrap();
         let denied = gate.denied.into_iter().map(|image| image.digest);
         (denied.collect(), gate.allowed)
     }
@@ -133,13 +133,15 @@ async fn an_image_is_denied_by_every_digest_that_its_node_knows_it_by() {
     assert_eq!(world.gate("n1").await, (both("bad"), Vec::new()));
     assert_eq!(world.gate("n2").await, (Vec::new(), Vec::new()));
     let gates = world.gates().await;
-    let gate = gates.of(&tenant(), &node("n1")).flatten().unwrap();
+    let gate = gates.of((&tenant(), &node("n1")), None).unwrap();
     assert_eq!(gate.denied[0].reason, "bad has \"malware\"");
     // What it was allowed by does not hold any more.
     world.clock.advance(SignedDuration::from_hours(25));
     let (denied, _) = world.gate("n2").await;
     assert_eq!(denied, both("good"));
-    assert_eq!(gates.of(&tenant(), &node("n3")), None);
+    // Of a node that nobody heard of, nobody knows.
+    let stays = gates.of((&tenant(), &node("n3")), Some(&gate));
+    assert_eq!(stays, Some(gate));
 }
 
 #[tokio::test]
@@ -152,7 +154,7 @@ async fn where_nobody_judged_an_image_policy_says_whether_it_may_start() {
     assert_eq!(world.gate("n1").await, (both("bad"), both("good")));
     // A node that tells of no image has a gate too.
     let gates = world.gates().await;
-    let gate = gates.of(&tenant(), &node("n2")).flatten().unwrap();
+    let gate = gates.of((&tenant(), &node("n2")), None).unwrap();
     assert!(gate.refuses_unknown && gate.mode == Mode::Enforced);
 }
 
@@ -166,12 +168,16 @@ async fn of_several_policies_with_a_gate_the_stricter_counts() {
     world.holds("n1", &["odd"]);
     world.judged("odd", "default", Decision::Warn).await;
     let gates = world.gates().await;
-    let gate = gates.of(&tenant(), &node("n1")).flatten().unwrap();
+    let gate = gates.of((&tenant(), &node("n1")), None).unwrap();
     assert!(gate.refuses_unknown && gate.mode == Mode::Enforced);
     assert_eq!(gate.denied.len(), 2);
     let world = World::new("name: none\n");
     world.holds("n1", &["odd"]);
-    assert_eq!(world.gates().await.of(&tenant(), &node("n1")), Some(None));
+    let none = world
+        .gates()
+        .await
+        .of((&tenant(), &node("n1")), Some(&gate));
+    assert_eq!(none, None);
 }
 
 #[tokio::test]
@@ -189,7 +195,7 @@ async fn a_gate_has_room_in_its_document_whatever_its_node_holds() {
             world.judged(name, "default", Decision::Allow).await;
         }
         let gates = world.gates().await;
-        let gate = gates.of(&tenant(), &node("n1")).flatten().unwrap();
+        let gate = gates.of((&tenant(), &node("n1")), None).unwrap();
         let json = serde_json::to_string(&gate).unwrap();
         assert!(json.len() < 256 * 1024, "{}", json.len());
         if yaml == STRICT {

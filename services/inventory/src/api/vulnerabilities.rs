@@ -59,27 +59,22 @@ pub(super) fn walk<T>(
     bounds: &Bounds,
     mut row: impl FnMut(Digest, Vec<Hit>) -> Result<Option<T>, CacheError>,
 ) -> Result<Page<T>, CacheError> {
-    let Bounds {
-        after: begin,
-        limit,
-        examined_max,
-    } = bounds;
     let (mut items, mut examined, mut end) = (Vec::new(), 0_usize, None);
     for name in view.vulnerability_names(tenant, id)? {
         // Names are in order, and so are the keys: what lies before the cursor was on a page.
         let last = vulnerability_key(tenant, &name, Digest::from_bytes([u8::MAX; 32]));
-        if begin.as_ref().is_some_and(|after| *after > last) {
+        if bounds.after.as_ref().is_some_and(|after| *after > last) {
             continue;
         }
         let first = vulnerability_key(tenant, &name, Digest::from_bytes([0; 32]));
-        let after = begin.as_ref().filter(|after| **after >= first);
+        let after = bounds.after.as_ref().filter(|after| **after >= first);
         let after = after.and_then(|after| after.last_chunk::<32>()).copied();
         let mut after = after.map(Digest::from_bytes);
         loop {
             let found = view.affected(tenant, &name, after, CHUNK)?;
             let is_last = found.len() < CHUNK;
             for (image, packages) in found {
-                if items.len() >= limit || examined >= examined_max {
+                if items.len() >= bounds.limit || examined >= bounds.examined_max {
                     let next = end.map(|key: Vec<u8>| PageQuery::cursor(&key));
                     return Ok(Page { items, next });
                 }

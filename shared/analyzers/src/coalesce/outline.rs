@@ -1,4 +1,5 @@
-//! Which entries can matter to an image's report: a few hundred of a layer's tens of thousands.
+//! Which entries can matter to an image's report: hundreds or a few thousand of a layer's tens of
+//! thousands.
 //!
 //! A report speaks of a few places: files that prove packages, files with findings, where package
 //! managers keep their records. What stands at a place depends on entries whose last name is one

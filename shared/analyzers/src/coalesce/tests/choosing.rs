@@ -76,6 +76,30 @@ fn record_section(spoken: Vec<(u8, String)>) -> Section {
     section
 }
 
+#[test]
+fn a_link_brings_in_what_lies_where_it_leads_and_nothing_else() {
+    let is_looked_at = |links: &[&str]| {
+        let mut section = section();
+        let program = package(PackageType::Pypi, "python", "1", "usr/bin/python");
+        section.packages.push(program);
+        // Programs are called as directories elsewhere are, and every system has a link `bin`.
+        let mut lines = vec!["l bin -> usr/bin", "f usr/bin/python", "f srv/python/a"];
+        lines.extend(links);
+        let layer = PreparedLayer::new(layer("a", &lines, section));
+        let layers = [&layer];
+        let candidates = view::candidates(&layers);
+        let view = View::new(&layers, &candidates, &Limits::default());
+        let visible = view::visible(&view.tree);
+        visible.keys().any(|path| path.ends_with("python/a"))
+    };
+    assert!(!is_looked_at(&["l lib -> usr/lib"]));
+    assert!(!is_looked_at(&["l opt/srv -> opt/x"]));
+    assert!(is_looked_at(&["l opt/srv -> usr/bin"]));
+    assert!(is_looked_at(&["l opt/srv -> x", "l opt/x -> ../bin"]));
+    // That may be anywhere.
+    assert!(is_looked_at(&["l opt/srv -> opt/.."]));
+}
+
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(8192))]
 

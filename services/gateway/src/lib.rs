@@ -114,7 +114,9 @@ pub async fn run_router(
         .check()
         .context("section `gateway` of the configuration")?;
     crawler::start(cx, bus, config, &sources, &analyzers);
-    bus.forget_images(cx);
+    let configured = config.sources.iter();
+    let configured = configured.map(|source| (source.tenant.clone(), source.name.clone()));
+    bus.forget_images(cx, configured.collect());
     let told = (config.sources.as_slice(), config.events_at_once);
     let router = Router::new(cx, bus.store(), told, sources, analyzers);
     let consume = Consume {

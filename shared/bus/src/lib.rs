@@ -91,7 +91,7 @@ pub use self::{
     private_server::PrivateServer,
     queues::{Queue, WentBy},
     request::AskError,
-    retention::RecordKind,
+    retention::{ConfiguredSources, RecordKind},
     shares::{Share, Shares},
     slots::Slots,
     spool::{Spool, SpoolError},

@@ -1,6 +1,11 @@
 //! Forgets images that no source and no node has any more, a retention after the last of their names
 //! was gone, and what else in `tw_refs` has no use after that time.
 //!
+//! A registry says that a name is gone. Two kinds of names have nobody who would: those of a source
+//! that was taken out of the configuration, and those of images that only nodes had. So the pass notes
+//! these itself as gone: the ones of a source that is not configured, and the ones that no node reports
+//! any more; both have their name back when somebody finds them again.
+//!
 //! Every role deletes daily what it alone writes. The router begins: it deletes the `known` record of
 //! an image, and only in the state in which it was found to be over, so that an image stays that
 //! somebody finds again meanwhile. A record of another kind is deleted by its role once its image is
@@ -12,13 +17,14 @@
 //! markers away after [`MARKERS_FOR`]; a follower that was away for longer keeps what it knew until
 //! it begins anew.
 
-use std::{collections::HashSet, time::Duration};
+use std::{collections::HashSet, sync::Arc, time::Duration};
 
 use chassis::Cx;
 use futures::FutureExt as _;
 use jiff::Timestamp;
 use model::{
-    Digest, Known, Partition, RecordKey, RefRecord, ScanRequestRecord, Slug, TagRecord, What,
+    Digest, Known, Partition, RecordKey, RefRecord, ScanRequestRecord, SeenReference, Slug,
+    TagRecord, What,
     event::{NODES, REFS, images_bucket},
     runtime::NodeRecord,
 };
@@ -44,10 +50,15 @@ const MARKERS_FOR: Duration = Duration::from_hours(7 * 24);
 /// For how long a record stays whose image is not known: who writes it may have read `known` before.
 const ORPHANS_FOR: Duration = Duration::from_hours(1);
 
+/// The sources that are configured, each with its tenant before it.
+pub type ConfiguredSources = HashSet<(Slug, Slug)>;
+
 /// The router's pass.
 struct Pass<'a> {
     store: &'a Store,
     wire: Wire,
+    sources: &'a ConfiguredSources,
+    now: Timestamp,
     /// What was over before it is forgotten.
     before: Timestamp,
     /// What nodes have, as their runtimes call it: indexes, manifests and configs.
@@ -66,14 +77,17 @@ struct Found {
 }
 
 impl Bus {
-    /// Forgets images and names from time to time, where no other router does, until `cx` stops.
-    pub fn forget_images(&self, cx: &Cx) {
+    /// Forgets images and names from time to time, where no other router does, until `cx` stops. What
+    /// another source than `sources` had is gone.
+    pub fn forget_images(&self, cx: &Cx, sources: ConfiguredSources) {
         let Some(retention) = self.0.config.forget_after() else {
             return;
         };
+        let sources = Arc::new(sources);
         daily::run(self, cx, "retention.known", move |bus| {
+            let sources = Arc::clone(&sources);
             let pass = async move {
-                let gone = bus.forget_after(retention).await?;
+                let gone = bus.forget_after(retention, &sources).await?;
                 tracing::info!("forgot {gone} images and names that nobody has any more");
                 Ok(())
             };
@@ -96,11 +110,17 @@ impl Bus {
 
     /// The router's pass; gives how many keys went. Where something cannot be read, it ends before
     /// more is deleted.
-    async fn forget_after(&self, retention: Duration) -> Result<u64, StoreError> {
+    async fn forget_after(
+        &self,
+        retention: Duration,
+        sources: &ConfiguredSources,
+    ) -> Result<u64, StoreError> {
         let store = &self.0.store;
         let mut pass = Pass {
             store,
             wire: self.reading().await?,
+            sources,
+            now: store.stored_before(Duration::ZERO)?,
             before: store.stored_before(retention)?,
             on_nodes: HashSet::new(),
             alive: Named::new(random::number()),
@@ -211,25 +231,36 @@ impl RecordKind {
 // === impl Pass ===
 
 impl Pass<'_> {
-    /// Notes what nodes have that were heard of within the retention.
+    /// Notes what nodes have that were heard of within the retention, with the images behind it.
     async fn read_nodes(&mut self) -> Result<(), StoreError> {
+        let mut behind = HashSet::new();
         let mut reading = Reading::begin(&self.wire, NODES, false).await?;
         while let Some(found) = reading.next().await? {
-            if is_marker(&found.raw.headers) || !found.key.ends_with(".reported") {
+            let Some(of_node) = found.key.strip_suffix(".reported") else {
                 continue;
-            }
+            };
+            let tenant = of_node.split('.').next().map(str::parse::<Slug>);
+            let (false, Some(Ok(tenant))) = (is_marker(&found.raw.headers), tenant) else {
+                continue;
+            };
             let node: Option<NodeRecord> = value(self.store, NODES, found).await?;
             if let Some(node) = node.filter(|node| node.received_at > self.before) {
+                behind.extend(held(&node).map(|digest| RefRecord::key(&tenant, digest)));
                 self.on_nodes.extend(held(&node));
             }
         }
         reading.close().await;
+        for key in behind {
+            if let Some(leads) = self.store.get::<RefRecord>(REFS, &key).await? {
+                self.on_nodes.extend(leads.body.images);
+            }
+        }
         Ok(())
     }
 
-    /// Forgets images of a bucket.
+    /// Forgets images of a bucket, and notes which names are gone or back.
     async fn images(&mut self, bucket: &str) -> Result<(), StoreError> {
-        let mut over = Vec::new();
+        let (mut over, mut renamed) = (Vec::new(), Vec::new());
         let mut reading = Reading::begin(&self.wire, bucket, false).await?;
         while let Some(found) = reading.next().await? {
             let Ok(key) = found.key.parse::<RecordKey>() else {
@@ -242,13 +273,27 @@ impl Pass<'_> {
             let known: Option<Known> = value(self.store, bucket, found).await?;
             // An image without names was noted when its record was written.
             let is_old = stored_at < self.before;
-            if is_old && known.is_some_and(|known| self.is_over(key.image, &known)) {
+            if is_old
+                && known
+                    .as_ref()
+                    .is_some_and(|known| self.is_over(key.image, known))
+            {
                 over.push((key, revision));
-            } else {
-                self.alive.note(&key.image);
+                continue;
+            }
+            self.alive.note(&key.image);
+            if let Some(names) = known.and_then(|known| self.names_now(&key, known)) {
+                renamed.push((key, names, revision));
             }
         }
         reading.close().await;
+        for (key, known, revision) in renamed {
+            match self.store.put_record(&key, &known, revision).await {
+                // Somebody wrote it meanwhile, and the next pass looks again.
+                Ok(_) | Err(PutError::Conflict) => {}
+                Err(PutError::Store(error)) => return Err(error),
+            }
+        }
         for (key, revision) in over {
             if delete(self.store, bucket, &key.to_string(), revision).await? {
                 self.gone += 1;
@@ -263,16 +308,44 @@ impl Pass<'_> {
     fn is_over(&self, image: Digest, known: &Known) -> bool {
         let mut names = known.references.iter();
         let is_gone = names.all(|seen| seen.gone_at.is_some_and(|gone| gone < self.before));
+        is_gone && !self.is_on_node(image, known)
+    }
+
+    fn is_on_node(&self, image: Digest, known: &Known) -> bool {
         let of_image = [image].into_iter().chain(known.config);
         let mut digests = of_image.chain(known.indexes.iter().copied());
-        is_gone && !digests.any(|digest| self.on_nodes.contains(&digest))
+        digests.any(|digest| self.on_nodes.contains(&digest))
+    }
+
+    /// The record with the names that nobody else would say to be gone, or back, if there are any.
+    fn names_now(&self, key: &RecordKey, mut known: Known) -> Option<Known> {
+        let is_on_node = self.is_on_node(key.image, &known);
+        let gone_at = |seen: &SeenReference| {
+            let since = seen.gone_at.or(Some(self.now));
+            match () {
+                () if seen.source == Slug::node_source() => since.filter(|_| !is_on_node),
+                () if self.is_configured(&key.tenant, &seen.source) => seen.gone_at,
+                () => since,
+            }
+        };
+        let mut is_other = false;
+        for seen in &mut known.references {
+            let gone_at = gone_at(seen);
+            is_other |= gone_at != seen.gone_at;
+            seen.gone_at = gone_at;
+        }
+        is_other.then_some(known)
+    }
+
+    fn is_configured(&self, tenant: &Slug, source: &Slug) -> bool {
+        self.sources.contains(&(tenant.clone(), source.clone()))
     }
 
     /// Forgets keys of `tw_refs`.
     async fn names(&mut self) -> Result<(), StoreError> {
         let mut reading = Reading::begin(&self.wire, REFS, false).await?;
         while let Some(found) = reading.next().await? {
-            if found.stored_at < self.before && !is_marker(&found.raw.headers) {
+            if !is_marker(&found.raw.headers) {
                 self.name(found).await?;
             }
         }
@@ -282,25 +355,29 @@ impl Pass<'_> {
 
     async fn name(&mut self, found: Found) -> Result<(), StoreError> {
         let (key, revision) = (found.key.clone(), found.raw.sequence);
+        let is_old = found.stored_at < self.before;
         let mut parts = key.split('.');
-        let (Some(tenant), Some(kind)) = (parts.next(), parts.next()) else {
+        let (Some(Ok(tenant)), Some(kind)) = (parts.next().map(str::parse), parts.next()) else {
             return Ok(());
         };
         let is_over = match kind {
-            // That it was deleted stays known for as long as late news of it may come.
-            "tag" => {
-                let tag: Option<TagRecord> = value(self.store, REFS, found).await?;
-                tag.is_some_and(|tag| tag.digest.is_none() && tag.since < self.before)
+            "tag" => match value(self.store, REFS, found).await? {
+                Some(tag) => self.tag(&tenant, (&key, revision), tag).await? && is_old,
+                None => false,
+            },
+            // How far the look around a source got, and when its repositories were looked at.
+            "crawl" | "checked" => {
+                let source = parts.next().map(str::parse);
+                matches!(source, Some(Ok(source)) if !self.is_configured(&tenant, &source))
             }
-            "scan" => {
+            "scan" if is_old => {
                 let request: Option<ScanRequestRecord> = value(self.store, REFS, found).await?;
                 request.is_some_and(|request| request.resolved_at < self.before)
             }
-            hex if Digest::from_hex(hex).is_some() && parts.next().is_none() => {
-                let leads: Option<RefRecord> = value(self.store, REFS, found).await?;
-                match (leads, tenant.parse()) {
-                    (Some(leads), Ok(tenant)) => self.leads_nowhere(&tenant, &leads).await?,
-                    _ => false,
+            hex if is_old && Digest::from_hex(hex).is_some() && parts.next().is_none() => {
+                match value::<RefRecord>(self.store, REFS, found).await? {
+                    Some(leads) => self.lead_nowhere(&tenant, &leads.images).await?,
+                    None => false,
                 }
             }
             _ => false,
@@ -311,12 +388,41 @@ impl Pass<'_> {
         Ok(())
     }
 
-    /// Whether all images behind an index or a config are forgotten.
-    async fn leads_nowhere(&self, tenant: &Slug, leads: &RefRecord) -> Result<bool, StoreError> {
-        if leads.images.iter().any(|image| self.alive.has(image)) {
+    /// Whether a tag is over. That it was deleted stays known for as long as late news of it may come.
+    async fn tag(
+        &self,
+        tenant: &Slug,
+        (key, revision): (&str, u64),
+        tag: TagRecord,
+    ) -> Result<bool, StoreError> {
+        let is_past = tag.since < self.before;
+        if tag.digest.is_none() {
+            return Ok(is_past);
+        }
+        if tag.source == Slug::node_source() {
+            return Ok(is_past && self.lead_nowhere(tenant, &tag.images).await?);
+        }
+        if self.is_configured(tenant, &tag.source) {
             return Ok(false);
         }
-        for image in &leads.images {
+        let gone = TagRecord {
+            digest: None,
+            images: Vec::new(),
+            since: self.now,
+            ..tag
+        };
+        match self.store.put(REFS, key, &gone, Some(revision)).await {
+            Ok(_) | Err(PutError::Conflict) => Ok(false),
+            Err(PutError::Store(error)) => Err(error),
+        }
+    }
+
+    /// Whether all images behind a tag, an index or a config are forgotten.
+    async fn lead_nowhere(&self, tenant: &Slug, images: &[Digest]) -> Result<bool, StoreError> {
+        if images.iter().any(|image| self.alive.has(image)) {
+            return Ok(false);
+        }
+        for image in images {
             // It may have come back since.
             let key = RecordKey::new(tenant, *image, What::Known).to_string();
             let bucket = images_bucket(image.partition());

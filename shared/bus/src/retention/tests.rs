@@ -2,7 +2,7 @@ use std::collections::BTreeMap;
 
 use jiff::SignedDuration;
 use model::{
-    Assessed, AssessedContents, Counts, RefKind, SeenReference,
+    Assessed, AssessedContents, CheckRecord, Counts, RefKind,
     runtime::{HostFacts, ImageAtRest, NodeReported, SensorMatrix},
 };
 
@@ -134,8 +134,17 @@ impl Fleet {
 
     /// What all roles do, the records' moment being the same.
     async fn forget(&self, retention: Duration) -> u64 {
+        self.forget_where(retention, &["main"]).await
+    }
+
+    /// The same, where other sources are configured.
+    async fn forget_where(&self, retention: Duration, sources: &[&str]) -> u64 {
         let bus = &self.world.bus;
-        let gone = bus.forget_after(retention).await.unwrap();
+        let sources = sources.iter().map(|source| source.parse().unwrap());
+        let sources = sources
+            .map(|source| (self.tenant.clone(), source))
+            .collect();
+        let gone = bus.forget_after(retention, &sources).await.unwrap();
         for kind in [
             RecordKind::Scanned,
             RecordKind::Assessed,
@@ -148,6 +157,16 @@ impl Fleet {
 
     fn now(&self) -> Timestamp {
         self.store().stored_before(Duration::ZERO).unwrap()
+    }
+
+    async fn known(&self, number: u64) -> Known {
+        let key = self.key(number, What::Known);
+        let stored = self.store().record::<Known>(&key).await.unwrap();
+        stored.unwrap().body
+    }
+
+    async fn is_gone(&self, number: u64) -> bool {
+        self.known(number).await.names().next().is_none()
     }
 }
 
@@ -317,4 +336,88 @@ async fn deleted_tags_and_answered_requests_are_kept_for_as_long() {
     })
     .await;
     assert!(store.exists(REFS, &key("here")).await.unwrap());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn names_of_a_source_that_is_not_configured_any_more_are_gone_and_come_back_with_it() {
+    let Some(fleet) = Fleet::start().await else {
+        return;
+    };
+    let (store, hour) = (fleet.store(), Duration::from_hours(1));
+    fleet.image(1, None).await;
+    let tag = TagRecord {
+        source: "main".parse().unwrap(),
+        reference: "registry.test/shop/api:1".to_owned(),
+        digest: Some(digest(1)),
+        images: vec![digest(1)],
+        since: Timestamp::UNIX_EPOCH,
+    };
+    let key = TagRecord::key(&fleet.tenant, "registry.test", "shop/api", "1");
+    store.put(REFS, &key, &tag, None).await.unwrap();
+    let checked = CheckRecord {
+        source: tag.source.clone(),
+        repository: "registry.test/shop/api".to_owned(),
+        checked_at: Timestamp::UNIX_EPOCH,
+        tags: 1,
+        errors: 0,
+    };
+    let looked = CheckRecord::key(&fleet.tenant, &checked.source, "shop/api");
+    store.put(REFS, &looked, &checked, None).await.unwrap();
+
+    assert_eq!(fleet.forget_where(hour, &["main", "other"]).await, 0);
+    assert!(!fleet.is_gone(1).await);
+    assert_eq!(fleet.forget_where(hour, &["other"]).await, 1);
+    assert!(fleet.is_gone(1).await);
+    assert!(!store.exists(REFS, &looked).await.unwrap());
+    let gone = store.get::<TagRecord>(REFS, &key).await.unwrap().unwrap();
+    assert_eq!((gone.body.digest, gone.body.images), (None, Vec::new()));
+    // Since when it is gone does not move, and within the retention it stays.
+    let first = fleet.known(1).await;
+    assert_eq!(fleet.forget_where(hour, &["other"]).await, 0);
+    assert_eq!(fleet.known(1).await, first);
+    // The source again: the crawler finds the tag, as the router has it gone.
+    let mut again = first.clone();
+    again.merge(known(1, vec![name(None)]));
+    assert_eq!(again.names().count(), 1);
+    // Not the source again: forgotten after the retention.
+    eventually("the image is forgotten", async || {
+        fleet.forget_where(MOMENT, &["other"]).await;
+        fleet.left(1).await == NOTHING
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn names_that_only_nodes_had_are_gone_while_no_node_has_the_image() {
+    let Some(fleet) = Fleet::start().await else {
+        return;
+    };
+    let (store, hour) = (fleet.store(), Duration::from_hours(1));
+    for number in [1, 2] {
+        fleet.image(number, None).await;
+        let key = fleet.key(number, What::Known);
+        let revision = store.record::<Known>(&key).await.unwrap().unwrap().revision;
+        let of_node = SeenReference {
+            source: Slug::node_source(),
+            ..name(None)
+        };
+        let mut of_node = known(number, vec![of_node]);
+        // The node knows the second by an index that only a reference leads from.
+        of_node.indexes.clear();
+        store.put_record(&key, &of_node, revision).await.unwrap();
+    }
+    let reported = async |images: Vec<Digest>| {
+        let images = images.into_iter().map(at_rest).collect();
+        let record = node(images, fleet.now() + SignedDuration::from_hours(1));
+        let key = "default.node-1.reported";
+        store.put(NODES, key, &record, None).await.unwrap();
+        assert_eq!(fleet.forget(hour).await, 0);
+        (fleet.is_gone(1).await, fleet.is_gone(2).await)
+    };
+    assert_eq!(
+        reported(vec![digest(2001), digest(1002)]).await,
+        (false, false)
+    );
+    assert_eq!(reported(vec![digest(1)]).await, (false, true));
+    assert_eq!(reported(vec![digest(1002)]).await, (true, false));
 }

@@ -47,6 +47,10 @@ use crate::{
 /// How long a deleted key stands as a marker.
 const MARKERS_FOR: Duration = Duration::from_hours(7 * 24);
 
+/// For how long it is known what became of a scan request, as long as its event: CI makes some with
+/// every build, and the server holds each name in memory.
+const REQUESTS_FOR: Duration = Duration::from_hours(7 * 24);
+
 /// For how long a record stays whose image is not known: who writes it may have read `known` before.
 const ORPHANS_FOR: Duration = Duration::from_hours(1);
 
@@ -61,6 +65,8 @@ struct Pass<'a> {
     now: Timestamp,
     /// What was over before it is forgotten.
     before: Timestamp,
+    /// The same of requests.
+    asked_before: Timestamp,
     /// What nodes have, as their runtimes call it: indexes, manifests and configs.
     on_nodes: HashSet<Digest>,
     /// Images that stay, and a few more.
@@ -122,6 +128,7 @@ impl Bus {
             sources,
             now: store.stored_before(Duration::ZERO)?,
             before: store.stored_before(retention)?,
+            asked_before: store.stored_before(retention.min(REQUESTS_FOR))?,
             on_nodes: HashSet::new(),
             alive: Named::new(random::number()),
             gone: 0,
@@ -356,6 +363,7 @@ impl Pass<'_> {
     async fn name(&mut self, found: Found) -> Result<(), StoreError> {
         let (key, revision) = (found.key.clone(), found.raw.sequence);
         let is_old = found.stored_at < self.before;
+        let is_answered = found.stored_at < self.asked_before;
         let mut parts = key.split('.');
         let (Some(Ok(tenant)), Some(kind)) = (parts.next().map(str::parse), parts.next()) else {
             return Ok(());
@@ -370,9 +378,9 @@ impl Pass<'_> {
                 let source = parts.next().map(str::parse);
                 matches!(source, Some(Ok(source)) if !self.is_configured(&tenant, &source))
             }
-            "scan" if is_old => {
+            "scan" if is_answered => {
                 let request: Option<ScanRequestRecord> = value(self.store, REFS, found).await?;
-                request.is_some_and(|request| request.resolved_at < self.before)
+                request.is_some_and(|request| request.resolved_at < self.asked_before)
             }
             hex if is_old && Digest::from_hex(hex).is_some() && parts.next().is_none() => {
                 match value::<RefRecord>(self.store, REFS, found).await? {

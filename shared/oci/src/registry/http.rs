@@ -1,6 +1,6 @@
 //! Our own HTTP client: every body has a bound, every answer a meaning, every redirect is checked.
 
-use std::time::Duration;
+use std::{sync::OnceLock, time::Duration};
 
 use chassis::{Cx, Secret};
 use jiff::fmt::rfc2822;
@@ -28,12 +28,19 @@ pub(super) struct Http {
     /// For the registry itself.
     client: Client,
     /// For its token server and its redirects: without the certificate that is for the registry.
-    elsewhere: Client,
+    elsewhere: Elsewhere,
     base: Url,
     guard: Guard,
     host: String,
     redirects_max: usize,
     timeout: Duration,
+}
+
+/// A client that a registry without TLS seldom needs: reading the system's certificates takes longer
+/// than asking such a registry.
+struct Elsewhere {
+    made: OnceLock<Client>,
+    make: Box<dyn Fn() -> Result<Client, OciError> + Send + Sync>,
 }
 
 /// A request.
@@ -74,9 +81,15 @@ pub(super) struct Answer {
 
 impl Http {
     pub(super) fn new(config: &RegistryConfig, base: Url, guard: Guard) -> Result<Self, OciError> {
-        let elsewhere = build(builder(config, guard)?)?;
+        let common = builder(config, guard)?;
+        let (of_elsewhere, is_plain) = (config.clone(), base.scheme() == "http");
+        let elsewhere = Elsewhere {
+            made: OnceLock::new(),
+            make: Box::new(move || build(builder(&of_elsewhere, guard)?)),
+        };
         let client = match &config.client_certificate {
-            None => elsewhere.clone(),
+            None if is_plain => build(common.tls_certs_only([]))?,
+            None => elsewhere.client()?.clone(),
             Some(ours) => {
                 let mut pem = ours.certificate.clone();
                 pem.push(b'\n');
@@ -86,7 +99,7 @@ impl Http {
                     let detail = "the client certificate and its key are not both PEM";
                     OciError::Internal(format!("setting up TLS for `{}`: {detail}", config.host))
                 })?;
-                build(builder(config, guard)?.identity(identity))?
+                build(common.identity(identity))?
             }
         };
         Ok(Self {
@@ -154,7 +167,7 @@ impl Http {
         let client = if self.is_ours(url) {
             &self.client
         } else {
-            &self.elsewhere
+            self.elsewhere.client()?
         };
         let left = deadline.saturating_duration_since(Instant::now());
         let mut request = client
@@ -213,6 +226,18 @@ impl Http {
     /// What an error of the connection means.
     pub(super) fn broken(&self, error: &reqwest::Error) -> OciError {
         broken(&self.host, error)
+    }
+}
+
+// === impl Elsewhere ===
+
+impl Elsewhere {
+    fn client(&self) -> Result<&Client, OciError> {
+        if let Some(made) = self.made.get() {
+            return Ok(made);
+        }
+        let made = (self.make)()?;
+        Ok(self.made.get_or_init(|| made))
     }
 }
 

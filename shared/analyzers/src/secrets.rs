@@ -73,7 +73,7 @@ pub(crate) struct Secrets {
 /// Makes the rules ready that an image's layers and its config are looked into with, which takes some
 /// milliseconds: for who has something else to wait for meanwhile.
 pub fn prepare_secrets(config: &SecretsConfig) {
-    drop(Engine::new(config));
+    Engine::new(config).prepare();
 }
 
 // === impl Secrets ===

@@ -28,6 +28,9 @@ const BEFORE_BYTES: usize = 512;
 /// Secrets of one file; real ones have a handful.
 pub(super) const HITS_MAX: usize = 1000;
 
+/// From this size on a text is searched by what is fastest.
+const MUCH_TEXT_BYTES: usize = 16 << 10;
+
 /// The built-in rules, the surest first: of two that find the same text the first one wins.
 const BUILT_IN: &[&str] = &[
     include_str!("rules/cloud.yaml"),
@@ -53,13 +56,20 @@ pub(super) struct Engine {
 /// Rules and their keywords. Making them ready takes a while, so that is done once for all who look.
 struct RuleSet {
     rules: Vec<Rule>,
-    keywords: Option<AhoCorasick>,
+    keywords: Keywords,
     /// The rules of each keyword.
     of_keyword: Vec<Vec<usize>>,
     /// Rules that look at all of a file.
     whole: Vec<usize>,
     /// Whether keystores are looked for, which no expression finds.
     finds_keystores: bool,
+}
+
+/// Finds keywords. What finds them fastest takes a while to make, which only much text is worth.
+struct Keywords {
+    words: Vec<String>,
+    of_little: OnceLock<Option<AhoCorasick>>,
+    of_much: OnceLock<Option<AhoCorasick>>,
 }
 
 /// A secret in a text.
@@ -124,6 +134,11 @@ impl Engine {
         })
     }
 
+    /// Makes ready what the shortest text needs.
+    pub(super) fn prepare(&self) {
+        self.set.keywords.of(b"");
+    }
+
     /// The secrets of a text.
     pub(super) fn search(&self, path: &str, text: &[u8]) -> Hits {
         let mut search = Search {
@@ -139,7 +154,7 @@ impl Engine {
                 search.window(*rule, 0, text.len());
             }
         }
-        let found = self.set.keywords.iter();
+        let found = self.set.keywords.of(text).into_iter();
         for keyword in found.flat_map(|words| words.find_overlapping_iter(text)) {
             let rules = self.set.of_keyword.get(keyword.pattern().as_usize());
             for rule in rules.into_iter().flatten() {
@@ -307,17 +322,36 @@ impl RuleSet {
                 of_keyword.push(vec![number]);
             }
         }
-        let keywords = AhoCorasickBuilder::new()
-            .ascii_case_insensitive(true)
-            .kind(Some(AhoCorasickKind::DFA))
-            .build(&words);
         Self {
             rules,
-            keywords: keywords.ok(),
+            keywords: Keywords {
+                words,
+                of_little: OnceLock::new(),
+                of_much: OnceLock::new(),
+            },
             of_keyword,
             whole,
             finds_keystores: !config.disable.iter().any(|id| id == keystore::RULE),
         }
+    }
+}
+
+// === impl Keywords ===
+
+impl Keywords {
+    /// What finds them in this text.
+    fn of(&self, text: &[u8]) -> Option<&AhoCorasick> {
+        let (made, kind) = if text.len() < MUCH_TEXT_BYTES && self.of_much.get().is_none() {
+            (&self.of_little, AhoCorasickKind::ContiguousNFA)
+        } else {
+            (&self.of_much, AhoCorasickKind::DFA)
+        };
+        let build = || {
+            let mut builder = AhoCorasickBuilder::new();
+            builder.ascii_case_insensitive(true).kind(Some(kind));
+            builder.build(&self.words).ok()
+        };
+        made.get_or_init(build).as_ref()
     }
 }
 

@@ -141,15 +141,22 @@ pub struct SecretRuleError {
     why: String,
 }
 
-/// A rule ready for use. Its expression is compiled when it is needed first.
+/// A rule ready for use. What it compiles is compiled when it is needed first: of all rules few are
+/// needed, and a scan of known layers needs hardly any.
 pub(super) struct Rule {
     pub(super) written: SecretRule,
     pub(super) reach: usize,
     pattern: String,
     compiled: OnceLock<Option<Regex>>,
-    paths: Option<GlobSet>,
-    not_paths: Option<GlobSet>,
-    allow: Vec<Regex>,
+    places: OnceLock<Places>,
+    allow: OnceLock<Vec<Regex>>,
+}
+
+/// The files that a rule looks into.
+#[derive(Default)]
+struct Places {
+    only: Option<GlobSet>,
+    not: Option<GlobSet>,
 }
 
 // === impl SecretRule ===
@@ -163,6 +170,8 @@ impl SecretRule {
         let rule = Rule::new(self.clone())?;
         let wrong = |why: &str| self.error(why);
         let regex = compile(&rule.pattern).map_err(|error| self.error(error.to_string()))?;
+        self.places()?;
+        self.excepted()?;
         let finds = |example: &Example| regex.is_match(example.text().as_bytes());
         if self.example.as_ref().is_some_and(|example| !finds(example)) {
             return Err(wrong("it finds nothing in its `example`"));
@@ -241,6 +250,19 @@ impl SecretRule {
         Ok(())
     }
 
+    fn places(&self) -> Result<Places, SecretRuleError> {
+        Ok(Places {
+            only: self.globs(&self.paths)?,
+            not: self.globs(&self.not_paths)?,
+        })
+    }
+
+    fn excepted(&self) -> Result<Vec<Regex>, SecretRuleError> {
+        let allow = self.allow.iter().map(|text| compile(text));
+        let allow = allow.collect::<Result<_, _>>();
+        allow.map_err(|error| self.error(error.to_string()))
+    }
+
     fn globs(&self, texts: &[String]) -> Result<Option<GlobSet>, SecretRuleError> {
         if texts.is_empty() {
             return Ok(None);
@@ -282,29 +304,26 @@ impl Example {
 impl Rule {
     pub(super) fn new(written: SecretRule) -> Result<Self, SecretRuleError> {
         written.check_texts()?;
-        let allow = written.allow.iter().map(|text| compile(text));
-        let allow = allow.collect::<Result<Vec<_>, _>>();
         Ok(Self {
             pattern: written.pattern()?,
             reach: written.reach.unwrap_or(REACH_BYTES),
             compiled: OnceLock::new(),
-            paths: written.globs(&written.paths)?,
-            not_paths: written.globs(&written.not_paths)?,
-            allow: allow.map_err(|error| written.error(error.to_string()))?,
+            places: OnceLock::new(),
+            allow: OnceLock::new(),
             written,
         })
     }
 
     /// Whether it looks into a file at all.
     pub(super) fn applies(&self, path: &str) -> bool {
-        self.paths.as_ref().is_none_or(|globs| globs.is_match(path))
-            && !self
-                .not_paths
-                .as_ref()
-                .is_some_and(|globs| globs.is_match(path))
+        let made = || self.written.places().unwrap_or_default();
+        let Places { only, not } = self.places.get_or_init(made);
+        only.as_ref().is_none_or(|globs| globs.is_match(path))
+            && !not.as_ref().is_some_and(|globs| globs.is_match(path))
     }
 
-    /// The compiled expression. Those of users were compiled when they were read, ours by a test.
+    /// The compiled expression. Like all of a rule, those of users were compiled when they were read,
+    /// ours by a test.
     pub(super) fn regex(&self) -> Option<&Regex> {
         self.compiled
             .get_or_init(|| compile(&self.pattern).ok())
@@ -314,7 +333,8 @@ impl Rule {
     /// Whether a secret, or all that the expression matched, is what the rule excepts.
     pub(super) fn allows(&self, secret: &[u8], matched: &[u8]) -> bool {
         let is_excepted = |regex: &Regex| regex.is_match(secret) || regex.is_match(matched);
-        self.allow.iter().any(is_excepted)
+        let made = || self.written.excepted().unwrap_or_default();
+        self.allow.get_or_init(made).iter().any(is_excepted)
     }
 }
 

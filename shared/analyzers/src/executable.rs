@@ -3,7 +3,7 @@
 use std::io::{Seek as _, SeekFrom};
 
 use archive::{Entry, Reader};
-use object::{Object as _, ObjectSection as _, ObjectSegment as _, ReadCache};
+use object::{Object as _, ObjectSection as _, ObjectSegment as _, ReadCache, ReadRef as _};
 
 use crate::File;
 
@@ -11,7 +11,10 @@ use crate::File;
 const BYTES_MIN: u64 = 16 << 10;
 
 /// A program whose head was understood.
-pub(crate) struct Executable<'a>(object::File<'a, &'a ReadCache<Reader>>);
+pub(crate) struct Executable<'a> {
+    content: &'a ReadCache<Reader>,
+    file: object::File<'a, &'a ReadCache<Reader>>,
+}
 
 /// Whether a file begins as ELF, PE or Mach-O.
 pub(crate) fn is_program(head: &[u8]) -> bool {
@@ -45,25 +48,35 @@ pub(crate) fn content(file: &File) -> ReadCache<Reader> {
 impl<'a> Executable<'a> {
     /// `None` where it only begins as one.
     pub(crate) fn parse(content: &'a ReadCache<Reader>) -> Option<Self> {
-        object::File::parse(content).ok().map(Self)
+        let file = object::File::parse(content).ok()?;
+        Some(Self { content, file })
     }
 
     /// Where the first section of one of these names is, and how long.
     pub(crate) fn section(&self, names: &[&str]) -> Option<(u64, u64)> {
-        let section = names.iter().find_map(|name| self.0.section_by_name(name))?;
+        let section = names
+            .iter()
+            .find_map(|name| self.file.section_by_name(name))?;
         Some((section.address(), section.size()))
     }
 
     /// The content of a section of one of these names, if it is not longer than a limit.
     pub(crate) fn section_data(&self, names: &[&str], bytes_max: u64) -> Option<&'a [u8]> {
-        let section = names.iter().find_map(|name| self.0.section_by_name(name))?;
+        let section = names
+            .iter()
+            .find_map(|name| self.file.section_by_name(name))?;
         let is_small = section.size() <= bytes_max;
         is_small.then(|| section.data().ok()).flatten()
     }
 
-    /// So many bytes from an address.
+    /// So many bytes from an address. Asked for them itself, the segment would be read whole.
     pub(crate) fn at(&self, address: u64, length: u64) -> Option<&'a [u8]> {
-        let mut segments = self.0.segments();
-        segments.find_map(|segment| segment.data_range(address, length).ok().flatten())
+        self.file.segments().find_map(|segment| {
+            let (start, size) = segment.file_range();
+            let within = address.checked_sub(segment.address())?;
+            let is_inside = within.checked_add(length)? <= size;
+            let at = start.checked_add(within).filter(|_| is_inside)?;
+            self.content.read_bytes_at(at, length).ok()
+        })
     }
 }

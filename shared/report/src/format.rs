@@ -1,6 +1,6 @@
 //! The formats, and what they have in common.
 
-use std::{fmt, io, str::FromStr};
+use std::{borrow::Cow, fmt, io, str::FromStr};
 
 use model::{Report, Reports, Severity, Vulnerability};
 
@@ -57,7 +57,7 @@ pub fn render(
 ) -> io::Result<()> {
     match format {
         Format::Table => table::render(report, options, out),
-        Format::Json => json::write(&shown(report, options), out),
+        Format::Json => json::write(&*shown(report, options), out),
         Format::Sarif => sarif::render(report, options, out),
         Format::CycloneDx => cyclonedx::render(report, options, out),
         Format::SpdxJson => spdx::render(report, out),
@@ -80,7 +80,7 @@ pub fn render_all(
             let each = reports
                 .reports
                 .iter()
-                .map(|report| shown(report, options))
+                .map(|report| shown(report, options).into_owned())
                 .collect();
             json::write(
                 &Reports {
@@ -94,7 +94,10 @@ pub fn render_all(
 }
 
 /// The report with the findings that are to be shown.
-fn shown(report: &Report, options: &Options) -> Report {
+fn shown<'a>(report: &'a Report, options: &Options) -> Cow<'a, Report> {
+    if options.severities.is_empty() && !options.ignore_unfixed {
+        return Cow::Borrowed(report);
+    }
     let mut report = report.clone();
     report
         .vulnerabilities
@@ -104,7 +107,7 @@ fn shown(report: &Report, options: &Options) -> Report {
         .misconfigurations
         .retain(|found| options.shows(found.severity));
     report.malware.retain(|found| options.shows(found.severity));
-    report
+    Cow::Owned(report)
 }
 
 // === impl Format ===

@@ -10,7 +10,7 @@ use report::{Format, Options};
 use super::compliance;
 use crate::{
     cli::{OutputTo, ScanArgs},
-    commands::print,
+    commands::print_bytes,
     terminal,
 };
 
@@ -72,7 +72,7 @@ impl Outputs {
                 None => render(*format, &options, documents)?,
             };
             match file {
-                None => print(&String::from_utf8_lossy(&bytes))?,
+                None => print_bytes(&bytes)?,
                 Some(file) => std::fs::write(file, bytes)
                     .with_context(|| format!("writing the report to `{}`", file.display()))?,
             }

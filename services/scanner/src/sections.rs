@@ -31,6 +31,7 @@ use cache::{SectionBatch, SectionCache};
 use chassis::Cx;
 use futures::future::BoxFuture;
 use model::{AnalyzerId, Digest, Hasher, SectionKey, Slug};
+use tokio::sync::RwLock;
 
 use self::{
     flights::{Flight, Flights},
@@ -130,6 +131,17 @@ pub struct CacheSections {
     memory: Memory,
     flights: Flights,
     health: Arc<Health>,
+    /// Of one-off scans: what is written beside the scan.
+    aside: Option<Aside>,
+}
+
+/// Layers that are written while their image is put together.
+#[derive(Debug)]
+struct Aside {
+    /// By the name of a layer with what is wanted of it.
+    writes: Flights,
+    /// Who writes holds it together with others; who waits for all of them wants it alone.
+    all: Arc<RwLock<()>>,
 }
 
 impl<S: Sections + ?Sized> Sections for Arc<S> {
@@ -259,12 +271,31 @@ impl CacheSections {
             memory: Memory::new(memory_bytes_max),
             flights: Flights::default(),
             health,
+            aside: None,
         }
     }
 
-    /// Opens the cache of one-off scans; missing or busy reads as empty.
+    /// Opens the cache of one-off scans; missing or busy reads as empty. What is put into it is on its
+    /// way until [`CacheSections::finish`].
     pub fn open_shared(cx: Cx, dir: &Path, bytes_max: u64) -> Self {
-        Self::new(cx, Arc::new(SectionCache::open_shared(dir, bytes_max)), 0)
+        let cache = Arc::new(SectionCache::open_shared(dir, bytes_max));
+        let aside = Aside {
+            writes: Flights::default(),
+            all: Arc::default(),
+        };
+        Self {
+            aside: Some(aside),
+            ..Self::new(cx, cache, 0)
+        }
+    }
+
+    /// Waits for what is on its way, and does what [`SectionCache::finish`] does.
+    pub async fn finish(&self) -> anyhow::Result<usize> {
+        if let Some(aside) = &self.aside {
+            drop(aside.all.write().await);
+        }
+        let cache = Arc::clone(&self.cache);
+        Ok(self.cx.blocking(move || cache.finish()).await??)
     }
 
     /// The cache behind it.
@@ -307,6 +338,14 @@ impl Sections for CacheSections {
             if let Some(layer) = self.memory.get(&name) {
                 return Ok(Stored::Whole(layer, Tier::Memory));
             }
+            let written = self
+                .aside
+                .as_ref()
+                .and_then(|aside| aside.writes.ended(&name));
+            if let Some(mut written) = written {
+                // An error: the sender is gone, which is what is waited for.
+                drop(written.changed().await);
+            }
             let (cache, what) = (Arc::clone(&self.cache), wanted.clone());
             let read = self.cx.blocking(move || read(&cache, blob, &what)).await;
             let found = read.context("reading the layer cache")?;
@@ -320,14 +359,29 @@ impl Sections for CacheSections {
     fn put<'a>(&'a self, wanted: &'a Wanted, layer: Arc<PreparedLayer>) -> BoxFuture<'a, ()> {
         self.memory.put(wanted.name(layer.blob), &layer);
         let (cache, what) = (Arc::clone(&self.cache), wanted.clone());
-        Box::pin(async move {
-            let written = self.cx.blocking(move || write(&cache, &what, &layer)).await;
+        let (cx, health) = (self.cx.clone(), Arc::clone(&self.health));
+        let name = wanted.name(layer.blob);
+        let writing = async move {
+            let written = cx.blocking(move || write(&cache, &what, &layer)).await;
             match written {
-                Ok(Ok(())) => self.health.works(),
-                Ok(Err(error)) => self.health.fails(&anyhow::Error::new(error)),
+                Ok(Ok(())) => health.works(),
+                Ok(Err(error)) => health.fails(&anyhow::Error::new(error)),
                 // This process is stopping.
                 Err(lost) => tracing::debug!("a layer is not kept: {lost}"),
             }
+        };
+        let Some(aside) = &self.aside else {
+            return Box::pin(writing);
+        };
+        Box::pin(async move {
+            let held = (
+                aside.writes.enter(name),
+                Arc::clone(&aside.all).read_owned().await,
+            );
+            self.cx.spawn("keeping a layer", async move {
+                writing.await;
+                drop(held);
+            });
         })
     }
 

@@ -138,12 +138,16 @@ async fn scan_all(
         };
         worst = worst.max(exit);
     }
-    if !documents.is_empty() {
+    let writing = async {
+        if documents.is_empty() {
+            return Ok(());
+        }
         scanner.say_advisories(&dirs);
-        outputs.write(args, &scanner.policy, &documents)?;
-    }
-    scanner.keep_layers().await;
-    Ok(worst)
+        outputs.write(args, &scanner.policy, &documents)
+    };
+    // The cache is written on another thread, which the first one asks for before it writes itself.
+    let ((), written) = tokio::join!(scanner.keep_layers(), writing);
+    written.map(|()| worst)
 }
 
 // === impl Scanner ===
@@ -209,9 +213,7 @@ impl<'a> Scanner<'a> {
 
     /// Keeps the layers that were read; whether others get to reuse them must not fail a result.
     async fn keep_layers(&self) {
-        let cache = Arc::clone(self.sections.cache());
-        let kept = self.cx.blocking(move || cache.finish()).await;
-        if let Err(error) = kept.map_err(anyhow::Error::from).and_then(|kept| Ok(kept?)) {
+        if let Err(error) = self.sections.finish().await {
             tracing::warn!("the layers are not kept for the next scan: {error:#}");
         }
     }

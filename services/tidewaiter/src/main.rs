@@ -51,7 +51,7 @@ fn main() -> ExitCode {
         }
     };
     if matches!(cli.command, cli::Command::Scan(_)) {
-        memory::give_back_at_once();
+        memory::give_back_soon();
     }
     let outcome = std::panic::catch_unwind(|| commands::run(cli));
     match outcome {

@@ -218,7 +218,7 @@ async fn make_first(cx: &Cx, store: &Store, file: &Path) -> anyhow::Result<()> {
 /// 32 random bytes as hex.
 fn random_token() -> anyhow::Result<Secret> {
     let mut bytes = [0; 32];
-    aws_lc_rs::rand::fill(&mut bytes).context("asking the system for random bytes")?;
+    getrandom::fill(&mut bytes).context("asking the system for random bytes")?;
     Ok(Secret::from(model::hex(&bytes)))
 }
 

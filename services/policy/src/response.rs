@@ -25,11 +25,13 @@ mod keeper;
 mod library;
 mod news;
 mod orders;
+mod renewal;
 mod replay;
 mod reports;
 mod start_gate;
 #[cfg(test)]
 mod tests;
+mod waiting;
 
 pub(crate) use self::{
     api::{Api, operations, router},

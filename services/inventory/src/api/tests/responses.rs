@@ -36,6 +36,7 @@ pub(super) async fn answered(world: &mut World) {
         approval: None,
         proposed_at: time(NOW),
         valid_for_s: 60,
+        renewals_left: 0,
         expires_at: None,
         evidence: vec![EvidenceObject {
             digest: stored.unwrap(),

@@ -78,7 +78,7 @@ pub(super) fn response(answer: &Value, page: &mut Page<'_>) -> io::Result<()> {
             page.fields("  ", &[("evidence", format!("{digest} ({bytes} bytes)"))])?;
         }
         steps(&response["steps"], page)?;
-        if ["proposed", "held"].contains(&text(&response["stage"]).as_str()) {
+        if ["proposed", "held", "lapsed"].contains(&text(&response["stage"]).as_str()) {
             decisions(answer, response, page)?;
         }
     }

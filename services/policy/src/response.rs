@@ -21,6 +21,7 @@ mod desired;
 mod document;
 mod guard;
 mod handler;
+mod judged;
 mod keeper;
 mod library;
 mod news;

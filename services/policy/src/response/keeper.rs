@@ -16,7 +16,7 @@ use std::{
 
 use bus::{Bus, BusError, Change, Failure, PutError, Stored};
 use chassis::Cx;
-use futures::{FutureExt as _, StreamExt as _, future::BoxFuture};
+use futures::{FutureExt as _, StreamExt as _, future::BoxFuture, stream};
 use jiff::Timestamp;
 use model::{
     Slug,
@@ -31,6 +31,7 @@ use tracing::{debug, warn};
 use super::{
     desired,
     handler::{Before, Responder, bound},
+    judged::{self, Changes, Judgements},
     news, orders, renewal,
     start_gate::{Gates, NotKnown},
     waiting::{self, Waiting},
@@ -49,6 +50,13 @@ const LOOK_AGAIN: Duration = Duration::from_secs(30);
 
 /// Records in which something lapses in one pass.
 const LAPSES_MAX: usize = 100;
+
+/// What verdicts say of images, and what changes of that.
+struct Verdicts {
+    judged: Judgements,
+    changes: Changes,
+    is_followed: bool,
+}
 
 /// When responses that end before long were looked at last. It keeps no more than those.
 #[derive(Debug, Default)]
@@ -102,7 +110,7 @@ pub(crate) fn start(cx: &Cx, bus: &Bus, responder: Responder) {
 
 async fn keep(cx: &Cx, bus: &Bus, responder: &Responder) {
     let (mut gates, mut looked) = (Gates::default(), Looked::default());
-    let mut waiting = Waiting::default();
+    let (mut waiting, mut verdicts) = (Waiting::default(), Verdicts::default());
     let mut records = bus.follow(cx, RESPONSE_RECORDS, 1);
     let mut tick = pin!(cx.sleep(TICK));
     loop {
@@ -111,12 +119,48 @@ async fn keep(cx: &Cx, bus: &Bus, responder: &Responder) {
                 if !goes_on {
                     return;
                 }
-                gates.look(responder).await;
+                verdicts.follow((cx, bus), responder).await;
+                gates.look(responder, &mut verdicts.judged).await;
                 pass(responder, (&gates, &mut looked), bus).await;
                 lapse_due(responder, &mut waiting, bus).await;
                 tick.set(cx.sleep(TICK));
             }
             Some(change) = records.next() => hear(&mut waiting, &change).await,
+            Some(change) = verdicts.changes.next() => verdicts.judged.hear(change, cx.now()),
+        }
+    }
+}
+
+// === impl Verdicts ===
+
+impl Default for Verdicts {
+    fn default() -> Self {
+        Self {
+            judged: Judgements::default(),
+            changes: Box::pin(stream::pending()),
+            is_followed: false,
+        }
+    }
+}
+
+impl Verdicts {
+    /// Follows what verdicts rest on while a policy asks for a gate.
+    async fn follow(&mut self, (cx, bus): (&Cx, &Bus), responder: &Responder) {
+        let is_asked = responder.policies.borrow().gates().next().is_some();
+        if is_asked == self.is_followed {
+            return;
+        }
+        if !is_asked {
+            *self = Self::default();
+            return;
+        }
+        match judged::follow(cx, bus).await {
+            Ok(changes) => {
+                self.changes = changes;
+                self.judged.follows();
+                self.is_followed = true;
+            }
+            Err(error) => debug!("verdicts are followed later: {error}"),
         }
     }
 }

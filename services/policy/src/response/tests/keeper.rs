@@ -7,6 +7,7 @@ use futures::{FutureExt as _, future::BoxFuture};
 
 use super::*;
 use crate::response::{
+    judged::Judgements,
     keeper::{Looked, Tells, lapse_due, pass},
     replay::replay,
     start_gate::Gates,
@@ -452,7 +453,9 @@ async fn a_gate_stays_while_nobody_knows_what_it_should_be() {
     let world = World::new("name: gate\nstart_gate: { mode: enforce, unknown: refuse }\n");
     world.reported("n1", vec![container("c1")]);
     let mut gates = Gates::default();
-    gates.look(&world.responder).await;
+    gates
+        .look(&world.responder, &mut Judgements::default())
+        .await;
     let heard = Heard::default();
     heard.pass_with(&world, &gates, true).await;
     let gate = world.desired("n1").await.start_gate.unwrap();
@@ -464,13 +467,17 @@ async fn a_gate_stays_while_nobody_knows_what_it_should_be() {
     next.responder.signer = Arc::clone(&world.responder.signer);
     next.follows().await;
     let mut gates = Gates::default();
-    gates.look(&next.responder).await;
+    gates
+        .look(&next.responder, &mut Judgements::default())
+        .await;
     heard.pass_with(&next, &gates, true).await;
     assert_eq!(world.desired("n1").await.start_gate, Some(gate));
     // Nobody asks for it any more.
     next.responder.policies = watch::channel(Arc::new(policies("name: none\n"))).1;
     let mut gates = Gates::default();
-    gates.look(&next.responder).await;
+    gates
+        .look(&next.responder, &mut Judgements::default())
+        .await;
     heard.pass_with(&next, &gates, true).await;
     assert_eq!(world.desired("n1").await.start_gate, None);
 }

@@ -1,6 +1,6 @@
 //! Upkeep: what would be over is renewed while its incident is open, what is over is taken out,
-//! what nobody decided lapses, documents are written anew in time, start gates follow the verdicts. One process of a fleet does
-//! it at a time; everything is by compare-and-set.
+//! what nobody decided lapses, documents are written anew in time, start gates follow the verdicts.
+//! One process of a fleet does it at a time; everything is by compare-and-set.
 //!
 //! That a response is over is written into its record first, then told, then taken out of the node's
 //! document. Who dies in between leaves it in the document, and whoever keeps responses next tells it

@@ -84,6 +84,13 @@ struct Running {
     first: Vec<(Slug, String)>,
 }
 
+/// An image that a name leads to now, and what policy says of it.
+#[derive(Clone, Copy)]
+struct Successor {
+    image: Digest,
+    decision: Decision,
+}
+
 /// What runs under one name, by image.
 type Named = BTreeMap<Digest, Running>;
 
@@ -133,7 +140,7 @@ fn page(
         }
         let named = running((view, tenant), join, &name, &mut examined)?;
         for (old, new) in successors((view, tenant), join, (&name, &named))? {
-            if within.is_some_and(|within| (old, new.0) <= within) {
+            if within.is_some_and(|within| (old, new.image) <= within) {
                 continue;
             }
             if items.len() >= bounds.limit {
@@ -142,7 +149,7 @@ fn page(
             items.push(replacement((view, tenant), (&name, &named), old, new)?);
             place = Some(Place {
                 name: name.clone(),
-                within: Some((old, new.0)),
+                within: Some((old, new.image)),
             });
         }
         place = Some(Place { name, within: None });
@@ -190,7 +197,7 @@ fn successors(
     (view, tenant): (&View, &Slug),
     join: &mut Join<'_>,
     (name, named): (&str, &Named),
-) -> Result<Vec<(Digest, (Digest, Decision))>, CacheError> {
+) -> Result<Vec<(Digest, Successor)>, CacheError> {
     let mut found = Vec::new();
     let Ok(reference) = name.parse::<ImageRef>() else {
         return Ok(found);
@@ -213,7 +220,8 @@ fn successors(
             }
             let decision = join.image_behind(node, vec![*new], name)?.decision;
             if let Some(decision) = decision.filter(|decision| *decision < old_decision) {
-                found.push((*old, (*new, decision)));
+                let image = *new;
+                found.push((*old, Successor { image, decision }));
             }
         }
     }
@@ -224,11 +232,11 @@ fn replacement(
     (view, tenant): (&View, &Slug),
     (name, named): (&str, &Named),
     old: Digest,
-    (new, new_decision): (Digest, Decision),
+    new: Successor,
 ) -> Result<Replacement, CacheError> {
     let none = Running::default();
     let of = |image| named.get(image).unwrap_or(&none);
-    let (old_runs, new_runs) = (of(&old), of(&new));
+    let (old_runs, new_runs) = (of(&old), of(&new.image));
     let mut containers = Vec::with_capacity(old_runs.first.len());
     for (node, id) in &old_runs.first {
         // One that ended since is not there any more.
@@ -245,8 +253,8 @@ fn replacement(
         image: name.to_owned(),
         old,
         old_decision: old_runs.decision,
-        new,
-        new_decision: Some(new_decision),
+        new: new.image,
+        new_decision: Some(new.decision),
         old_running: old_runs.count,
         new_running: new_runs.count,
         done_nodes: done.cloned().collect(),

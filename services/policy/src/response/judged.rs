@@ -24,7 +24,7 @@ use model::{
 /// After so long an image is read again, whatever changed.
 const ANEW: Duration = Duration::from_mins(15);
 /// So long after a change of an image nothing that is read of it is kept.
-const SETTLES: Duration = Duration::from_secs(60);
+const SETTLES: Duration = Duration::from_mins(1);
 /// Characters of a reason.
 const REASON_MAX: usize = 200;
 

@@ -81,7 +81,7 @@ impl Handler for NewsHandler {
             News::Vulnerability(news) => {
                 Vec::from_iter(self.of_vulnerability(&tenant, &news).await?)
             }
-            News::Incident(news) => Vec::from_iter(self.of_incident(&news)),
+            News::Incident(news) => self.of_incident(&tenant, &news).await?,
             News::Response(news) => self.of_response(&tenant, &news).await?,
         };
         let mut out = Outcome::none();
@@ -130,7 +130,11 @@ impl NewsHandler {
     }
 
     /// What was raised is resolved, whatever the settings are now.
-    fn of_incident(&self, news: &IncidentChanged) -> Option<Signal> {
+    async fn of_incident(
+        &self,
+        tenant: &Slug,
+        news: &IncidentChanged,
+    ) -> Result<Vec<Signal>, Failure> {
         let Config {
             alert_on,
             incident_severity,
@@ -139,7 +143,20 @@ impl NewsHandler {
         let is_wanted =
             alert_on.contains(&AlertOn::Incident) && news.incident.severity >= *incident_severity;
         let is_over = news.incident.state == IncidentState::Closed;
-        (is_wanted || is_over).then(|| signal::of_incident(news))
+        let mut signals = Vec::new();
+        if is_wanted || is_over {
+            signals.push(signal::of_incident(news));
+        }
+        if is_over {
+            let key = ResponseRecord::key(tenant, &news.incident.id);
+            let record = self
+                .store
+                .get::<ResponseRecord>(RESPONSE_RECORDS, &key)
+                .await?;
+            let settled = record.map(|stored| signal::of_closed(tenant, news, &stored.body));
+            signals.extend(settled.into_iter().flatten());
+        }
+        Ok(signals)
     }
 
     /// What was raised is resolved, whatever the settings are now.
@@ -262,22 +279,24 @@ impl NewsHandler {
             self.config.windows(),
             self.clock.now(),
         );
-        match step {
-            Step::Nothing => Ok(out),
-            Step::TellAgain(alert) => Ok(out.emit(tenant, &alert)?),
+        let (record, alert) = match step {
+            Step::Nothing => return Ok(out),
+            Step::TellAgain(alert) => return Ok(out.emit(tenant, &alert)?),
             Step::Keep(record) => {
                 metrics::alert_kept_quiet(record.state);
-                let record = AlertRecord { once, ..record };
-                Ok(out.put_kv(ALERT_STATES, &key, &record, Some(expected))?)
+                (record, None)
             }
             Step::Change(record, alert) => {
                 metrics::alert_changed(record.state);
-                let record = AlertRecord { once, ..record };
-                Ok(out
-                    .put_kv(ALERT_STATES, &key, &record, Some(expected))?
-                    .emit(tenant, &alert)?)
+                (record, Some(alert))
             }
-        }
+        };
+        let record = AlertRecord { once, ..record };
+        let out = out.put_kv(ALERT_STATES, &key, &record, Some(expected))?;
+        Ok(match alert {
+            Some(alert) => out.emit(tenant, &alert)?,
+            None => out,
+        })
     }
 }
 

@@ -18,7 +18,7 @@ use model::{
     runtime::{Incident, IncidentChanged, IncidentState},
 };
 
-pub(crate) use self::response::{Known, of_response};
+pub(crate) use self::response::{Known, of_closed, of_response};
 
 /// Reasons that an alert's text has.
 const REASONS_MAX: usize = 10;

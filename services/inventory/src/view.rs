@@ -11,6 +11,7 @@ mod keys;
 mod nodes;
 mod ordered;
 mod rows;
+mod running;
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -33,7 +34,9 @@ use self::{
 };
 pub(crate) use self::{
     image::{ImageView, JudgedView, platform},
-    keys::{NameKey, of_image as vulnerability_key, tenant as tenant_prefix},
+    keys::{
+        NameKey, of_image as vulnerability_key, running_of as running_key, tenant as tenant_prefix,
+    },
     nodes::{Holder, NodeKey, NodeView, Placed, digests, digests_at_rest},
     ordered::{Entry, IncidentKey, Ordered},
     rows::{PackageRows, VulnerabilityRows},
@@ -54,15 +57,17 @@ const NODES: &str = "nodes";
 const CONTAINERS: &str = "containers";
 const CONTAINER_IDS: &str = "container_ids";
 const HOLDERS: &str = "holders";
+const RUNNING: &str = "running";
 const CONNECTIONS: &str = "connections";
 const ADDRESSES: &str = "addresses";
 const INCIDENTS: &str = "incidents";
 const INCIDENT_ORDER: &str = "incident_order";
+const INCIDENT_PLACES: &str = "incident_places";
 const RESPONSES: &str = "responses";
 const RESPONSE_ORDER: &str = "response_order";
 
 const SCHEMA: Schema<'_> = Schema {
-    version: 6,
+    version: 7,
     families: &[
         CURSORS,
         IMAGES,
@@ -78,10 +83,12 @@ const SCHEMA: Schema<'_> = Schema {
         CONTAINERS,
         CONTAINER_IDS,
         HOLDERS,
+        RUNNING,
         CONNECTIONS,
         ADDRESSES,
         INCIDENTS,
         INCIDENT_ORDER,
+        INCIDENT_PLACES,
         RESPONSES,
         RESPONSE_ORDER,
     ],

@@ -162,98 +162,27 @@ impl From<&Policy> for Summary {
 
 #[cfg(test)]
 mod tests {
-    use axum::{
-        body::{Body, to_bytes},
-        http::{HeaderValue, Request, header},
-    };
-    use chassis::{
-        SystemClock,
-        http::{
-            Limits,
-            openapi::{Info, document},
-        },
-    };
+    use chassis::SystemClock;
     use model::{PolicyRecord, event::CONFIG};
-    use testkit::{Answered, Contract};
-    use tower::ServiceExt as _;
 
     use super::*;
+    use crate::testing::Client;
 
     const WEB: &str = "name: web\nrepositories: ['r.example/**']\n";
 
-    struct World {
-        store: Store,
-        routes: Router,
-        contract: Contract,
-    }
-
-    impl World {
-        fn new() -> Self {
-            let store = Store::memory();
-            let (_, policies) = watch::channel(Arc::default());
-            let api = Api {
-                store: store.clone(),
-                policies,
-                clock: Arc::new(SystemClock),
-            };
-            let info = Info {
-                title: "policy",
-                version: "1",
-                description: "what may be used",
-            };
-            Self {
-                store,
-                routes: chassis::http::wrap(router(api), &Limits::default()),
-                contract: Contract::new(document(info, &operations())),
-            }
-        }
-
-        async fn ask(&self, scopes: &[&str], request: &str, body: &str) -> (u16, String) {
-            let (head, body) = self.answer(scopes, request, body).await;
-            (head.0, String::from_utf8(body).unwrap())
-        }
-
-        /// An answer, held against the document: status, `ETag` and body.
-        async fn answer(
-            &self,
-            scopes: &[&str],
-            request: &str,
-            body: &str,
-        ) -> ((u16, Option<String>), Vec<u8>) {
-            let (request, known) = request.split_once(" if not ").unwrap_or((request, ""));
-            let (method, uri) = request.split_once(' ').unwrap();
-            let request = Request::builder().method(method).uri(uri);
-            let request = request.header(header::IF_NONE_MATCH, known);
-            let mut request = request.body(Body::from(body.to_owned())).unwrap();
-            if !scopes.is_empty() {
-                request.extensions_mut().insert(Grant {
-                    name: "tester".to_owned(),
-                    tenant: "default".to_owned(),
-                    scopes: scopes.iter().map(|scope| (*scope).to_owned()).collect(),
-                });
-            }
-            let response = self.routes.clone().oneshot(request).await.unwrap();
-            let status = response.status().as_u16();
-            let text = |name| {
-                let value = response.headers().get(name);
-                value.map(|value: &HeaderValue| value.to_str().unwrap().to_owned())
-            };
-            let (tag, media) = (text(header::ETAG), text(header::CONTENT_TYPE));
-            let body = to_bytes(response.into_body(), 1 << 20).await.unwrap();
-            self.contract.check(&Answered {
-                method,
-                path: uri.split('?').next().unwrap(),
-                status,
-                media: media.as_deref(),
-                body: &body,
-            });
-            ((status, tag), body.to_vec())
-        }
+    fn client(store: &Store) -> Client {
+        let (_, policies) = watch::channel(Arc::default());
+        let api = Api {
+            store: store.clone(),
+            policies,
+            clock: Arc::new(SystemClock),
+        };
+        Client::new(router(api), &operations())
     }
 
     #[tokio::test]
     async fn a_policy_is_put_read_and_deleted() {
-        let world = World::new();
+        let world = client(&Store::memory());
         let (status, body) = world.ask(&["admin"], "PUT /v1/policies/web", WEB).await;
         assert_eq!(status, 200);
         insta::assert_snapshot!(body, @r#"{"name":"web","description":"","revision":1,"repositories":["r.example/**"],"rules":[],"waivers":0,"age_max":"7 days"}"#);
@@ -271,7 +200,7 @@ mod tests {
 
     #[tokio::test]
     async fn the_builtin_policy_can_be_read() {
-        let world = World::new();
+        let world = client(&Store::memory());
         let (status, body) = world.ask(&["read"], "GET /v1/policies", "").await;
         assert_eq!(status, 200);
         insta::assert_snapshot!(body, @r#"{"items":[{"name":"default","description":"refuse what can be fixed, show what cannot","revision":0,"repositories":[],"rules":["fixable-high-or-critical","unfixed-high-or-critical","malware","secret"],"waivers":0,"age_max":"7 days"}]}"#);
@@ -281,7 +210,8 @@ mod tests {
 
     #[tokio::test]
     async fn only_an_administrator_changes_policies() {
-        let world = World::new();
+        let store = Store::memory();
+        let world = client(&store);
         for (scopes, status) in [([].as_slice(), 401), (&["read"], 403), (&["scan"], 403)] {
             for request in ["PUT /v1/policies/web", "DELETE /v1/policies/web"] {
                 let asked = world.ask(scopes, request, WEB).await.0;
@@ -290,8 +220,7 @@ mod tests {
         }
         assert_eq!(world.ask(&[], "GET /v1/policies", "").await.0, 401);
         assert!(
-            world
-                .store
+            store
                 .list::<PolicyRecord>(CONFIG, "")
                 .await
                 .unwrap()
@@ -301,7 +230,7 @@ mod tests {
 
     #[tokio::test]
     async fn a_bad_document_is_refused_and_says_why() {
-        let world = World::new();
+        let world = client(&Store::memory());
         let refused = async |uri: &str, body: &str| {
             let (status, body) = world.ask(&["admin"], &format!("PUT {uri}"), body).await;
             format!("{status} {body}")
@@ -315,7 +244,7 @@ mod tests {
 
     #[tokio::test]
     async fn who_has_a_policy_is_not_sent_it_again_and_nobody_else_learns_that() {
-        let world = World::new();
+        let world = client(&Store::memory());
         world.ask(&["admin"], "PUT /v1/policies/web", WEB).await;
         let path = "GET /v1/policies/web";
         let ((_, tag), _) = world.answer(&["read"], path, "").await;
@@ -337,7 +266,7 @@ mod tests {
 
     #[tokio::test]
     async fn every_answer_that_is_described_is_given() {
-        let world = World::new();
+        let world = client(&Store::memory());
         let ask = async |scopes: &[&str], request: &str, body: &str| {
             world.ask(scopes, request, body).await.0
         };
@@ -366,6 +295,6 @@ mod tests {
         ] {
             ask(&["read", "admin"], request, body).await;
         }
-        assert_eq!(world.contract.unseen(), [""; 0]);
+        assert_eq!(world.unseen(), [""; 0]);
     }
 }

@@ -49,6 +49,8 @@ mod response;
 mod ruling;
 mod rulings;
 mod set;
+#[cfg(test)]
+mod testing;
 mod values;
 mod waivers;
 

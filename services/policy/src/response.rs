@@ -21,15 +21,18 @@ mod desired;
 mod document;
 mod guard;
 mod handler;
+mod judged;
 mod keeper;
 mod library;
 mod news;
 mod orders;
+mod renewal;
 mod replay;
 mod reports;
 mod start_gate;
 #[cfg(test)]
 mod tests;
+mod waiting;
 
 pub(crate) use self::{
     api::{Api, operations, router},

@@ -11,6 +11,7 @@ mod images;
 mod malware;
 mod manual;
 mod nats;
+mod paging;
 mod policy;
 mod response;
 mod runtime;

@@ -1,19 +1,23 @@
 //! Responses: a proposal that waits, trouble with what was decided, and what was done.
 //!
-//! A response has three alerts, for three questions that different people ask at different times:
-//! whether somebody must decide (`waits`), whether what was decided does not happen (`trouble`), and
-//! what is done to a container now (`done`). The first two stand until somebody acts, and are
-//! reminded of; the third is told once, for it is what somebody wanted, and again when it is over.
+//! A response has four alerts, for four questions that different people ask at different times:
+//! whether somebody must decide (`waits`), whether what was decided does not happen (`trouble`),
+//! what is done to a container now (`done`), and whether that ended while the incident goes on
+//! (`lapsed`). The first two stand until somebody acts, and are reminded of. The third is told once,
+//! for it is what somebody wanted, and again when it is over. The fourth is told once, until the same
+//! is ordered anew or the incident is closed.
 //!
 //! The record says how far a response is. News alone may come in another order, and an agent may
 //! claim what policy did not take for true: such a claim is a step of the record and no stage.
+
+use std::collections::BTreeSet;
 
 use jiff::SignedDuration;
 use model::{
     AlertState, Fingerprint, Severity, Slug,
     runtime::{
-        ActionKind, ContainerResponded, Guard, Incident, Mode, ProposedResponse, ResponseRecord,
-        Stage, Step,
+        ActionKind, ContainerResponded, Guard, Incident, IncidentChanged, IncidentState, Mode,
+        ProposedResponse, ResponseRecord, Stage, Step,
     },
 };
 
@@ -46,7 +50,7 @@ pub(crate) fn of_response(
     let waits = (told.waits(), told.asks(), told.question());
     let trouble = (told.fails(), told.complaint(), told.why());
     let done = (told.is_done(), told.deed(), told.why());
-    vec![
+    let mut signals = vec![
         told.signal(fingerprint("waits"), waits),
         Signal {
             // The node does not try it again, and nobody can take it back.
@@ -57,7 +61,60 @@ pub(crate) fn of_response(
             once: true,
             ..told.signal(fingerprint("done"), done)
         },
-    ]
+    ];
+    if action.lasts() {
+        let lapsed = (told.is_lapsed(), told.lapse(), told.remedy());
+        let fingerprint = lapse_fingerprint(tenant, &news.incident, action);
+        signals.push(Signal {
+            once: true,
+            ..told.signal(fingerprint, lapsed)
+        });
+    }
+    signals
+}
+
+/// What the end of an incident settles: that something ended before it.
+pub(crate) fn of_closed(
+    tenant: &Slug,
+    news: &IncidentChanged,
+    record: &ResponseRecord,
+) -> Vec<Signal> {
+    let incident = &news.incident;
+    let has_ended = |one: &&ProposedResponse| matches!(one.stage, Stage::Expired | Stage::Lifted);
+    let ended = record.responses.iter().filter(has_ended);
+    let kinds: BTreeSet<&str> = ended.map(|one| one.action.kind().as_str()).collect();
+    let kinds = ActionKind::ALL
+        .into_iter()
+        .filter(|kind| kind.lasts() && kinds.contains(kind.as_str()));
+    let signals = kinds.map(|action| Signal {
+        fingerprint: lapse_fingerprint(tenant, &incident.id, action),
+        state: AlertState::Resolved,
+        severity: incident.severity,
+        title: format!(
+            "{} of {} on node {} was over before its incident",
+            noun(action),
+            line(&incident.container_name),
+            incident.node
+        ),
+        text: format!("incident {} is closed", line(&incident.id)),
+        image: incident.image,
+        references: Vec::new(),
+        policy: None,
+        at: news.changed_at,
+        once: true,
+    });
+    signals.collect()
+}
+
+/// One alert for an incident and an action, whichever of its responses ended.
+fn lapse_fingerprint(tenant: &Slug, incident: &str, action: ActionKind) -> Fingerprint {
+    Fingerprint::of(&[
+        "response",
+        "lapsed",
+        tenant.as_str(),
+        incident,
+        action.as_str(),
+    ])
 }
 
 /// What a node did not let start, and what it does not take. There is no news of their end: they are
@@ -195,6 +252,26 @@ impl<'a> Told<'a> {
             }
     }
 
+    /// Whether it ended while its incident goes on, and nothing took its place.
+    fn is_lapsed(&self) -> bool {
+        let incident = self.known.incident;
+        let is_open = incident.is_some_and(|one| one.state == IncidentState::Open);
+        let taken_back = || self.steps().any(|step| step.stage == Stage::Released);
+        let is_replaced = || {
+            let mut responses = self.known.record.iter().flat_map(|one| &one.responses);
+            responses.any(|one| {
+                one.action.kind() == self.action
+                    && one.mode == Mode::Enforced
+                    && one.stage.is_desired()
+            })
+        };
+        self.mode == Mode::Enforced
+            && is_open
+            && matches!(self.stage, Stage::Expired | Stage::Lifted)
+            && !taken_back()
+            && !is_replaced()
+    }
+
     fn steps(&self) -> impl DoubleEndedIterator<Item = &Step> {
         self.response.into_iter().flat_map(|one| &one.steps)
     }
@@ -257,6 +334,23 @@ impl<'a> Told<'a> {
         format!("{} {done}", self.container())
     }
 
+    fn lapse(&self) -> String {
+        let noun = noun(self.action);
+        format!(
+            "{noun} of {} is over, its incident is not",
+            self.container()
+        )
+    }
+
+    fn remedy(&self) -> String {
+        let incident = line(&self.news.incident);
+        format!(
+            "{}\nto order it anew:\ntidewaiter response act {} --incident {incident} --reason TEXT",
+            self.why(),
+            self.action
+        )
+    }
+
     fn container(&self) -> String {
         let ContainerResponded {
             node,
@@ -313,9 +407,13 @@ impl<'a> Told<'a> {
             _ => "",
         };
         let lasts = SignedDuration::from_secs(response.valid_for_s.try_into().unwrap_or(i64::MAX));
+        let until = response
+            .expires_at
+            .map(|at| format!(" until {}", at.strftime("%FT%TZ")))
+            .unwrap_or_default();
         format!(
             "{why}\n\
-             it would last {lasts:#}; whoever has a token of scope `respond` or `admin` decides:\n\
+             it would last {lasts:#}; whoever has a token of scope `respond` or `admin` decides{until}:\n\
              tidewaiter response approve {incident} {id} --reason TEXT{force}\n\
              tidewaiter response deny {incident} {id} --reason TEXT"
         )

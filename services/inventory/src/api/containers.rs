@@ -22,7 +22,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::{
-    Api, Caller, bad_parameter, incidents, internal,
+    Api, Caller, bad_parameter, internal,
     join::{Join, Joined},
     page::{self, Bounds},
     permit,
@@ -172,8 +172,10 @@ pub(super) struct ImageContainers {
     items: Vec<Row>,
     /// The cursor of the next page; absent on the last one.
     next: Option<String>,
-    /// How many there are, running or not.
+    /// How many there are, running or not, of those that were looked at.
     total: usize,
+    /// Whether more hold the image than were looked at.
+    is_cut: bool,
     /// Nodes that have the image on their disk and run no container of it.
     at_rest: BTreeSet<Slug>,
 }
@@ -224,25 +226,7 @@ pub(super) async fn get(
     Path(id): Path<String>,
 ) -> Result<Json<Details>, ApiError> {
     let tenant = permit(caller)?;
-    let (of_view, wanted) = (tenant.clone(), id.clone());
-    let mut found = api
-        .read(move |view| view.containers_with(&of_view, &wanted, 2))
-        .await?;
-    if let Some(exact) = found.iter().position(|placed| placed.container.id == id) {
-        found = vec![found.swap_remove(exact)];
-    }
-    let shown: String = id.chars().take(100).collect();
-    let placed = match (found.pop(), found.pop()) {
-        (Some(placed), None) if !id.is_empty() => placed,
-        (Some(_), Some(_)) => {
-            let what = format!("the ids of several containers begin with `{shown}`");
-            return Err(ApiError::conflict(what).hint("give more of the id"));
-        }
-        _ => {
-            let what = format!("no node has a container `{shown}`");
-            return Err(ApiError::not_found(what).hint("`GET /v1/containers` lists them"));
-        }
-    };
+    let placed = one(&api, &tenant, &id).await?;
     let now = api.now();
     let marks = api.marks.get(&api.store, now).await.map_err(internal)?;
     let of_view = tenant.clone();
@@ -250,14 +234,47 @@ pub(super) async fn get(
         .read(move |view| {
             let mut join = Join::new(view, &of_view, &marks, now);
             let joined = join.image_of(&placed.node, &placed.container)?;
-            let about = incidents::Filter::of_container(&placed.container.id);
-            let incidents = about.newest(view, &of_view, INCIDENTS_MAX)?;
+            let place = (&placed.node, &*placed.container.id);
+            let incidents = view.incidents_of(&of_view, place, INCIDENTS_MAX)?;
             Ok(Details::new(placed, &joined, incidents))
         })
         .await?;
     api.say_why(&tenant, std::iter::once(&mut details.row))
         .await?;
     Ok(Json(details))
+}
+
+/// The container that an id or its beginning means. Ids are a node's word: who gives the whole of one
+/// means that one, whatever others are called, and one that two nodes have is nobody's.
+pub(super) async fn one(api: &Api, tenant: &Slug, id: &str) -> Result<Placed, ApiError> {
+    let (of_view, wanted) = (tenant.clone(), id.to_owned());
+    let mut found = api
+        .read(move |view| view.containers_with(&of_view, &wanted, 2))
+        .await?;
+    // In the order of ids, so the whole one is before those that are longer.
+    if found.first().is_some_and(|one| one.container.id == id)
+        && found.last().is_some_and(|one| one.container.id != id)
+    {
+        found.truncate(1);
+    }
+    let shown: String = id.chars().take(100).collect();
+    match (found.pop(), found.pop()) {
+        (Some(placed), None) if !id.is_empty() => Ok(placed),
+        (Some(two), Some(one)) if two.container.id == one.container.id => {
+            let (one, two) = (one.node, two.node);
+            let what = format!("nodes `{one}` and `{two}` both have a container `{shown}`");
+            let hint = "`GET /v1/containers?node=NODE` shows that of a node, and an incident names its own";
+            Err(ApiError::conflict(what).hint(hint))
+        }
+        (Some(_), Some(_)) => {
+            let what = format!("the ids of several containers begin with `{shown}`");
+            Err(ApiError::conflict(what).hint("give more of the id"))
+        }
+        _ => {
+            let what = format!("no node has a container `{shown}`");
+            Err(ApiError::not_found(what).hint("`GET /v1/containers` lists them"))
+        }
+    }
 }
 
 /// `GET /v1/images/{digest}/containers`.
@@ -269,6 +286,7 @@ pub(super) async fn of_image(
 ) -> Result<ImageContainers, ApiError> {
     let (limit, after) = (query.limit()?, page::after(query, tenant)?);
     let found = api.find(tenant, digest).await?;
+    let max = api.rows_examined_max;
     let now = api.now();
     let marks = api.marks.get(&api.store, now).await.map_err(internal)?;
     let of_view = tenant.clone();
@@ -276,13 +294,16 @@ pub(super) async fn of_image(
         .read(move |view| {
             let mut join = Join::new(view, &of_view, &marks, now);
             let (mut all, mut at_rest) = (BTreeMap::new(), BTreeSet::new());
+            let mut is_cut = false;
             for (digest, image) in &found.images {
-                let held = join.held(*digest, image)?;
+                let held = join.held(*digest, image, max)?;
+                is_cut |= held.is_cut;
                 at_rest.extend(held.at_rest);
                 all.extend(held.instances.into_iter().map(|one| (one.key.clone(), one)));
             }
-            let is_running = |node: &Slug| all.values().any(|one| one.runs() && one.node == *node);
-            at_rest.retain(|node| !is_running(node));
+            for placed in all.values().filter(|one| one.runs()) {
+                at_rest.remove(&placed.node);
+            }
             let total = all.len();
             let rest = all
                 .into_iter()
@@ -299,6 +320,7 @@ pub(super) async fn of_image(
                 items,
                 next: next.map(|key| PageQuery::cursor(&key)),
                 total,
+                is_cut,
                 at_rest,
             })
         })

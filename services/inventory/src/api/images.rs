@@ -27,7 +27,7 @@ use super::{
 };
 use crate::{
     verdicts::{Marks, selects},
-    view::{ImageView, NameKey, Placed, View},
+    view::{ImageView, NameKey, View},
 };
 
 const REPORT: &str = "/report";
@@ -395,9 +395,7 @@ impl Scan<'_> {
         if active.is_none() && latent.is_none() {
             return Ok(true);
         }
-        let held = self.join.held(digest, image)?;
-        let is_active = held.instances.iter().any(Placed::runs);
-        let is_latent = !is_active && !held.at_rest.is_empty();
+        let (is_active, is_latent) = self.join.stands(digest, image)?;
         Ok(active.is_none_or(|wanted| wanted == is_active)
             && latent.is_none_or(|wanted| wanted == is_latent))
     }

@@ -20,9 +20,6 @@ use super::{
 };
 use crate::view::{Entry, Ordered, View};
 
-/// How many are looked at for those of one container.
-const EXAMINED_MAX: usize = 2_000;
-
 /// Filters of the list. All that are given must fit.
 #[derive(Clone, Debug, Default, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
@@ -81,7 +78,7 @@ struct ImageNow {
 
 /// Filters, parsed.
 #[derive(Clone, Debug, Default)]
-pub(super) struct Filter {
+struct Filter {
     query: ListQuery,
     severity: Option<Severity>,
 }
@@ -201,34 +198,6 @@ impl Details {
 // === impl Filter ===
 
 impl Filter {
-    /// Incidents of one container.
-    pub(super) fn of_container(id: &str) -> Self {
-        let query = ListQuery {
-            container: Some(id.to_owned()),
-            ..ListQuery::default()
-        };
-        Self {
-            query,
-            severity: None,
-        }
-    }
-
-    /// The newest that fit, of those that are looked at.
-    pub(super) fn newest(
-        &self,
-        view: &View,
-        tenant: &Slug,
-        limit: usize,
-    ) -> Result<Vec<Incident>, CacheError> {
-        let bounds = Bounds {
-            after: None,
-            limit,
-            examined_max: EXAMINED_MAX,
-        };
-        let page = self.page((view, tenant), bounds)?;
-        Ok(page.items)
-    }
-
     fn page(
         &self,
         (view, tenant): (&View, &Slug),

@@ -1,6 +1,9 @@
 //! Containers and what is known of their images: joined when somebody asks.
 
-use std::collections::{BTreeSet, HashMap};
+use std::{
+    collections::{BTreeSet, HashMap},
+    ops::ControlFlow,
+};
 
 use cache::CacheError;
 use jiff::Timestamp;
@@ -12,8 +15,8 @@ use crate::{
     view::{Holder, ImageView, Placed, View, digests},
 };
 
-/// What holds one image that is looked at.
-const HOLDERS_MAX: usize = 20_000;
+/// What holds one image that is looked at for whether it runs.
+const HOLDERS_MAX: usize = 100_000;
 /// Holders that are read at once.
 const CHUNK: usize = 1_000;
 
@@ -55,6 +58,8 @@ pub(super) struct Held {
     pub(super) instances: Vec<Placed>,
     /// Nodes whose disk has it and that have no container of it that runs.
     pub(super) at_rest: BTreeSet<Slug>,
+    /// Whether there is more than is named here.
+    pub(super) is_cut: bool,
 }
 
 // === impl Join ===
@@ -120,14 +125,61 @@ impl<'a> Join<'a> {
         Ok(joined)
     }
 
-    /// Where an image is.
-    pub(super) fn held(&mut self, digest: Digest, image: &ImageView) -> Result<Held, CacheError> {
+    /// Where an image is, of up to so many that may hold it.
+    pub(super) fn held(
+        &mut self,
+        digest: Digest,
+        image: &ImageView,
+        max: usize,
+    ) -> Result<Held, CacheError> {
+        let mut held = Held::default();
+        held.is_cut = self.each_holder((digest, image), max, |join, holder| {
+            join.add(&mut held, holder, digest)?;
+            Ok(ControlFlow::Continue(()))
+        })?;
+        held.instances
+            .sort_by(|one, two| one.key.as_slice().cmp(two.key.as_slice()));
+        for instance in held.instances.iter().filter(|one| one.runs()) {
+            held.at_rest.remove(&instance.node);
+        }
+        Ok(held)
+    }
+
+    /// Whether a container of an image runs, and where none does, whether a node's disk has it. It
+    /// looks no further than to the first that runs.
+    pub(super) fn stands(
+        &mut self,
+        digest: Digest,
+        image: &ImageView,
+    ) -> Result<(bool, bool), CacheError> {
+        let (mut runs, mut rests) = (false, false);
+        self.each_holder((digest, image), HOLDERS_MAX, |join, holder| {
+            rests |= holder.container.is_none();
+            runs = join
+                .instance(&holder, digest)?
+                .is_some_and(|one| one.runs());
+            Ok(if runs {
+                ControlFlow::Break(())
+            } else {
+                ControlFlow::Continue(())
+            })
+        })?;
+        Ok((runs, rests && !runs))
+    }
+
+    /// Visits what may hold an image, each once, until a visit ends it. Whether there is more than is
+    /// looked at.
+    fn each_holder(
+        &mut self,
+        (digest, image): (Digest, &ImageView),
+        max: usize,
+        mut visit: impl FnMut(&mut Self, Holder) -> Result<ControlFlow<()>, CacheError>,
+    ) -> Result<bool, CacheError> {
         let mut names = BTreeSet::from([digest]);
         if let Some(known) = &image.known {
             names.extend(known.config);
             names.extend(&known.indexes);
         }
-        let mut held = Held::default();
         let mut seen: BTreeSet<Holder> = BTreeSet::new();
         for name in names {
             let mut after: Option<Holder> = None;
@@ -138,39 +190,43 @@ impl<'a> Join<'a> {
                 let is_last = page.len() < CHUNK;
                 after = page.last().cloned();
                 for holder in page {
-                    if seen.insert(holder.clone()) {
-                        self.add(&mut held, holder, digest)?;
+                    if !seen.insert(holder.clone()) {
+                        continue;
+                    }
+                    if seen.len() > max {
+                        return Ok(true);
+                    }
+                    if visit(self, holder)?.is_break() {
+                        return Ok(false);
                     }
                 }
-                if is_last || seen.len() >= HOLDERS_MAX {
+                if is_last {
                     break;
                 }
             }
         }
-        held.instances
-            .sort_by(|one, two| one.key.as_slice().cmp(two.key.as_slice()));
-        for instance in held.instances.iter().filter(|one| one.runs()) {
-            held.at_rest.remove(&instance.node);
-        }
-        Ok(held)
+        Ok(false)
     }
 
-    /// A holder counts where it is this image: an index leads to others, too.
     fn add(&mut self, held: &mut Held, holder: Holder, image: Digest) -> Result<(), CacheError> {
-        let Holder { node, container } = holder;
-        let Some(id) = container else {
-            held.at_rest.insert(node);
-            return Ok(());
-        };
-        if let Some(placed) = self.view.container(self.tenant, &node, &id)?
-            && self
-                .image_of(&node, &placed.container)?
-                .images
-                .contains(&image)
-        {
-            held.instances.push(placed);
+        if holder.container.is_none() {
+            held.at_rest.insert(holder.node);
+        } else {
+            held.instances.extend(self.instance(&holder, image)?);
         }
         Ok(())
+    }
+
+    /// A container that holds an image counts where it is this one: an index leads to others, too.
+    fn instance(&mut self, holder: &Holder, image: Digest) -> Result<Option<Placed>, CacheError> {
+        let Some(id) = &holder.container else {
+            return Ok(None);
+        };
+        let Some(placed) = self.view.container(self.tenant, &holder.node, id)? else {
+            return Ok(None);
+        };
+        let joined = self.image_of(&holder.node, &placed.container)?;
+        Ok(joined.images.contains(&image).then_some(placed))
     }
 
     fn machine(&mut self, node: &Slug) -> Result<String, CacheError> {

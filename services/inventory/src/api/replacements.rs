@@ -2,6 +2,11 @@
 //!
 //! A successor is what the container's tag leads to now, where that is another image with a better
 //! verdict. Where a tag leads to several platforms, that of the image that runs counts.
+//!
+//! Names are looked at one after another, each with all that runs under it, so a page costs what its
+//! names run and not what the fleet does. A page ends after so many items or so many containers that
+//! were looked at, whichever comes first; the cursor says with which name and images it ended, so
+//! what changes in between moves no other row.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -15,14 +20,13 @@ use model::{Decision, Digest, ImageRef, Slug};
 use schemars::JsonSchema;
 use serde::Serialize;
 
-use super::{Api, Caller, internal, join::Join, permit};
-use crate::view::{Placed, View};
+use super::{Api, Caller, internal, join::Join, page::Bounds, permit};
+use crate::view::{View, running_key, tenant_prefix};
 
-/// Containers that are looked at, and those of one image that are named.
-const EXAMINED_MAX: usize = 50_000;
+/// Containers of one image that are named.
 const NAMED_MAX: usize = 100;
 /// Containers that are read at once.
-const CHUNK: usize = 500;
+const CHUNK: usize = 1_000;
 
 /// An image that should be replaced, and how far that is.
 #[derive(Debug, Serialize, JsonSchema)]
@@ -63,12 +67,32 @@ struct Outdated {
     owner: Option<String>,
 }
 
-/// What runs under one name.
-#[derive(Default)]
-struct Named {
-    /// By image: what policy says, and where it runs.
-    images: BTreeMap<Digest, (Option<Decision>, Vec<Placed>)>,
+/// Where a page ended: with a name, or with an image of it and its successor.
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct Place {
+    name: String,
+    within: Option<(Digest, Digest)>,
 }
+
+/// What runs of an image under a name.
+#[derive(Default)]
+struct Running {
+    decision: Option<Decision>,
+    count: usize,
+    nodes: BTreeSet<Slug>,
+    /// The first of them, by node and id.
+    first: Vec<(Slug, String)>,
+}
+
+/// An image that a name leads to now, and what policy says of it.
+#[derive(Clone, Copy)]
+struct Successor {
+    image: Digest,
+    decision: Decision,
+}
+
+/// What runs under one name, by image.
+type Named = BTreeMap<Digest, Running>;
 
 /// `GET /v1/replacements`.
 pub(super) async fn list(
@@ -77,79 +101,116 @@ pub(super) async fn list(
     Query(query): Query<PageQuery>,
 ) -> Result<Json<Page<Replacement>>, ApiError> {
     let tenant = permit(caller)?;
-    query.limit()?;
+    let bounds = api.bounds(&query, &tenant)?;
+    let from = bounds.after.as_deref();
+    let from = from.map(|key| Place::parse(&tenant, key).ok_or_else(PageQuery::foreign));
+    let from = from.transpose()?;
     let now = api.now();
     let marks = api.marks.get(&api.store, now).await.map_err(internal)?;
-    let found = api
+    let page = api
         .read(move |view| {
             let mut join = Join::new(view, &tenant, &marks, now);
-            let named = running((view, &tenant), &mut join)?;
-            let mut found = Vec::new();
-            for (name, named) in named {
-                successors((view, &tenant), &mut join, (&name, named), &mut found)?;
-            }
-            Ok(found)
+            page((view, &tenant), &mut join, (from, &bounds))
         })
         .await?;
-    let keyed = found.into_iter();
-    let keyed = keyed.map(|one| (format!("{}@{}", one.image, one.old.hex()), one));
-    Page::of(keyed, &query).map(Json)
+    Ok(Json(page))
 }
 
-/// What runs, by the name that it was asked for.
+fn page(
+    (view, tenant): (&View, &Slug),
+    join: &mut Join<'_>,
+    (mut place, bounds): (Option<Place>, &Bounds),
+) -> Result<Page<Replacement>, CacheError> {
+    let (mut items, mut examined) = (Vec::new(), 0_usize);
+    let ends = |items, place: Option<Place>| {
+        let next = place.map(|place| PageQuery::cursor(&place.key(tenant)));
+        Ok(Page { items, next })
+    };
+    loop {
+        let within = place.as_ref().and_then(|place| place.within);
+        let name = match &place {
+            Some(place) if within.is_some() => Some(place.name.clone()),
+            _ => view.running_name(tenant, place.as_ref().map(|place| &*place.name))?,
+        };
+        let Some(name) = name else {
+            return ends(items, None);
+        };
+        if examined >= bounds.examined_max {
+            return ends(items, place);
+        }
+        let named = running((view, tenant), join, &name, &mut examined)?;
+        for (old, new) in successors((view, tenant), join, (&name, &named))? {
+            if within.is_some_and(|within| (old, new.image) <= within) {
+                continue;
+            }
+            if items.len() >= bounds.limit {
+                return ends(items, place);
+            }
+            items.push(replacement((view, tenant), (&name, &named), old, new)?);
+            place = Some(Place {
+                name: name.clone(),
+                within: Some((old, new.image)),
+            });
+        }
+        place = Some(Place { name, within: None });
+    }
+}
+
+/// What runs under a name, and how many containers that are.
 fn running(
     (view, tenant): (&View, &Slug),
     join: &mut Join<'_>,
-) -> Result<BTreeMap<String, Named>, CacheError> {
-    let mut all: BTreeMap<String, Named> = BTreeMap::new();
-    let (mut after, mut examined): (Option<Vec<u8>>, usize) = (None, 0);
+    name: &str,
+    examined: &mut usize,
+) -> Result<Named, CacheError> {
+    let mut named = Named::new();
+    let mut after: Option<Vec<u8>> = None;
     loop {
-        let page = view.containers(tenant, None, after.as_deref(), CHUNK)?;
-        let is_last = page.len() < CHUNK;
-        for placed in page {
-            after = Some(placed.key.clone());
-            examined = examined.saturating_add(1);
-            if !placed.runs() {
-                continue;
-            }
-            let joined = join.image_of(&placed.node, &placed.container)?;
+        let chunk = view.running(tenant, name, after.as_deref(), CHUNK)?;
+        let is_last = chunk.len() < CHUNK;
+        *examined = examined.saturating_add(chunk.len());
+        for one in chunk {
+            after = Some(one.key);
+            let joined = join.image_behind(&one.node, one.digests, name)?;
             let [image] = joined.images.as_slice() else {
                 continue;
             };
-            let named = all.entry(placed.container.image.clone()).or_default();
-            let entry = named.images.entry(*image);
-            let (_, places) = entry.or_insert_with(|| (joined.decision, Vec::new()));
-            places.push(placed);
+            let running = named.entry(*image).or_insert_with(|| Running {
+                decision: joined.decision,
+                ..Running::default()
+            });
+            running.count = running.count.saturating_add(1);
+            if running.first.len() < NAMED_MAX {
+                running.first.push((one.node.clone(), one.id));
+            }
+            running.nodes.insert(one.node);
         }
-        if is_last || examined >= EXAMINED_MAX {
-            return Ok(all);
+        if is_last {
+            return Ok(named);
         }
     }
 }
 
-/// Adds the images of a name that have a better successor.
+/// Images that run under a name and have a better successor, each with it and with what policy says
+/// of that; in order.
 fn successors(
     (view, tenant): (&View, &Slug),
     join: &mut Join<'_>,
-    (name, named): (&str, Named),
-    found: &mut Vec<Replacement>,
-) -> Result<(), CacheError> {
-    let Some(reference) = name
-        .parse::<ImageRef>()
-        .ok()
-        .filter(|name| name.digest.is_none())
-    else {
-        return Ok(());
+    (name, named): (&str, &Named),
+) -> Result<Vec<(Digest, Successor)>, CacheError> {
+    let mut found = Vec::new();
+    let Ok(reference) = name.parse::<ImageRef>() else {
+        return Ok(found);
     };
     let now = view.named(tenant, &reference.name(), reference.tag.as_deref())?;
-    for (old, (old_decision, places)) in &named.images {
+    for (old, running) in named {
+        let (Some(old_decision), Some(node)) = (running.decision, running.nodes.first()) else {
+            continue;
+        };
         if now.contains(old) {
             continue;
         }
         let Some(platform) = view.image(tenant, *old)?.map(|image| image.platform()) else {
-            continue;
-        };
-        let Some(node) = places.first().map(|placed| &placed.node) else {
             continue;
         };
         for new in &now {
@@ -157,53 +218,76 @@ fn successors(
             if image.is_none_or(|image| image.platform() != platform) {
                 continue;
             }
-            let new_decision = join.image_behind(node, vec![*new], name)?.decision;
-            let is_better = match (old_decision, new_decision) {
-                (Some(old), Some(new)) => new < *old,
-                _ => false,
-            };
-            if is_better {
-                let successor = (*new, new_decision);
-                found.push(replacement(name, (*old, *old_decision), successor, &named));
+            let decision = join.image_behind(node, vec![*new], name)?.decision;
+            if let Some(decision) = decision.filter(|decision| *decision < old_decision) {
+                let image = *new;
+                found.push((*old, Successor { image, decision }));
             }
         }
     }
-    Ok(())
+    Ok(found)
 }
 
 fn replacement(
-    name: &str,
-    (old, old_decision): (Digest, Option<Decision>),
-    (new, new_decision): (Digest, Option<Decision>),
-    named: &Named,
-) -> Replacement {
-    let places = |image| {
-        named
-            .images
-            .get(image)
-            .map_or(&[][..], |(_, places)| places)
-    };
-    let nodes = |places: &[Placed]| -> BTreeSet<Slug> {
-        places.iter().map(|placed| placed.node.clone()).collect()
-    };
-    let (old_places, new_places) = (places(&old), places(&new));
-    let (old_nodes, new_nodes) = (nodes(old_places), nodes(new_places));
-    let containers = old_places.iter().take(NAMED_MAX).map(|placed| Outdated {
-        node: placed.node.clone(),
-        id: placed.container.id.clone(),
-        name: placed.container.name.clone(),
-        owner: placed.container.owner.clone(),
-    });
-    Replacement {
+    (view, tenant): (&View, &Slug),
+    (name, named): (&str, &Named),
+    old: Digest,
+    new: Successor,
+) -> Result<Replacement, CacheError> {
+    let none = Running::default();
+    let of = |image| named.get(image).unwrap_or(&none);
+    let (old_runs, new_runs) = (of(&old), of(&new.image));
+    let mut containers = Vec::with_capacity(old_runs.first.len());
+    for (node, id) in &old_runs.first {
+        // One that ended since is not there any more.
+        let placed = view.container(tenant, node, id)?;
+        containers.extend(placed.map(|placed| Outdated {
+            node: placed.node,
+            id: placed.container.id,
+            name: placed.container.name,
+            owner: placed.container.owner,
+        }));
+    }
+    let done = new_runs.nodes.difference(&old_runs.nodes);
+    Ok(Replacement {
         image: name.to_owned(),
         old,
-        old_decision,
-        new,
-        new_decision,
-        old_running: old_places.len(),
-        new_running: new_places.len(),
-        done_nodes: new_nodes.difference(&old_nodes).cloned().collect(),
-        old_nodes,
-        containers: containers.collect(),
+        old_decision: old_runs.decision,
+        new: new.image,
+        new_decision: Some(new.decision),
+        old_running: old_runs.count,
+        new_running: new_runs.count,
+        done_nodes: done.cloned().collect(),
+        old_nodes: old_runs.nodes.clone(),
+        containers,
+    })
+}
+
+// === impl Place ===
+
+impl Place {
+    fn key(&self, tenant: &Slug) -> Vec<u8> {
+        let mut key = running_key(tenant, &self.name);
+        for image in self.within.iter().flat_map(|(old, new)| [old, new]) {
+            key.extend_from_slice(image.as_bytes());
+        }
+        key
+    }
+
+    /// Reads the client's word.
+    fn parse(tenant: &Slug, key: &[u8]) -> Option<Self> {
+        let rest = key.strip_prefix(&*tenant_prefix(tenant))?;
+        let end = rest.iter().position(|byte| *byte == 0)?;
+        let (name, images) = rest.split_at_checked(end)?;
+        let name = std::str::from_utf8(name).ok()?.to_owned();
+        let within = match images.get(1..)? {
+            [] => None,
+            images => {
+                let (old, new) = images.split_first_chunk()?;
+                let new = new.try_into().ok()?;
+                Some((Digest::from_bytes(*old), Digest::from_bytes(new)))
+            }
+        };
+        Some(Self { name, within })
     }
 }

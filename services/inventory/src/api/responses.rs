@@ -25,7 +25,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::{
-    Api, Caller, bad_parameter, internal,
+    Api, Caller, bad_parameter, containers, internal,
     page::{self, Bounds},
     permit,
 };
@@ -238,26 +238,11 @@ pub(super) async fn order_container(
     let Extension(grant) = &caller;
     let by = grant.name.clone();
     let tenant = permit(caller)?;
-    let (of, wanted) = (tenant.clone(), id.clone());
-    let found = api
-        .read(move |view| view.containers_with(&of, &wanted, 2))
-        .await?;
-    let shown: String = id.chars().take(100).collect();
-    let target = match found.as_slice() {
-        [] => {
-            return Err(ApiError::not_found(format!(
-                "no node has a container `{shown}`"
-            )));
-        }
-        [one] => Target {
-            incident: None,
-            node: one.node.clone(),
-            container: one.container.id.clone(),
-        },
-        _ => {
-            let what = format!("several containers begin with `{shown}`");
-            return Err(ApiError::new(StatusCode::CONFLICT, what));
-        }
+    let found = containers::one(&api, &tenant, &id).await?;
+    let target = Target {
+        incident: None,
+        node: found.node,
+        container: found.container.id,
     };
     take(&api, (&tenant, by), target, &headers, body).await
 }

@@ -35,8 +35,10 @@ pub(super) struct Running {
     references: Vec<String>,
     /// Its packages that have the vulnerability.
     packages: Vec<Hit>,
-    /// How many containers of it run.
+    /// How many containers of it run, of those that were looked at.
     containers: usize,
+    /// Whether more hold the image than were looked at.
+    is_cut: bool,
     /// On which nodes.
     nodes: BTreeSet<Slug>,
     /// Whether the outside can reach one of them over its host.
@@ -75,13 +77,14 @@ pub(super) async fn containers(
 ) -> Result<Json<Page<Running>>, ApiError> {
     let tenant = permit(caller)?;
     let bounds = api.bounds(&query, &tenant)?;
+    let max = bounds.examined_max;
     let now = api.now();
     let marks = api.marks.get(&api.store, now).await.map_err(internal)?;
     let page = api
         .read(move |view| {
             let mut join = Join::new(view, &tenant, &marks, now);
             walk(view, &tenant, &id, &bounds, |image, packages| {
-                row((view, &tenant), &mut join, image, packages)
+                row((view, &tenant), &mut join, (image, packages), max)
             })
         })
         .await?;
@@ -92,13 +95,13 @@ pub(super) async fn containers(
 fn row(
     (view, tenant): (&View, &Slug),
     join: &mut Join<'_>,
-    image: Digest,
-    packages: Vec<Hit>,
+    (image, packages): (Digest, Vec<Hit>),
+    max: usize,
 ) -> Result<Option<Running>, CacheError> {
     let Some(known) = view.image(tenant, image)? else {
         return Ok(None);
     };
-    let held = join.held(image, &known)?;
+    let held = join.held(image, &known, max)?;
     let mut instances: Vec<Instance> = held
         .instances
         .into_iter()
@@ -123,6 +126,7 @@ fn row(
         references,
         packages,
         containers,
+        is_cut: held.is_cut,
         nodes,
         exposed,
         instances,

@@ -240,10 +240,12 @@ fn responses() -> Vec<Route<Api>> {
         )
         .detail(
             "A successor is what the tag leads to now, where that is another image with a better \
-             verdict. Nodes that run only the new one are done.",
+             verdict. Nodes that run only the new one are done. Nothing is left out: a page may have \
+             fewer rows than `limit`, or none, and yet a `next`, for a page looks at so many \
+             containers and no more. What changes between two pages moves no other row.",
         )
         .query::<chassis::http::PageQuery>()
-        .answers::<Page<replacements::Replacement>>(OK, "a page of the list, by name"),
+        .answers::<Page<replacements::Replacement>>(OK, "a page of the list, by name and images"),
     ]
 }
 

@@ -164,15 +164,20 @@ impl World {
 
     /// An image that a tag of `app` leads to.
     async fn known(&mut self, image: &str, tag: &str, index: Option<&str>, platform: &str) {
+        self.tagged(image, &[tag], index, platform).await;
+    }
+
+    async fn tagged(&mut self, image: &str, tags: &[&str], index: Option<&str>, platform: &str) {
+        let seen = |tag: &&str| SeenReference {
+            source: "main".parse().unwrap(),
+            registry: "r.example".to_owned(),
+            repository: "team/app".to_owned(),
+            tag: Some((*tag).to_owned()),
+            since: time("2026-02-01T00:00:00Z"),
+            gone_at: None,
+        };
         let known = Known {
-            references: vec![SeenReference {
-                source: "main".parse().unwrap(),
-                registry: "r.example".to_owned(),
-                repository: "team/app".to_owned(),
-                tag: Some(tag.to_owned()),
-                since: time("2026-02-01T00:00:00Z"),
-                gone_at: None,
-            }],
+            references: tags.iter().map(seen).collect(),
             indexes: index.map(digest).into_iter().collect(),
             config: Some(digest(&format!("{image} config"))),
             platform: platform.parse().unwrap(),

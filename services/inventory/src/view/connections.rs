@@ -36,20 +36,16 @@ impl View {
         (tenant, node): (&Slug, &Slug),
         address: IpAddr,
     ) -> Result<Option<Placed>, CacheError> {
-        let prefix = keys::address_of(tenant, address);
-        let pairs = self
-            .database
-            .scan_prefix(ADDRESSES, &prefix, None, SHARERS_MAX)?;
-        let mut found = Vec::new();
-        for (key, _) in pairs {
-            if let Some((at, id)) = keys::holder_of(&key, &prefix) {
-                found.extend(self.container(tenant, &at, id)?);
+        let everywhere = keys::address_of(tenant, address);
+        // A bridge of the runtime has the same addresses on every node: that of this one is looked
+        // at by itself, however many others there are.
+        let here = keys::address_at(tenant, address, node);
+        let mut found = self.at((tenant, &everywhere), &here)?;
+        if found.is_empty() {
+            found = self.at((tenant, &everywhere), &everywhere)?;
+            if found.len() >= SHARERS_MAX {
+                return Ok(None);
             }
-        }
-        found.retain(Placed::runs);
-        if found.iter().any(|placed| placed.node == *node) {
-            found.retain(|placed| placed.node == *node);
-        } else {
             found.retain(|placed| placed.container.pod.is_some());
         }
         // Containers of one pod share its address: any of them says which pod it is.
@@ -58,6 +54,25 @@ impl View {
         let is_one =
             found.len() == 1 || (pods.len() == 1 && pods.iter().all(|(_, pod)| pod.is_some()));
         Ok(found.into_iter().next().filter(|_| is_one))
+    }
+
+    /// What runs of the first rows of an address that begin so.
+    fn at(
+        &self,
+        (tenant, of): (&Slug, &[u8]),
+        beginning: &[u8],
+    ) -> Result<Vec<Placed>, CacheError> {
+        let pairs = self
+            .database
+            .scan_prefix(ADDRESSES, beginning, None, SHARERS_MAX)?;
+        let mut found = Vec::new();
+        for (key, _) in pairs {
+            if let Some((node, id)) = keys::holder_of(&key, of) {
+                found.extend(self.container(tenant, &node, id)?);
+            }
+        }
+        found.retain(Placed::runs);
+        Ok(found)
     }
 
     pub(super) fn take_connections(

@@ -146,6 +146,24 @@ pub(super) fn holder(tenant: &Slug, image: Digest, node: &Slug, id: &str) -> Vec
     key
 }
 
+/// Of a container that runs under a name.
+pub(super) fn running(tenant: &Slug, name: &str, node: &Slug, id: &str) -> Vec<u8> {
+    joined(&[tenant.as_str(), name, node.as_str(), id])
+}
+
+/// What the keys of all that runs under a name begin with.
+pub(crate) fn running_of(tenant: &Slug, name: &str) -> Vec<u8> {
+    joined(&[tenant.as_str(), name])
+}
+
+/// The first key after all that runs under a name.
+pub(super) fn after_running(tenant: &Slug, name: &str) -> Vec<u8> {
+    let mut key = running_of(tenant, name);
+    key.pop();
+    key.push(1);
+    key
+}
+
 /// Of a container that has an address; without node and id it is the beginning of all that have it.
 pub(super) fn address(tenant: &Slug, address: IpAddr, node: &Slug, id: &str) -> Vec<u8> {
     joined(&[tenant.as_str(), &address.to_string(), node.as_str(), id])
@@ -153,6 +171,10 @@ pub(super) fn address(tenant: &Slug, address: IpAddr, node: &Slug, id: &str) -> 
 
 pub(super) fn address_of(tenant: &Slug, address: IpAddr) -> Vec<u8> {
     joined(&[tenant.as_str(), &address.to_string()])
+}
+
+pub(super) fn address_at(tenant: &Slug, address: IpAddr, node: &Slug) -> Vec<u8> {
+    joined(&[tenant.as_str(), &address.to_string(), node.as_str()])
 }
 
 /// Node and container of what [`holder`] or [`address`] wrote.
@@ -169,7 +191,21 @@ pub(super) fn row(tenant: &Slug, id: &str) -> Vec<u8> {
 
 /// The place itself: what happened last is first.
 pub(super) fn order(tenant: &Slug, at: Timestamp, id: &str) -> Vec<u8> {
-    let mut key = joined(&[tenant.as_str()]);
+    dated(joined(&[tenant.as_str()]), at, id)
+}
+
+/// The place among what happened to one container.
+pub(super) fn place((tenant, node): (&Slug, &Slug), of: &str, at: Timestamp, id: &str) -> Vec<u8> {
+    dated(container(tenant, node, of), at, id)
+}
+
+/// The id of what [`place`] wrote.
+pub(super) fn id_of_place<'a>(key: &'a [u8], prefix: &[u8]) -> Option<&'a str> {
+    let dated = key.strip_prefix(prefix)?;
+    std::str::from_utf8(dated.get(size_of::<u64>()..)?).ok()
+}
+
+fn dated(mut key: Vec<u8>, at: Timestamp, id: &str) -> Vec<u8> {
     // Microseconds of all times that there are fit, and none is below zero here.
     let since = i128::from(at.as_microsecond()) - i128::from(i64::MIN);
     let until = u64::MAX - u64::try_from(since).unwrap_or(u64::MAX);

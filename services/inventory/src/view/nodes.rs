@@ -18,6 +18,7 @@ use serde::{Deserialize, Serialize};
 
 use super::{
     ADDRESSES, CONTAINER_IDS, CONTAINERS, HOLDERS, ImageView, Kind, NODES, View, connections, keys,
+    running,
 };
 
 /// Containers of one node that are taken up.
@@ -296,6 +297,7 @@ impl View {
                 .collect()
         };
         differ(batch, ADDRESSES, &addresses(&old), &addresses(&new))?;
+        running::index(batch, key, &old, &new)?;
         match view {
             Some(view) => batch.put_as(NODES, &keys::node(tenant, node), &view),
             None => batch.delete(NODES, &keys::node(tenant, node)),
@@ -378,6 +380,14 @@ fn known_by(id: Option<Digest>, texts: &[String]) -> impl Iterator<Item = Digest
     id.into_iter().chain(named).take(DIGESTS_MAX)
 }
 
+/// Whether a container runs; a frozen one does, too.
+pub(super) const fn runs(container: &Container) -> bool {
+    matches!(
+        container.state,
+        ContainerState::Running | ContainerState::Paused
+    )
+}
+
 /// Whether an image is for a machine as `uname` names it.
 fn is_for(image: &ImageView, machine: &str) -> bool {
     let architecture = match machine {
@@ -425,8 +435,7 @@ impl Placed {
 
     /// Whether it runs; a frozen one does, too.
     pub(crate) fn runs(&self) -> bool {
-        let state = self.container.state;
-        matches!(state, ContainerState::Running | ContainerState::Paused)
+        runs(&self.container)
     }
 
     fn parse(key: Vec<u8>, value: &[u8]) -> Result<Option<Self>, CacheError> {

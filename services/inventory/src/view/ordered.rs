@@ -10,7 +10,7 @@ use model::{
 };
 use serde::{Serialize, de::DeserializeOwned};
 
-use super::{View, keys};
+use super::{View, keys, nodes::is_id};
 
 /// Characters of an incident's id.
 const ID_CHARS_MAX: usize = 128;
@@ -24,11 +24,13 @@ const CLOSED: u8 = b'c';
 const WAITING: u8 = 1;
 const ACTIVE: u8 = 2;
 
-/// Two families: rows by id, and ids by time with one byte that lists ask for.
+/// Two families: rows by id, and ids by time with one byte that lists ask for. For some a third: ids
+/// by container and time.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Ordered {
     rows: &'static str,
     order: &'static str,
+    places: Option<&'static str>,
 }
 
 /// The key of an incident or of the answer to it: `<tenant>.<id>`.
@@ -54,6 +56,9 @@ pub(super) trait Dated: Serialize + DeserializeOwned {
 
     /// The byte that lists ask for.
     fn mark(&self) -> u8;
+
+    /// The node and the container that it happened to.
+    fn place(&self) -> (&Slug, &str);
 }
 
 // === impl Ordered ===
@@ -62,10 +67,12 @@ impl Ordered {
     pub(crate) const INCIDENTS: Self = Self {
         rows: super::INCIDENTS,
         order: super::INCIDENT_ORDER,
+        places: Some(super::INCIDENT_PLACES),
     };
     pub(crate) const RESPONSES: Self = Self {
         rows: super::RESPONSES,
         order: super::RESPONSE_ORDER,
+        places: None,
     };
 }
 
@@ -116,6 +123,10 @@ impl Dated for Incident {
             IncidentState::Closed => CLOSED,
         }
     }
+
+    fn place(&self) -> (&Slug, &str) {
+        (&self.node, &self.container)
+    }
 }
 
 impl Dated for ResponseRecord {
@@ -130,6 +141,10 @@ impl Dated for ResponseRecord {
         let is_waiting = stages().any(model::runtime::Stage::waits);
         let is_active = stages().any(model::runtime::Stage::is_desired);
         u8::from(is_waiting) * WAITING + u8::from(is_active) * ACTIVE
+    }
+
+    fn place(&self) -> (&Slug, &str) {
+        (&self.node, &self.container)
     }
 }
 
@@ -177,6 +192,26 @@ impl View {
         Ok(entries.collect())
     }
 
+    /// Incidents of a container, what happened last first.
+    pub(crate) fn incidents_of(
+        &self,
+        tenant: &Slug,
+        (node, container): (&Slug, &str),
+        limit: usize,
+    ) -> Result<Vec<Incident>, CacheError> {
+        let prefix = keys::container(tenant, node, container);
+        let pairs = self
+            .database
+            .scan_prefix(super::INCIDENT_PLACES, &prefix, None, limit)?;
+        let mut found = Vec::with_capacity(pairs.len());
+        for (key, _) in pairs {
+            if let Some(id) = keys::id_of_place(&key, &prefix) {
+                found.extend(self.incident(tenant, id)?);
+            }
+        }
+        Ok(found)
+    }
+
     /// How many incidents of all tenants are open.
     pub(crate) fn open_incidents(&self) -> Result<u64, CacheError> {
         let (mut open, mut from): (u64, Option<Vec<u8>>) = (0, None);
@@ -202,8 +237,16 @@ impl View {
         new: Option<&T>,
     ) -> Result<(), CacheError> {
         let IncidentKey { tenant, id } = key;
+        // A container whose name is none has no place; what happened to it is in the order.
+        let place = |of: &T| {
+            let (node, container) = of.place();
+            is_id(container).then(|| keys::place((tenant, node), container, of.at(), id))
+        };
         if let Some(old) = self.dated::<T>(tenant, id)? {
             batch.delete(T::OF.order, &keys::order(tenant, old.at(), id))?;
+            if let (Some(places), Some(place)) = (T::OF.places, place(&old)) {
+                batch.delete(places, &place)?;
+            }
         }
         let row = keys::row(tenant, id);
         let Some(new) = new else {
@@ -211,12 +254,15 @@ impl View {
         };
         let order = keys::order(tenant, new.at(), id);
         batch.put(T::OF.order, &order, &[new.mark()])?;
+        if let (Some(places), Some(place)) = (T::OF.places, place(new)) {
+            batch.put(places, &place, &[])?;
+        }
         batch.put_as(T::OF.rows, &row, new)
     }
 
     /// Forgets all of an order, of all tenants.
     pub(super) fn forget_ordered(&self, of: Ordered) -> Result<(), CacheError> {
-        for family in [of.rows, of.order] {
+        for family in [of.rows, of.order].into_iter().chain(of.places) {
             loop {
                 let page = self.database.scan_prefix(family, &[], None, PAGE)?;
                 if page.is_empty() {

@@ -41,6 +41,8 @@ type Nodes = HashMap<Place, NodeView>;
 #[derive(Clone, Debug, Default)]
 struct NodeView {
     received_at: Timestamp,
+    /// Whether it runs more than it tells of.
+    is_cut: bool,
     containers: Vec<Subject>,
     /// The digests by which its runtimes know their images, one list for each.
     images: Vec<Names>,
@@ -137,6 +139,7 @@ impl Census {
         let images = images.collect();
         self.edit(tenant, node, |view| {
             view.received_at = received_at;
+            view.is_cut = report.left_out > 0;
             view.containers = containers;
             view.images = images;
         });
@@ -169,6 +172,19 @@ impl Census {
             let view = nodes.get(&(tenant.clone(), node.clone()))?;
             let mut containers = view.containers.iter();
             containers.find(|one| one.container == id).cloned()
+        })
+    }
+
+    /// Whether a container's node told since that there is no such container.
+    pub(crate) fn is_gone(&self, tenant: &Slug, incident: &Incident) -> bool {
+        self.read(|nodes| {
+            let view = nodes.get(&(tenant.clone(), incident.node.clone()));
+            view.is_some_and(|view| {
+                let mut containers = view.containers.iter();
+                view.received_at > incident.last_at
+                    && !view.is_cut
+                    && !containers.any(|one| one.container == incident.container)
+            })
         })
     }
 

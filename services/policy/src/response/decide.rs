@@ -92,6 +92,11 @@ impl Wanted<'_> {
         (guards, mut notes): (Vec<Guard>, Vec<Guard>),
     ) -> ProposedResponse {
         let (name, valid) = (self.policy.rule_name(self.rule), self.rule.valid.0);
+        let lasts = self.action.kind().lasts();
+        let goes_on = match stage {
+            Stage::Ordered => Some(valid),
+            _ => Some(self.policy.wait.0).filter(|_| stage.waits()),
+        };
         let is_ordered = stage == Stage::Ordered;
         let step = Step {
             id: question.cause.to_owned(),
@@ -120,7 +125,8 @@ impl Wanted<'_> {
             approval,
             proposed_at: question.now,
             valid_for_s: valid.as_secs().unsigned_abs(),
-            expires_at: question.now.checked_add(valid).ok().filter(|_| is_ordered),
+            renewals_left: if lasts { self.rule.renew } else { 0 },
+            expires_at: goes_on.and_then(|time| question.now.checked_add(time).ok()),
             evidence: Vec::new(),
             before: None,
             after: None,
@@ -185,7 +191,7 @@ fn place(kind: ActionKind) -> usize {
 fn reached(response: &ProposedResponse) -> Option<ResponseMode> {
     match (response.stage, response.mode) {
         (Stage::Observed, _) => Some(ResponseMode::Observe),
-        (Stage::Proposed | Stage::Held, _) => Some(ResponseMode::Propose),
+        (Stage::Proposed | Stage::Held | Stage::Lapsed, _) => Some(ResponseMode::Propose),
         (_, Mode::DryRun) => Some(ResponseMode::DryRun),
         _ => None,
     }
@@ -265,8 +271,8 @@ pub(crate) fn push_step(steps: &mut Vec<Step>, step: Step) {
     steps.drain(..over);
 }
 
-/// Brings the ledger in line with a record: what was ordered counts, and what is over does not keep
-/// its container out of service any more.
+/// Brings the ledger in line with a record: what was ordered counts, what was renewed keeps its
+/// container out of service for longer, and what is over does not any more.
 pub(crate) fn account(
     ledger: &mut ResponseLedger,
     record: &ResponseRecord,
@@ -293,7 +299,12 @@ pub(crate) fn account(
                     out_until: response.expires_at.filter(|_| kind.takes_out()),
                 });
             }
-            (Some(at), _) if !response.stage.is_desired() => {
+            (Some(at), _) if response.stage.is_desired() => {
+                if let Some(entry) = ledger.entries.get_mut(at) {
+                    entry.out_until = response.expires_at.filter(|_| kind.takes_out());
+                }
+            }
+            (Some(at), _) => {
                 if response.stage.is_open() {
                     // Its order was never written: it was decided otherwise since.
                     ledger.entries.remove(at);

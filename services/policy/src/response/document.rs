@@ -4,6 +4,7 @@
 //! name: shop
 //! mode: propose            # observe (default) | dry_run | propose | enforce
 //! keep: 1                  # instances of the same owner and image that stay in service
+//! wait: 3d                 # how long what needs approval is asked for
 //! evidence: true           # collect evidence before a container is taken out
 //! protected:               # beside what always is: kube-system, the fabric's own
 //!   namespaces: [payments]
@@ -19,6 +20,7 @@
 //!     then: [{ quarantine: { allow: ["10.0.0.53:53"] } }, replace]
 //!     mode: enforce
 //!     for: 1h
+//!     renew: 6             # times, each `for` as long again, while the incident is open
 //! start_gate:
 //!   mode: enforce
 //!   refuse: [deny]
@@ -36,7 +38,7 @@ use model::{
 };
 use serde::{Deserialize, Deserializer, de};
 
-use super::{census::Subject, decide::REMEMBERED};
+use super::{census::Subject, decide::REMEMBERED, waiting::WAITS};
 use crate::{
     document::PolicyError,
     documents,
@@ -49,9 +51,12 @@ pub const BUILTIN_RESPONSES: &str = include_str!("../../responses/default.yaml")
 const VALID: Age = Age(jiff::SignedDuration::from_hours(24));
 /// How long a rule leaves what bears the same name alone after it acted.
 const COOL_DOWN: Age = Age(jiff::SignedDuration::from_mins(5));
+/// How often what lasts is renewed where its rule does not say, and at most.
+const RENEWALS: u32 = 6;
+const RENEWALS_MAX: u32 = 100;
 /// Addresses that a quarantine may leave.
 const ALLOW_MAX: usize = 64;
-/// The longest a response may be in force.
+/// The longest a response may be in force before it is renewed.
 pub(crate) const VALID_MAX_S: i64 = 30 * 86_400;
 
 /// What is done about incidents.
@@ -69,6 +74,9 @@ pub struct ResponsePolicy {
     /// How many instances of the same owner and image stay in service.
     #[serde(default = "one")]
     pub keep: u32,
+    /// How long something waits for somebody's approval, and is reminded of; then it lapses.
+    #[serde(default = "wait")]
+    pub wait: Age,
     /// Whether evidence is collected before a container is taken out of service.
     #[serde(default = "yes")]
     pub evidence: bool,
@@ -120,6 +128,9 @@ pub struct ResponseRule {
     /// For how long.
     #[serde(default = "valid", rename = "for")]
     pub valid: Age,
+    /// How often what lasts is renewed while its incident is open; then it is over, which is told.
+    #[serde(default = "renewals")]
+    pub renew: u32,
     /// How long what bears the same name on the same node is left alone afterwards.
     #[serde(default = "cool_down")]
     pub cool_down: Age,
@@ -232,12 +243,20 @@ const fn one() -> u32 {
     1
 }
 
+const fn wait() -> Age {
+    Age(WAITS)
+}
+
 const fn yes() -> bool {
     true
 }
 
 const fn valid() -> Age {
     VALID
+}
+
+const fn renewals() -> u32 {
+    RENEWALS
 }
 
 const fn cool_down() -> Age {
@@ -274,6 +293,9 @@ impl ResponsePolicy {
 
     /// Why its parts do not go together.
     pub(super) fn misfit(&self) -> Option<String> {
+        if !(1..=VALID_MAX_S).contains(&self.wait.0.as_secs()) {
+            return Some("`wait` is at least `1s` and at most `30d`".to_owned());
+        }
         let mut names = BTreeSet::new();
         for rule in &self.rules {
             let name = &rule.name;
@@ -299,6 +321,9 @@ impl ResponsePolicy {
                 return Some(format!(
                     "rule `{name}`: `for` is at least `1s` and at most `30d`"
                 ));
+            }
+            if rule.renew > RENEWALS_MAX {
+                return Some(format!("rule `{name}`: `renew` is at most {RENEWALS_MAX}"));
             }
         }
         let Limits {
@@ -504,6 +529,14 @@ mod tests {
         insta::assert_snapshot!(rule("when: {}, then: []"), @"policy `a`: rule `r`: `then` says nothing");
         insta::assert_snapshot!(rule("when: {}, then: [pause, pause]"), @"policy `a`: rule `r`: `then` says the same twice");
         insta::assert_snapshot!(rule("when: {}, then: [pause], for: 31d"), @"policy `a`: rule `r`: `for` is at least `1s` and at most `30d`");
+        insta::assert_snapshot!(refused("name: a\nwait: 31d\n"), @"policy `a`: `wait` is at least `1s` and at most `30d`");
+        insta::assert_snapshot!(rule("when: {}, then: [pause], renew: 101"), @"policy `a`: rule `r`: `renew` is at most 100");
+        assert!(
+            ResponsePolicy::parse(
+                "name: a\nrules: [{ name: r, when: {}, then: [pause], renew: 100 }]\n"
+            )
+            .is_ok()
+        );
         let allow = ["10.0.0.1"; 65].join(", ");
         assert!(
             rule(&format!(

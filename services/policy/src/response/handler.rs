@@ -26,7 +26,7 @@ use super::{
     desired::{self, Signer},
     keeper,
     library::{self, ResponseSet},
-    news, orders, reports,
+    news, orders, reports, waiting,
 };
 use crate::{config::Config, metrics};
 
@@ -135,7 +135,7 @@ impl Handler for Incidents {
         let responder = &self.0;
         let incident = body.incident;
         if incident.state == IncidentState::Closed {
-            return Ok(Outcome::none());
+            return responder.closed((&tenant, &id), &incident).await;
         }
         let reported = responder
             .census
@@ -224,6 +224,25 @@ impl Responder {
             record: self.store.get(RESPONSE_RECORDS, &key).await?,
             ledger: self.store.get(RESPONSE_RECORDS, &ledger).await?,
         })
+    }
+
+    /// An incident is closed: nobody is asked any more about a container that is gone. One that
+    /// runs on may only be quiet.
+    async fn closed(
+        &self,
+        (tenant, cause): (&Slug, &str),
+        incident: &Incident,
+    ) -> Result<Outcome, Failure> {
+        let known = self.known(tenant, &incident.id).await?;
+        let Some(stored) = &known.record else {
+            return Ok(Outcome::none());
+        };
+        let mut record = stored.body.clone();
+        if self.census.is_gone(tenant, incident) {
+            waiting::gone(&mut record, cause, self.clock.now());
+        }
+        let ledger = known.ledger();
+        self.outcome((tenant, cause), known, record, ledger).await
     }
 
     /// Where an image comes from, if a rule asks.

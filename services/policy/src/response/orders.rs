@@ -19,6 +19,7 @@ use super::{
     document::VALID_MAX_S,
     guard::Sight,
     handler::Responder,
+    waiting::WAITS,
 };
 
 /// Instances that stay in service whatever people order, unless they insist.
@@ -169,8 +170,9 @@ pub(crate) fn hold_for_room(record: &mut ResponseRecord, desired: &Desired) -> b
             continue;
         }
         response.stage = Stage::Held;
-        held.extend(response.approval.take().map(|approval| approval.at));
-        response.expires_at = None;
+        let at = response.approval.take().map(|approval| approval.at);
+        response.expires_at = at.and_then(|at| at.checked_add(WAITS).ok());
+        held.extend(at);
         if !response.guards.contains(&Guard::NodeFull) {
             response.guards.push(Guard::NodeFull);
         }
@@ -239,6 +241,7 @@ impl Doing<'_> {
     fn deny(&self, record: &mut ResponseRecord, id: &ResponseId) -> Result<Stage, String> {
         let response = open(record, id)?;
         response.stage = Stage::Denied;
+        response.expires_at = None;
         let step = self.step(Stage::Denied);
         push_step(&mut response.steps, step);
         Ok(Stage::Denied)
@@ -371,6 +374,8 @@ impl Doing<'_> {
             approval: None,
             proposed_at: self.now,
             valid_for_s,
+            // Who orders something says for how long.
+            renewals_left: 0,
             expires_at: None,
             evidence: Vec::new(),
             before: None,

@@ -3,15 +3,18 @@
 use jiff::Timestamp;
 use model::{
     Severity, Slug,
-    runtime::{ActionKind, Guard, Incident, Mode, ResponseLedger, ResponseRecord, Stage},
+    runtime::{
+        ActionKind, Guard, Incident, IncidentState, Mode, ResponseLedger, ResponseRecord, Stage,
+    },
 };
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::{
     census::{Census, Subject},
-    decide::{Question, decide},
+    decide::{Question, account, decide},
     library::ResponseSet,
+    renewal,
 };
 
 /// An incident, and what would have been done about it.
@@ -49,6 +52,38 @@ pub struct ReplayedResponse {
     pub guards: Vec<String>,
 }
 
+/// An earlier incident of which something may be renewed.
+struct Going {
+    record: ResponseRecord,
+    subject: Subject,
+    /// Until when the incident was open, as far as anybody knows.
+    open_until: Timestamp,
+}
+
+// === impl Going ===
+
+impl Going {
+    fn may_go_on(&self) -> bool {
+        let mut responses = self.record.responses.iter();
+        responses.any(|one| renewal::due_at(one).is_some_and(|due| due <= self.open_until))
+    }
+
+    /// Renews what was due until `now`, as upkeep would have.
+    fn renew(&mut self, ledger: &mut ResponseLedger, now: Timestamp) {
+        let until = self.open_until.min(now);
+        let mut is_renewed = false;
+        for response in &mut self.record.responses {
+            while let Some(due) = renewal::due_at(response).filter(|due| *due <= until) {
+                renewal::renew(response, due);
+                is_renewed = true;
+            }
+        }
+        if is_renewed {
+            account(ledger, &self.record, &self.subject, now);
+        }
+    }
+}
+
 /// Decides about incidents in the order in which they began, as if none had been answered yet.
 pub(crate) fn replay(
     (tenant, policies): (&Slug, &ResponseSet),
@@ -57,7 +92,7 @@ pub(crate) fn replay(
 ) -> Vec<Replayed> {
     incidents.sort_by(|(a, _), (b, _)| (a.first_at, &a.id).cmp(&(b.first_at, &b.id)));
     let mut ledger = ResponseLedger::default();
-    let mut all = Vec::new();
+    let (mut all, mut going) = (Vec::new(), Vec::<Going>::new());
     for (incident, sources) in incidents {
         let now = incident.first_at;
         let reported = census.container(tenant, &incident.node, &incident.container);
@@ -66,6 +101,10 @@ pub(crate) fn replay(
             is_reported: true,
             ..Subject::of_incident(&incident)
         });
+        for one in &mut going {
+            one.renew(&mut ledger, now);
+        }
+        going.retain(Going::may_go_on);
         let mut record = ResponseRecord::of(&incident, now);
         let question = Question {
             tenant,
@@ -79,15 +118,27 @@ pub(crate) fn replay(
             cause: "replay",
         };
         decide(&question, &mut record, &mut ledger);
-        let responses = record.responses.into_iter().map(|one| ReplayedResponse {
-            rule: one.rule.unwrap_or_default(),
+        let responses = record.responses.iter().map(|one| ReplayedResponse {
+            rule: one.rule.clone().unwrap_or_default(),
             action: one.action.kind(),
             mode: one.mode,
             stage: one.stage,
             guards: one.guards.iter().map(Guard::to_string).collect(),
         });
+        let responses = responses.collect();
+        let began = Going {
+            open_until: match incident.state {
+                IncidentState::Open => Timestamp::MAX,
+                IncidentState::Closed => incident.last_at,
+            },
+            subject: subject.clone(),
+            record: record.clone(),
+        };
+        if began.may_go_on() {
+            going.push(began);
+        }
         all.push(Replayed {
-            responses: responses.collect(),
+            responses,
             incident: incident.id,
             title: incident.title,
             severity: incident.severity,

@@ -1,15 +1,14 @@
 //! Which images may not start on which node: what policies ask for, and the verdicts of the images
 //! that the node holds.
+//!
+//! What verdicts say of an image is read once for all nodes and kept ([`super::judged`]) until one of
+//! its keys changes; a look at a fleet where nothing changed reads nothing.
 
-use std::{
-    collections::{BTreeMap, HashMap},
-    time::Duration,
-};
+use std::{collections::BTreeMap, time::Duration};
 
 use jiff::Timestamp;
 use model::{
-    Decision, Digest, RefRecord, Slug, answer,
-    event::REFS,
+    Decision, Digest, Slug,
     runtime::{DeniedImage, Mode, StartGate},
 };
 use tracing::warn;
@@ -17,18 +16,17 @@ use tracing::warn;
 use super::{
     document::{GateMode, Unknown},
     handler::Responder,
+    judged::{Judgement, Judgements},
     library::ResponseSet,
 };
 
-/// How often verdicts are read again.
+/// How often the gates of all nodes are made again.
 const EVERY: Duration = Duration::from_secs(30);
 /// Bytes of a gate: what is left of [`model::runtime::Desired::BYTES_MAX`] beside responses.
 const BYTES_MAX: usize = 224 * 1024;
 /// Bytes of a digest there, and of a denied image beside its reason.
 const DIGEST_BYTES: usize = 74;
 const DENIED_BYTES: usize = 130;
-/// Characters of a reason.
-const REASON_MAX: usize = 200;
 
 /// The gates of all nodes, as they were looked at last.
 #[derive(Debug, Default)]
@@ -44,13 +42,6 @@ struct Asked {
     mode: Mode,
     refuse: Vec<Decision>,
     refuses_unknown: bool,
-}
-
-/// What is known of an image.
-#[derive(Clone)]
-struct Judgement {
-    decision: Decision,
-    reason: String,
 }
 
 /// The node was not heard of, or verdicts could not be read: what it was told stays.
@@ -76,7 +67,7 @@ impl Gates {
     }
 
     /// Looks again, now and then.
-    pub(crate) async fn look(&mut self, responder: &Responder) {
+    pub(crate) async fn look(&mut self, responder: &Responder, judged: &mut Judgements) {
         let now = responder.clock.now();
         let is_fresh = |at: Timestamp| now.duration_since(at).unsigned_abs() < EVERY;
         if self.looked_at.is_some_and(is_fresh) {
@@ -87,11 +78,12 @@ impl Gates {
         self.is_asked = asked.is_some();
         let Some(asked) = asked else {
             self.nodes.clear();
+            judged.forget();
             return;
         };
-        let mut judged = HashMap::new();
+        judged.begin(now);
         for ((tenant, node), images) in responder.census.images() {
-            match gate(responder, (&asked, &tenant), images, &mut judged).await {
+            match gate(responder, (&asked, &tenant), images, judged).await {
                 Ok(gate) => {
                     self.nodes.insert((tenant, node), gate);
                 }
@@ -99,6 +91,7 @@ impl Gates {
                 Err(error) => warn!("the start gate of node `{node}` is looked at later: {error}"),
             }
         }
+        judged.end();
     }
 }
 
@@ -127,7 +120,7 @@ async fn gate(
     responder: &Responder,
     (asked, tenant): (&Asked, &Slug),
     images: Vec<Vec<Digest>>,
-    judged: &mut HashMap<(Slug, Digest), Option<Judgement>>,
+    judged: &mut Judgements,
 ) -> Result<StartGate, bus::StoreError> {
     let mut gate = StartGate {
         mode: asked.mode,
@@ -138,12 +131,8 @@ async fn gate(
     for names in images {
         let mut worst: Option<Judgement> = None;
         for name in &names {
-            let at = (tenant.clone(), *name);
-            let known = match judged.get(&at) {
-                Some(known) => known.clone(),
-                None => judgement(responder, tenant, *name).await?,
-            };
-            judged.insert(at, known.clone());
+            let now = responder.clock.now();
+            let known = judged.of(&responder.store, (tenant, *name), now).await?;
             let is_worse = |known: &Judgement| {
                 worst
                     .as_ref()
@@ -198,35 +187,4 @@ fn bound(gate: &mut StartGate) {
     if left_out > 0 {
         warn!("a start gate has no room for {left_out} images");
     }
-}
-
-/// The worst verdict of what a digest names, as it reads now: an image, or those behind an index or
-/// a config.
-async fn judgement(
-    responder: &Responder,
-    tenant: &Slug,
-    name: Digest,
-) -> Result<Option<Judgement>, bus::StoreError> {
-    let (store, now) = (&responder.store, responder.clock.now());
-    let key = RefRecord::key(tenant, name);
-    let behind = store.get::<RefRecord>(REFS, &key).await?;
-    let images = behind.map_or_else(|| vec![name], |stored| stored.body.images);
-    let mut verdicts = Vec::new();
-    for image in images {
-        let answers = store.verdicts(tenant, image, now).await?;
-        verdicts.extend(answers.into_iter().map(|answer| answer.verdict));
-    }
-    let worst = answer::worst(&verdicts).map(|verdict| {
-        let reason = verdict.reasons.first();
-        let reason = reason.map(|reason| reason.message.as_str());
-        Judgement {
-            decision: verdict.decision,
-            reason: reason
-                .unwrap_or_default()
-                .chars()
-                .take(REASON_MAX)
-                .collect(),
-        }
-    });
-    Ok(worst)
 }

@@ -9,20 +9,9 @@ use serde::{Deserialize, Serialize};
 use crate::{
     cli::{Format, ImagesArgs},
     client::Client,
-    commands::print,
+    commands::{paging, print},
     exit::Exit,
 };
-
-/// Pages that are fetched at the most; a filter narrows what is more.
-const PAGES_MAX: usize = 1000;
-
-/// A page of `GET /v1/images`, as far as it is needed here.
-#[derive(Debug, Deserialize)]
-struct Page {
-    items: Vec<Image>,
-    #[serde(default)]
-    next: Option<String>,
-}
 
 #[derive(Clone, Debug, Serialize, Deserialize)]
 struct Image {
@@ -43,28 +32,16 @@ struct Image {
 
 pub(crate) async fn run(args: ImagesArgs) -> anyhow::Result<Exit> {
     let client = Client::new(&args.server)?;
-    let mut images = Vec::new();
-    let mut cursor: Option<String> = None;
-    for _ in 0..PAGES_MAX {
-        let mut query = vec![("limit", "500".to_owned())];
-        let filters = [
-            ("repository", &args.repository),
-            ("cve", &args.cve),
-            ("decision", &args.decision),
-        ];
-        for (name, value) in filters {
-            query.extend(value.clone().map(|value| (name, value)));
-        }
-        query.extend(cursor.take().map(|cursor| ("cursor", cursor)));
-        let Some(page) = client.get::<Page>("/v1/images", &query).await? else {
-            break;
-        };
-        images.extend(page.items);
-        cursor = page.next;
-        if cursor.is_none() {
-            break;
-        }
-    }
+    let filters = [
+        ("repository", args.repository),
+        ("cve", args.cve),
+        ("decision", args.decision),
+    ];
+    let filters = filters.into_iter();
+    let filters: Vec<_> = filters
+        .filter_map(|(name, value)| Some((name, value?)))
+        .collect();
+    let images: Vec<Image> = paging::rows(&client, "/v1/images", &filters).await?;
     match args.format {
         Format::Json => print(&format!("{}\n", serde_json::to_string_pretty(&images)?))?,
         Format::Table => print(&table(&images)?)?,

@@ -24,7 +24,7 @@ use crate::{
     client::Client,
     commands::{
         db::transfer,
-        print,
+        paging, print,
         runtime::{list, one, segment, show},
     },
     exit::Exit,
@@ -49,8 +49,9 @@ pub(crate) async fn run(command: ResponseCommand) -> anyhow::Result<Exit> {
             query.extend(waiting.then(|| ("waiting", "true".to_owned())));
             query.extend(active.then(|| ("active", "true".to_owned())));
             query.extend(node.map(|node| ("node", node)));
-            let all = list(&Client::new(&server)?, "/v1/responses", &query).await?;
-            show(&shown, &all, pages::responses)
+            let client = Client::new(&server)?;
+            let all = paging::latest(&client, "/v1/responses", &query, "incident").await?;
+            show(&shown, &Value::Array(all), pages::responses)
         }
         ResponseCommand::Show {
             incident,
@@ -150,7 +151,13 @@ async fn order(path: &str, mut body: Value, given: &Given) -> anyhow::Result<Exi
     let until = Instant::now() + PATIENCE;
     let path = format!("/v1/responses/{}", segment(&incident));
     while Instant::now() < until {
-        let found = client.get::<Value>(&path, &[]).await?.unwrap_or_default();
+        let found = client.get::<Value>(&path, &[]).await;
+        let taken = || {
+            format!(
+                "order `{id}` is taken, what became of it is not known: tidewaiter response show {incident}"
+            )
+        };
+        let found = found.with_context(taken)?.unwrap_or_default();
         let orders = found["orders"].as_array();
         let mut orders = orders.into_iter().flatten();
         if let Some(step) = orders.find(|step| step["id"] == *id) {

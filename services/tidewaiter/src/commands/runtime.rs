@@ -13,13 +13,10 @@ use self::{
 use crate::{
     cli::{ConnectionsArgs, ContainersArgs, IncidentsArgs, NodesArgs, Shown, WhereArgs},
     client::Client,
-    commands::print,
+    commands::{paging, print},
     exit::Exit,
     terminal,
 };
-
-/// Pages that are fetched at the most; a filter narrows what is more.
-const PAGES_MAX: usize = 1_000;
 
 pub(crate) async fn run_nodes(args: NodesArgs) -> anyhow::Result<Exit> {
     let client = Client::new(&args.server)?;
@@ -87,8 +84,8 @@ pub(crate) async fn run_incidents(args: IncidentsArgs) -> anyhow::Result<Exit> {
         ("node", &args.node),
         ("container", &args.container),
     ]);
-    let all = list(&client, "/v1/incidents", &query).await?;
-    show(&args.shown, &all, incidents)
+    let all = paging::latest(&client, "/v1/incidents", &query, "id").await?;
+    show(&args.shown, &Value::Array(all), incidents)
 }
 
 fn given(filters: &[(&'static str, &Option<String>)]) -> Vec<(&'static str, String)> {
@@ -98,31 +95,13 @@ fn given(filters: &[(&'static str, &Option<String>)]) -> Vec<(&'static str, Stri
         .collect()
 }
 
-/// Every page of a list.
+/// Every row of a list.
 pub(super) async fn list(
     client: &Client,
     path: &str,
     filters: &[(&'static str, String)],
 ) -> anyhow::Result<Value> {
-    let mut all = Vec::new();
-    let mut cursor: Option<String> = None;
-    for _ in 0..PAGES_MAX {
-        let mut query = filters.to_vec();
-        query.push(("limit", "500".to_owned()));
-        query.extend(cursor.take().map(|cursor| ("cursor", cursor)));
-        let page = client.get::<Value>(path, &query).await?;
-        let mut page = page.with_context(|| {
-            format!("the server has no `{path}`; does it run the inventory role?")
-        })?;
-        if let Some(items) = page["items"].as_array_mut() {
-            all.append(items);
-        }
-        match page["next"].as_str() {
-            Some(next) => cursor = Some(next.to_owned()),
-            None => break,
-        }
-    }
-    Ok(Value::Array(all))
+    paging::rows(client, path, filters).await.map(Value::Array)
 }
 
 /// One thing, or why there is none.

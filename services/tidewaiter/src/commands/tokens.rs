@@ -5,27 +5,15 @@ use std::{fmt::Write as _, path::Path};
 use anyhow::{Context as _, bail};
 use jiff::{SignedDuration, Timestamp};
 use model::Scope;
-use serde::Deserialize;
 use serde_json::json;
 
 use crate::{
     cli::{Format, TokenWanted, TokensCommand},
     client::Client,
-    commands::print,
+    commands::{paging, print},
     exit::Exit,
     tokens::{MadeToken, Token, write_secret},
 };
-
-/// Pages that are fetched at the most.
-const PAGES_MAX: usize = 100;
-
-/// A page of `GET /v1/tokens`.
-#[derive(Debug, Deserialize)]
-struct Page {
-    items: Vec<Token>,
-    #[serde(default)]
-    next: Option<String>,
-}
 
 pub(crate) async fn run(command: TokensCommand) -> anyhow::Result<Exit> {
     match command {
@@ -106,20 +94,7 @@ fn show(made: &MadeToken, output: Option<&Path>, format: Format) -> anyhow::Resu
 }
 
 async fn list(client: &Client) -> anyhow::Result<Vec<Token>> {
-    let mut tokens = Vec::new();
-    let mut cursor: Option<String> = None;
-    for _ in 0..PAGES_MAX {
-        let mut query = vec![("limit", "500".to_owned())];
-        query.extend(cursor.take().map(|cursor| ("cursor", cursor)));
-        let page = client.get::<Page>("/v1/tokens", &query).await?;
-        let page = page.context("the server has no /v1/tokens; does it run the inventory role?")?;
-        tokens.extend(page.items);
-        cursor = page.next;
-        if cursor.is_none() {
-            break;
-        }
-    }
-    Ok(tokens)
+    paging::rows(client, "/v1/tokens", &[]).await
 }
 
 /// The one token of a name or id.

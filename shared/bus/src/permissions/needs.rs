@@ -103,7 +103,8 @@ impl Grants {
         self.publishes("tw.res.*.image.judged");
         self.follows(CONFIG);
         self.writes(CONFIG, "policies.*");
-        self.reads(ADVISORIES);
+        // For which data a verdict holds.
+        self.follows(ADVISORIES);
         self.leases("partition.policy.*");
         self.responds();
     }
@@ -120,7 +121,7 @@ impl Grants {
         // A command wakes an agent; what it says stands in `NODES`.
         self.publish.insert(command::EVERY.to_owned());
         // The images that nodes know by other digests.
-        self.reads(REFS);
+        self.follows(REFS);
         self.leases("responses");
         self.waits_for(LEASES);
     }

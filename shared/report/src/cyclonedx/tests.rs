@@ -1,6 +1,6 @@
-use std::collections::HashSet;
+use std::collections::{BTreeMap, BTreeSet, HashSet};
 
-use model::{Gap, GapCode, Hides, Package, PackageId, PackageType, Report};
+use model::{Digest, Gap, GapCode, Hides, Malware, Package, PackageId, PackageType, Report};
 use serde_json::Value;
 
 use crate::{
@@ -133,6 +133,54 @@ fn malware_is_a_file_and_what_is_wrong_with_it_and_secrets_are_left_out() {
     for secret in &report.secrets {
         assert!(!text.contains(&secret.rule) && !text.contains(&*secret.masked));
     }
+}
+
+#[test]
+fn two_malicious_files_at_one_path_of_one_layer_are_two_components() {
+    let (first, mut report) = (full().malware[0].clone(), empty());
+    let second = Malware {
+        digest: Digest::of(b"the file that replaced it"),
+        rule: "packed".to_owned(),
+        deleted_later: !first.deleted_later,
+        ..first.clone()
+    };
+    // The same file again, which a later layer deletes: once it is not deleted.
+    let again = Malware {
+        deleted_later: true,
+        ..first.clone()
+    };
+    report.malware = vec![first.clone(), second.clone(), again];
+    let document = bom(&report);
+    check_refs(&document);
+    let components = document["components"].as_array().unwrap();
+    let files: BTreeMap<&str, &Value> = components
+        .iter()
+        .filter(|one| one["type"] == "file")
+        .map(|one| (one["hashes"][0]["content"].as_str().unwrap(), one))
+        .collect();
+    let digests: BTreeSet<String> = [first.digest.hex(), second.digest.hex()].into();
+    assert!(
+        files.keys().copied().eq(digests.iter().map(String::as_str)),
+        "{files:?}"
+    );
+    let deleted = |found: &Malware| {
+        let file = files[&*found.digest.hex()];
+        let properties = file["properties"].as_array().unwrap().iter();
+        let mut deleted = properties.filter(|one| one["name"] == "tidewaiter:file:deletedLater");
+        deleted.next().unwrap()["value"].clone()
+    };
+    assert_eq!(deleted(&first), first.deleted_later.to_string());
+    assert_eq!(deleted(&second), second.deleted_later.to_string());
+    // Each finding is of its own file.
+    let found = document["vulnerabilities"].as_array().unwrap().iter();
+    let packed = found
+        .filter(|one| one["id"] == "packed")
+        .collect::<Vec<_>>();
+    assert_eq!(packed.len(), 1);
+    assert_eq!(
+        packed[0]["affects"][0]["ref"],
+        files[&*second.digest.hex()]["bom-ref"]
+    );
 }
 
 #[test]

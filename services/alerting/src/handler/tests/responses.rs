@@ -139,6 +139,7 @@ fn proposed(action: &Action) -> ProposedResponse {
         approval: None,
         proposed_at: time(0),
         valid_for_s: 86_400,
+        renewals_left: 0,
         expires_at: None,
         evidence: Vec::new(),
         before: None,
@@ -161,6 +162,7 @@ async fn a_proposal_says_who_decides_and_how_and_is_reminded_until_somebody_did(
     let mut answer = Answer::new(&ALL, &[quarantine()])
         .of_incident(Severity::Critical)
         .await;
+    answer.record.responses[0].expires_at = Some(time(86_400));
     let news = answer.step(0, Stage::Proposed, true).await;
     let [raised] = answer.tells(news).await.try_into().unwrap();
     assert_eq!(
@@ -175,7 +177,7 @@ async fn a_proposal_says_who_decides_and_how_and_is_reminded_until_somebody_did(
     seen
     node node-1, namespace shop, container c0ffee
     tidewaiter response show fedcba9876543210fedcba9876543210
-    it would last 24h; whoever has a token of scope `respond` or `admin` decides:
+    it would last 24h; whoever has a token of scope `respond` or `admin` decides until 1970-01-02T00:00:00Z:
     tidewaiter response approve fedcba9876543210fedcba9876543210 3db03677e03f6ed2cb12e3c0eec5f663 --reason TEXT
     tidewaiter response deny fedcba9876543210fedcba9876543210 3db03677e03f6ed2cb12e3c0eec5f663 --reason TEXT
     ");
@@ -185,6 +187,16 @@ async fn a_proposal_says_who_decides_and_how_and_is_reminded_until_somebody_did(
     let title = "quarantine of web approve:  [1m on node node-1 waits for approval".to_owned();
     assert_eq!(told, [(RESOLVED, title)]);
     assert_eq!(answer.reminds(9).await, 0);
+}
+
+#[tokio::test]
+async fn nobody_is_reminded_of_what_lapsed() {
+    let mut answer = Answer::new(&ALL, &[quarantine()]);
+    answer.goes(0, Stage::Held).await;
+    assert_eq!(answer.reminds(1).await, 1);
+    let told = answer.goes(0, Stage::Lapsed).await;
+    assert_eq!((told.len(), told[0].0), (1, RESOLVED));
+    assert_eq!(answer.reminds(99).await, 0);
 }
 
 #[tokio::test]
@@ -217,6 +229,69 @@ async fn what_was_done_is_told_once_and_again_when_it_is_over() {
     // It is so until the node says that it is no more.
     assert_eq!(answer.goes(0, Stage::Released).await, []);
     assert_eq!(answer.goes(0, Stage::Lifted).await, [(RESOLVED, deed)]);
+}
+
+#[tokio::test]
+async fn what_ends_before_its_incident_is_told_until_it_is_ordered_anew_or_the_incident_ends() {
+    let begin = async || {
+        let mut answer = Answer::new(&ALL, &[quarantine()])
+            .of_incident(Severity::Critical)
+            .await;
+        answer.goes(0, Stage::Done).await;
+        answer
+    };
+    let lapse = "quarantine of web approve:  [1m on node node-1 is over, its incident is not";
+    let mut answer = begin().await;
+    let news = answer.step(0, Stage::Expired, true).await;
+    let [raised] = answer.tells(news).await.try_into().unwrap();
+    assert_eq!((raised.state, &*raised.title), (RAISED, lapse));
+    insta::assert_snapshot!(raised.text, @r"
+    because: a shell was spawned
+    rule: shop/cut
+    expired by alice
+    seen
+    node node-1, namespace shop, container c0ffee
+    tidewaiter response show fedcba9876543210fedcba9876543210
+    to order it anew:
+    tidewaiter response act quarantine --incident fedcba9876543210fedcba9876543210 --reason TEXT
+    ");
+    // The node lifts it, and nobody is reminded.
+    let lifted = answer.goes(0, Stage::Lifted).await;
+    assert_eq!(
+        (lifted.len(), lifted[0].0),
+        (1, RESOLVED),
+        "it is not in quarantine any more"
+    );
+    assert_eq!(answer.reminds(9).await, 0);
+    // The incident ends.
+    let mut closed = incident(Severity::Critical, IncidentState::Closed, 0);
+    closed.changed_at = time(100);
+    let ended = answer
+        .world
+        .take(closed, |news| News::Incident(Box::new(news)));
+    let ended: Vec<_> = ended.await.into_iter().map(|one| one.state).collect();
+    assert_eq!(ended, [RESOLVED]);
+
+    // It is ordered anew.
+    let mut answer = begin().await;
+    answer.goes(0, Stage::Lifted).await;
+    let mut again = proposed(&quarantine());
+    again.id = ResponseId("again".to_owned());
+    answer.record.responses.push(again);
+    let told = answer.goes(1, Stage::Ordered).await;
+    assert!(
+        told.iter()
+            .any(|(state, title)| (*state, title.contains("is over")) == (RESOLVED, true)),
+        "{told:?}"
+    );
+    // What was taken back, or is of an incident that is closed, did not lapse.
+    let mut answer = begin().await;
+    answer.goes(0, Stage::Released).await;
+    let lifted = answer.goes(0, Stage::Lifted).await;
+    assert_eq!((lifted.len(), lifted[0].0), (1, RESOLVED));
+    let mut answer = Answer::new(&ALL, &[quarantine()]);
+    answer.goes(0, Stage::Done).await;
+    assert_eq!(answer.goes(0, Stage::Expired).await, []);
 }
 
 #[tokio::test]

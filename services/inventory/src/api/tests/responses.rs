@@ -36,6 +36,7 @@ pub(super) async fn answered(world: &mut World) {
         approval: None,
         proposed_at: time(NOW),
         valid_for_s: 60,
+        renewals_left: 0,
         expires_at: None,
         evidence: vec![EvidenceObject {
             digest: stored.unwrap(),
@@ -361,4 +362,67 @@ async fn an_image_whose_tag_leads_to_a_better_one_is_to_be_replaced() {
     // Once it is replaced, nothing is left.
     world.reported("node-1", &[runs("ab1", "new")], &[]);
     assert_eq!(world.ok("/v1/replacements").await["items"], json!([]));
+}
+
+/// Every replacement, page by page, as `image old`.
+async fn pages(world: &World, limit: usize) -> Vec<Vec<String>> {
+    let (mut pages, mut query) = (Vec::new(), format!("/v1/replacements?limit={limit}"));
+    loop {
+        let found = world.ok(&query).await;
+        let rows = found["items"].as_array().unwrap().iter();
+        let names = rows.map(|row| format!("{} {}", row["image"], row["old"]));
+        pages.push(names.collect::<Vec<_>>());
+        match found["next"].as_str() {
+            Some(next) => query = format!("/v1/replacements?limit={limit}&cursor={next}"),
+            None => return pages,
+        }
+    }
+}
+
+#[tokio::test]
+async fn every_replacement_is_on_one_page_however_pages_are_bounded() {
+    let mut world = World::new();
+    for (image, tags, decision) in [
+        ("old", &["0"][..], Decision::Deny),
+        ("older", &["0"], Decision::Deny),
+        ("new", &["1", "1-slim"], Decision::Allow),
+    ] {
+        world.tagged(image, tags, None, "linux/amd64").await;
+        let scan = world.assessed(image, Vec::new()).await;
+        world.judged(image, "default", decision, scan).await;
+        world.swept(image, NOW).await;
+    }
+    let runs = |id: &str, tag: &str, image: &str| {
+        let config = digest(&format!("{image} config"));
+        runtime::container(id, &format!("r.example/team/app:{tag}"), config)
+    };
+    let all = [
+        runs("a1", "1", "old"),
+        runs("a2", "1", "older"),
+        // One text is the beginning of the other.
+        runs("b1", "1-slim", "old"),
+        runs("b2", "1-slim", "older"),
+        runs("c1", "1", "new"),
+    ];
+    world.reported("node-1", &all, &[]);
+    let whole = pages(&world, 500).await;
+    assert_eq!((whole.len(), whole[0].len()), (1, 4), "{whole:?}");
+    for limit in [1, 2, 3] {
+        assert_eq!(pages(&world, limit).await.concat(), whole[0], "{limit}");
+    }
+    // A page looks at one container, and then at no other name.
+    world.api.rows_examined_max = 1;
+    let bounded = pages(&world, 500).await;
+    assert_eq!((bounded.len(), bounded.concat()), (2, whole.concat()));
+    for cursor in [
+        "64656661756c74",
+        "64656661756c740061",
+        "64656661756c74006100ff",
+        "6f7468657200",
+    ] {
+        let (status, _) = world
+            .get(&format!("/v1/replacements?cursor={cursor}"))
+            .await;
+        assert_eq!(status, StatusCode::BAD_REQUEST, "{cursor}");
+    }
 }

@@ -27,6 +27,13 @@ pub(super) fn incident(id: &str, container: &str, second: u32) -> Incident {
     .unwrap()
 }
 
+fn incident_on(node: &str, id: &str, container: &str, second: u32) -> Incident {
+    Incident {
+        node: node.parse().unwrap(),
+        ..incident(id, container, second)
+    }
+}
+
 impl World {
     /// A node of x86-64 reports containers and images.
     pub(super) fn reported(&mut self, node: &str, containers: &[Value], images: &[Value]) {
@@ -238,9 +245,35 @@ async fn a_host_is_shown_beside_the_images_of_its_node() {
 }
 
 #[tokio::test]
+async fn a_container_has_its_incidents_however_many_others_have_newer_ones() {
+    let mut world = fleet().await;
+    world.happened(incident_on("node-2", "i1", "xx1", 1));
+    world.happened(incident_on("node-2", "i2", "xx1", 2));
+    for number in 0..2_100 {
+        world.happened(incident(&format!("n{number}"), "zz9", 10));
+    }
+    let of = async |world: &World| {
+        let answer = world.ok("/v1/containers/xx1").await;
+        let found = answer["incidents"].as_array().unwrap().iter();
+        let found = found.map(|one| one["id"].as_str().unwrap().to_owned());
+        found.collect::<Vec<_>>()
+    };
+    assert_eq!(of(&world).await, ["i2", "i1"]);
+    // What happened again is first, and what is forgotten is gone.
+    world.happened(incident_on("node-2", "i1", "xx1", 20));
+    assert_eq!(of(&world).await, ["i1", "i2"]);
+    let key = "default.i1".parse().unwrap();
+    world.tell(INCIDENTS, Told::Incident(key, None));
+    assert_eq!(of(&world).await, ["i2"]);
+    // The same id on another node is another container.
+    world.happened(incident_on("node-9", "i3", "xx1", 30));
+    assert_eq!(of(&world).await, ["i2"]);
+}
+
+#[tokio::test]
 async fn a_container_is_found_by_enough_of_its_id() {
     let mut world = fleet().await;
-    world.happened(incident("i1", "xx1", 1));
+    world.happened(incident_on("node-2", "i1", "xx1", 1));
     let answer = world.ok("/v1/containers/x").await;
     assert_eq!(answer["id"], "xx1");
     assert_eq!(answer["incidents"][0]["id"], "i1");
@@ -453,6 +486,70 @@ fn talking() -> World {
     let seen = json!({"at": NOW, "containers": {"pod": {"flows": [flow("10.88.0.2")]}}});
     world.connected("node-2", seen);
     world
+}
+
+#[tokio::test]
+async fn an_address_that_every_node_has_is_that_of_the_node_which_speaks() {
+    let mut world = World::new();
+    let at = |id: String, address: &str| {
+        let mut one = container(&id, "r.example/team/app:1", digest("a config"));
+        one["addresses"] = json!([address]);
+        one
+    };
+    for node in 100..180 {
+        let containers = [
+            at(format!("web-{node}"), "172.17.0.2"),
+            at(format!("db-{node}"), "172.17.0.3"),
+        ];
+        world.reported(&format!("node-{node}"), &containers, &[]);
+    }
+    let flow = json!({"transport": "tcp", "address": "172.17.0.3", "port": 5432});
+    let seen = json!({"at": NOW, "containers": {"web-179": {"flows": [flow]}}});
+    world.connected("node-179", seen);
+    let answer = world.ok("/v1/connections").await;
+    let peer = &answer["items"][0]["connects_to"][0];
+    assert_eq!(peer["container"]["id"], "db-179");
+}
+
+#[tokio::test]
+async fn that_more_hold_an_image_than_were_looked_at_is_said() {
+    let mut world = fleet().await;
+    // A disk has it, and a container runs it.
+    let path = format!("/v1/images/{}/containers", digest("a"));
+    for (max, is_cut, total) in [(1, true, 0), (2, false, 1)] {
+        world.api.rows_examined_max = max;
+        let answer = world.ok(&path).await;
+        let said = (&answer["is_cut"], &answer["total"]);
+        assert_eq!(said, (&json!(is_cut), &json!(total)));
+    }
+    let places = world.ok("/v1/vulnerabilities/CVE-2026-1/containers").await;
+    assert_eq!(places["items"][0]["is_cut"], false);
+}
+
+#[tokio::test]
+async fn a_whole_id_is_one_container_unless_two_nodes_have_it() {
+    let mut world = fleet().await;
+    let one = |id: &str| container(id, "r.example/team/app:1", digest("a config"));
+    // A node calls one like the beginning of another.
+    world.reported("node-8", &[one("victim"), one("victim-2")], &[]);
+    let order = r#"{ "order": "act", "action": "pause", "reason": "seen" }"#;
+    let path = "/v1/containers/victim/orders";
+    let scopes = Some(&["respond"][..]);
+    assert_eq!(world.ok("/v1/containers/victim").await["id"], "victim");
+    let (status, body) = world.post(path, scopes, order).await;
+    assert_eq!(status, StatusCode::ACCEPTED, "{body}");
+    world.reported("node-9", &[one("victim")], &[]);
+    let (status, body) = world.get("/v1/containers/victim").await;
+    assert_eq!(status, StatusCode::CONFLICT, "{body}");
+    let (status, body) = world.post(path, scopes, order).await;
+    assert_eq!(status, StatusCode::CONFLICT, "{body}");
+    assert!(
+        body["detail"]
+            .as_str()
+            .unwrap()
+            .contains("`node-8` and `node-9`"),
+        "{body}"
+    );
 }
 
 #[tokio::test]

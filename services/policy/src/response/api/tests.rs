@@ -1,27 +1,15 @@
-use axum::{
-    body::{Body, to_bytes},
-    http::{Request, header},
-};
-use chassis::{
-    CxLimits, FixedClock,
-    http::{
-        Limits,
-        openapi::{Info, document as openapi},
-    },
-};
+use chassis::{CxLimits, FixedClock};
 use model::runtime::IncidentState;
-use testkit::{Answered, Contract};
-use tower::ServiceExt as _;
 
 use super::*;
+use crate::testing::Client;
 
 const SHOP: &str =
     "name: shop\nmode: enforce\nrules: [{ name: cut, when: {}, then: [collect_evidence] }]\n";
 
 struct World {
     store: Store,
-    routes: Router,
-    contract: Contract,
+    client: Client,
 }
 
 impl World {
@@ -40,44 +28,14 @@ impl World {
                 },
             ),
         };
-        let info = Info {
-            title: "responses",
-            version: "1",
-            description: "what is done",
-        };
         Self {
             store,
-            routes: chassis::http::wrap(router(api), &Limits::default()),
-            contract: Contract::new(openapi(info, &operations())),
+            client: Client::new(router(api), &operations()),
         }
     }
 
     async fn ask(&self, scopes: &[&str], request: &str, body: &str) -> (u16, String) {
-        let (request, known) = request.split_once(" if not ").unwrap_or((request, ""));
-        let (method, uri) = request.split_once(' ').unwrap();
-        let request = Request::builder().method(method).uri(uri);
-        let request = request.header(header::IF_NONE_MATCH, known);
-        let mut request = request.body(Body::from(body.to_owned())).unwrap();
-        if !scopes.is_empty() {
-            request.extensions_mut().insert(Grant {
-                name: "tester".to_owned(),
-                tenant: "default".to_owned(),
-                scopes: scopes.iter().map(|scope| (*scope).to_owned()).collect(),
-            });
-        }
-        let response = self.routes.clone().oneshot(request).await.unwrap();
-        let status = response.status().as_u16();
-        let media = response.headers().get(header::CONTENT_TYPE);
-        let media = media.map(|media| media.to_str().unwrap().to_owned());
-        let body = to_bytes(response.into_body(), 1 << 20).await.unwrap();
-        self.contract.check(&Answered {
-            method,
-            path: uri.split('?').next().unwrap(),
-            status,
-            media: media.as_deref(),
-            body: &body,
-        });
-        (status, String::from_utf8(body.to_vec()).unwrap())
+        self.client.ask(scopes, request, body).await
     }
 
     async fn happened(&self, id: &str, at: &str) {
@@ -239,5 +197,5 @@ async fn every_answer_that_is_described_is_given() {
     ] {
         world.ask(&all, request, body).await;
     }
-    assert_eq!(world.contract.unseen(), [""; 0]);
+    assert_eq!(world.client.unseen(), [""; 0]);
 }

@@ -8,7 +8,10 @@ use model::{
 };
 
 use super::*;
-use crate::response::start_gate::{Gates, NotKnown};
+use crate::response::{
+    judged::{Changed, Judgements},
+    start_gate::{Gates, NotKnown},
+};
 
 const GATE: &str = "name: gate\nstart_gate: { mode: enforce, refuse: [deny, incomplete] }\n";
 const STRICT: &str = "name: gate\nstart_gate: { mode: enforce, refuse: [deny], unknown: refuse }\n";
@@ -100,7 +103,9 @@ impl World {
 
     async fn gates(&self) -> Gates {
         let mut gates = Gates::default();
-        gates.look(&self.responder).await;
+        gates
+            .look(&self.responder, &mut Judgements::default())
+            .await;
         gates
     }
 
@@ -140,6 +145,56 @@ async fn an_image_is_denied_by_every_digest_that_its_node_knows_it_by() {
     let (denied, _) = world.gate("n2").await;
     assert_eq!(denied, both("good"));
     assert_eq!(gates.of(&tenant(), &node("n3")), Err(NotKnown));
+}
+
+#[tokio::test]
+async fn what_is_known_of_an_image_is_kept_until_it_changes() {
+    let world = World::new(GATE);
+    world.holds("n1", &["app"]);
+    world.judged("app", "default", Decision::Allow).await;
+    let mut judged = Judgements::default();
+    judged.follows();
+    let mut gates = Gates::default();
+    let mut denies = async |judged: &mut Judgements| {
+        world.clock.advance(SignedDuration::from_secs(31));
+        gates.look(&world.responder, judged).await;
+        let gate = gates.of(&tenant(), &node("n1")).unwrap().unwrap();
+        gate.denied.len() == 2
+    };
+    assert!(!denies(&mut judged).await);
+    // Nobody tells of the change: nothing is read.
+    world.judged("app", "default", Decision::Deny).await;
+    assert!(!denies(&mut judged).await);
+    let image = Changed::Image(tenant(), digest("app"));
+    judged.hear(image.clone(), world.clock.now());
+    assert!(denies(&mut judged).await);
+    // What is read right after a change may be older than the change, and is not kept.
+    judged.hear(image, world.clock.now());
+    assert!(denies(&mut judged).await);
+    world.judged("app", "default", Decision::Allow).await;
+    assert!(!denies(&mut judged).await);
+    // So it is with what a digest leads to, and with advisory data.
+    for change in [
+        Changed::Name(tenant(), digest("app config")),
+        Changed::Partition(digest("app").partition()),
+    ] {
+        world.clock.advance(SignedDuration::from_mins(2));
+        assert!(!denies(&mut judged).await);
+        world.judged("app", "default", Decision::Deny).await;
+        assert!(!denies(&mut judged).await);
+        judged.hear(change, world.clock.now());
+        assert!(denies(&mut judged).await);
+        world.judged("app", "default", Decision::Allow).await;
+        judged.hear(Changed::Image(tenant(), digest("app")), world.clock.now());
+        assert!(!denies(&mut judged).await);
+    }
+    // Whatever nobody told of is read again now and then.
+    world.clock.advance(SignedDuration::from_mins(2));
+    assert!(!denies(&mut judged).await);
+    world.judged("app", "default", Decision::Deny).await;
+    assert!(!denies(&mut judged).await);
+    world.clock.advance(SignedDuration::from_mins(15));
+    assert!(denies(&mut judged).await);
 }
 
 #[tokio::test]

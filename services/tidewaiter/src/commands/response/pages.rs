@@ -62,13 +62,18 @@ pub(super) fn response(answer: &Value, page: &mut Page<'_>) -> io::Result<()> {
             clean(&text(&response["mode"])),
             clean(&text(&response["stage"])),
         )?;
+        let stage = text(&response["stage"]);
+        let until = match stage.as_str() {
+            "proposed" | "held" => "waits until",
+            _ => "until",
+        };
         page.fields(
             "  ",
             &[
                 ("response", text(&response["id"])),
                 ("by", by(response)),
                 ("because", text(&response["reason"])),
-                ("until", text(&response["expires_at"])),
+                (until, text(&response["expires_at"])),
                 ("before", text(&response["before"])),
                 ("after", text(&response["after"])),
             ],
@@ -78,7 +83,7 @@ pub(super) fn response(answer: &Value, page: &mut Page<'_>) -> io::Result<()> {
             page.fields("  ", &[("evidence", format!("{digest} ({bytes} bytes)"))])?;
         }
         steps(&response["steps"], page)?;
-        if ["proposed", "held"].contains(&text(&response["stage"]).as_str()) {
+        if ["proposed", "held", "lapsed"].contains(&stage.as_str()) {
             decisions(answer, response, page)?;
         }
     }

@@ -283,9 +283,11 @@ pub(super) fn places(answer: &Value, page: &mut Page<'_>) -> io::Result<()> {
         .flat_map(|item| items(&item["nodes"]).map(text))
         .collect();
     let exposed = items(answer).any(|item| item["exposed"] == true);
+    let is_cut = items(answer).any(|item| item["is_cut"] == true);
     writeln!(
         page.out,
-        "{containers} containers of {} images on {} nodes, {}",
+        "{}{containers} containers of {} images on {} nodes, {}",
+        if is_cut { "more than " } else { "" },
         items(answer).count(),
         nodes.len(),
         if exposed {

@@ -135,6 +135,11 @@ impl ActionKind {
             Self::Pause | Self::Quarantine | Self::Kill | Self::Replace
         )
     }
+
+    /// Whether the container goes on as before when it is over.
+    pub const fn lasts(self) -> bool {
+        matches!(self, Self::Pause | Self::Quarantine | Self::Block)
+    }
 }
 
 impl fmt::Display for ActionKind {

@@ -75,7 +75,10 @@ pub struct ProposedResponse {
     pub proposed_at: Timestamp,
     /// For how long it is in force once it is decided, seconds.
     pub valid_for_s: u64,
-    /// When it is over.
+    /// How often it may still be renewed, each time for as long again, while its incident is open.
+    #[serde(default)]
+    pub renewals_left: u32,
+    /// When it is over. Of one that waits for somebody: when it waits no longer.
     #[serde(default)]
     #[schemars(with = "Option<Time>")]
     pub expires_at: Option<Timestamp>,
@@ -106,6 +109,8 @@ pub enum Stage {
     Proposed,
     /// A guard holds it; somebody may approve it nevertheless.
     Held,
+    /// Nobody decided while it waited; somebody may approve it nevertheless.
+    Lapsed,
     /// Somebody does not want it.
     Denied,
     /// It stands in the node's desired state.
@@ -324,6 +329,7 @@ impl Stage {
             Self::Observed => "observed",
             Self::Proposed => "proposed",
             Self::Held => "held",
+            Self::Lapsed => "lapsed",
             Self::Denied => "denied",
             Self::Ordered => "ordered",
             Self::Started => "started",
@@ -339,7 +345,10 @@ impl Stage {
 
     /// Whether somebody can still approve or deny it.
     pub const fn is_open(self) -> bool {
-        matches!(self, Self::Observed | Self::Proposed | Self::Held)
+        matches!(
+            self,
+            Self::Observed | Self::Proposed | Self::Held | Self::Lapsed
+        )
     }
 
     /// Whether it waits for somebody, who can approve or deny it.

@@ -66,6 +66,13 @@ fn what_waits_says_how_to_decide_and_commands_no_terminal() {
       tidewaiter response deny 4be1d7c0aa55a1e2c9d35f86b7f0e9c1 00ff00ff00ff00ff00ff00ff00ff00ff
     ");
     assert!(!text.contains('\u{1b}'));
+    // It waits for a time; what lapsed may be approved nevertheless.
+    let mut bounded = answer();
+    bounded["responses"][0]["expires_at"] = json!("2026-03-04T12:00:00Z");
+    let text = drawn(&bounded, response, 100);
+    assert!(text.contains("waits until  2026-03-04T12:00:00Z"), "{text}");
+    bounded["responses"][0]["stage"] = json!("lapsed");
+    assert!(drawn(&bounded, response, 100).contains("tidewaiter response approve"));
     let mut denied = answer();
     denied["responses"][0]["stage"] = json!("denied");
     assert!(!drawn(&denied, response, 100).contains("tidewaiter response"));

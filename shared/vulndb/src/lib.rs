@@ -103,7 +103,7 @@ pub use self::{
         ExplainedAdvisory, ExplainedFinding, ExplainedPackage, ExplainedRange, Explanation, explain,
     },
     exploitation::{MalformedExploitation, read_epss, read_kev},
-    matching::{Limits, SeverityBy, match_packages},
+    matching::{Limits, RULES, SeverityBy, match_packages},
     memo::Memo,
     names::canonical,
     osv::{Advisory, MalformedAdvisory, RECORD_BYTES_MAX},

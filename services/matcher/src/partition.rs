@@ -174,7 +174,9 @@ impl Indexing {
         let BucketEnd { last, made } = self.bus.position(bucket).await?;
         // Other rules may look packages up by other names.
         let index_of = format!("{made} by rules {}", vulndb::RULES);
-        let cursor = self.index.begin(self.partition, last, &index_of);
+        let (index, partition) = (self.index.clone(), self.partition);
+        let beginning = move || index.begin(partition, last, &index_of);
+        let cursor = self.cx.blocking(beginning).await?;
         let cursor = cursor.context("reading the cursor")?;
         self.cursor.send_replace(cursor);
         let changes = self.bus.follow_after(&self.cx, bucket, cursor, &made);

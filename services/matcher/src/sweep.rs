@@ -124,9 +124,10 @@ impl Sweeper {
     pub(crate) async fn sweep(&self, to: &Arc<AdvisoryManifest>) -> anyhow::Result<usize> {
         let swept = self.progress.swept();
         let has_rules = self.progress.has_rules.load(SeqCst);
-        let cause = match has_rules {
-            true => Cause::Advisories { swept },
-            false => Cause::Rules { swept },
+        let cause = if has_rules {
+            Cause::Advisories { swept }
+        } else {
+            Cause::Rules { swept }
         };
         let Task { images, open } = self.task(cause, to).await?;
         let count = images.len();
@@ -183,10 +184,11 @@ impl Sweeper {
         );
         let (partition, to) = (self.partition, Arc::clone(to));
         let find = move || {
-            let mut images = match is_by_rules {
+            let mut images = if is_by_rules {
                 // Also those that a sweep to this revision is done with.
-                true => index.all(partition)?,
-                false => touched(&advisories, &index, partition, from.as_ref(), &to)?,
+                index.all(partition)?
+            } else {
+                touched(&advisories, &index, partition, from.as_ref(), &to)?
             };
             let mut open = index.opened(partition)?;
             open.retain(|_, open| open.advisory != to.revision);

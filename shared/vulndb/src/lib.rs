@@ -64,7 +64,8 @@
 //! | `bitnami` | `SemVer` precedence, without the revision | by name |
 //!
 //! To add an ecosystem: a file in `ecosystems/` that implements [`Ecosystem`], a line in
-//! [`ECOSYSTEMS`], and its upstream's version vectors in the tests. To add a vendor's feed: a file in
+//! [`ECOSYSTEMS`], and its upstream's version vectors in the tests. Whatever makes another result of the
+//! same packages and advisories raises [`RULES`]: what was found by others is then found anew. To add a vendor's feed: a file in
 //! `vendors/` that implements [`Vendor`], a line in [`VENDORS`], and a file of it in the tests.
 #![cfg_attr(
     not(test),

@@ -26,18 +26,17 @@ trap 'rm -rf "$work"' EXIT
 
 say() { printf '%s\n' "versions: $*" >&2; }
 
-# install COMMAND PACKAGE...
+# install COMMAND-OR-FILE PACKAGE...
 install() {
-  local command="$1"
+  if [ -e "$1" ] || command -v "$1" >/dev/null; then return; fi
   shift
-  command -v "$command" >/dev/null || apt-get install -y --no-install-recommends "$@" >/dev/null 2>&1 ||
-    say "cannot install $*"
+  apt-get install -y --no-install-recommends "$@" >/dev/null 2>&1 || say "cannot install $*"
 }
 
 install rpm rpm
 install ruby ruby
 install php php-cli
-[ -e /usr/share/php/Composer/Semver/autoload.php ] || install no-such-command php-composer-semver
+install /usr/share/php/Composer/Semver/autoload.php php-composer-semver
 install npm nodejs npm
 install mvn maven
 install Rscript r-base-core

@@ -8,7 +8,7 @@
 #
 #   PAIRS                  how many pairs such a program is asked about; by default 12000
 #   TIDEWAITER_TEST_DATA   a folder of advisories, whose versions are real, and of sample images, of which Alpine's
-#                          has apk; ../shared/data where that is there
+#                          has apk; without it all versions are made up, and apk is not asked
 #   GHC                    `yes` installs GHC, too, for Hackage's versions: it takes 2 GB
 #
 # It needs root to install what is missing: rpm, ruby, php, node, maven, R, elixir, go; packaging and conan come from
@@ -16,10 +16,11 @@
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 
-if [ -z "${TIDEWAITER_TEST_DATA:-}" ] && [ -d ../shared/data ]; then
-  TIDEWAITER_TEST_DATA="$(cd ../shared/data && pwd)"
+if [ -n "${TIDEWAITER_TEST_DATA:-}" ]; then
+  TIDEWAITER_TEST_DATA="$(cd "$TIDEWAITER_TEST_DATA" && pwd)"
+  export TIDEWAITER_TEST_DATA
 fi
-export TIDEWAITER_TEST_DATA="${TIDEWAITER_TEST_DATA:-}" TIDEWAITER_ORACLE_PAIRS="${PAIRS:-12000}"
+export TIDEWAITER_ORACLE_PAIRS="${PAIRS:-12000}"
 export CARGO_TARGET_DIR="${CARGO_TARGET_DIR:-$HOME/.cache/tidewaiter/target}"
 work="$(mktemp -d)"
 trap 'rm -rf "$work"' EXIT

@@ -10,7 +10,7 @@
 //! `images` makes what `scan` reads, from the file system that `load-tests/make-tree.sh` installs, or
 //! from one of archives and programs, which `load-tests/make-archives.sh` makes.
 //! Whether package lists are right is shown by `load-tests/package-truth.sh`, which asks the package
-//! managers' own tools.
+//! managers' own tools; whether versions are ordered right, by `load-tests/versions.sh`.
 //!
 //! It asserts nothing: what is fast enough is decided by who reads the table.
 //!

@@ -128,6 +128,17 @@ impl Advisories {
         }
     }
 
+    /// What decides about results beside packages and advisories: the rules of matching, and whose
+    /// word decides about severities.
+    pub(crate) fn rules(&self) -> String {
+        let severity = match self.severity {
+            SeverityBy::Vendor => "vendor",
+            SeverityBy::Cvss => "cvss",
+            SeverityBy::Highest => "highest",
+        };
+        format!("{} {severity}", vulndb::RULES)
+    }
+
     /// The revision in force here.
     pub fn manifest(&self) -> Arc<AdvisoryManifest> {
         let current = self.current.read().unwrap_or_else(PoisonError::into_inner);

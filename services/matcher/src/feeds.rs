@@ -20,6 +20,8 @@ use anyhow::Context as _;
 use bytes::Bytes;
 use model::{EPSS, KEV};
 
+#[cfg(test)]
+pub(crate) use self::export::tests::export_of_junk;
 pub(crate) use self::{
     export::{Export, document, stage_export},
     increment::Absent,
@@ -67,7 +69,7 @@ pub fn tells(feed: &str) -> &'static str {
     }
     match feed {
         "AlmaLinux" | "Rocky Linux" | "Red Hat" | "SUSE" | "openSUSE" | "openEuler" | "Mageia"
-        | "Wolfi" | "Chainguard" | "MinimOS" => {
+        | "Wolfi" | "Chainguard" | "CleanStart" | "MinimOS" => {
             "vulnerabilities with a fix only: what has none yet is not in it"
         }
         "Alpine" => {

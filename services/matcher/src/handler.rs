@@ -67,6 +67,12 @@ pub(crate) enum Cause {
         /// The mark's revision.
         swept: u64,
     },
+    /// The rules of matching are others than those of the partition's mark: the same, also where the
+    /// record rests on the advisories in force.
+    Rules {
+        /// The mark's revision.
+        swept: u64,
+    },
 }
 
 /// The packages of a scan that is in force are not there. They may come back; in vain waited for,
@@ -168,7 +174,8 @@ impl Assessor {
         let present: Option<Stored<Assessed>> = self.store.record(&assessed_key).await?;
         if let Some(present) = &present {
             let advisory = self.advisories.manifest().revision;
-            if let Some(standing) = self.standing(key, scan, advisory, &present.body).await? {
+            let at = (scan, advisory);
+            if let Some(standing) = self.standing(key, at, &present.body, cause).await? {
                 return Ok(standing);
             }
         }
@@ -186,7 +193,8 @@ impl Assessor {
         metrics::assessed(start.elapsed());
         let advisory = matched.assessment.advisories.revision;
         if let Some(present) = &present
-            && let Some(standing) = self.standing(key, scan, advisory, &present.body).await?
+            && let at = (scan, advisory)
+            && let Some(standing) = self.standing(key, at, &present.body, cause).await?
         {
             return Ok(standing);
         }
@@ -199,9 +207,9 @@ impl Assessor {
     async fn standing(
         &self,
         key: &RecordKey,
-        scan: u64,
-        advisory: u64,
+        (scan, advisory): (u64, u64),
         present: &Assessed,
+        cause: Cause,
     ) -> Result<Option<Outcome>, Failure> {
         if present.scan > scan {
             return Ok(Some(Outcome::none()));
@@ -215,7 +223,8 @@ impl Assessor {
                 "advisories here are behind the record's"
             )));
         }
-        if (present.scan, present.advisory) == (scan, advisory) {
+        let is_by_rules = matches!(cause, Cause::Rules { .. });
+        if (present.scan, present.advisory) == (scan, advisory) && !is_by_rules {
             let told = self.told_again(Outcome::none(), key, present).await?;
             return Ok(Some(told));
         }
@@ -384,7 +393,7 @@ impl Cause {
             Self::Scan => {
                 present.scan == scan || now.duration_since(present.assessed_at) < TELL_AGAIN
             }
-            Self::Advisories { swept } => present.advisory >= swept,
+            Self::Advisories { swept } | Self::Rules { swept } => present.advisory >= swept,
         }
     }
 }

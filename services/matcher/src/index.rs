@@ -267,7 +267,8 @@ impl Index {
     }
 
     /// Up to where a partition's bucket is in the index, when it is followed from now on. A bucket
-    /// that was made anew starts again, and so does its index.
+    /// that was made anew starts again, and so does its index; `made` says of which making it is,
+    /// and by which rules.
     pub(crate) fn begin(
         &self,
         partition: Partition,

@@ -210,7 +210,14 @@ async fn take(
             Read::Records(import, parts) => stage::stage(&advisories, &import, parts),
             Read::Export(export) => feeds::stage_export(&advisories, export),
         };
-        let staged = cx.blocking(staging).await??;
+        let staged = match cx.blocking(staging).await {
+            Ok(staged) => staged?,
+            Err(panic @ Lost::Panicked) => {
+                refused(&feed, &panic.into());
+                return Ok(());
+            }
+            Err(stop @ Lost::Stopped) => return Err(stop.into()),
+        };
         if publish(cx, store, head, &staged, (expected, standing)).await? {
             metrics::imported("taken");
             report(&feed, &staged);

@@ -80,7 +80,7 @@ impl Partitions {
     /// are not older than the mark, and a scan that is assessed with them is not left behind by a
     /// sweep that was before.
     pub(crate) async fn serve(&self, partition: Partition, cx: &Cx) {
-        let mark = loop {
+        let (mark, has_rules) = loop {
             match self.mark(cx, partition).await {
                 Ok(mark) => break mark,
                 Err(error) => complain(partition, "taking over", &error),
@@ -104,7 +104,7 @@ impl Partitions {
         let durable = format!("matcher_{partition}");
         let consume = Consume::new(&self.bus, &stream, &durable, self.images_at_once);
         self.bus.consume(cx, consume, Arc::new(assessor.clone()));
-        let progress = Arc::new(Progress::new(mark));
+        let progress = Arc::new(Progress::new(mark, has_rules));
         let opened = Arc::new(Notify::new());
         let (cursor, is_at) = watch::channel(0);
         let indexing = Indexing {
@@ -142,12 +142,16 @@ impl Partitions {
         cx.spawn("sweep", sweeping.run());
     }
 
-    /// The partition's mark, read before the head that the local copy is then at.
-    async fn mark(&self, cx: &Cx, partition: Partition) -> anyhow::Result<u64> {
+    /// The partition's mark, read before the head that the local copy is then at; and whether it is
+    /// of the rules of matching in force.
+    async fn mark(&self, cx: &Cx, partition: Partition) -> anyhow::Result<(u64, bool)> {
         let key = format!("swept.{partition}");
         let mark = self.bus.store().get::<SweptMark>(ADVISORIES, &key).await?;
         self.head.sync(cx).await?;
-        Ok(mark.map_or(0, |mark| mark.body.revision))
+        let rules = self.head.advisories().rules();
+        Ok(mark.map_or((0, true), |mark| {
+            (mark.body.revision, mark.body.rules == rules)
+        }))
     }
 }
 
@@ -168,7 +172,11 @@ impl Indexing {
     /// Brings the index up to the bucket's last sequence at the start, then goes on following.
     async fn follow(&self, bucket: &str) -> anyhow::Result<()> {
         let BucketEnd { last, made } = self.bus.position(bucket).await?;
-        let cursor = self.index.begin(self.partition, last, &made);
+        // Other rules may look packages up by other names.
+        let index_of = format!("{made} by rules {}", vulndb::RULES);
+        let (index, partition) = (self.index.clone(), self.partition);
+        let beginning = move || index.begin(partition, last, &index_of);
+        let cursor = self.cx.blocking(beginning).await?;
         let cursor = cursor.context("reading the cursor")?;
         self.cursor.send_replace(cursor);
         let changes = self.bus.follow_after(&self.cx, bucket, cursor, &made);

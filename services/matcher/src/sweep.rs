@@ -13,7 +13,7 @@ use std::{
     collections::{BTreeMap, BTreeSet},
     sync::{
         Arc, Mutex, PoisonError,
-        atomic::{AtomicU64, Ordering::SeqCst},
+        atomic::{AtomicBool, AtomicU64, Ordering::SeqCst},
     },
 };
 
@@ -22,7 +22,7 @@ use bus::{BusError, Failure, PutError, Store};
 use chassis::Cx;
 use futures::{StreamExt as _, future::BoxFuture};
 use model::{
-    AdvisoryHead, AdvisoryManifest, EPSS, Partition, RecordKey, Scanned, Slug, SweptMark,
+    AdvisoryHead, AdvisoryManifest, Partition, RecordKey, Scanned, Slug, SweptMark,
     event::{ADVISORIES, VulnerabilityChanged},
 };
 use vulndb::Lookup;
@@ -37,6 +37,10 @@ use crate::{
 
 /// How often an image is assessed again when others write its record at the same time.
 const CONFLICTS_MAX: usize = 5;
+
+/// Of how many CVEs the packages are looked for whose exploitation changed: more, as with the first
+/// catalog, cost more than all images do.
+const EXPLOITED_MAX: usize = 1_000;
 
 /// Publishes news.
 pub(crate) type Publish = Arc<
@@ -66,6 +70,8 @@ pub(crate) struct Progress {
     swept: AtomicU64,
     /// The revision of the last sweep that began.
     begun: AtomicU64,
+    /// Whether the partition was swept with the rules of matching that are in force.
+    has_rules: AtomicBool,
 }
 
 /// What a sweep is about.
@@ -77,10 +83,11 @@ struct Task {
 // === impl Progress ===
 
 impl Progress {
-    pub(crate) fn new(mark: u64) -> Self {
+    pub(crate) fn new(mark: u64, has_rules: bool) -> Self {
         Self {
             swept: AtomicU64::new(mark),
             begun: AtomicU64::new(mark),
+            has_rules: AtomicBool::new(has_rules),
         }
     }
 
@@ -116,11 +123,17 @@ impl Sweeper {
     /// An image that cannot be assessed now does not stop the others; the mark waits for it.
     pub(crate) async fn sweep(&self, to: &Arc<AdvisoryManifest>) -> anyhow::Result<usize> {
         let swept = self.progress.swept();
-        let Task { images, open } = self.task(swept, to).await?;
+        let has_rules = self.progress.has_rules.load(SeqCst);
+        let cause = if has_rules {
+            Cause::Advisories { swept }
+        } else {
+            Cause::Rules { swept }
+        };
+        let Task { images, open } = self.task(cause, to).await?;
         let count = images.len();
         let mut sweeping = futures::stream::iter(images)
             .map(async |image| {
-                let done = self.again(&image, swept).await;
+                let done = self.again(&image, cause).await;
                 (image, done)
             })
             .buffer_unordered(self.images_at_once);
@@ -145,28 +158,38 @@ impl Sweeper {
         if let Some(error) = failed {
             return Err(error.context(format!("{failures} of {count} images are left")));
         }
-        if swept != to.revision {
+        if swept != to.revision || !has_rules {
             self.mark(to).await?;
             self.progress.swept.store(to.revision, SeqCst);
+            self.progress.has_rules.store(true, SeqCst);
         }
         self.close_marked(to.revision)?;
         Ok(count)
     }
 
-    async fn task(&self, swept: u64, to: &Arc<AdvisoryManifest>) -> anyhow::Result<Task> {
-        // A mark above our revision is of advisories that are no more.
-        let from = match swept.cmp(&to.revision) {
-            Ordering::Equal => Some(AdvisoryManifest::clone(to)),
-            Ordering::Less => self.head.at(&self.cx, swept, to).await?,
-            Ordering::Greater => None,
+    async fn task(&self, cause: Cause, to: &Arc<AdvisoryManifest>) -> anyhow::Result<Task> {
+        let from = match cause {
+            Cause::Advisories { swept } => match swept.cmp(&to.revision) {
+                Ordering::Equal => Some(AdvisoryManifest::clone(to)),
+                Ordering::Less => self.head.at(&self.cx, swept, to).await?,
+                // The mark is of advisories that are no more.
+                Ordering::Greater => None,
+            },
+            Cause::Rules { .. } | Cause::Scan => None,
         };
+        let is_by_rules = matches!(cause, Cause::Rules { .. });
         let (advisories, index) = (
             Arc::clone(self.head.advisories()),
             self.assessor.index.clone(),
         );
         let (partition, to) = (self.partition, Arc::clone(to));
         let find = move || {
-            let mut images = touched(&advisories, &index, partition, from.as_ref(), &to)?;
+            let mut images = if is_by_rules {
+                // Also those that a sweep to this revision is done with.
+                index.all(partition)?
+            } else {
+                touched(&advisories, &index, partition, from.as_ref(), &to)?
+            };
             let mut open = index.opened(partition)?;
             open.retain(|_, open| open.advisory != to.revision);
             images.extend(open.keys().cloned());
@@ -203,6 +226,7 @@ impl Sweeper {
             revision: to.revision,
             data_at: to.stamp().data_at(),
             ecosystems: self.assessor.index.ecosystems(self.partition)?,
+            rules: self.assessor.advisories.rules(),
         };
         let written = self.store.put(ADVISORIES, &key, &mark, Some(expected));
         written.await.context("writing the mark")?;
@@ -210,8 +234,7 @@ impl Sweeper {
     }
 
     /// Assesses an image again, writes what follows and tells it; then it counts as done.
-    async fn again(&self, image: &RecordKey, swept: u64) -> anyhow::Result<()> {
-        let cause = Cause::Advisories { swept };
+    async fn again(&self, image: &RecordKey, cause: Cause) -> anyhow::Result<()> {
         for _ in 0..CONFLICTS_MAX {
             let Some(scanned) = self.store.record::<Scanned>(image).await? else {
                 self.assessor.index.remove(image)?;
@@ -295,26 +318,27 @@ fn changed(
     to: &AdvisoryManifest,
 ) -> anyhow::Result<BTreeSet<RecordKey>> {
     let mut images = BTreeSet::new();
+    let mut exploited = BTreeSet::new();
     for key in to.changed_since(from) {
-        // Predictions change every day, and no finding comes or goes by them: they are looked up
-        // when an image is assessed next.
-        if key.ecosystem == EPSS {
-            continue;
-        }
         let (before, after) = (
             advisories.shard_of(from, key)?,
             advisories.shard_of(to, key)?,
         );
-        for cve in after.exploited_changed_since(&before) {
-            for lookup in advisories.named(&cve)? {
-                images.extend(index.holding(partition, &lookup)?);
-            }
-        }
+        exploited.extend(after.exploited_changed_since(&before));
+        exploited.extend(after.predictions_changed_since(&before));
         for name in after.packages_changed_since(&before) {
             let lookup = Lookup {
                 ecosystem: key.ecosystem.clone(),
                 name,
             };
+            images.extend(index.holding(partition, &lookup)?);
+        }
+    }
+    if exploited.len() > EXPLOITED_MAX {
+        return Ok(index.all(partition)?);
+    }
+    for cve in exploited {
+        for lookup in advisories.named(&cve)? {
             images.extend(index.holding(partition, &lookup)?);
         }
     }

@@ -18,16 +18,18 @@ const LIMITS: &str = "limits";
 const UNKNOWN_OS: &str = "unknown-os";
 const END_OF_LIFE_OS: &str = "end-of-life-os";
 const MISSING_ADVISORIES: &str = "missing-advisories";
+const UNDECIDED_VERSIONS: &str = "undecided-versions";
 const GAPS: &str = "gaps";
 
 /// Their names, which no rule of a document may have.
-pub(crate) const RULES: [&str; 7] = [
+pub(crate) const RULES: [&str; 8] = [
     HIDDEN,
     LIMITS,
     UNKNOWN_OS,
     END_OF_LIFE_OS,
     MISSING_ADVISORIES,
     STALE_ADVISORIES,
+    UNDECIDED_VERSIONS,
     GAPS,
 ];
 
@@ -61,7 +63,7 @@ pub(crate) fn reasons(defaults: &Defaults, facts: &Standing<'_>, out: &mut Vec<R
     push(STALE_ADVISORIES, defaults.stale_advisories, stale, out);
 }
 
-fn lines(defaults: &Defaults) -> [(&'static str, Decision, &'static str); 5] {
+fn lines(defaults: &Defaults) -> [(&'static str, Decision, &'static str); 6] {
     let Defaults {
         hidden,
         limits,
@@ -70,6 +72,7 @@ fn lines(defaults: &Defaults) -> [(&'static str, Decision, &'static str); 5] {
         missing_advisories,
         stale_advisories: _,
         max_advisory_age: _,
+        undecided_versions,
         gaps: _,
     } = defaults;
     [
@@ -97,6 +100,11 @@ fn lines(defaults: &Defaults) -> [(&'static str, Decision, &'static str); 5] {
             MISSING_ADVISORIES,
             *missing_advisories,
             "fetch advisories for these packages: `tidewaiter db update`",
+        ),
+        (
+            UNDECIDED_VERSIONS,
+            *undecided_versions,
+            "look at the advisories that it names (`tidewaiter explain IMAGE ID`), and let the build state a version: a Go program's does with Go 1.24 in a checkout with its tags, and with `-ldflags '-X main.version=1.2.3'` without `-trimpath`",
         ),
     ]
 }
@@ -134,6 +142,7 @@ fn line_of(defaults: &Defaults, gap: &Gap) -> Option<&'static str> {
         GapCode::NoAdvisories => Some(MISSING_ADVISORIES),
         // Our own finding: see `STALE_ADVISORIES`.
         GapCode::StaleAdvisories => None,
+        GapCode::UndecidedVersion => Some(UNDECIDED_VERSIONS),
         code if code.is_limit() => Some(LIMITS),
         _ => match gap.hides {
             Hides::Packages | Hides::Entries => Some(HIDDEN),

@@ -5,7 +5,7 @@
 //! repositories: ["registry.example/web/*"]   # which images; `default` has none and takes the rest
 //! defaults:                                  # what always applies; each line can be left out
 //!   max_advisory_age: 3d
-//!   gaps: { undecided-version: warn }
+//!   undecided_versions: incomplete
 //! rules:
 //!   - name: fixable
 //!     when: { vulnerability: { severity: high, fixable: true } }
@@ -121,6 +121,9 @@ pub struct Defaults {
     pub stale_advisories: Decision,
     /// The greatest age of advisory data; `never` where any age will do.
     pub max_advisory_age: AgeLimit,
+    /// Packages that advisories are about, in versions that cannot be compared with theirs. Both are
+    /// named, so nothing is hidden; and somebody must look.
+    pub undecided_versions: Decision,
     /// Decisions for single codes of gaps, before all of the above.
     pub gaps: BTreeMap<KnownGap, Decision>,
 }
@@ -241,6 +244,7 @@ impl Default for Defaults {
             missing_advisories: Decision::Incomplete,
             stale_advisories: Decision::Incomplete,
             max_advisory_age: AgeLimit(Some(Age(jiff::SignedDuration::from_hours(7 * 24)))),
+            undecided_versions: Decision::Warn,
             gaps: BTreeMap::new(),
         }
     }

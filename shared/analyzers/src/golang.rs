@@ -2,6 +2,8 @@
 //! `debug/buildinfo`): its own module (or package, where it was built without modules), those
 //! it was built with, and the standard library.
 
+mod stated;
+
 use archive::Entry;
 use model::{Confidence, FoundPackage, Gap, GapCode, Hides, PackageType};
 
@@ -27,6 +29,9 @@ const TEXT_BYTES_MAX: u64 = 4 << 20;
 /// What Go writes where it knows no version.
 const DEVELOPMENT: &str = "(devel)";
 
+/// How it begins what it writes for a commit before which it knows no tag.
+const UNTAGGED: &str = "v0.0.0-";
+
 /// The list stands between two marks of so many bytes.
 const MARK_BYTES: usize = 16;
 
@@ -45,7 +50,7 @@ struct BuildInfo {
 
 impl EachFile for Golang {
     const NAME: &'static str = "golang";
-    const VERSION: u32 = 3;
+    const VERSION: u32 = 4;
 
     fn is_wanted(entry: &Entry<'_>, head: &[u8]) -> bool {
         executable::may_carry_list(entry, head)
@@ -164,9 +169,33 @@ fn unmarked(modules: &[u8]) -> &[u8] {
         .unwrap_or_default()
 }
 
+/// The program's own module. Where Go knew no version, or of a checkout without tags the commit alone,
+/// it is the one that the build states. Without that, the commit stands anywhere among the releases,
+/// and confidence is as low as that.
+fn own<'a>(
+    name: &'a str,
+    version: &'a str,
+    stated: Option<&'a str>,
+) -> (&'a str, &'a str, Confidence) {
+    let is_untagged = version.starts_with(UNTAGGED);
+    match stated {
+        _ if version != DEVELOPMENT && !is_untagged => (name, version, Confidence::High),
+        Some(stated) => (name, stated, Confidence::Medium),
+        None if is_untagged => (name, version, Confidence::Low),
+        None => (name, version, Confidence::High),
+    }
+}
+
 // === impl BuildInfo ===
 
 impl BuildInfo {
+    /// The module that was built.
+    fn main_module(&self) -> Option<&str> {
+        let mut lines = self.modules.lines();
+        let line = lines.find_map(|line| line.strip_prefix("mod\t"))?;
+        line.split('\t').next()
+    }
+
     /// The package that was built, where it has a name that others know: none is built from single
     /// files (`command-line-arguments`) or outside of every workspace (`_/srv/a`).
     fn main_package(&self) -> Option<&str> {
@@ -178,6 +207,8 @@ impl BuildInfo {
 
     fn read(&self, path: &str, found: &mut Found) {
         let mut modules: Vec<(&str, &str, Confidence)> = Vec::new();
+        let name = self.main_module().or_else(|| self.main_package());
+        let stated = name.and_then(|name| stated::version(&self.modules, name));
         for line in self.modules.lines() {
             let mut fields = line.split('\t');
             let kind = fields.next();
@@ -185,7 +216,8 @@ impl BuildInfo {
                 continue;
             };
             match kind {
-                Some("mod" | "dep") => modules.push((name, version, Confidence::High)),
+                Some("mod") => modules.push(own(name, version, stated.as_deref())),
+                Some("dep") => modules.push((name, version, Confidence::High)),
                 // What stands in its place is what was built in. A directory has no name that
                 // anybody else knows, and may hold anything.
                 Some("=>") => {
@@ -205,8 +237,10 @@ impl BuildInfo {
         // Commands of Go itself take nobody else's code.
         let is_of_go = main.is_some_and(|name| name.starts_with("cmd/"));
         if modules.is_empty() && !is_of_go {
-            // It has a name then, and no version: any advisory of that name is undecided.
-            modules.extend(main.map(|name| (name, DEVELOPMENT, Confidence::Medium)));
+            // It has a name then, and no version but what its builder may have written: without
+            // one, any advisory of that name is undecided.
+            let version = stated.as_deref().unwrap_or(DEVELOPMENT);
+            modules.extend(main.map(|name| (name, version, Confidence::Medium)));
             // Most are of a distribution, which builds them so, and whose package is compared.
             let detail = "it was built without modules: whose code is in it, it does not say";
             let gap = Gap::new(GapCode::UnresolvedDependency, Hides::Nothing, detail);

@@ -133,6 +133,10 @@ pub struct SweptMark {
     /// The ecosystems, without their suffixes, of the packages that the partition's images hold.
     #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
     pub ecosystems: BTreeSet<String>,
+    /// The rules of matching that it was swept with; where they are others now, everything in the
+    /// partition is assessed again.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub rules: String,
 }
 
 // === impl ShardKey ===

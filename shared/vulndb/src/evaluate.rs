@@ -55,6 +55,8 @@ pub(crate) struct Installed<'a> {
     text: &'a str,
     version: Option<Version>,
     module: Module<'a>,
+    /// It is a commit without a place among releases.
+    is_adrift: bool,
 }
 
 /// Where a version stands to a window.
@@ -85,25 +87,10 @@ pub(crate) fn evaluate(
     if !advisory.platforms.is_empty() && !advisory.platforms.iter().any(|os| os == "linux") {
         return Evaluation::Unaffected(Why::Platform);
     }
-    let Installed {
-        text: installed,
-        ref version,
-        module,
-    } = *installed;
-    if installed.is_empty() {
-        return Evaluation::Undecided("the package has no version".to_owned());
-    }
-    let Some(version) = version else {
-        return if advisory.versions.iter().any(|listed| listed == installed) {
-            Evaluation::Affected(Hit {
-                range: format!("lists `{installed}`"),
-                fixed: Vec::new(),
-                fix_state: FixState::Unknown,
-            })
-        } else {
-            Evaluation::Undecided(format!("version `{}` cannot be compared", clip(installed)))
-        };
+    let Some(version) = &installed.version else {
+        return of_unreadable(advisory, package, installed.text);
     };
+    let module = installed.module;
     // The same sources are built once for each minor release, and all these builds are listed.
     let is_fix = |window: &Window| matches!(&window.end, WindowEnd::Fixed(fix) if ecosystems::version(family, fix).as_ref() == Some(version));
     if matches!(module, Module::Stream(_)) && advisory.windows.iter().any(is_fix) {
@@ -125,7 +112,7 @@ pub(crate) fn evaluate(
                 continue;
             }
         }
-        match place(family, window, version) {
+        match installed.place(family, window, version) {
             Place::In => inside.push(window),
             Place::Out => {}
             Place::Never => never = true,
@@ -135,7 +122,8 @@ pub(crate) fn evaluate(
     let same = |listed: &&String| ecosystems::version(family, listed).as_ref() == Some(version);
     let listed = advisory.versions.iter().find(same);
     if !inside.is_empty() || listed.is_some() {
-        let doubt = doubt(advisory, package, installed, &inside, listed.is_some());
+        let text = installed.text;
+        let doubt = doubt(advisory, package, text, &inside, listed.is_some());
         return doubt.map_or_else(
             || Evaluation::Affected(hit(family, advisory, version, (&inside, &fitting))),
             Evaluation::Undecided,
@@ -149,6 +137,32 @@ pub(crate) fn evaluate(
         }
         None => Evaluation::Unaffected(Why::Outside),
     }
+}
+
+/// What an advisory says of a version that is none of its ecosystem's.
+fn of_unreadable(advisory: &ShardAdvisory, package: &Package, installed: &str) -> Evaluation {
+    if installed.is_empty() {
+        return Evaluation::Undecided("the package has no version".to_owned());
+    }
+    if advisory.versions.iter().any(|listed| listed == installed) {
+        return Evaluation::Affected(Hit {
+            range: format!("lists `{installed}`"),
+            fixed: Vec::new(),
+            fix_state: FixState::Unknown,
+        });
+    }
+    let text = clip(installed);
+    Evaluation::Undecided(if is_unstated(package, installed) {
+        format!("its build states no version (`{text}`)")
+    } else {
+        format!("version `{text}` cannot be compared")
+    })
+}
+
+/// What Go writes where it knows no version: of a program that was built in its checkout, and of a
+/// module that a directory stands for (`v0.0.0`, which nobody releases).
+fn is_unstated(package: &Package, installed: &str) -> bool {
+    package.kind == PackageType::Golang && matches!(installed, "(devel)" | "v0.0.0" | "0.0.0")
 }
 
 /// Why a version that a window or list holds may yet not be affected.
@@ -183,14 +197,14 @@ pub(crate) fn explain(
     package: &Package,
     installed: &str,
 ) -> Vec<Shown> {
-    let version = ecosystems::version(family, installed.trim());
-    let module = Module::of(package);
+    let read = Installed::of(family, package, installed);
+    let (module, version) = (read.module, &read.version);
     let of_window = |window: &Window| {
-        let verdict = match (module.fit(window, &advisory.modules), &version) {
+        let verdict = match (module.fit(window, &advisory.modules), version) {
             (Fit::Other, _) => "is of another module stream".to_owned(),
             (Fit::Unknown, _) => "is of a module stream that is not known".to_owned(),
             (_, None) => "cannot be compared".to_owned(),
-            (Fit::Fits, Some(version)) => match place(family, window, version) {
+            (Fit::Fits, Some(version)) => match read.place(family, window, version) {
                 Place::In => "holds it".to_owned(),
                 Place::Out => "does not hold it".to_owned(),
                 Place::Never => "says that no version is affected".to_owned(),
@@ -206,9 +220,9 @@ pub(crate) fn explain(
     let mut found: Vec<Shown> = advisory.windows.iter().map(of_window).collect();
     let listed = advisory.versions.len();
     if listed > 0 {
-        let same = |listed: &String| match &version {
+        let same = |listed: &String| match version {
             Some(version) => ecosystems::version(family, listed).as_ref() == Some(version),
-            None => listed == installed.trim(),
+            None => listed == read.text,
         };
         let holds = advisory.versions.iter().any(same);
         found.push(Shown {
@@ -330,11 +344,23 @@ impl<'a> Installed<'a> {
     /// The version of a package that an advisory is compared with.
     pub(crate) fn of(family: &dyn Ecosystem, package: &'a Package, text: &'a str) -> Self {
         let text = text.trim();
+        let version = ecosystems::version(family, text);
         Self {
             text,
-            version: ecosystems::version(family, text),
+            version: version.filter(|_| !is_unstated(package, text)),
             module: Module::of(package),
+            is_adrift: pseudo::is_adrift(package, text),
         }
+    }
+
+    fn place(&self, family: &dyn Ecosystem, window: &Window, version: &Version) -> Place {
+        if self.is_adrift && pseudo::is_of_releases(window) {
+            let text = clip(self.text);
+            return Place::Unknown(format!(
+                "`{text}` is a commit of a checkout without tags, anywhere among the releases"
+            ));
+        }
+        place(family, window, version)
     }
 }
 

@@ -134,7 +134,15 @@ pub fn explain(
                 "not affected: what its source is vulnerable to is not in this package".to_owned()
             })
         };
-        let explained = of_package(family, package, &about, (left, severity));
+        let matched = matching::judge(package, family, &candidates, severity);
+        let finding = asked_for(
+            &matched.vulnerabilities,
+            &about,
+            &explanation.names,
+            &wanted,
+        );
+        let finding = finding.filter(|_| left.is_none());
+        let explained = of_package(family, package, &about, (left, finding, severity));
         explanation.affected |= explained.finding.is_some();
         explanation.packages.push(explained);
     }
@@ -178,11 +186,33 @@ fn about<'a>(
     about
 }
 
+/// The finding that was asked for, by one of its names or by a bulletin that contains it. A bulletin
+/// may contain others that affect the package.
+fn asked_for<'a>(
+    found: &'a [Vulnerability],
+    about: &[&Candidate<'_>],
+    known: &BTreeSet<String>,
+    wanted: &str,
+) -> Option<&'a Vulnerability> {
+    let contained: BTreeSet<&str> = about
+        .iter()
+        .filter(|candidate| names::canonical(&candidate.advisory.id) == wanted)
+        .flat_map(|candidate| names::subjects(candidate.advisory))
+        .collect();
+    let is_asked = |name: &String| {
+        let name = names::canonical(name);
+        known.contains(name) || contained.contains(name)
+    };
+    found
+        .iter()
+        .find(|one| is_asked(&one.id) || one.aliases.iter().any(is_asked))
+}
+
 fn of_package(
     family: &dyn Ecosystem,
     package: &Package,
     about: &[&Candidate<'_>],
-    (left, severity): (Option<String>, SeverityBy),
+    (left, finding, severity): (Option<String>, Option<&Vulnerability>, SeverityBy),
 ) -> ExplainedPackage {
     let owned: Vec<Candidate<'_>> = about
         .iter()
@@ -191,9 +221,8 @@ fn of_package(
             query: candidate.query,
         })
         .collect();
-    let matched = matching::judge(package, family, &owned, severity);
-    let finding = matched.vulnerabilities.first().filter(|_| left.is_none());
-    let verdict = match (left, finding, matched.undecided.first()) {
+    let undecided = matching::judge(package, family, &owned, severity).undecided;
+    let verdict = match (left, finding, undecided.first()) {
         (Some(left), _, _) => left,
         (None, Some(found), _) => affected(found),
         (None, None, Some(gap)) => format!("undecided: {}", gap.detail),

@@ -64,7 +64,8 @@
 //! | `bitnami` | `SemVer` precedence, without the revision | by name |
 //!
 //! To add an ecosystem: a file in `ecosystems/` that implements [`Ecosystem`], a line in
-//! [`ECOSYSTEMS`], and its upstream's version vectors in the tests. To add a vendor's feed: a file in
+//! [`ECOSYSTEMS`], and its upstream's version vectors in the tests. Whatever makes another result of the
+//! same packages and advisories raises [`RULES`]: what was found by others is then found anew. To add a vendor's feed: a file in
 //! `vendors/` that implements [`Vendor`], a line in [`VENDORS`], and a file of it in the tests.
 #![cfg_attr(
     not(test),
@@ -103,7 +104,7 @@ pub use self::{
         ExplainedAdvisory, ExplainedFinding, ExplainedPackage, ExplainedRange, Explanation, explain,
     },
     exploitation::{MalformedExploitation, read_epss, read_kev},
-    matching::{Limits, SeverityBy, match_packages},
+    matching::{Limits, RULES, SeverityBy, match_packages},
     memo::Memo,
     names::canonical,
     osv::{Advisory, MalformedAdvisory, RECORD_BYTES_MAX},

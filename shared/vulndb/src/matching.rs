@@ -23,6 +23,10 @@ use crate::{
     subscription, support,
 };
 
+/// Raised when packages and advisories give another result than before: then whoever keeps results
+/// makes them anew.
+pub const RULES: u32 = 1;
+
 /// How many advisories a gap names.
 const NAMED_MAX: usize = 5;
 

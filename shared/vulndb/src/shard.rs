@@ -250,6 +250,21 @@ impl Shard {
         now.symmetric_difference(&before).cloned().collect()
     }
 
+    /// CVEs of which the predicted exploitation is another whole percent than in an older shard: what
+    /// people ask about. The small changes of every day change no decision.
+    pub fn predictions_changed_since(&self, older: &Self) -> BTreeSet<String> {
+        let known = |shard: &Self| -> BTreeSet<(String, u8)> {
+            let known = shard.exploitation.iter();
+            known
+                .filter_map(|one| Some((one.cve.clone(), percent(one.epss?))))
+                .filter(|(_, percent)| *percent > 0)
+                .collect()
+        };
+        let (now, before) = (known(self), known(older));
+        let changed = now.symmetric_difference(&before);
+        changed.map(|(cve, _)| cve.clone()).collect()
+    }
+
     /// Packages about which this shard says something else than an older one. Texts and dates
     /// change no result, so they do not count.
     pub fn packages_changed_since(&self, older: &Self) -> BTreeSet<String> {
@@ -273,6 +288,17 @@ impl Shard {
         packages.extend(differs(older, self));
         packages
     }
+}
+
+/// The whole percents of a probability; none of what is no number.
+#[expect(
+    clippy::cast_possible_truncation,
+    clippy::cast_sign_loss,
+    reason = "it is between 0 and 100"
+)]
+fn percent(probability: f64) -> u8 {
+    // 0.29 times 100 is a little less than 29.
+    (probability * 100.0 + 1e-6).clamp(0.0, 100.0) as u8
 }
 
 // === impl ShardAdvisory ===
@@ -374,6 +400,36 @@ mod tests {
         assert!(new.exploitation_of("CVE-3").is_empty());
         let changed = new.exploited_changed_since(&old);
         assert_eq!(changed.into_iter().collect::<Vec<_>>(), ["CVE-1"]);
+    }
+
+    #[test]
+    fn a_prediction_changes_with_its_whole_percents() {
+        let shard = |predictions: &[(&str, f64)]| {
+            let known = predictions.iter().map(|(cve, epss)| Exploitation {
+                cve: (*cve).to_owned(),
+                epss: Some(*epss),
+                ..Exploitation::default()
+            });
+            Shard::of(Vec::new(), known.collect())
+        };
+        let check = |before: f64, after: f64, expected: bool| {
+            let (before, after) = (shard(&[("CVE-1", before)]), shard(&[("CVE-1", after)]));
+            let changed = after.predictions_changed_since(&before);
+            assert_eq!(!changed.is_empty(), expected, "{before:?} {after:?}");
+        };
+        check(0.001, 0.009, false);
+        check(0.009, 0.010, true);
+        check(0.29, 0.2999, false);
+        check(0.2899, 0.29, true);
+        check(1.0, 0.99, true);
+        let (none, some) = (shard(&[]), shard(&[("CVE-1", 0.5), ("CVE-2", 0.001)]));
+        let both = [
+            some.predictions_changed_since(&none),
+            none.predictions_changed_since(&some),
+        ];
+        for changed in both {
+            assert_eq!(changed.into_iter().collect::<Vec<_>>(), ["CVE-1"]);
+        }
     }
 
     #[test]

@@ -28,7 +28,8 @@ const REDIRECTS_MAX: usize = 5;
 #[derive(Clone, Debug)]
 pub struct Feeds {
     client: reqwest::Client,
-    bases: Vec<Url>,
+    base: Url,
+    mirrors: Vec<Url>,
     pub(super) limits: FeedLimits,
 }
 
@@ -66,8 +67,9 @@ struct Partial {
 impl Feeds {
     /// Exports below a base URL, and below its mirrors.
     pub fn new(base: &str, mirrors: &[String], limits: &FeedLimits) -> anyhow::Result<Self> {
-        let bases = std::iter::once(base).chain(mirrors.iter().map(String::as_str));
-        let bases = bases.map(checked).collect::<anyhow::Result<Vec<_>>>()?;
+        let mirrors = mirrors.iter().map(|mirror| checked(mirror));
+        let mirrors = mirrors.collect::<anyhow::Result<Vec<_>>>()?;
+        let base = checked(base)?;
         let client = reqwest::Client::builder()
             .connect_timeout(CONNECT_TIMEOUT)
             .read_timeout(READ_TIMEOUT)
@@ -77,29 +79,29 @@ impl Feeds {
             .build()?;
         Ok(Self {
             client,
-            bases,
+            base,
+            mirrors,
             limits: limits.clone(),
         })
     }
 
-    /// A file below the base URL, or below the first mirror that has it, unless it still has the
-    /// tag.
+    /// The same of each mirror alone.
+    pub(super) fn mirrors(&self) -> impl Iterator<Item = Self> + '_ {
+        self.mirrors.iter().map(|mirror| Self {
+            base: mirror.clone(),
+            mirrors: Vec::new(),
+            ..self.clone()
+        })
+    }
+
+    /// A file below the base URL, unless it still has the tag.
     pub(crate) async fn below(&self, path: &[&str], etag: Option<&str>) -> anyhow::Result<Newer> {
-        let mut first: Option<anyhow::Error> = None;
-        for base in &self.bases {
-            let mut url = base.clone();
-            url.path_segments_mut()
-                .map_err(|()| anyhow::anyhow!("`{base}` cannot have a path"))?
-                .pop_if_empty()
-                .extend(path);
-            match self.newer(&url, etag).await {
-                Ok(newer) => return Ok(newer),
-                Err(error) => {
-                    first.get_or_insert(error);
-                }
-            }
-        }
-        Err(first.context("there is no URL to fetch from")?)
+        let mut url = self.base.clone();
+        url.path_segments_mut()
+            .map_err(|()| anyhow::anyhow!("`{}` cannot have a path", self.base))?
+            .pop_if_empty()
+            .extend(path);
+        self.newer(&url, etag).await
     }
 
     /// The file at the base URL itself.

@@ -69,8 +69,23 @@ struct List {
 // === impl Feeds ===
 
 impl Feeds {
-    /// Fetches what is new of the export of an ecosystem: `<base>/<ecosystem>/…`.
+    /// Fetches what is new of the export of an ecosystem, `<base>/<ecosystem>/…`, from the first
+    /// server that has all of it: the list of one and the records of another, which is behind, would
+    /// pass over changes for good.
     pub async fn fetch(&self, ecosystem: &str, latest: &Latest) -> anyhow::Result<Fetched> {
+        let first = match self.export(ecosystem, latest).await {
+            Ok(fetched) => return Ok(fetched),
+            Err(error) => error,
+        };
+        for mirror in self.mirrors() {
+            if let Ok(fetched) = mirror.export(ecosystem, latest).await {
+                return Ok(fetched);
+            }
+        }
+        Err(first)
+    }
+
+    async fn export(&self, ecosystem: &str, latest: &Latest) -> anyhow::Result<Fetched> {
         let known = latest.revision.as_deref().map(parts);
         let etag = known.and_then(|(_, etag)| etag);
         let list = self.below(&[ecosystem, "modified_id.csv"], etag).await?;

@@ -32,7 +32,7 @@ use super::{
 };
 use crate::{
     Advisories, FeedLimits, Import, Mode, Source, Update,
-    feeds::tests::Site,
+    feeds::{export_of_junk, tests::Site},
     head::{HEAD, Head},
     stage,
     stage::tests::{is_whole, records, shown},
@@ -391,6 +391,30 @@ async fn an_export_is_taken_up_where_its_signer_is_trusted() {
         (manifest.feeds[0].name.as_str(), manifest.shards.len()),
         ("npm", 1)
     );
+}
+
+#[tokio::test]
+async fn an_export_with_a_shard_that_nobody_can_read_does_not_stop_what_follows() {
+    let bench = Bench::new();
+    let (leader, key) = (bench.process("leader"), SigningKey::generate().unwrap());
+    let export = Import {
+        feed: "export".to_owned(),
+        mode: Mode::Merge,
+        fetched_at: Timestamp::MIN,
+        revision: None,
+    };
+    let junk = export_of_junk(&key);
+    let handing = upload::hand_in(&bench.store, &export, junk);
+    handing.await.unwrap();
+    bench.hand_in("one", &[("A", "PyPI", "x", "1")]).await;
+    let keys = [key.verifying()];
+    let limits = FeedLimits::default();
+    let taking = take_all(&bench.cx, &bench.store, &leader, (&limits, &keys));
+    taking.await.unwrap();
+    assert_eq!(bench.inbox().await, 0);
+    let manifest = leader.advisories().manifest();
+    let feeds: Vec<_> = manifest.feeds.iter().map(|feed| &*feed.name).collect();
+    assert_eq!(feeds, ["one"]);
 }
 
 #[tokio::test]

@@ -44,7 +44,7 @@ fn sweeper(bench: &Bench, mark: u64, told: &Told) -> Sweeper {
             async move { result }.boxed()
         }),
         images_at_once: 4,
-        progress: Arc::new(Progress::new(mark)),
+        progress: Arc::new(Progress::new(mark, true)),
         missing: Mutex::default(),
     }
 }
@@ -168,12 +168,10 @@ async fn what_becomes_known_to_be_exploited_touches_images_that_have_it() {
     };
     assert_eq!(catalog(KEV, "kev.json", known("CVE-2024-2")), 0);
     assert_eq!(catalog(KEV, "kev.json", known("CVE-2024-1")), 1);
-    let scores = "cve,epss,percentile\nCVE-2024-1,0.5,0.9\n".to_owned();
-    assert_eq!(
-        catalog(EPSS, "epss.csv", scores),
-        0,
-        "nothing comes or goes"
-    );
+    let scores = |epss: &str| format!("cve,epss,percentile\nCVE-2024-1,{epss},0.9\n");
+    assert_eq!(catalog(EPSS, "epss.csv", scores("0.495")), 1);
+    assert_eq!(catalog(EPSS, "epss.csv", scores("0.499")), 0, "no percent");
+    assert_eq!(catalog(EPSS, "epss.csv", scores("0.5")), 1);
     let (scan, scanned) = &scan;
     let cause = Cause::Advisories { swept: 1 };
     let outcome = bench.assessor.assess(&bench.key, *scan, scanned, cause);
@@ -282,6 +280,70 @@ async fn an_image_that_fails_does_not_stop_the_others_and_holds_the_mark_until_i
     let key = other.sibling(What::Assessed);
     let other = bench.store.record::<Assessed>(&key).await;
     assert_eq!(other.unwrap().unwrap().body.counts.total(), 0);
+}
+
+#[tokio::test]
+async fn what_was_assessed_by_other_rules_is_assessed_again_at_the_same_revision() {
+    let bench = Bench::new();
+    bench.advise(&[("CVE-2024-1", "PyPI", "x", "2.0")]);
+    let scan = bench.scan(&[("x", "1.0")]).await;
+    assess(&bench, &scan).await;
+    let told = Told::default();
+    let index = &bench.assessor.index;
+    assert_eq!(sweep(&sweeper(&bench, 0, &told)).await.unwrap(), 1);
+    // As rules wrote it that found nothing.
+    let key = bench.key.sibling(What::Assessed);
+    let record = bench.store.record::<Assessed>(&key).await.unwrap().unwrap();
+    let found = bench
+        .store
+        .object::<Assessment>(REPORT_OBJECTS, &record.body.assessment);
+    let blind = Assessment {
+        vulnerabilities: Vec::new(),
+        ..found.await.unwrap().unwrap()
+    };
+    let blind = Assessed {
+        assessment: bench
+            .store
+            .put_object(REPORT_OBJECTS, &blind)
+            .await
+            .unwrap(),
+        previous: None,
+        ..record.body
+    };
+    let written = bench.store.put_record(&key, &blind, record.revision).await;
+    written.unwrap();
+    assert_eq!(
+        sweep(&sweeper(&bench, 1, &told)).await.unwrap(),
+        0,
+        "the same rules"
+    );
+    assert_eq!(assessed(&bench).await.assessment, blind.assessment);
+    for (dies, expected) in [(true, 0), (false, 1)] {
+        let by_others = Sweeper {
+            progress: Arc::new(Progress::new(1, false)),
+            ..sweeper(&bench, 1, &told)
+        };
+        told.0.lock().unwrap().1 = dies;
+        assert_eq!(sweep(&by_others).await.ok(), (!dies).then_some(1));
+        let heard = told.0.lock().unwrap().0.clone();
+        assert_eq!(heard, vec!["appeared CVE-2024-1"; expected], "{heard:?}");
+        if !dies {
+            assert_eq!(sweep(&by_others).await.unwrap(), 0, "it is done");
+        }
+    }
+    let found = assessed(&bench).await;
+    assert_ne!(
+        (found.advisory, found.counts),
+        (1, model::Counts::default())
+    );
+    assert!(index.get(&bench.key).unwrap().is_some());
+    let mark = format!("swept.{}", bench.key.image.partition());
+    let mark = bench
+        .store
+        .get::<SweptMark>(ADVISORIES, &mark)
+        .await
+        .unwrap();
+    assert_eq!(mark.unwrap().body.rules, bench.assessor.advisories.rules());
 }
 
 #[tokio::test]
@@ -410,7 +472,7 @@ async fn a_sweep_of_a_partition_that_was_given_up_writes_no_mark() {
 
 #[test]
 fn a_record_that_rests_on_other_advisories_than_the_mark_is_open() {
-    let progress = Progress::new(5);
+    let progress = Progress::new(5, true);
     assert!(!progress.is_open(4, false), "the mark speaks for it");
     assert!(!progress.is_open(5, true));
     assert!(

@@ -80,6 +80,32 @@ fn a_program_with_modules_has_its_module_and_not_its_package() {
 }
 
 #[test]
+fn a_version_that_go_does_not_state_is_what_the_build_states() {
+    let check = |own: &str, flags: &str, expected: (&str, Confidence)| {
+        let info = BuildInfo {
+            toolchain: "go1.22.1".to_owned(),
+            modules: format!("path\texample.org/a/cmd/a\n{own}build\t-ldflags=\"{flags}\"\n"),
+        };
+        let mut found = Found::new(1 << 20);
+        info.read("bin/a", &mut found);
+        let own = &found.packages[0];
+        assert_eq!((&*own.version, own.confidence), expected, "{own:?}");
+    };
+    let (stated, high) = ("-s -X main.version=1.2.3", Confidence::High);
+    let (medium, low) = (Confidence::Medium, Confidence::Low);
+    let untagged = "v0.0.0-20240601000000-daa7c04131f5";
+    let of = |version: &str| format!("mod\texample.org/a\t{version}\t\n");
+    check(&of("(devel)"), stated, ("v1.2.3", medium));
+    check(&of("(devel)"), "-s", ("(devel)", high));
+    check(&of(untagged), stated, ("v1.2.3", medium));
+    check(&of(untagged), "-s", (untagged, low));
+    check(&of("v1.0.0"), stated, ("v1.0.0", high));
+    // Built without modules.
+    check("", stated, ("v1.2.3", medium));
+    check("", "-s", ("(devel)", medium));
+}
+
+#[test]
 fn a_list_stands_between_marks() {
     let marked = [&[1; 16][..], b"path\ta\n", &[2; 16]].concat();
     assert_eq!(unmarked(&marked), b"path\ta\n");

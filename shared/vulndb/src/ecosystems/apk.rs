@@ -40,6 +40,7 @@ impl Ecosystem for Apk {
             "Alpine",
             "BellSoft Hardened Containers",
             "Chainguard",
+            "CleanStart",
             "MinimOS",
             "Wolfi",
         ]
@@ -77,6 +78,7 @@ impl Ecosystem for Apk {
             "alpaquita" => bellsoft("Alpaquita", os),
             "bellsoft-hardened-containers" => bellsoft("BellSoft Hardened Containers", os),
             "chainguard" => Some("Chainguard".to_owned()),
+            "cleanstart" | "clnstrt" => Some("CleanStart".to_owned()),
             "minimos" => Some("MinimOS".to_owned()),
             "wolfi" => Some("Wolfi".to_owned()),
             _ => None,

@@ -2,6 +2,7 @@
 //! guess where they are on another branch.
 
 use jiff::{Timestamp, tz::TimeZone};
+use model::{Confidence, Package, PackageType};
 
 use crate::shard::{Window, WindowEnd};
 
@@ -24,6 +25,25 @@ pub(super) fn may_hold_the_fix(
         _ => false,
     };
     time > published.as_str() && !inside.is_empty() && inside.iter().all(is_elsewhere)
+}
+
+/// Whether a program was built from a checkout that knew no tags: then its version is a commit that
+/// stands anywhere among the releases, which its analyzer says by how sure it is. The same version of
+/// a module that Go chose is before its first release.
+pub(super) fn is_adrift(package: &Package, version: &str) -> bool {
+    package.kind == PackageType::Golang
+        && package.confidence == Confidence::Low
+        && matches!(parts(version), Some((None, _)))
+}
+
+/// Whether a window begins or ends with a release, among which such a commit has no place.
+pub(super) fn is_of_releases(window: &Window) -> bool {
+    let end = match &window.end {
+        WindowEnd::Fixed(end) | WindowEnd::Last(end) | WindowEnd::Limit(end) => Some(end),
+        WindowEnd::Open => None,
+    };
+    let is_release = |text: &String| line(text).is_none_or(|line| line != "0.0");
+    window.introduced.iter().chain(end).any(is_release)
 }
 
 /// The line (`1.2`; none for `v0.0.0-…`, which is a branch without releases) and time of a

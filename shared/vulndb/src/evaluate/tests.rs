@@ -1,6 +1,6 @@
 //! The rules of evaluation, one by one.
 
-use model::{Package, PackageType};
+use model::{Confidence, Package, PackageType};
 use serde_json::json;
 
 use super::{Evaluation, Installed, Why, evaluate, explain, pseudo};
@@ -300,6 +300,55 @@ fn commits_after_an_advisory_are_undecided_on_another_line_than_the_fix() {
     );
     assert!(!check("v1.1.6", "1.2.3"), "a release");
     assert!(!check("v1.1.6-rc.1", "1.2.3"), "a pre-release");
+}
+
+#[test]
+fn a_go_program_whose_build_states_no_version_is_undecided() {
+    let fields = range(r#"{"introduced": "0"}, {"fixed": "1.2.3"}"#);
+    let none = "undecided: its build states no version";
+    assert_eq!(
+        check("Go", &fields, "(devel)"),
+        format!("{none} (`(devel)`)")
+    );
+    // What a directory stands for.
+    assert_eq!(check("Go", &fields, "v0.0.0"), format!("{none} (`v0.0.0`)"));
+    assert_eq!(
+        check("npm", &fields, "0.0.0"),
+        "affected: < 1.2.3; Fixed 1.2.3"
+    );
+}
+
+#[test]
+fn a_commit_of_a_checkout_without_tags_is_compared_with_commits_alone() {
+    let check = |fields: &str, confidence| {
+        let version = "v0.0.0-20240601000000-daa7c04131f5";
+        let package = Package {
+            confidence,
+            ..package(PackageType::Golang, "p", version)
+        };
+        check_package("Go", fields, &package)
+    };
+    let (low, high) = (Confidence::Low, Confidence::High);
+    let releases = range(r#"{"introduced": "1.0.0"}, {"fixed": "1.2.3"}"#);
+    let undecided = "undecided: `v0.0.0-20240601000000-daa7c04131f5` is a commit of a checkout without tags, anywhere among the releases";
+    assert_eq!(check(&releases, low), undecided);
+    assert_eq!(check(&releases, high), "unaffected");
+    let fixed = range(r#"{"introduced": "0"}, {"fixed": "1.2.3"}"#);
+    assert_eq!(check(&fixed, low), undecided);
+    let commits = |fixed: &str| {
+        range(&format!(
+            r#"{{"introduced": "0"}}, {{"fixed": "0.0.0-{fixed}-1baeb1ce4c0b"}}"#
+        ))
+    };
+    assert_eq!(
+        check(&commits("20250101000000"), low),
+        "affected: < 0.0.0-20250101000000-1baeb1ce4c0b; Fixed 0.0.0-20250101000000-1baeb1ce4c0b"
+    );
+    assert_eq!(check(&commits("20230101000000"), low), "unaffected");
+    assert_eq!(
+        check(&range(r#"{"introduced": "0"}"#), low),
+        "affected: all versions; NotFixed"
+    );
 }
 
 #[test]

@@ -14,9 +14,19 @@ const DSA: &str = r#"{"id": "DSA-1-1", "upstream": ["CVE-2024-2"],
     "affected": [{"package": {"ecosystem": "Debian:12", "name": "src"},
         "ranges": [{"type": "ECOSYSTEM", "events": [{"introduced": "0"}, {"fixed": "1.0-2"}]}]}]}"#;
 
+/// Two vulnerabilities, of which the record of one says that it was fixed long ago.
+const TWO: [&str; 2] = [
+    r#"{"id": "DSA-2-1", "upstream": ["CVE-2024-3", "CVE-2024-4"],
+    "affected": [{"package": {"ecosystem": "Debian:12", "name": "two"},
+        "ranges": [{"type": "ECOSYSTEM", "events": [{"introduced": "0"}, {"fixed": "1.0-2"}]}]}]}"#,
+    r#"{"id": "DEBIAN-CVE-2024-3", "upstream": ["CVE-2024-3"],
+    "affected": [{"package": {"ecosystem": "Debian:12", "name": "two"},
+        "ranges": [{"type": "ECOSYSTEM", "events": [{"introduced": "0"}, {"fixed": "0.5-1"}]}]}]}"#,
+];
+
 /// The explanation as lines.
 fn check(os: Option<Os>, packages: Vec<Package>, id: &str) -> String {
-    let shards = Fake::of(&[GHSA, WITHDRAWN, DSA]);
+    let shards = Fake::of(&[GHSA, WITHDRAWN, DSA, TWO[0], TWO[1]]);
     let scanned = ScannedPackages {
         image: Digest::of(b"image"),
         os,
@@ -95,4 +105,21 @@ fn what_the_distribution_owns_is_said_to_be_its() {
         said.contains("DSA-1-1: 1.0-1 affected: it is in < 1.0-2"),
         "{said}"
     );
+}
+
+#[test]
+fn of_a_bulletin_the_vulnerability_that_was_asked_for_is_told() {
+    let verdict = |id: &str| {
+        let packages = vec![package(PackageType::Deb, "two", "1.0-1")];
+        let said = check(Some(os("debian", "12")), packages, id);
+        let lines: Vec<&str> = said.lines().take(2).collect();
+        lines.join("; ")
+    };
+    assert_eq!(
+        verdict("CVE-2024-3"),
+        "false CVE-2024-3; two: not affected: no advisory that counts holds its version"
+    );
+    let other = "two: affected: CVE-2024-4 (unknown), fixed in 1.0-2";
+    assert_eq!(verdict("CVE-2024-4"), format!("true CVE-2024-4; {other}"));
+    assert_eq!(verdict("DSA-2-1"), format!("true DSA-2-1; {other}"));
 }

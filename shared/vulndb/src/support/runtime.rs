@@ -8,7 +8,8 @@ use super::{LastDay, is_older_than};
 
 /// The last day of security updates of a line; older lines than those listed have ended. devguide.python.org/versions,
 /// github.com/nodejs/release, ruby-lang.org/en/downloads/branches, php.net/supported-versions,
-/// dotnet.microsoft.com/platform/support/policy; a line of Go ends with the release of the next
+/// dotnet.microsoft.com/platform/support/policy; Java's are the days on which the last of the builds
+/// that are free for everybody end (adoptium.net/support, bell-sw.com/support); a line of Go ends with the release of the next
 /// but one (go.dev/doc/devel/release).
 const LAST_DAYS: &[LastDay] = &[
     ("python", "2.7", date(2020, 1, 1)),
@@ -60,6 +61,24 @@ const LAST_DAYS: &[LastDay] = &[
     ("dotnet", "8.0", date(2026, 11, 10)),
     ("dotnet", "9.0", date(2026, 11, 10)),
     ("dotnet", "10.0", date(2028, 11, 14)),
+    ("java", "8", date(2030, 12, 31)),
+    ("java", "9", date(2018, 3, 20)),
+    ("java", "10", date(2018, 9, 25)),
+    ("java", "11", date(2027, 10, 31)),
+    ("java", "12", date(2019, 9, 17)),
+    ("java", "13", date(2020, 3, 17)),
+    ("java", "14", date(2020, 9, 15)),
+    ("java", "15", date(2021, 3, 16)),
+    ("java", "16", date(2021, 9, 14)),
+    ("java", "17", date(2027, 10, 31)),
+    ("java", "18", date(2022, 9, 20)),
+    ("java", "19", date(2023, 3, 21)),
+    ("java", "20", date(2023, 9, 19)),
+    ("java", "21", date(2029, 12, 31)),
+    ("java", "22", date(2024, 9, 17)),
+    ("java", "23", date(2025, 3, 18)),
+    ("java", "24", date(2025, 9, 16)),
+    ("java", "25", date(2031, 9, 30)),
     ("go", "1.18", date(2023, 2, 1)),
     ("go", "1.19", date(2023, 8, 8)),
     ("go", "1.20", date(2024, 2, 6)),
@@ -104,6 +123,8 @@ fn last_day(package: &Package) -> Option<(&'static str, Date)> {
         | (PackageType::Generic, "dotnet") => "dotnet",
         (PackageType::Generic, "node" | "nodejs") => "node",
         (PackageType::Generic, "python" | "cpython") => "python",
+        // Whoever pays for Oracle's gets updates for longer.
+        (PackageType::Generic, "openjdk") => "java",
         (PackageType::Generic, "ruby") => "ruby",
         (PackageType::Generic, "php" | "php-cli") => "php",
         _ => return None,
@@ -111,6 +132,11 @@ fn last_day(package: &Package) -> Option<(&'static str, Date)> {
     let version = package.version.trim_start_matches(['v', 'g', 'o']);
     let mut parts = version.split(['.', '-', '+']);
     let (major, minor) = (parts.next()?, parts.next().unwrap_or_default());
+    // `1.8.0_392` is Java 8.
+    let (major, minor) = match (runtime, major) {
+        ("java", "1") => (minor, ""),
+        _ => (major, minor),
+    };
     let line = format!("{major}.{minor}");
     let is_line = |text: &str| text == line || text == major;
     let known = LAST_DAYS

@@ -46,6 +46,9 @@ fn a_runtime_of_its_own_that_is_out_of_support_is_told() {
     assert!(gaps(PackageType::Generic, "python", "unknown").is_none());
     assert!(gaps(PackageType::Generic, "node", "18.20.1").is_some());
     assert!(gaps(PackageType::Generic, "node", "22.1.0").is_none());
+    let java = |version: &str| gaps(PackageType::Generic, "openjdk", version).is_some();
+    assert!(java("22.0.2") && java("1.7.0_352") && java("16"));
+    assert!(!java("1.8.0_392") && !java("21.0.5+11") && !java("25"));
     assert!(gaps(PackageType::Generic, "python", "3.9.1").is_some());
     assert!(
         gaps(PackageType::Npm, "node", "18.20.1").is_none(),

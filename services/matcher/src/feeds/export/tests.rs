@@ -1,12 +1,44 @@
-use std::{fs, io::Cursor};
+use std::{
+    fs,
+    io::{Cursor, Write as _},
+};
 
+use bytes::Bytes;
 use jiff::Timestamp;
+use model::{AdvisoryManifest, Digest, ShardKey};
+use zip::{ZipWriter, write::SimpleFileOptions};
 
-use super::{Export, SigningKey, VerifyingKey, export, import_export, is_export};
+use super::{
+    CONTEXT, Export, MANIFEST, SHARDS, SIGNATURE, SigningKey, VerifyingKey, document, export,
+    import_export, is_export,
+};
 use crate::{
     Advisories, FeedLimits, Import, Mode, Source, stage,
     stage::tests::{records, shown},
 };
+
+/// An export that is signed and whole, with a shard that is none.
+pub(crate) fn export_of_junk(key: &SigningKey) -> Bytes {
+    let junk = b"of another version";
+    let shard = (ShardKey::of("npm", "x"), Digest::of(junk));
+    let manifest = AdvisoryManifest {
+        revision: 1,
+        shards: [shard.clone()].into(),
+        ..AdvisoryManifest::default()
+    };
+    let document = document(&manifest, Timestamp::UNIX_EPOCH).unwrap();
+    let signature = serde_json::to_vec(&key.sign(CONTEXT, &document)).unwrap();
+    let mut zip = ZipWriter::new(Cursor::new(Vec::new()));
+    for (name, bytes) in [
+        (MANIFEST, &document[..]),
+        (SIGNATURE, &signature),
+        (&format!("{SHARDS}{}", shard.1.hex()), junk),
+    ] {
+        zip.start_file(name, SimpleFileOptions::default()).unwrap();
+        zip.write_all(bytes).unwrap();
+    }
+    zip.finish().unwrap().into_inner().into()
+}
 
 fn take(advisories: &Advisories, feed: &str, second: i64, rows: &[(&str, &str, &str, &str)]) {
     let import = Import {

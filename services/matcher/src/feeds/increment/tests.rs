@@ -167,6 +167,26 @@ async fn a_mirror_answers_where_the_first_server_does_not() {
 }
 
 #[tokio::test]
+async fn a_list_and_its_records_are_of_one_server() {
+    let (first, mirror) = (Site::default(), Site::default());
+    let urls = (first.start().await, mirror.start().await);
+    // The mirror is behind, and the first server has lost its records.
+    mirror.export("npm", &[(1, "A", "x", "1.0.0")]);
+    first.export("npm", &[(1, "A", "x", "1.0.0"), (2, "B", "y", "1.0.0")]);
+    let list = {
+        let mut site = first.0.lock().unwrap();
+        site.files
+            .retain(|path, _| path.ends_with("modified_id.csv"));
+        site.files.len()
+    };
+    assert_eq!(list, 1);
+    let feeds = Feeds::new(&urls.0, &[urls.1], &FeedLimits::default()).unwrap();
+    let fetched = feeds.fetch("npm", &Latest::default()).await.unwrap();
+    let revision = fetched.revision.unwrap();
+    assert!(revision.starts_with("1970-01-01T00:00:01Z"), "{revision}");
+}
+
+#[tokio::test]
 async fn catalogs_are_fetched_and_known_by_their_tag() {
     let (site, dir) = (Site::default(), tempfile::tempdir().unwrap());
     let url = site.start().await;

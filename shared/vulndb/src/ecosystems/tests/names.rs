@@ -243,3 +243,65 @@ fn rpm_packages_are_asked_by_both_names_and_apk_packages_by_origin() {
         assert_eq!(asked(&sub, Some(&os(id, release, id))), [expected]);
     }
 }
+
+/// What OSV.dev has exports of, beside what is in no image (`Android`, `FreeBSD`, `Linux`, `VSCode`,
+/// `opam`) and what has commits and no versions (`GIT`, `OSS-Fuzz`).
+#[test]
+fn every_ecosystem_of_osv_that_images_hold_has_its_rules() {
+    let names = [
+        "AlmaLinux:9",
+        "Alpaquita:23",
+        "Alpine:v3.20",
+        "Azure Linux:3",
+        "BellSoft Hardened Containers:23",
+        "Bioconductor",
+        "Bitnami",
+        "CRAN",
+        "Chainguard",
+        "CleanStart",
+        "ConanCenter",
+        "Debian:12",
+        "Docker Hardened Images:Debian:13",
+        "Echo",
+        "GHC",
+        "GitHub Actions",
+        "Go",
+        "Hackage",
+        "Hex",
+        "Julia",
+        "Kubernetes",
+        "Mageia:9",
+        "Maven:https://maven.google.com",
+        "MinimOS",
+        "NuGet",
+        "Packagist:https://packages.drupal.org/8",
+        "Photon OS:5.0",
+        "Pub",
+        "PyPI",
+        "Red Hat:enterprise_linux:9::appstream",
+        "Rocky Linux:9",
+        "Root:Alpine:3.18",
+        "RubyGems",
+        "SUSE:Linux Enterprise Server 15 SP5",
+        "SwiftURL",
+        "TuxCare:Alpine:v3.16",
+        "Ubuntu:22.04:LTS",
+        "Wolfi",
+        "crates.io",
+        "npm",
+        "openEuler:24.03-LTS",
+        "openSUSE:Leap 15.6",
+    ];
+    for name in names {
+        assert!(crate::ecosystems::family(name).is_some(), "{name}");
+    }
+    assert!(crate::ecosystems::family("Android").is_none());
+    let cleanstart = ["cleanstart", "clnstrt"].map(|id| os(id, "2026.1", "CleanStart"));
+    let openssl = package(PackageType::Apk, "openssl", "3.1.4-r0");
+    for os in cleanstart {
+        assert_eq!(
+            asked(&openssl, Some(&os)),
+            ["CleanStart openssl 3.1.4-r0 origin"]
+        );
+    }
+}

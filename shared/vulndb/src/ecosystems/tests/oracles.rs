@@ -7,7 +7,7 @@ use std::{
     cmp::Ordering,
     collections::BTreeSet,
     io::Write as _,
-    path::Path,
+    path::{Path, PathBuf},
     process::{Command, Stdio},
 };
 
@@ -183,11 +183,12 @@ fn apk_agrees() {
     let script = loop_of(
         r#""$1/lib/ld-musl-x86_64.so.1" --library-path "$1/lib" "$1/sbin/apk" version -t "$a" "$b" 2>/dev/null || echo '?'"#,
     );
-    let mut pairs = pairs(family, slow_pairs());
+    let mut pairs = pairs(family, slow_pairs() * 2);
     let invalid = invalid_to_apk(root.path(), &pairs);
     // It answers something for them, too.
     let is_compared = |text: &String| !invalid.contains(text) && !is_changed_by_apk_3(text);
     pairs.retain(|(a, b)| is_compared(a) && is_compared(b));
+    pairs.truncate(slow_pairs());
     let mut command = Command::new("sh");
     command.args(["-c", &script, "sh"]).arg(root.path());
     agree("apk", family, &pairs, ask(&mut command, &pairs));
@@ -480,4 +481,110 @@ end"#;
     let pairs = pairs(family, PAIRS);
     let answers = ask(Command::new("elixir").args(["-e", script]), &pairs);
     agree("Elixir", family, &pairs, answers);
+}
+
+/// Go's own library for versions of modules, of which a Go installation has a copy.
+fn go_program(root: &Path) -> Option<PathBuf> {
+    let output = Command::new("go").args(["env", "GOROOT"]).output().ok()?;
+    let goroot = String::from_utf8_lossy(&output.stdout).trim().to_owned();
+    let library = Path::new(&goroot).join("src/cmd/vendor/golang.org/x/mod/semver/semver.go");
+    let folder = root.join("semver");
+    std::fs::create_dir(&folder).ok()?;
+    std::fs::copy(library, folder.join("semver.go")).ok()?;
+    std::fs::write(root.join("go.mod"), "module oracle\n").ok()?;
+    let main = r#"package main
+
+import (
+	"bufio"
+	"fmt"
+	"os"
+	"strings"
+
+	"oracle/semver"
+)
+
+func main() {
+	lines := bufio.NewScanner(os.Stdin)
+	for lines.Scan() {
+		a, b, _ := strings.Cut(lines.Text(), "\t")
+		a, b = "v"+strings.TrimPrefix(a, "v"), "v"+strings.TrimPrefix(b, "v")
+		if semver.IsValid(a) && semver.IsValid(b) {
+			fmt.Println("<=>"[semver.Compare(a, b)+1 : semver.Compare(a, b)+2])
+		} else {
+			fmt.Println("?")
+		}
+	}
+}
+"#;
+    std::fs::write(root.join("main.go"), main).ok()?;
+    let mut build = Command::new("go");
+    build.current_dir(root).args(["build", "-o", "oracle", "."]);
+    let is_built = build.status().is_ok_and(|status| status.success());
+    is_built.then(|| root.join("oracle"))
+}
+
+#[test]
+fn go_agrees() {
+    let family = of_type("golang");
+    let root = tempfile::tempdir().expect("a temporary directory");
+    let Some(program) = go_program(root.path()) else {
+        println!("skipped: no Go with golang.org/x/mod");
+        return;
+    };
+    let mut pairs = pairs(family, PAIRS * 2);
+    // Releases of Go itself, of which it knows nothing: `go1.21rc2`, and `1.21rc2`.
+    let is_module = |text: &str| {
+        let is_release = |c: char| c.is_ascii_digit() || c == '.';
+        !text.starts_with("go")
+            && !text
+                .trim_matches(is_release)
+                .starts_with(char::is_alphabetic)
+            || text.starts_with('v')
+    };
+    pairs.retain(|(a, b)| is_module(a) && is_module(b));
+    pairs.truncate(PAIRS);
+    let answers = ask(&mut Command::new(program), &pairs);
+    agree("golang.org/x/mod", family, &pairs, answers);
+}
+
+#[test]
+fn conan_agrees() {
+    let family = of_type("conan");
+    let script = "
+import sys
+try:
+    from conan.internal.model.version import Version
+except ImportError:
+    from conans.model.version import Version
+for line in sys.stdin:
+    a, b = (Version(v) for v in line.rstrip('\\n').split('\\t'))
+    print('<' if a < b else '>' if a > b else '=')
+";
+    // A number and a mixture it compares as texts, which is no order: `2` < `10` < `1a` < `2`.
+    let is_ordered = |text: &str| {
+        let is_plain = |item: &str| {
+            let mut bytes = item.bytes();
+            !item.is_empty()
+                && (bytes.all(|b| b.is_ascii_digit())
+                    || item.bytes().all(|b| b.is_ascii_alphabetic()))
+        };
+        let (version, build) = text.split_once('+').unwrap_or((text, "0"));
+        let (release, prerelease) = version.split_once('-').unwrap_or((version, "0"));
+        let mut parts = [release, prerelease, build].into_iter();
+        parts.all(|part| part.split('.').all(is_plain))
+    };
+    let mut pairs = pairs(family, PAIRS * 8);
+    pairs.retain(|(a, b)| is_ordered(a) && is_ordered(b));
+    pairs.truncate(PAIRS);
+    let answers = ask(Command::new("python3").args(["-c", script]), &pairs);
+    agree("Conan", family, &pairs, answers);
+}
+
+#[test]
+fn ghc_agrees() {
+    let family = of_type("hackage");
+    let script = r#"interact (unlines . map (\line -> let { (a, b) = break (== '\t') line; whole text = [v | (v, "") <- Text.ParserCombinators.ReadP.readP_to_S Data.Version.parseVersion text, null (Data.Version.versionTags v)] } in case (whole a, whole (drop 1 b)) of { ([v], [w]) -> case compare v w of { LT -> "<"; EQ -> "="; GT -> ">" }; _ -> "?" }) . lines)"#;
+    let pairs = pairs(family, PAIRS);
+    let answers = ask(Command::new("ghc").args(["-e", script]), &pairs);
+    agree("Data.Version of GHC", family, &pairs, answers);
 }

@@ -8,7 +8,7 @@ export PATH="${CARGO_HOME:-$HOME/.cargo}/bin:$PATH:/usr/sbin:/sbin"
 tidewaiter="$CARGO_TARGET_DIR/release/tidewaiter"
 demo="$HOME/.cache/tidewaiter/demo-image-$(sha256sum "$here/demo/make-image.sh" | cut -c1-12)"
 
-images=() once=no data=''
+images=() once=no data='' temporary='' server_pid='' registry_pid=''
 read_arguments() { # ARGUMENT…
   while [ $# -gt 0 ]; do
     case "$1" in
@@ -52,6 +52,29 @@ stop() { # PID NAME
     kill -KILL "$1" 2>/dev/null || true
   fi
   wait "$1" 2>/dev/null || true
+}
+
+# What the script started is stopped whatever ends it: it says how in `clean`. A second Ctrl-C does
+# not disturb that.
+clean_at_end() {
+  trap end EXIT
+  trap 'exit 130' INT
+  trap 'exit 143' TERM HUP
+}
+
+end() {
+  local result=$?
+  trap - EXIT
+  trap '' INT TERM HUP
+  [ -z "$server_pid" ] || step 'stopping'
+  clean
+  [ -z "$temporary" ] || rm -rf "$temporary"
+  exit $result
+}
+
+# A command that asks the server.
+ask() { # ARGUMENTS
+  "$tidewaiter" "$@" --server "$server" --token-file "$data/admin.token"
 }
 
 free_port() {

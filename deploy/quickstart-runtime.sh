@@ -21,14 +21,17 @@ cd "$here/.."
 read_arguments "$@"
 image="${images[0]:-}"
 agent="$CARGO_TARGET_DIR/release/tidewaiter-agent"
-name="tidewaiter-demo-$$"
+name="demo-$$"
 
-nats_pid='' registry_pid='' server_pid='' podman_pid='' agent_pid='' temporary='' has_container=no incident=''
+nats_pid='' podman_pid='' agent_pid='' has_container=no incident=''
+# Where the kernel keeps what is in force on this node.
+pins=/sys/fs/bpf/tidewaiter/default-quickstart
+# What podman runs with where cgroups are those of v1 as well, or rights are few: its service, too,
+# for that makes the container that takes the other's place.
+runtime=()
+[ -e /sys/fs/cgroup/cgroup.controllers ] || runtime=(--runtime runc)
 
 clean() {
-  local result=$?
-  trap - EXIT
-  trap '' INT TERM
   if [ $has_container = yes ]; then
     # What is in force would keep them from being removed.
     [ -z "$incident" ] || ask response release --incident "$incident" >/dev/null 2>&1 || true
@@ -42,17 +45,9 @@ clean() {
   stop "$server_pid" 'tidewaiter'
   stop "$registry_pid" 'the registry'
   stop "$nats_pid" 'nats-server'
-  [ -z "$temporary" ] || rm -rf "$temporary"
-  exit $result
+  [ ! -d "$pins" ] || rm -rf "$pins"
 }
-trap clean EXIT
-trap 'exit 130' INT
-trap 'exit 143' TERM HUP
-
-# A command that asks the server.
-ask() { # ARGUMENTS
-  "$tidewaiter" "$@" --server "$server" --token-file "$data/admin.token"
-}
+clean_at_end
 
 # One server for both. In a fleet each node's agent has a key of its own, with which it can publish
 # under its node's name and do nothing else: `tidewaiter nats accounts --agent NODE`.
@@ -75,7 +70,8 @@ END
 # and an image that no source has is not read.
 start_registry() {
   registry="127.0.0.1:$(free_port)"
-  tag="$registry/tidewaiter/$name:1"
+  # Not below `tidewaiter`: policy leaves alone what is the fabric's own.
+  tag="$registry/demo/$name:1"
   cat >"$data/registry.yml" <<END
 version: 0.1
 log:
@@ -126,7 +122,7 @@ END
 
 start_agent() {
   local socket="$data/podman.sock"
-  setsid podman system service --time=0 "unix://$socket" >"$data/podman.log" 2>&1 &
+  setsid podman "${runtime[@]}" system service --time=0 "unix://$socket" >"$data/podman.log" 2>&1 &
   podman_pid=$!
   wait_for "$podman_pid" 30 "podman's service" "$data/podman.log" test -S "$socket"
   cat >"$data/agent.yaml" <<END
@@ -139,23 +135,21 @@ engines:
 response:
   keys: ["$trusted"]
 END
+  say 'what can be seen and enforced here:'
   "$agent" probe --config "$data/agent.yaml"
   setsid "$agent" run --config "$data/agent.yaml" >"$data/agent.log" 2>&1 &
   agent_pid=$!
-  wait_for "$agent_pid" 60 'the agent' "$data/agent.log" grep -q 'tier `bpf`' "$data/agent.log"
+  wait_for "$agent_pid" 60 'the agent' "$data/agent.log" grep -q 'tier `[bp]' "$data/agent.log"
   say "agent:      node quickstart, log in $data/agent.log"
 }
 
-# What podman runs with where cgroups are those of v1 as well, or rights are few.
 run_container() {
-  local runtime=()
-  [ -e /sys/fs/cgroup/cgroup.controllers ] || runtime=(--runtime runc)
   podman "${runtime[@]}" run --detach --name "$name" \
     --ulimit nofile=1024:1024 --ulimit nproc=2048:2048 "$tag" sleep 86400 >"$data/container.id"
 }
 
 # Whether the container's image was read: only then is it known what is not of it.
-is_scanned() { get /v1/images | grep -q "tidewaiter/$name"; }
+is_scanned() { get /v1/images | grep -q "demo/$name"; }
 
 is_known() { get /v1/containers | grep -q "$(cat "$data/container.id")"; }
 
@@ -163,6 +157,11 @@ is_known() { get /v1/containers | grep -q "$(cat "$data/container.id")"; }
 has_incident() {
   get "/v1/incidents?container=$(cat "$data/container.id")" >"$data/incidents.json" \
     && grep -q '"id":' "$data/incidents.json"
+}
+
+# What the first incident says of itself.
+first() { # FIELD
+  grep --only-matching "\"$1\":\"[^\"]*\"" "$data/incidents.json" | head -n 1 | cut -d '"' -f 4
 }
 
 # Whether a response to the incident has come to its end.
@@ -208,9 +207,9 @@ step 'a program that is not of its image'
 podman exec "$name" sh -c 'cp /bin/ls /tmp/dropped && printf x >>/tmp/dropped && chmod +x /tmp/dropped && /tmp/dropped / >/dev/null'
 started=$(date +%s%3N)
 wait_for "$agent_pid" 120 'the incident' "$data/tidewaiter.log" has_incident
-say "seen after $(($(date +%s%3N) - started)) ms:"
-cat "$data/incidents.json"
-incident=$(grep --only-matching --extended-regexp '"id":"[0-9a-f]{32}"' "$data/incidents.json" | head -n 1 | cut -d '"' -f 4)
+incident=$(first id)
+say "seen after $(($(date +%s%3N) - started)) ms: $(first severity): $(first title)"
+say "all of it: GET /v1/incidents/$incident"
 
 step 'cut off from the network, by the command line'
 # It is the only container of its image: without --force the last that serves stays in service.

@@ -19,21 +19,14 @@ cd "$here/.."
 read_arguments "$@"
 osv=https://osv-vulnerabilities.storage.googleapis.com
 
-server_pid='' registry_pid='' temporary='' feeds_wanted=()
+feeds_wanted=()
 
 clean() {
-  local result=$?
-  trap - EXIT
-  trap '' INT TERM
   # The registry first: it would report to nobody.
   stop "$registry_pid" 'the registry'
   stop "$server_pid" 'tidewaiter'
-  [ -z "$temporary" ] || rm -rf "$temporary"
-  exit $result
 }
-trap clean EXIT
-trap 'exit 130' INT
-trap 'exit 143' TERM HUP
+clean_at_end
 
 now_ms() { date +%s%3N; }
 
@@ -110,11 +103,6 @@ has_advisories() {
   [[ "$health" =~ \"revision\":([1-9][0-9]*) ]] || return 1
   revision="${BASH_REMATCH[1]}"
   [[ "$health" == *"\"swept\":$revision,"* ]]
-}
-
-# A command of the client, with the server and its token.
-ask() {
-  "$tidewaiter" "$@" --server "$server" --token-file "$data/admin.token"
 }
 
 # A name in our registry: what remains of IMAGE without transport, path and digest. Two images of

@@ -132,14 +132,33 @@ impl Files {
             };
         };
         let real = real_path(&file).unwrap_or_else(|| path.to_owned());
-        let (origin, mount) = origin(pid, &file, &real);
+        self.described(pid, file, real)
+    }
+
+    /// What a process has as its standard input, where that is a file with a name: what the shell
+    /// itself made of a text (`<<`) has none.
+    pub(crate) fn input(&mut self, pid: u32) -> Option<ExecutedFile> {
+        let path = PathBuf::from(format!("/proc/{pid}/fd/0"));
+        // Opening anything else may do something.
+        let found = fs::metadata(&path).ok()?;
+        if !found.is_file() || found.nlink() == 0 {
+            return None;
+        }
+        let file = open_here(&path).ok()?;
+        let real = real_path(&file)?;
+        Some(self.described(pid, file, real))
+    }
+
+    /// Where an open file comes from, and its digest where that says more.
+    fn described(&mut self, pid: u32, file: File, path: String) -> ExecutedFile {
+        let (origin, mount) = origin(pid, &file, &path);
         let digest = if origin == Origin::Lower {
             None
         } else {
             self.digest(file)
         };
         ExecutedFile {
-            path: real,
+            path,
             origin,
             digest,
             mount,

@@ -3,7 +3,8 @@
 use std::{collections::HashMap, fs};
 
 use model::runtime::{
-    Activity, Exec, ExecutedFile, FileOpen, Listen, NetworkFlow, Origin, RareCall, SyscallMade,
+    Activity, Exec, ExecutedFile, FileOpen, Listen, NetworkFlow, Origin, RareCall, Stdio,
+    SyscallMade,
 };
 use nix::libc;
 
@@ -160,7 +161,13 @@ impl Pipeline {
         let pids = [Some(pid), known.first.filter(|first| *first != pid)];
         let pids: Vec<u32> = pids.into_iter().flatten().collect();
         let script = script::of(&raw).map(|path| resolve(&raw.cwd, path));
-        let script = script.map(|path| self.files.script(&pids, &path));
+        let script = match script {
+            Some(path) => Some(self.files.script(&pids, &path)),
+            None if raw.stdin == Stdio::File && script::is_from_input(&raw) => {
+                self.files.input(pid)
+            }
+            None => None,
+        };
         let file = self.file(&pids, &raw);
         Some(Activity::Exec(Box::new(Exec {
             parent: raw.parent,

@@ -18,6 +18,14 @@
 //! believed by its signature, whoever wrote it; the journal remembers the last one, so that an older
 //! one is refused after a restart, too.
 //!
+//! A container that is started again has the same id and another cgroup, and with the old one ended
+//! what was in force. It is put into force again, and told: before its first program, where the
+//! kernel asks about that, else a moment later. In Kubernetes what is started again is another
+//! container, with an id of its own, and needs a decision of its own.
+//!
+//! A block is about files. What it does not stop stands where files are judged ([`guard`]), and
+//! among what a node says that it cannot enforce ([`means`]).
+//!
 //! What it does not do: it decides nothing. Which container, which action and for how long is in the
 //! document; here is only refused what is not signed, is over, or is about another container.
 

@@ -9,6 +9,8 @@ use crate::raw::{IS_SCRIPT, RawExec};
 struct Interpreter {
     /// How their names begin; what follows may be a version.
     name: &'static str,
+    /// The option that has it run its standard input, where there is one beside `-`.
+    input: &'static str,
     /// Options that bring the program along, or something else to run than a file.
     inline: &'static [&'static str],
     /// Options whose value is the next argument.
@@ -26,51 +28,61 @@ const INTERPRETERS: &[Interpreter] = &[
     shell("fish"),
     Interpreter {
         name: "python",
+        input: "-",
         inline: &["-c", "-m"],
         valued: &["-W", "-X", "--check-hash-based-pycs"],
     },
     Interpreter {
         name: "pypy",
+        input: "-",
         inline: &["-c", "-m"],
         valued: &["-W", "-X"],
     },
     Interpreter {
         name: "perl",
+        input: "-",
         inline: &["-e", "-E"],
         valued: &["-I", "-M"],
     },
     Interpreter {
         name: "ruby",
+        input: "-",
         inline: &["-e"],
         valued: &["-I", "-r", "-C"],
     },
     Interpreter {
         name: "node",
+        input: "-",
         inline: &["-e", "--eval", "-p", "--print"],
         valued: &["-r", "--require", "--import", "--loader"],
     },
     Interpreter {
         name: "nodejs",
+        input: "-",
         inline: &["-e", "--eval", "-p", "--print"],
         valued: &["-r", "--require"],
     },
     Interpreter {
         name: "php",
+        input: "-",
         inline: &["-r", "-S"],
         valued: &["-c", "-d", "-z"],
     },
     Interpreter {
         name: "lua",
+        input: "-",
         inline: &["-e"],
         valued: &["-l"],
     },
     Interpreter {
         name: "tclsh",
+        input: "-",
         inline: &[],
         valued: &["-encoding"],
     },
     Interpreter {
         name: "busybox",
+        input: "-",
         inline: &["-c"],
         valued: &[],
     },
@@ -90,22 +102,49 @@ const LOADER_VALUED: &[&str] = &[
 const fn shell(name: &'static str) -> Interpreter {
     Interpreter {
         name,
-        inline: &["-c", "-s"],
+        input: "-s",
+        inline: &["-c"],
         valued: &["-o", "+o", "-O", "--rcfile", "--init-file"],
     }
 }
 
+/// What an interpreter or a loader was told to run.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Told<'a> {
+    /// A file, by its path as it was written: relative to the working directory.
+    File(&'a str),
+    /// What comes from its standard input.
+    Input,
+    /// What stands in its arguments; or it is told nothing.
+    Nothing,
+}
+
 /// The path of what is run, as it was written: relative to the working directory.
 pub(crate) fn of(exec: &RawExec) -> Option<&str> {
+    match told(exec) {
+        Told::File(path) => Some(path),
+        Told::Input | Told::Nothing => None,
+    }
+}
+
+/// Whether an interpreter runs what comes from its standard input.
+pub(crate) fn is_from_input(exec: &RawExec) -> bool {
+    told(exec) == Told::Input
+}
+
+fn told(exec: &RawExec) -> Told<'_> {
     if exec.flags & IS_SCRIPT != 0 {
         // `/dev/fd/3`: it was given by a descriptor, and has no name that leads to it now.
         let is_descriptor = exec.named.starts_with("/dev/fd/");
-        return (!is_descriptor && !exec.named.is_empty()).then_some(&exec.named);
+        if is_descriptor || exec.named.is_empty() {
+            return Told::Nothing;
+        }
+        return Told::File(&exec.named);
     }
     let file = basename(&exec.path);
     let args = exec.args.get(1..).unwrap_or_default();
     if is_loader(file) {
-        return loaded(args);
+        return loaded(args).map_or(Told::Nothing, Told::File);
     }
     // Of a multi-call program the first argument says what it is.
     let called = basename(
@@ -118,13 +157,18 @@ pub(crate) fn of(exec: &RawExec) -> Option<&str> {
     } else {
         [file, called]
     };
-    let interpreter = names.iter().find_map(|name| interpreter(name))?;
+    let Some(interpreter) = names.iter().find_map(|name| interpreter(name)) else {
+        return Told::Nothing;
+    };
     let args = match args.split_first() {
         // `busybox sh x`
         Some((applet, rest)) if interpreter.name == "busybox" => {
-            self::interpreter(applet)?;
+            if self::interpreter(applet).is_none() {
+                return Told::Nothing;
+            }
             rest
         }
+        None if interpreter.name == "busybox" => return Told::Nothing,
         _ => args,
     };
     interpreted(interpreter, args)
@@ -141,30 +185,32 @@ fn interpreter(name: &str) -> Option<&'static Interpreter> {
     })
 }
 
-fn interpreted<'a>(interpreter: &Interpreter, args: &'a [String]) -> Option<&'a str> {
+fn interpreted<'a>(interpreter: &Interpreter, args: &'a [String]) -> Told<'a> {
     let mut args = args.iter().map(String::as_str);
     while let Some(arg) = args.next() {
         if arg == "--" {
-            return args.next();
+            return args.next().map_or(Told::Input, Told::File);
         }
-        // `-` is standard input.
-        if arg == "-" || arg.is_empty() {
-            return None;
+        if arg == "-" || arg == interpreter.input {
+            return Told::Input;
+        }
+        if arg.is_empty() {
+            return Told::Nothing;
         }
         if !arg.starts_with(['-', '+']) {
-            return Some(arg);
+            return Told::File(arg);
         }
-        if is_inline(interpreter, arg) {
-            return None;
+        if is_inline(interpreter, arg) || matches!(arg, "--version" | "--help" | "-V") {
+            return Told::Nothing;
         }
         if interpreter.name == "php" && arg == "-f" {
-            return args.next();
+            return args.next().map_or(Told::Nothing, Told::File);
         }
         if interpreter.valued.contains(&arg) {
             args.next();
         }
     }
-    None
+    Told::Input
 }
 
 /// Whether an option brings the program along: `-c`, or one of several letters, as `-lc`.
@@ -255,9 +301,39 @@ mod tests {
         check("usr/bin/python3", &["python3", "-m", "http.server"], None);
         check("usr/bin/perl", &["perl", "-e", "1", "x"], None);
         check("bin/busybox", &["busybox", "ls", "x"], None);
+        check("bin/busybox", &["busybox"], None);
         check("bin/busybox", &["ls", "x"], None);
         check("usr/bin/sleep", &["sleep", "5"], None);
         check("usr/bin/shuf", &["shuf", "x"], None);
+    }
+
+    #[test]
+    fn an_interpreter_without_a_program_runs_its_standard_input() {
+        let is_input = |path: &str, args: &[&str]| {
+            is_from_input(&RawExec {
+                path: path.to_owned(),
+                args: args.iter().map(|&arg| arg.to_owned()).collect(),
+                ..RawExec::default()
+            })
+        };
+        for args in [
+            &["sh"][..],
+            &["sh", "-e"],
+            &["sh", "-s", "x"],
+            &["-bash"],
+            &["sh", "-"],
+        ] {
+            assert!(is_input("usr/bin/dash", args), "{args:?}");
+        }
+        assert!(is_input("usr/bin/python3.11", &["python3", "-"]));
+        assert!(is_input("bin/busybox", &["busybox", "sh"]));
+        assert!(is_input("bin/busybox", &["sh"]));
+        for args in [&["sh", "-c", "x"][..], &["sh", "x"], &["bash", "--version"]] {
+            assert!(!is_input("usr/bin/dash", args), "{args:?}");
+        }
+        assert!(!is_input("bin/busybox", &["busybox"]));
+        assert!(!is_input("usr/bin/cat", &["cat"]));
+        assert!(!is_input("usr/bin/python3", &["python3", "-m", "x"]));
     }
 
     #[test]

@@ -251,6 +251,12 @@ fn check(podman: &Ground, before: &str, heard: &Heard) {
         .script(&id, "tmp/plain")
         .expect("the argument of a shell");
     assert_eq!(script.origin, Origin::Upper);
+    podman.exec("after", "echo 'sleep 2' >/tmp/input; sh </tmp/input");
+    let script = heard.script(&id, "tmp/input").expect("standard input");
+    assert_eq!(
+        (script.origin, script.digest),
+        (Origin::Upper, Some(Digest::of(b"sleep 2\n")))
+    );
     podman.exec("after", &format!("{LOADER} /tmp/dropped /; :"));
     let script = heard
         .script(&id, "tmp/dropped")

@@ -41,7 +41,7 @@
 //! | `metadata_service` | high | a cloud's metadata service | T1552.005 |
 //! | `io_uring` | low | system calls that leave no trace | T1562 |
 //! | `cron_changed` | medium | cron's tables | T1053.003 |
-//! | `loader_preload` | high | `ld.so.preload` | T1574.006 |
+//! | `loader_preload` | high | `ld.so.preload`; `LD_PRELOAD` in a command line, of a library that lies elsewhere | T1574.006 |
 //! | `startup_changed` | medium | what shells and the system run when they start | T1546.004 |
 //! | `authorized_keys` | high | keys that open `ssh` | T1098.004 |
 //!

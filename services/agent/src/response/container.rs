@@ -37,6 +37,8 @@ pub(crate) struct Found {
     pub(crate) inspected: Value,
     /// Its cgroup, where it runs.
     pub(crate) group: Option<Group>,
+    /// Whether it is gone for good: there are engines, and each says that it knows none such.
+    pub(crate) is_gone: bool,
 }
 
 /// Looks for a container.
@@ -49,17 +51,26 @@ pub(crate) async fn find(cx: &Cx, engines: &Engines, layout: &Layout, id: &str) 
     if id.is_empty() || !id.bytes().all(|byte| byte.is_ascii_alphanumeric()) {
         return found;
     }
-    for (engine, socket) in engines.present() {
+    let mut present = engines.present().peekable();
+    found.is_gone = found.group.is_none() && present.peek().is_some();
+    for (engine, socket) in present {
         let asked = timeout(ASKED_MAX, inspect(cx, engines, (*engine, socket), id));
         match asked.await {
             Ok(Ok(Some(inspected))) => {
                 found.engine = Some((*engine, socket.clone()));
                 found.inspected = inspected;
+                found.is_gone = false;
                 return found;
             }
             Ok(Ok(None)) => {}
-            Ok(Err(error)) => tracing::debug!(%error, "`{engine}` cannot be asked: {error}"),
-            Err(_) => tracing::debug!("`{engine}` does not answer"),
+            Ok(Err(error)) => {
+                found.is_gone = false;
+                tracing::debug!(%error, "`{engine}` cannot be asked: {error}");
+            }
+            Err(_) => {
+                found.is_gone = false;
+                tracing::debug!("`{engine}` does not answer");
+            }
         }
     }
     found
@@ -215,6 +226,7 @@ mod tests {
                 "Image": format!("sha256:{}", Digest::of(b"x").hex()),
             }),
             group: Some(Group::for_tests("c")),
+            is_gone: false,
         }
     }
 

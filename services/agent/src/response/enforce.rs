@@ -24,8 +24,8 @@ const FROZEN: &str = "frozen";
 pub(crate) struct Enforcer {
     layout: Layout,
     pins: Pins,
-    /// The lists that are in force, as far as this agent has put them there.
-    cut: HashMap<String, Vec<Range>>,
+    /// The lists that are in force, as far as this agent has put them there, and on which cgroup.
+    cut: HashMap<String, (u64, Vec<Range>)>,
 }
 
 // === impl Enforcer ===
@@ -69,13 +69,13 @@ impl Enforcer {
             self.cut.remove(container);
             return network::mend(&self.pins, container);
         };
-        let wanted = ranges(peers);
+        let group = Group::of(&self.layout, container).context("it does not run")?;
+        let wanted = (group.id, ranges(peers));
         let is_so = self.cut.get(container) == Some(&wanted);
         if is_so && network::is_cut(&self.pins, container) {
             return Ok(());
         }
-        let group = Group::of(&self.layout, container).context("it does not run")?;
-        network::cut(&self.pins, container, &group.dir, &wanted)?;
+        network::cut(&self.pins, container, &group.dir, &wanted.1)?;
         self.cut.insert(container.to_owned(), wanted);
         Ok(())
     }
@@ -98,8 +98,16 @@ impl Enforcer {
         block::set(&self.pins, &group, root.is_some())
     }
 
-    /// Lets go of everything that nothing needs any more, whoever had put it into force.
-    pub(crate) fn sweep(&mut self, needs: &Needs) {
+    /// Lets go of everything that nothing needs any more, whoever had put it into force. Without a
+    /// guard nothing is held before its first program, though one that died may have left it so.
+    pub(crate) fn sweep(&mut self, needs: &Needs, is_guarded: bool) {
+        let left = (!is_guarded).then(|| Group::held(&self.layout));
+        for group in left.into_iter().flatten() {
+            if !needs.get(&group.container).is_some_and(|need| need.frozen) {
+                note(&group.container, group.ask_freeze(false));
+            }
+            group.forget_held();
+        }
         let nothing = Need::default();
         let need = |id: &String| needs.get(id).unwrap_or(&nothing);
         let cut = network::all(&self.pins);

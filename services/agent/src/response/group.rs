@@ -5,10 +5,11 @@ use std::{
     os::unix::fs::MetadataExt as _,
     path::{Path, PathBuf},
     thread,
-    time::{Duration, Instant},
+    time::{Duration, Instant, SystemTime},
 };
 
 use anyhow::{Context as _, bail, ensure};
+use rustix::fs::{XattrFlags, getxattr, removexattr, setxattr};
 
 use super::proc;
 use crate::{
@@ -22,6 +23,10 @@ const SETTLE_MAX: Duration = Duration::from_secs(5);
 const SETTLE_PAUSE: Duration = Duration::from_millis(2);
 /// Rounds of killing one by one, where the kernel does not kill all at once.
 const ROUNDS_MAX: usize = 50;
+/// The longest that a runtime takes to bring a container to its first program.
+const BEGIN_MAX: Duration = Duration::from_secs(10);
+/// Where a cgroup says that it stands still before its first program.
+const HELD: &str = "trusted.tidewaiter.held";
 
 /// The cgroup of a container that runs.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -82,12 +87,37 @@ impl Group {
         self.pids().contains(&std::process::id())
     }
 
+    /// Whether it is there: the container was not ended, nor started again since.
+    pub(crate) fn is_there(&self) -> bool {
+        fs::metadata(&self.dir).is_ok_and(|found| found.ino() == self.id)
+    }
+
+    /// The id of a cgroup in which something runs.
+    pub(crate) fn running_at(dir: &Path) -> Option<u64> {
+        let id = fs::metadata(dir).ok()?.ino();
+        is_populated(dir).then_some(id)
+    }
+
+    /// Whether a program of the container runs: before that there is the runtime, which is not to be
+    /// held up.
+    pub(crate) fn has_begun(&self) -> bool {
+        self.pids().into_iter().any(proc::runs_what_it_sees) || self.is_old()
+    }
+
+    /// Whether it was made so long ago that no runtime is on its way any more.
+    #[expect(
+        clippy::disallowed_methods,
+        reason = "it is compared with what the kernel's own clock says, which nobody can pass in"
+    )]
+    fn is_old(&self) -> bool {
+        let made = fs::metadata(&self.dir).and_then(|found| found.modified());
+        let age = made.map(|made| SystemTime::now().duration_since(made));
+        age.is_ok_and(|age| age.is_ok_and(|age| age >= BEGIN_MAX))
+    }
+
     /// Whether any process is left.
     pub(crate) fn is_populated(&self) -> bool {
-        match event(&self.dir, "populated") {
-            Some(populated) => populated,
-            None => !self.pids().is_empty(),
-        }
+        is_populated(&self.dir)
     }
 
     /// Whether all of it stands still.
@@ -130,6 +160,31 @@ impl Group {
             (None, false) => (self.dir.join("cgroup.freeze"), "0"),
         };
         write(&file, value).with_context(|| format!("writing `{}`", file.display()))
+    }
+
+    /// Notes at the cgroup that it stands still before its first program: whoever comes after the
+    /// one that held it knows why it does.
+    pub(crate) fn note_held(&self) {
+        if let Err(error) = setxattr(&self.dir, HELD, b"1", XattrFlags::empty()) {
+            tracing::debug!(%error, "`{}` is held without a note: {error}", self.container);
+        }
+    }
+
+    /// Notes that it does so no more.
+    pub(crate) fn forget_held(&self) {
+        if let Err(error) = removexattr(&self.dir, HELD) {
+            // It is gone, or was held without a note.
+            tracing::debug!(%error, "`{}` has no note: {error}", self.container);
+        }
+    }
+
+    /// Those that stand still before their first program.
+    pub(crate) fn held(layout: &Layout) -> Vec<Self> {
+        let groups = layout.scan().into_iter();
+        let groups = groups.filter_map(|found| Self::of(layout, &found.container));
+        groups
+            .filter(|group| getxattr(&group.dir, HELD, &mut [0_u8; 1]).is_ok())
+            .collect()
     }
 
     /// Kills every process of it.
@@ -192,6 +247,10 @@ fn settles(mut is_done: impl FnMut() -> bool) -> bool {
         }
         thread::sleep(SETTLE_PAUSE);
     }
+}
+
+fn is_populated(dir: &Path) -> bool {
+    event(dir, "populated").unwrap_or_else(|| !cgroup::all_pids(dir).is_empty())
 }
 
 /// A line of `cgroup.events`.

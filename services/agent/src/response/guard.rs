@@ -20,7 +20,6 @@ mod ward;
 
 use std::{
     collections::HashMap,
-    fs::File,
     io::{Read as _, Write as _},
     os::{fd::AsFd as _, unix::net::UnixStream},
     path::Path,
@@ -43,12 +42,15 @@ use rustix::process::{Resource, getrlimit, setrlimit};
 
 use self::{
     gate::Gate,
-    judge::{Judge, Judged, Outcome, Version, is_told_to_run, path_of},
+    judge::{Judge, Judged, Outcome, Version, is_machine_code, is_told_to_run, path_of},
     orders::{Denied, Orders, Said},
     post::Post,
     ward::Ward,
 };
-use crate::cgroup::{Layout, container_in};
+use crate::{
+    cgroup::{Layout, container_in},
+    response::group::Group,
+};
 
 pub(crate) use self::post::socket;
 
@@ -60,8 +62,12 @@ const FILES_MAX: u64 = 8_192;
 const FIRST: i32 = -20;
 /// How often it looks whether containers ended or mounted something.
 const LOOK_EVERY: Duration = Duration::from_millis(250);
+/// How often it looks for blocked containers that do not run: every cgroup is looked at for that.
+const SEEK_EVERY: Duration = Duration::from_secs(2);
 /// Questions that wait at once; beyond them each is answered by its default.
 const WAITING_MAX: usize = 1_024;
+/// How often it reads questions, many at once, before it looks at anything else.
+const READS_MAX: usize = 4;
 /// How long it stays when it has nothing to do and nobody is there.
 const IDLE_MAX: Duration = Duration::from_secs(10);
 /// How long it holds containers when nobody is there to say what they may.
@@ -103,12 +109,15 @@ struct Guard {
     approved: Option<MapHandle>,
     gate: Gate,
     looked_at: Instant,
+    sought_at: Instant,
+    /// Nobody is there, and nobody who comes would find it: the agent's files are gone.
+    is_lost: bool,
     busy_at: Instant,
 }
 
 /// Runs until there is nothing to guard and nobody to take orders from.
 pub fn guard(dir: &Path) -> anyhow::Result<()> {
-    let Some(post) = Post::open(dir)? else {
+    let Some(mut post) = Post::open(dir)? else {
         // Another one is at work.
         return Ok(());
     };
@@ -133,9 +142,14 @@ pub fn guard(dir: &Path) -> anyhow::Result<()> {
         // Full: it will look anyway.
         drop((&*wake).write(&[1]));
     });
+    let layout = Layout::here();
+    let mut gate = Gate::default();
+    for said in gate.find_held(&layout) {
+        post.tell(said);
+    }
     let mut guard = Guard {
         fanotify,
-        layout: Layout::here(),
+        layout,
         post,
         judge,
         outcomes,
@@ -144,8 +158,10 @@ pub fn guard(dir: &Path) -> anyhow::Result<()> {
         wards: HashMap::new(),
         waiting: Vec::new(),
         approved: None,
-        gate: Gate::default(),
+        gate,
         looked_at: Instant::now(),
+        sought_at: Instant::now(),
+        is_lost: false,
         busy_at: Instant::now(),
     };
     guard.run()
@@ -183,11 +199,14 @@ impl Guard {
                 self.look();
                 self.looked_at = Instant::now();
             }
-            let is_idle = self.wards.is_empty() && self.orders.gate.is_none();
-            if !is_idle || self.post.has_client() {
+            if self.orders.is_anything() || self.post.has_client() {
                 self.busy_at = Instant::now();
             } else if self.busy_at.elapsed() >= IDLE_MAX {
                 return Ok(());
+            }
+            if self.is_lost {
+                // With its end everything passes; what it holds goes on first.
+                return self.gate.set(&self.fanotify, &self.layout, None);
             }
         }
     }
@@ -211,8 +230,10 @@ impl Guard {
         Ok(())
     }
 
+    /// Takes questions, but not for ever: a container that asks without end does not keep the guard
+    /// from who waits for an answer, nor from its orders.
     fn take_events(&mut self) -> anyhow::Result<()> {
-        loop {
+        for _ in 0..READS_MAX {
             let events = match self.fanotify.read_events() {
                 Ok(events) if events.is_empty() => return Ok(()),
                 Ok(events) => events,
@@ -228,6 +249,7 @@ impl Guard {
                 self.asked(event);
             }
         }
+        Ok(())
     }
 
     fn asked(&mut self, event: FanotifyEvent) {
@@ -251,20 +273,21 @@ impl Guard {
     fn consider(&mut self, event: &FanotifyEvent) -> Considered {
         let allow = Considered::Now(Response::FAN_ALLOW);
         let pid = u32::try_from(event.pid()).unwrap_or(0);
-        let file = event.fd().and_then(|fd| fd.try_clone_to_owned().ok());
-        let Some(file) = file.map(File::from) else {
+        let Some(file) = event.fd().filter(|_| pid != std::process::id()) else {
             return allow;
         };
-        let Some(version) = Version::of(&file).filter(|_| pid != std::process::id()) else {
+        let Some(version) = Version::of(file) else {
             return allow;
         };
         if self.gate.is_runtime(version) {
-            let mut found = self.gate.find_new(&self.layout);
-            found.retain(|group| !self.wards.contains_key(&group.container));
-            for group in found {
+            for group in self.gate.find_new(&self.layout) {
+                if self.orders.blocked.contains(&group.container) {
+                    // Started again: its first program is judged, too.
+                    self.release(&group.container);
+                    drop(self.guard_one(&group.container));
+                }
                 self.gate.await_start(&self.fanotify, group);
             }
-            return allow;
         }
         let is_run = event.mask().contains(MaskFlags::FAN_OPEN_EXEC_PERM);
         let path = self.layout.path_of(pid);
@@ -281,12 +304,12 @@ impl Guard {
         let Some(ward) = self.wards.get(container) else {
             return allow;
         };
-        if !is_run && !is_told_to_run(pid, version) {
+        if !is_run && !is_machine_code(file) && !is_told_to_run(pid, version) {
             return allow;
         }
-        let path = event.fd().map(path_of).unwrap_or_default();
+        let path = path_of(file);
         let places = (ward.root(), ward.image());
-        let judged = self.judge.judge(container, &file, (version, &path), places);
+        let judged = self.judge.judge(container, file, (version, &path), places);
         let asked = Asked {
             container: container.to_owned(),
             path,
@@ -382,12 +405,8 @@ impl Guard {
             self.release(&id);
         }
         for id in &orders.blocked {
-            if self.wards.contains_key(id) {
-                continue;
-            }
-            match Ward::new(&self.fanotify, &self.layout, id) {
-                Ok(ward) => drop(self.wards.insert(id.clone(), ward)),
-                Err(error) => failed.push((id.clone(), format!("{error:#}"))),
+            if let Err(error) = self.guard_one(id) {
+                failed.push((id.clone(), format!("{error:#}")));
             }
         }
         let gated = self
@@ -396,12 +415,36 @@ impl Guard {
         if let Err(error) = gated {
             failed.push((String::new(), format!("{error:#}")));
         }
-        for id in &orders.passed {
-            let is_blocked = self.wards.contains_key(id);
-            self.gate.pass(&self.fanotify, id, is_blocked);
+        for cgroup in &orders.passed {
+            let is_blocked = |id: &str| self.wards.contains_key(id);
+            self.gate.pass(&self.fanotify, *cgroup, is_blocked);
         }
         self.orders = orders;
         self.post.tell(Said::Ready { failed });
+    }
+
+    /// Looks for containers that were started again by somebody whom the kernel does not ask about.
+    fn seek(&mut self) {
+        let blocked = self.orders.blocked.iter();
+        let away = blocked.filter(|id| !self.wards.contains_key(*id));
+        let away: Vec<String> = away.cloned().collect();
+        for id in away {
+            // Where that fails, the agent hears of it with the next orders.
+            drop(self.guard_one(&id));
+        }
+    }
+
+    /// Guards a container that runs; one that does not is guarded when it is started again.
+    fn guard_one(&mut self, id: &str) -> anyhow::Result<()> {
+        if self.wards.contains_key(id) {
+            return Ok(());
+        }
+        let Some(group) = Group::of(&self.layout, id).filter(Group::is_populated) else {
+            return Ok(());
+        };
+        let ward = Ward::new(&self.fanotify, group)?;
+        self.wards.insert(id.to_owned(), ward);
+        Ok(())
     }
 
     fn release(&mut self, container: &str) {
@@ -421,10 +464,20 @@ impl Guard {
         for id in ended {
             self.release(&id);
         }
+        if self.sought_at.elapsed() >= SEEK_EVERY {
+            self.seek();
+            self.is_lost = !self.post.has_client() && !self.post.can_be_found();
+            self.sought_at = Instant::now();
+        }
         self.gate.look(&self.fanotify);
-        if self.post.alone_for() >= ALONE_MAX && self.orders.gate.take().is_some() {
-            // Nobody can say any more which image may start.
-            drop(self.gate.set(&self.fanotify, &self.layout, None));
+        if self.post.alone_for() >= ALONE_MAX
+            && let Some(gate) = self.orders.gate.as_mut().filter(|gate| gate.all)
+        {
+            // Nobody can say any more which image may start. What something is in force for does
+            // not start without it.
+            gate.all = false;
+            let gate = Some(&*gate).filter(|gate| !gate.kept.is_empty());
+            drop(self.gate.set(&self.fanotify, &self.layout, gate));
         }
     }
 }

@@ -21,6 +21,8 @@ use serde::{Deserialize, Serialize};
 
 const FILE: &str = "journal.json";
 const FILE_BYTES_MAX: u64 = 16 << 20;
+/// Answers that wait for room in the spool.
+const UNTOLD_MAX: usize = 1_000;
 const HOUR: SignedDuration = SignedDuration::from_hours(1);
 
 /// What is kept.
@@ -68,6 +70,9 @@ pub(crate) struct Entry {
     /// The cgroup that it is about: a container that was started again has another one.
     #[serde(default)]
     pub(crate) cgroup: Option<u64>,
+    /// How often it was put into force again because of that.
+    #[serde(default)]
+    pub(crate) again: u32,
     /// Who could mark the container was away.
     #[serde(default)]
     pub(crate) unmarked: bool,
@@ -99,6 +104,18 @@ pub(crate) struct Journal {
 // === impl Kept ===
 
 impl Kept {
+    /// Keeps an answer for which the spool has no room; of too many the oldest is forgotten. Which
+    /// files did not run is said by whoever makes them, so they are counted in its words only.
+    pub(crate) fn keep_untold(&mut self, report: ResponseReported) {
+        if self.untold.len() >= UNTOLD_MAX {
+            self.untold.remove(0);
+        }
+        self.untold.push(ResponseReported {
+            denied: Vec::new(),
+            ..report
+        });
+    }
+
     /// Whether so much evidence may be stored now: all nodes share the room for it.
     pub(crate) fn may_store(&mut self, now: Timestamp, bytes: u64, bytes_max: u64) -> bool {
         let is_recent = |at: Timestamp| now.duration_since(at) < HOUR;
@@ -120,14 +137,12 @@ impl Journal {
         let file = dir.join(FILE);
         let kept = match read_text_bounded(&file, FILE_BYTES_MAX) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => Kept::default(),
+            Err(error) if is_content(&error) => begun_anew(&file, &error),
             Err(error) => {
                 return Err(error).with_context(|| format!("reading `{}`", file.display()));
             }
-            Ok(text) => serde_json::from_str(&text).unwrap_or_else(|error| {
-                let file = file.display();
-                tracing::warn!(%error, "`{file}` cannot be read and is begun anew: {error}");
-                Kept::default()
-            }),
+            Ok(text) => serde_json::from_str(&text)
+                .unwrap_or_else(|error| begun_anew(&file, &io::Error::from(error))),
         };
         Ok(Self {
             dir: dir.to_owned(),
@@ -148,6 +163,20 @@ impl Journal {
     }
 }
 
+/// Whether it is the content that cannot be read, and will never be.
+fn is_content(error: &io::Error) -> bool {
+    matches!(
+        error.kind(),
+        io::ErrorKind::FileTooLarge | io::ErrorKind::InvalidData
+    )
+}
+
+fn begun_anew(file: &Path, error: &io::Error) -> Kept {
+    let file = file.display();
+    tracing::warn!(%error, "`{file}` cannot be read and is begun anew: {error}");
+    Kept::default()
+}
+
 /// Puts a file into a directory: whole, or not at all.
 pub(crate) fn keep(dir: &Path, name: &str, bytes: &[u8]) -> anyhow::Result<()> {
     let (part, file) = (dir.join(format!("{name}.part")), dir.join(name));
@@ -163,6 +192,8 @@ pub(crate) fn keep(dir: &Path, name: &str, bytes: &[u8]) -> anyhow::Result<()> {
 
 #[cfg(test)]
 mod tests {
+    use model::runtime::DeniedFile;
+
     use super::*;
 
     #[test]
@@ -189,8 +220,53 @@ mod tests {
         journal.keep().unwrap();
         let again = Journal::open(dir.path()).unwrap();
         assert_eq!(again.kept.refused, Some(Digest::of(b"x")));
-        fs::write(dir.path().join(FILE), "{").unwrap();
-        let anew = Journal::open(dir.path()).unwrap();
-        assert!(anew.kept.refused.is_none() && anew.kept.entries.is_empty());
+        for broken in [&b"{"[..], b"\xff", &vec![b' '; FILE_BYTES_MAX as usize + 1]] {
+            fs::write(dir.path().join(FILE), broken).unwrap();
+            let anew = Journal::open(dir.path()).unwrap();
+            assert!(anew.kept.refused.is_none() && anew.kept.entries.is_empty());
+        }
+    }
+
+    #[test]
+    fn answers_that_wait_do_not_make_it_larger_than_is_read_again() {
+        let dir = tempfile::tempdir().unwrap();
+        let mut journal = Journal::open(dir.path()).unwrap();
+        let denied = DeniedFile {
+            path: "\u{1}".repeat(512),
+            digest: Some(Digest::of(b"x")),
+            count: 1,
+        };
+        let report = ResponseReported {
+            denied: vec![denied; 32],
+            ..report()
+        };
+        for _ in 0..=UNTOLD_MAX {
+            journal.kept.keep_untold(report.clone());
+        }
+        journal.keep().unwrap();
+        let again = Journal::open(dir.path()).unwrap();
+        assert_eq!(again.kept.untold.len(), UNTOLD_MAX);
+    }
+
+    fn report() -> ResponseReported {
+        ResponseReported {
+            node: "n".parse().unwrap(),
+            response: None,
+            incident: String::new(),
+            container: String::new(),
+            action: None,
+            mode: model::runtime::Mode::Enforced,
+            phase: model::runtime::Phase::Done,
+            refusal: None,
+            generation: 0,
+            attempt: 0,
+            evidence: None,
+            before: None,
+            after: None,
+            detail: None,
+            image: None,
+            denied: Vec::new(),
+            at: Timestamp::UNIX_EPOCH,
+        }
     }
 }

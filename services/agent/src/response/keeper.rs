@@ -4,7 +4,10 @@
 use std::{
     fs,
     io::{self, BufRead as _, BufReader, Write as _},
-    os::unix::{net::UnixStream, process::CommandExt as _},
+    os::{
+        fd::OwnedFd,
+        unix::{net::UnixStream, process::CommandExt as _},
+    },
     path::{Path, PathBuf},
     process::{Child, Command, Stdio},
     sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel},
@@ -14,6 +17,7 @@ use std::{
 
 use anyhow::{Context as _, bail};
 use nix::sys::socket::{getsockopt, sockopt::PeerCredentials};
+use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
 use tokio::sync::mpsc;
 
 use super::{
@@ -29,16 +33,18 @@ const WATCH_EVERY: Duration = Duration::from_millis(10);
 /// How long a guard may take to begin, and to do what it is told.
 const START_MAX: Duration = Duration::from_secs(5);
 const OBEY_MAX: Duration = Duration::from_secs(5);
-/// How long it waits before it starts a guard that ended once more.
+/// How long it waits before it starts a guard that ended once more; each time longer, where none
+/// begins.
 const AGAIN_AFTER: Duration = Duration::from_millis(200);
+const AGAIN_AFTER_MAX: Duration = Duration::from_secs(30);
 
 /// What the guard tells of.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum News {
     /// Something did not run; and so many that nobody took the news of.
     Denied(Denied, u64),
-    /// A container stands still before its first program.
-    Held(String),
+    /// A container stands still before its first program; and the id of its cgroup.
+    Held(String, u64),
 }
 
 /// Containers that cannot be guarded, and why.
@@ -59,6 +65,7 @@ struct Work {
     guard: Option<Connected>,
     child: Option<Child>,
     tried_at: Option<Instant>,
+    again_after: Duration,
     /// Files that did not run, of which the news found no room.
     missed: u64,
 }
@@ -68,6 +75,8 @@ struct Connected {
     /// A line that has not come whole: it may end within a letter.
     part: Vec<u8>,
     pid: u32,
+    /// Its process, which its number may not be any more when it is to be ended.
+    process: Option<OwnedFd>,
 }
 
 // === impl Keeper ===
@@ -84,6 +93,7 @@ impl Keeper {
             guard: None,
             child: None,
             tried_at: None,
+            again_after: AGAIN_AFTER,
             missed: 0,
         };
         thread::spawn(move || work.run());
@@ -125,7 +135,7 @@ impl Work {
     }
 
     fn is_needed(&self) -> bool {
-        !self.orders.blocked.is_empty() || self.orders.gate.is_some()
+        self.orders.is_anything()
     }
 
     fn obey(&mut self) -> anyhow::Result<Failed> {
@@ -172,10 +182,13 @@ impl Work {
         let peer = getsockopt(&stream, PeerCredentials).context("whose socket it is")?;
         stream.set_read_timeout(Some(Duration::from_millis(1)))?;
         stream.set_write_timeout(Some(OBEY_MAX))?;
+        let pid = Pid::from_raw(peer.pid());
+        let process = pid.and_then(|pid| pidfd_open(pid, PidfdFlags::empty()).ok());
         self.guard = Some(Connected {
             lines: BufReader::new(stream),
             part: Vec::new(),
             pid: u32::try_from(peer.pid()).unwrap_or(0),
+            process,
         });
         Ok(true)
     }
@@ -252,21 +265,29 @@ impl Work {
             }
             Said::Missed { count } => self.missed = self.missed.saturating_add(count),
             // The guard lets go by itself of what nobody decides.
-            Said::Held { container } => drop(self.news.try_send(News::Held(container))),
+            Said::Held { container, cgroup } => {
+                drop(self.news.try_send(News::Held(container, cgroup)));
+            }
             Said::Ready { .. } => {}
         }
     }
 
     fn watch(&mut self) {
         if self.guard.is_none() {
-            let is_early = self.tried_at.is_some_and(|at| at.elapsed() < AGAIN_AFTER);
+            let is_early = self
+                .tried_at
+                .is_some_and(|at| at.elapsed() < self.again_after);
             if is_early {
                 return;
             }
-            self.tried_at = Some(Instant::now());
-            if let Err(error) = self.obey() {
-                tracing::warn!(%error, "the guard is away: {error:#}");
+            match self.obey() {
+                Ok(_) => self.again_after = AGAIN_AFTER,
+                Err(error) => {
+                    self.again_after = (self.again_after * 2).min(AGAIN_AFTER_MAX);
+                    tracing::warn!(%error, "the guard is away: {error:#}");
+                }
             }
+            self.tried_at = Some(Instant::now());
             return;
         }
         if self
@@ -293,7 +314,15 @@ impl Work {
     /// Ends a guard that does not do what it should.
     fn end(&mut self) {
         if let Some(guard) = self.guard.take() {
-            proc::kill(guard.pid);
+            match guard.process {
+                Some(process) => {
+                    if let Err(error) = pidfd_send_signal(process, Signal::KILL) {
+                        tracing::debug!(%error, "the guard has ended by itself: {error}");
+                    }
+                }
+                // Linux before 5.3.
+                None => proc::kill(guard.pid),
+            }
         }
         if let Some(mut child) = self.child.take() {
             drop(child.kill());

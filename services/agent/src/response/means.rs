@@ -18,6 +18,25 @@ use crate::{cgroup::Layout, config::ResponseConfig, files::of_host};
 /// What a cgroup is called that something is tried with; the number of the process follows.
 const SCRATCH: &str = "tidewaiter-probe-";
 
+/// What runs in a blocked container all the same: no file is asked about for it.
+const NOT_DENIED: &[(&str, &str)] = &[
+    (
+        "deny-input",
+        "what a program of the image takes from its standard input, its arguments or its \
+         environment and interprets is not stopped (`sh < x`, `cat x | sh`, `perl -e`)",
+    ),
+    (
+        "deny-modules",
+        "modules and configuration that an interpreter loads beside what it was told to run are \
+         not stopped",
+    ),
+    (
+        "deny-memory",
+        "machine code that a process writes into its own memory, or had mapped before, is not \
+         stopped",
+    ),
+];
+
 /// What can be enforced, and what cannot, with the reason.
 #[derive(Debug, Default)]
 pub(crate) struct Means {
@@ -48,6 +67,11 @@ pub(crate) fn find(config: &ResponseConfig, layout: &Layout) -> Means {
     means.add("kill", kill);
     let deny = deny();
     let can_deny = deny.is_ok();
+    if can_deny {
+        for (name, why) in NOT_DENIED {
+            means.missing.insert((*name).to_owned(), (*why).to_owned());
+        }
+    }
     means.add("deny-exec", deny);
     means.add("start-gate", start_gate(can_deny, &config.runtimes));
     // The kernel's part of a block knows containers by their cgroups of v2.
@@ -75,6 +99,11 @@ fn deny() -> anyhow::Result<()> {
     fanotify
         .mark(flags, mask, AT_FDCWD, Some(Path::new("/")))
         .context("fanotify does not ask before a program runs")
+}
+
+/// Whether the kernel asks before a container's first program.
+pub(crate) fn can_hold(runtimes: &[PathBuf]) -> bool {
+    deny().and_then(|()| start_gate(true, runtimes)).is_ok()
 }
 
 fn start_gate(can_deny: bool, runtimes: &[PathBuf]) -> anyhow::Result<()> {

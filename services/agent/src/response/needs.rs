@@ -17,6 +17,14 @@ pub(crate) struct Need {
     pub(crate) blocked: bool,
 }
 
+/// Whether an action is in force until it is lifted, not done once and for all.
+pub(crate) const fn lasts(action: &Action) -> bool {
+    match action {
+        Action::Pause | Action::Quarantine { .. } | Action::Block | Action::Replace => true,
+        Action::Observe | Action::CollectEvidence | Action::Kill => false,
+    }
+}
+
 /// By container.
 pub(crate) type Needs = BTreeMap<String, Need>;
 
@@ -42,6 +50,11 @@ pub(crate) fn of<'a>(responses: impl Iterator<Item = &'a Response>) -> Needs {
 // === impl Need ===
 
 impl Need {
+    /// Whether it is anything at all.
+    pub(crate) fn lasts(&self) -> bool {
+        *self != Self::default()
+    }
+
     /// Of several lists only what is in each is allowed.
     fn cut_off(&mut self, allow: &[Peer]) {
         match &mut self.cut {

@@ -3,6 +3,7 @@
 use std::{
     fs::{self, File},
     io::Read as _,
+    os::unix::fs::MetadataExt as _,
     path::Path,
 };
 
@@ -10,6 +11,7 @@ use nix::{
     sys::signal::{self, Signal},
     unistd::Pid,
 };
+use rustix::fs::{AtFlags, CWD, StatxFlags, statx};
 
 use crate::files::text_of;
 
@@ -53,6 +55,29 @@ pub(crate) fn kill(pid: u32) {
     if let Err(error) = killed {
         tracing::debug!(%error, "process {pid} is not killed: {error}");
     }
+}
+
+/// Whether its root is that of this process: it is on its way into a container.
+pub(crate) fn sees_host(pid: u32) -> bool {
+    let of = |path: &str| {
+        let found = fs::metadata(path).ok()?;
+        Some((found.dev(), found.ino()))
+    };
+    of(&format!("/proc/{pid}/root/")) == of("/")
+}
+
+/// Whether its program lies on one of the mounts that it sees. That of a runtime, on its way into a
+/// container, does not.
+pub(crate) fn runs_what_it_sees(pid: u32) -> bool {
+    let program = format!("/proc/{pid}/exe");
+    let Ok(found) = statx(CWD, &*program, AtFlags::empty(), StatxFlags::MNT_ID) else {
+        return false;
+    };
+    // Linux before 5.8 does not tell.
+    let is_told = found.stx_mask & StatxFlags::MNT_ID.bits() != 0;
+    let mounts = text(pid, "mountinfo").unwrap_or_default();
+    let mut ids = mounts.lines().filter_map(|line| line.split(' ').next());
+    !is_told || ids.any(|id| id.parse() == Ok(found.stx_mnt_id))
 }
 
 /// Whether it may make packet sockets, which pass below what is attached to a cgroup

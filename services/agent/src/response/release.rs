@@ -88,7 +88,8 @@ pub fn release(config: &Config, token: &str, clock: &dyn Clock) -> anyhow::Resul
         &config.response.bpffs,
         &pins_name(&config.tenant, &node.name),
     );
-    enforcer.sweep(&needs);
+    // What a guard holds before its first program goes on, too.
+    enforcer.sweep(&needs, false);
     let blocked = needs.iter().filter(|(_, need)| need.blocked);
     release_guard(&dir, blocked.map(|(id, _)| id.clone()).collect())?;
     Ok(done)

@@ -29,6 +29,8 @@ const LABEL: &str = "io.tidewaiter.replaces";
 const SUFFIX: &str = ".q-";
 /// Characters of an id that make a name of it.
 const SHORT: usize = 12;
+/// The version of podman's own API that is asked for.
+const PODMAN_API: &str = "v4.0.0";
 /// What looks after a container of podman's.
 const MONITOR: &str = "conmon";
 const OF_POD: &str = "io.kubernetes.pod.name";
@@ -92,7 +94,11 @@ pub(crate) async fn way(
         Some((Engine::Docker | Engine::Podman, _)) if shares_ports(found) => {
             refused("it uses the host's network, whose ports a frozen container keeps".to_owned())
         }
-        Some((Engine::Docker | Engine::Podman, _)) => Ok(Ok(Way::Engine)),
+        Some((Engine::Podman, _)) => match other_runtime(Api { tools, found }, id).await {
+            Some(why) => refused(why),
+            None => Ok(Ok(Way::Engine)),
+        },
+        Some((Engine::Docker, _)) => Ok(Ok(Way::Engine)),
         Some((Engine::Containerd, socket)) => {
             let blueprint = tools.engines.blueprint(tools.cx, socket, id).await?;
             let Some(blueprint) = blueprint else {
@@ -114,6 +120,25 @@ pub(crate) async fn way(
                 .to_owned(),
         ),
     }
+}
+
+/// podman's service makes containers by its own runtime, whatever the old one runs by: another one
+/// may not run here, or not keep it apart as much.
+async fn other_runtime(api: Api<'_>, id: &str) -> Option<String> {
+    // Only podman's own API tells, not Docker's.
+    let ask = async |path: &[&str], pointer: &str| {
+        let path = [&[PODMAN_API, "libpod"], path].concat();
+        let told = api.get(&path).await.ok()?;
+        told.pointer(pointer)?.as_str().map(str::to_owned)
+    };
+    let own = ask(&["containers", id, "json"], "/OCIRuntime").await?;
+    let others = ask(&["info"], "/host/ociRuntime/name").await?;
+    (own != others).then(|| {
+        format!(
+            "it runs by `{own}`, and podman's service makes containers by `{others}`: start the \
+             service with `--runtime {own}`"
+        )
+    })
 }
 
 fn shares_ports(found: &Found) -> bool {
@@ -493,7 +518,7 @@ mod tests {
         let mut found = Found {
             engine: Some((Engine::Docker, PathBuf::new())),
             inspected: inspected(),
-            group: None,
+            ..Found::default()
         };
         assert!(matches!(way_of(&found).await, Ok(Way::Engine)));
         for label in [OF_POD, OF_SWARM] {

@@ -29,7 +29,8 @@ use super::{
     journal::{Entry, Journal, State},
     keeper::{Failed, Keeper, News},
     kubernetes::Cluster,
-    needs::{self, Needs},
+    means,
+    needs::{self, Need, Needs},
     reader::Reader,
     release,
     replace::Tools,
@@ -41,6 +42,7 @@ use crate::{
 };
 
 mod act;
+mod again;
 mod denied;
 mod hold;
 
@@ -48,12 +50,15 @@ mod hold;
 const STORE_MAX: Duration = Duration::from_secs(30);
 /// News of the guard that may wait.
 const NEWS_MAX: usize = 1_024;
-/// Answers that wait for room in the spool; of more the oldest is forgotten.
-const UNTOLD_MAX: usize = 1_000;
 /// Failures of one response that are told; it is tried as long as it lasts.
 const FAILURES_TOLD: u32 = 3;
 /// How often it is looked whether somebody lifted everything by hand.
 const RELEASE_LOOK: Duration = Duration::from_secs(1);
+/// How often it is looked whether a container was started again that something is in force for,
+/// for where the kernel does not ask before it runs its first program.
+const AGAIN_LOOK: Duration = Duration::from_millis(100);
+/// How soon it is tried again where a container that is held cannot be let go on yet.
+const HELD_AGAIN: Duration = Duration::from_secs(1);
 /// Containers that were let start and are still named to the guard.
 const PASSED_MAX: usize = 256;
 
@@ -75,7 +80,15 @@ pub(crate) struct Responder {
     /// What the guard was told.
     orders: Orders,
     failed: Failed,
-    passed: Vec<String>,
+    /// Whether the kernel asks before a container's first program.
+    can_hold: bool,
+    /// Cgroups of containers that were held and may go on.
+    passed: Vec<u64>,
+    /// Containers that stand still before their first program until what shall be is in force; and
+    /// the ids of their cgroups.
+    held: BTreeMap<String, u64>,
+    /// Where the cgroups are of containers that something is in force for, and which ones.
+    places: BTreeMap<String, (PathBuf, Option<u64>)>,
     /// Files that did not run and were not told of, by container.
     denied: BTreeMap<String, DeniedFiles>,
 }
@@ -115,7 +128,10 @@ pub(crate) fn start(
         desired: None,
         orders: Orders::default(),
         failed: Failed::new(),
+        can_hold: means::can_hold(&config.response.runtimes),
         passed: Vec::new(),
+        held: BTreeMap::new(),
+        places: BTreeMap::new(),
         denied: BTreeMap::new(),
         dir,
     };
@@ -143,7 +159,7 @@ impl Responder {
         while !cx.is_stopping() {
             // The guard would go on until the next round otherwise.
             let until = release::until(&self.dir);
-            if Instant::now() >= due || until != released {
+            if Instant::now() >= due || until != released || self.has_moved() {
                 released = until;
                 self.round().await;
                 due = Instant::now() + self.pause();
@@ -151,6 +167,11 @@ impl Responder {
             self.tell_denied().await;
             // News are no reason for a round: a container that tries again and again makes many.
             let wait = due.saturating_duration_since(Instant::now());
+            let look = if self.places.is_empty() {
+                RELEASE_LOOK
+            } else {
+                AGAIN_LOOK
+            };
             tokio::select! {
                 () = cx.stopped() => return,
                 Some(signed) = documents.recv() => {
@@ -163,8 +184,11 @@ impl Responder {
                         let Ok(one) = news.try_recv() else { break };
                         self.hear(one).await;
                     }
+                    if !self.held.is_empty() {
+                        due = Instant::now();
+                    }
                 }
-                _ = cx.sleep(wait.min(self.until_denied()).min(RELEASE_LOOK)) => {}
+                _ = cx.sleep(wait.min(self.until_denied()).min(look)) => {}
             }
         }
     }
@@ -184,6 +208,12 @@ impl Responder {
         let active = self.desired.iter().flat_map(|desired| desired.active(now));
         let next = active.map(|response| response.expires_at).min();
         let next = next.and_then(|next| Duration::try_from(next.duration_since(now)).ok());
+        // Somebody waits for what is to be put into force again.
+        let reread = if self.held.is_empty() {
+            reread
+        } else {
+            reread.min(HELD_AGAIN)
+        };
         next.map_or(reread, |next| next.min(reread))
             .max(Duration::from_millis(50))
     }
@@ -290,8 +320,12 @@ impl Responder {
         for entry in lifted {
             self.lift(entry, &needs).await?;
         }
+        self.places
+            .retain(|id, _| needs.get(id).is_some_and(Need::lasts));
+        self.let_go(&needs).await;
+        let is_guarded = self.orders.is_anything();
         self.with_enforcer(move |enforcer| {
-            enforcer.sweep(&needs);
+            enforcer.sweep(&needs, is_guarded);
             Ok(())
         })
         .await
@@ -316,6 +350,14 @@ impl Responder {
         let is_allowed = self.config.actions.contains(&ActionKind::StartGate);
         let gate =
             gate.filter(|gate| is_allowed && (!gate.denied.is_empty() || gate.refuses_unknown));
+        let kept = needs
+            .iter()
+            .filter(|(_, need)| need.lasts() && self.can_hold);
+        let kept: BTreeSet<String> = kept.map(|(id, _)| id.clone()).collect();
+        let still = kept
+            .iter()
+            .filter(|id| needs.get(*id).is_some_and(|need| need.frozen));
+        let still = still.cloned().collect();
         let has_blocked = needs.values().any(|need| need.blocked);
         let approved = self
             .with_enforcer(move |enforcer| {
@@ -328,12 +370,15 @@ impl Responder {
             .await;
         let orders = Orders {
             blocked: blocked.map(|(id, _)| id.clone()).collect(),
-            gate: gate.map(|_| Gate {
+            gate: (gate.is_some() || !kept.is_empty()).then(|| Gate {
                 runtimes: self.config.runtimes.iter().map(|at| of_host(at)).collect(),
                 hold_ms: self.config.start_hold_ms,
+                all: gate.is_some(),
+                still,
+                kept,
             }),
             approved: approved.ok(),
-            passed: self.passed.iter().cloned().collect(),
+            passed: self.passed.iter().copied().collect(),
         };
         // Containers that could not be guarded are tried again.
         if orders == self.orders && self.failed.is_empty() {
@@ -361,22 +406,32 @@ impl Responder {
     async fn hear(&mut self, news: News) {
         match news {
             News::Denied(denied, missed) => self.hear_denied(denied, missed),
-            News::Held(container) => {
+            News::Held(container, cgroup) => {
                 self.judge_start(&container).await;
-                self.passed.push(container);
-                if self.passed.len() > PASSED_MAX {
-                    self.passed.remove(0);
-                }
-                let orders = Orders {
-                    passed: self.passed.iter().cloned().collect(),
-                    ..self.orders.clone()
-                };
-                let (keeper, told) = (self.keeper.clone(), orders.clone());
-                let done = self.cx.blocking(move || keeper.set(told)).await;
-                if done.is_ok_and(|done| done.is_ok()) {
-                    self.orders = orders;
+                let kept = self.orders.gate.as_ref().map(|gate| &gate.kept);
+                if kept.is_some_and(|kept| kept.contains(&container)) {
+                    // What is in force for it is put into force again first.
+                    self.held.insert(container, cgroup);
+                } else {
+                    self.pass(&[cgroup]).await;
                 }
             }
+        }
+    }
+
+    /// Has the guard let containers go on.
+    async fn pass(&mut self, cgroups: &[u64]) {
+        self.passed.extend(cgroups);
+        let over = self.passed.len().saturating_sub(PASSED_MAX);
+        self.passed.drain(..over);
+        let orders = Orders {
+            passed: self.passed.iter().copied().collect(),
+            ..self.orders.clone()
+        };
+        let (keeper, told) = (self.keeper.clone(), orders.clone());
+        let done = self.cx.blocking(move || keeper.set(told)).await;
+        if done.is_ok_and(|done| done.is_ok()) {
+            self.orders = orders;
         }
     }
 
@@ -453,11 +508,7 @@ impl Responder {
         match self.outbox.enqueue(&self.tenant, &report).await {
             Ok(()) => {}
             Err(SpoolError::Full { .. }) => {
-                let untold = &mut self.journal.kept.untold;
-                if untold.len() >= UNTOLD_MAX {
-                    untold.remove(0);
-                }
-                untold.push(report);
+                self.journal.kept.keep_untold(report);
                 if let Err(error) = self.journal.keep() {
                     self.broken(&error);
                 }

@@ -66,6 +66,8 @@ impl Containerd {
             let mut command = Command::new("podman");
             command.arg("--root").arg(self.dir.path().join("store"));
             command.arg("--runroot").arg(self.dir.path().join("run"));
+            // A `reset` takes what podman knows along, and would take that of another test.
+            command.arg("--tmpdir").arg(self.dir.path().join("t"));
             ground::run(command.args(arguments));
         };
         podman(&["import", "--quiet", &tar, IMAGE]);

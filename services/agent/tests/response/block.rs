@@ -14,6 +14,10 @@ use crate::{
 
 /// A program in memory: a copy of one of the image with something behind it.
 const IN_MEMORY: &str = r#"perl -e '$n="x"; $f=syscall(319,$n,0); open(M,">&$f"); binmode M; open(I,"</bin/true"); binmode I; { local $/; print M scalar <I>; } print M "more"; close M; exec {"/proc/self/fd/$f"} "x" or exit 7'"#;
+/// A library that is no library of the image, before those that are.
+const PRELOADED: &str = "[[ $(LD_PRELOAD=/tmp/x.so cat /proc/self/maps) == */tmp/x.so* ]]";
+/// The same, asked for while a program runs.
+const OPENED: &str = "perl -e 'DynaLoader::boot_DynaLoader(\"DynaLoader\"); exit !DynaLoader::dl_load_file(\"/tmp/x.so\", 0)'";
 const LOADER: &str = "/lib64/ld-linux-x86-64.so.2";
 /// The longest that anybody waits for the answer whether a file runs.
 const WAIT_MAX_US: u64 = 50_000;
@@ -33,6 +37,7 @@ async fn a_blocked_container_runs_what_its_image_holds_and_nothing_else() {
     let files = "cp /bin/true /tmp/dropped; printf more >>/tmp/dropped; \
                  printf '#!/bin/sh\\ntrue\\n' >/tmp/script; chmod +x /tmp/script; \
                  cp /tmp/dropped /scratch/dropped; cp /bin/true /tmp/copy; \
+                 cp /lib/x86_64-linux-gnu/libc.so.6 /tmp/x.so; printf more >>/tmp/x.so; \
                  cp /bin/ls /tmp/ls; printf more >>/tmp/ls; cat /tmp/ls >/bin/ls";
     for name in ["web", "other"] {
         let (done, text) = yard.exec(
@@ -50,6 +55,8 @@ async fn a_blocked_container_runs_what_its_image_holds_and_nothing_else() {
         "/scratch/dropped",
         &format!("{LOADER} /tmp/dropped"),
         IN_MEMORY,
+        PRELOADED,
+        OPENED,
     ];
     for line in foreign {
         let (done, text) = yard.exec("web", line);
@@ -59,7 +66,7 @@ async fn a_blocked_container_runs_what_its_image_holds_and_nothing_else() {
     let done = yard.until(&block, Phase::Done).await;
     assert_eq!(
         done.detail.unwrap(),
-        "nothing runs in it that its image does not hold"
+        "no program, library or script runs in it whose file its image does not hold"
     );
     for line in foreign {
         let (done, text) = yard.exec("web", line);
@@ -87,6 +94,10 @@ async fn a_blocked_container_runs_what_its_image_holds_and_nothing_else() {
         "/tmp/copy",
         "sh -c true",
         "perl -e 1",
+        "LD_PRELOAD=/lib/x86_64-linux-gnu/libc.so.6 /bin/true",
+        // Not stopped, as the documentation of the guard says.
+        "sh </tmp/script",
+        "cat /tmp/script | sh",
     ] {
         let (done, text) = yard.exec("web", line);
         assert!(done, "{line} did not run: {text}");

@@ -1,9 +1,15 @@
 //! Replaced by containerd: a fresh container of the same layers answers, however often the agent is
 //! killed meanwhile; and the mark of one in quarantine.
 
-use std::{fs, time::Duration};
+use std::{
+    fs,
+    sync::{Arc, Mutex},
+    time::Duration,
+};
 
-use model::runtime::{Action, Phase};
+use agent::{Config, Told, node::Node};
+use chassis::Cx;
+use model::runtime::{Action, Activity, ContainerState, ExecutedFile, HOST_RUNTIME, Phase};
 use serde_json::Value;
 
 use crate::{
@@ -178,4 +184,118 @@ async fn what_containerd_cannot_make_again_is_refused_and_left_alone() {
         assert!(why.contains(expected), "{why}");
         assert!(!is_frozen(&containerd, &old));
     }
+}
+
+/// Drops a program and runs it when it is told to, and says whether it can speak.
+const DROPS: &str = "while [ ! -e /shared/go ]; do sleep 0.05; done; cp /bin/sleep /tmp/dropped; \
+                     printf x >>/tmp/dropped; /tmp/dropped 1; rm /shared/go; while :; do \
+                     if (exec 3<>/dev/tcp/127.0.0.1/PORT) 2>/dev/null; then r=yes; else r=no; fi; \
+                     echo $r >/shared/speaks; sleep 0.05; done";
+
+/// What runs in a container, as a sensor tells it that knows of containerd alone.
+async fn watched(config: &Config) -> Option<(Cx, Arc<Mutex<Vec<Told>>>)> {
+    let matrix = std::thread::spawn({
+        let config = config.clone();
+        move || agent::probe(&config)
+    });
+    let matrix = matrix.join().unwrap();
+    if matrix.tier != "bpf" {
+        println!("skipped: the sensor does not load: {:?}", matrix.missing);
+        return None;
+    }
+    let (cx, heard) = (Cx::for_tests(), Arc::new(Mutex::new(Vec::new())));
+    let (watching, config, told) = (cx.clone(), config.clone(), Arc::clone(&heard));
+    cx.spawn("watch", async move {
+        agent::watch(&watching, &config, |one| {
+            told.lock().unwrap().push(one);
+            Ok(())
+        })
+        .await
+        .unwrap();
+    });
+    Some((cx, heard))
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn on_a_node_with_containerd_alone_a_container_is_known_watched_and_cut_off() {
+    let Some(yard) = Yard::start().await else {
+        return;
+    };
+    let programs = ["/bin/bash", "/bin/sleep", "/bin/cp", "/bin/rm"];
+    let Some(containerd) = Containerd::start("default", &programs) else {
+        return;
+    };
+    let mut config = Config::default();
+    config.engines.docker.clear();
+    config.engines.podman.clear();
+    config.engines.cri.clear();
+    config.engines.containerd = vec![containerd.socket()];
+    let Some((cx, heard)) = watched(&config).await else {
+        return;
+    };
+    let shared = yard.dir.path().join("shared");
+    fs::create_dir(&shared).unwrap();
+    let mount = format!(
+        "type=bind,src={},dst=/shared,options=rbind:rw",
+        shared.display()
+    );
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let port = listener.local_addr().unwrap().port().to_string();
+    std::thread::spawn(move || listener.incoming().for_each(drop));
+    let own = id(0xc0);
+    let options = ["--net-host", "--mount", &mount];
+    let line = DROPS.replace("PORT", &port);
+    containerd.container(&own, &options, &["/bin/bash", "-c", &line]);
+
+    // Known: the container, and the image that it is of.
+    let node = Node::here(&config).unwrap();
+    let held = agent::look_around(&cx, &config, &node).await;
+    let [container] = held.containers.as_slice() else {
+        panic!("one container, not {:?}", held.containers);
+    };
+    assert_eq!(
+        (container.id.as_str(), container.state),
+        (own.as_str(), ContainerState::Running)
+    );
+    let mut images = held.images.iter();
+    let image = images.find(|image| image.runtime != HOST_RUNTIME).unwrap();
+    assert_eq!(container.image_id, Some(image.id));
+
+    // Watched: what it drops is told with its content, which its image does not hold.
+    fs::write(shared.join("go"), "").unwrap();
+    let is_dropped = |told: &Told| -> Option<ExecutedFile> {
+        let Activity::Exec(exec) = &told.activity else {
+            return None;
+        };
+        let is_it = told.container == own && exec.file.path.ends_with("tmp/dropped");
+        is_it.then(|| exec.file.clone())
+    };
+    let file = wait("the dropped program", || {
+        heard.lock().unwrap().iter().find_map(is_dropped)
+    });
+    assert!(file.digest.is_some(), "{file:?}");
+    cx.stop();
+    assert!(cx.finish(Duration::from_secs(20)).await);
+
+    // Cut off, by an agent that knows no other engine.
+    let says = |wanted: &str| {
+        wait("whether it speaks", || {
+            (read(&shared.join("speaks")).trim() == wanted).then_some(())
+        });
+    };
+    says("yes");
+    yard.configure(Some(&containerd.socket()));
+    let text = read(&yard.config());
+    let podman = text.lines().find(|line| line.trim().starts_with("podman:"));
+    let text = text.replace(podman.unwrap(), "  podman: []");
+    fs::write(yard.config(), text).unwrap();
+    yard.launch();
+    let cut = yard
+        .order(&own, Action::Quarantine { allow: Vec::new() })
+        .await;
+    yard.until(&cut, Phase::Done).await;
+    says("no");
+    yard.release(&own).await;
+    yard.until(&cut, Phase::Lifted).await;
+    says("yes");
 }

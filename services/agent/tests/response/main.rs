@@ -13,6 +13,7 @@
     reason = "tests that tell a story each, say why they are skipped and what they measured"
 )]
 
+mod again;
 mod block;
 mod containerd;
 #[path = "../engines/containerd.rs"]

@@ -7,7 +7,7 @@ use serde_json::Value;
 
 use crate::{
     ground::wait,
-    yard::{Yard, read},
+    yard::{IMAGE, Yard, read},
 };
 
 /// Answers who asks by a file, with something of its environment.
@@ -120,4 +120,30 @@ async fn a_replaced_container_answers_again_and_the_old_one_stands_still() {
     println!("{:?}", lifted.detail);
     assert_eq!(inspect(&old)["State"]["Running"], false, "it never goes on");
     assert_eq!(ask(), "hello shop\n");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_podman_would_make_by_another_runtime_is_refused() {
+    let Some(yard) = Yard::start().await else {
+        return;
+    };
+    yard.launch();
+    // The same program under another name: the service does not use it.
+    let found = std::process::Command::new("which").arg("runc").output();
+    let runc = String::from_utf8(found.unwrap().stdout).unwrap();
+    let own = yard.dir.path().join("own-runtime");
+    std::os::unix::fs::symlink(runc.trim(), &own).unwrap();
+    let own = own.to_str().unwrap();
+    let run = ["--runtime", own, "run", "--detach", "--network", "none"];
+    let limits = ["--ulimit", "nofile=64:64", "--ulimit", "nproc=64:64"];
+    let id = yard.podman(&[&run[..], &limits, &[IMAGE, "/bin/sleep", "1000"]].concat());
+    let response = yard.order(&id, Action::Replace).await;
+    let refused = yard.until(&response, Phase::Refused).await;
+    let why = refused.refusal.unwrap().to_string();
+    assert!(
+        why.contains("it runs by `") && why.contains("own-runtime"),
+        "{why}"
+    );
+    assert!(!yard.is_frozen(&id));
+    yard.podman(&["--runtime", own, "rm", "--force", "--time", "0", &id]);
 }

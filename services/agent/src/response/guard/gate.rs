@@ -4,7 +4,11 @@
 //! At that moment the container's cgroup and root are there and nothing of it has run, so from then
 //! on the kernel asks about its files, too. Its first program is let through into a frozen cgroup:
 //! nobody waits for an answer, and the program stands before its first instruction for as long as
-//! it takes to find out which image it is of.
+//! it takes to find out which image it is of, or to put into force again what was for a container
+//! that is started again.
+//!
+//! That a cgroup stands still for this is noted at the cgroup itself: a guard that takes the place
+//! of one that died in between finds it, and nothing stands still for ever.
 
 use std::{
     collections::{HashMap, HashSet},
@@ -22,17 +26,23 @@ use super::{
     judge::Version,
     orders::{self, Said},
 };
-use crate::{cgroup::Layout, response::group::Group};
+use crate::{
+    cgroup::Layout,
+    response::{group::Group, proc},
+};
 
 const ASKED: MaskFlags = MaskFlags::FAN_OPEN_EXEC_PERM;
+
+/// How long one stands still that was found so, while nobody has said what is held.
+const FOUND_HOLD: Duration = Duration::from_secs(2);
 
 /// Containers that start.
 #[derive(Default)]
 pub(super) struct Gate {
     orders: Option<orders::Gate>,
     runtimes: HashMap<(u64, u64), PathBuf>,
-    /// Containers that ran before, or may run.
-    known: HashSet<String>,
+    /// Cgroups of containers that ran before, or may run.
+    known: HashSet<u64>,
     /// Those that start and have run nothing yet.
     awaited: HashMap<String, Group>,
     /// Those that stand still, and since when.
@@ -42,6 +52,18 @@ pub(super) struct Gate {
 // === impl Gate ===
 
 impl Gate {
+    /// Takes over what a guard held that died; returns what there is to say of it.
+    pub(super) fn find_held(&mut self, layout: &Layout) -> Vec<Said> {
+        let groups = Group::held(layout).into_iter();
+        let held = groups.map(|group| {
+            let said = said_held(&group);
+            let id = group.container.clone();
+            self.held.insert(id, (group, Instant::now()));
+            said
+        });
+        held.collect()
+    }
+
     /// Begins, changes or ends to hold containers.
     pub(super) fn set(
         &mut self,
@@ -49,23 +71,44 @@ impl Gate {
         layout: &Layout,
         orders: Option<&orders::Gate>,
     ) -> anyhow::Result<()> {
-        if self.orders.as_ref() == orders {
-            return Ok(());
-        }
-        for path in self.runtimes.values() {
-            ask_about(fanotify, MarkFlags::FAN_MARK_REMOVE, path);
-        }
-        self.runtimes.clear();
         let Some(orders) = orders else {
-            let ids = self.awaited.keys().chain(self.held.keys());
-            let ids: Vec<String> = ids.cloned().collect();
-            for id in ids {
-                self.pass(fanotify, &id, true);
+            self.ask_about_runtimes(fanotify, &[]);
+            self.orders = None;
+            let groups = self.awaited.values();
+            let groups = groups.chain(self.held.values().map(|(group, _)| group));
+            let cgroups: Vec<u64> = groups.map(|group| group.id).collect();
+            for cgroup in cgroups {
+                self.pass(fanotify, cgroup, |_| true);
             }
             *self = Self::default();
             return Ok(());
         };
-        for path in &orders.runtimes {
+        if self.orders.as_ref() == Some(orders) {
+            return Ok(());
+        }
+        let before = self.orders.take().unwrap_or_default();
+        let is_new = |id: &String| {
+            let is_kept = orders.kept.contains(id) && !before.kept.contains(id);
+            is_kept || (orders.all && !before.all)
+        };
+        // What runs by now has run its first program.
+        let running = layout.scan().into_iter();
+        let running = running.filter(|found| is_new(&found.container));
+        self.known.extend(running.map(|found| found.cgroup));
+        self.ask_about_runtimes(fanotify, &orders.runtimes);
+        self.orders = Some(orders.clone());
+        ensure!(
+            !self.runtimes.is_empty(),
+            "none of the runtimes is on this node: {:?}",
+            orders.runtimes
+        );
+        Ok(())
+    }
+
+    /// Has the kernel ask about these programs and no others.
+    fn ask_about_runtimes(&mut self, fanotify: &Fanotify, paths: &[PathBuf]) {
+        let before = std::mem::take(&mut self.runtimes);
+        for path in paths {
             let version = std::fs::File::open(path)
                 .ok()
                 .and_then(|file| Version::of(&file));
@@ -74,20 +117,11 @@ impl Gate {
                 self.runtimes.insert(version.file(), path.clone());
             }
         }
-        ensure!(
-            !self.runtimes.is_empty(),
-            "none of the runtimes is on this node: {:?}",
-            orders.runtimes
-        );
-        if self.orders.is_none() {
-            self.known = layout
-                .scan()
-                .into_iter()
-                .map(|found| found.container)
-                .collect();
+        for (file, path) in before {
+            if !self.runtimes.contains_key(&file) {
+                ask_about(fanotify, MarkFlags::FAN_MARK_REMOVE, &path);
+            }
         }
-        self.orders = Some(orders.clone());
-        Ok(())
     }
 
     /// Whether a file is a program that starts containers.
@@ -95,19 +129,27 @@ impl Gate {
         self.runtimes.contains_key(&version.file())
     }
 
-    /// Containers that came since the last time.
+    /// Containers to be held that came since the last time.
     pub(super) fn find_new(&mut self, layout: &Layout) -> Vec<Group> {
-        let found = layout.scan().into_iter().map(|found| found.container);
-        let ids: HashSet<String> = found.collect();
-        self.known.retain(|id| ids.contains(id));
-        self.awaited.retain(|id, _| ids.contains(id));
-        ids.into_iter()
-            .filter(|id| {
-                !self.known.contains(id)
-                    && !self.awaited.contains_key(id)
-                    && !self.held.contains_key(id)
-            })
-            .filter_map(|id| Group::of(layout, &id))
+        let found = layout.scan();
+        let cgroups: HashSet<u64> = found.iter().map(|one| one.cgroup).collect();
+        self.known.retain(|cgroup| cgroups.contains(cgroup));
+        self.awaited.retain(|_, group| cgroups.contains(&group.id));
+        self.held
+            .retain(|_, (group, _)| cgroups.contains(&group.id));
+        let Some(orders) = &self.orders else {
+            return Vec::new();
+        };
+        let is_known = |cgroup: u64, id: &str| {
+            self.known.contains(&cgroup)
+                || self.awaited.contains_key(id)
+                || self.held.contains_key(id)
+        };
+        found
+            .into_iter()
+            .filter(|one| orders.all || orders.kept.contains(&one.container))
+            .filter(|one| !is_known(one.cgroup, &one.container))
+            .filter_map(|one| Group::of(layout, &one.container))
             .collect()
     }
 
@@ -135,44 +177,64 @@ impl Gate {
         if !is_blocked {
             mark(fanotify, &group, MarkFlags::FAN_MARK_REMOVE);
         }
+        group.note_held();
         if group.ask_freeze(true).is_err() {
             // In doubt it runs.
-            self.known.insert(container.to_owned());
+            group.forget_held();
+            self.known.insert(group.id);
             return None;
         }
+        let said = said_held(&group);
         self.held
             .insert(container.to_owned(), (group, Instant::now()));
-        Some(Said::Held {
-            container: container.to_owned(),
-        })
+        Some(said)
     }
 
-    /// Lets a container run.
-    pub(super) fn pass(&mut self, fanotify: &Fanotify, container: &str, is_blocked: bool) {
-        if let Some(group) = self.awaited.remove(container)
-            && !is_blocked
-        {
-            mark(fanotify, &group, MarkFlags::FAN_MARK_REMOVE);
+    /// Lets a container run, by the id of its cgroup. Of one that is blocked, too, the kernel goes
+    /// on asking.
+    pub(super) fn pass(
+        &mut self,
+        fanotify: &Fanotify,
+        cgroup: u64,
+        is_blocked: impl Fn(&str) -> bool,
+    ) {
+        let is_it = |group: &Group| group.id == cgroup;
+        for (id, group) in self.awaited.extract_if(|_, group| is_it(group)) {
+            if !is_blocked(&id) {
+                mark(fanotify, &group, MarkFlags::FAN_MARK_REMOVE);
+            }
         }
-        if let Some((group, _)) = self.held.remove(container) {
-            // It is gone, then.
-            drop(group.ask_freeze(false));
+        let orders = self.orders.as_ref();
+        for (id, (group, _)) in self.held.extract_if(|_, (group, _)| is_it(group)) {
+            // Where it fails, it is gone.
+            if orders.is_none_or(|orders| !orders.still.contains(&id)) {
+                drop(group.ask_freeze(false));
+            }
+            group.forget_held();
         }
-        self.known.insert(container.to_owned());
+        self.known.insert(cgroup);
     }
 
-    /// Lets run what nobody answered for.
+    /// Lets run what nobody answered for, unless something is in force for it.
     pub(super) fn look(&mut self, fanotify: &Fanotify) {
-        let hold_ms = self.orders.as_ref().map_or(0, |orders| orders.hold_ms);
-        let hold = Duration::from_millis(hold_ms);
+        let orders = self.orders.as_ref();
+        let hold = orders.map_or(FOUND_HOLD, |orders| Duration::from_millis(orders.hold_ms));
+        let is_kept = |id: &String| orders.is_some_and(|orders| orders.kept.contains(id));
         let over = self
             .held
             .iter()
-            .filter(|(_, (_, since))| since.elapsed() >= hold);
-        let over: Vec<String> = over.map(|(id, _)| id.clone()).collect();
-        for id in over {
-            self.pass(fanotify, &id, true);
+            .filter(|(id, (_, since))| since.elapsed() >= hold && !is_kept(id));
+        let over: Vec<u64> = over.map(|(_, (group, _))| group.id).collect();
+        for cgroup in over {
+            self.pass(fanotify, cgroup, |_| true);
         }
+    }
+}
+
+fn said_held(group: &Group) -> Said {
+    Said::Held {
+        container: group.container.clone(),
+        cgroup: group.id,
     }
 }
 
@@ -182,20 +244,11 @@ fn mark(fanotify: &Fanotify, group: &Group, flags: MarkFlags) -> bool {
     pids.into_iter().any(|pid| {
         let root = PathBuf::from(format!("/proc/{pid}/root/"));
         // One that still sees the host's files is the runtime's.
-        !is_host(&root) && ask_about(fanotify, flags | MarkFlags::FAN_MARK_FILESYSTEM, &root)
+        !proc::sees_host(pid) && ask_about(fanotify, flags | MarkFlags::FAN_MARK_FILESYSTEM, &root)
     })
 }
 
 /// Has the kernel ask about programs, or not any more; false where it does not take that.
 fn ask_about(fanotify: &Fanotify, flags: MarkFlags, path: &Path) -> bool {
     fanotify.mark(flags, ASKED, AT_FDCWD, Some(path)).is_ok()
-}
-
-fn is_host(root: &Path) -> bool {
-    use std::os::unix::fs::MetadataExt as _;
-    let of = |path: &Path| {
-        let found = std::fs::metadata(path).ok()?;
-        Some((found.dev(), found.ino()))
-    };
-    of(root) == of(Path::new("/"))
 }

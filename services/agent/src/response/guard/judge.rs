@@ -1,21 +1,23 @@
 //! What may be opened in a blocked container.
 //!
 //! A program is judged when it is opened to be run, and so is the file that an interpreter or a
-//! loader was told to run, when it opens that. What lies in the image's layers untouched runs at
-//! once; of anything else the content decides, which is read once per version of the file and by
-//! other threads.
+//! loader was told to run, when it opens that. Machine code is judged whenever it is opened, for
+//! nothing says that a library is to be loaded (`LD_PRELOAD`, `dlopen`): a foreign one cannot be read
+//! either. What lies in the image's layers untouched runs at once; of anything else the content
+//! decides, which is read once per version of the file and by other threads.
 //!
-//! A library that one of the image's programs loads is not looked at, nor is what it interprets from
-//! its standard input.
+//! Four things are not stopped. What a program of the image interprets from its standard input, its
+//! arguments or its environment (`sh < x`, `cat x | sh`, `perl -e`). Modules and configuration that
+//! an interpreter loads beside what it was told to run. Machine code that was open or mapped before
+//! the block began, or that a process writes into its own memory. And what is changed after it was
+//! judged, by somebody who has it open for writing: a script while it is read, a copy of a program
+//! through a mapping.
 
 use std::{
     collections::HashMap,
     fs::{self, File},
     io::Read as _,
-    os::{
-        fd::{AsRawFd as _, BorrowedFd},
-        unix::fs::MetadataExt as _,
-    },
+    os::fd::{AsFd, AsRawFd as _, BorrowedFd},
     sync::{
         Arc, Mutex, PoisonError,
         mpsc::{Receiver, SyncSender, channel, sync_channel},
@@ -26,6 +28,7 @@ use std::{
 
 use model::Digest;
 use nix::errno::Errno;
+use rustix::fs::{AtFlags, StatxFlags, statx};
 
 use super::{
     image::{FILE_BYTES_MAX, ImageFiles, digest_of},
@@ -40,6 +43,8 @@ const CMDLINE_BYTES_MAX: u64 = 64 << 10;
 const BEYOND: &str = "\0";
 /// The kernel stamps changes no finer than that, before Linux 6.13.
 const STAMP: Duration = Duration::from_millis(20);
+/// How machine code begins.
+const ELF: &[u8] = b"\x7fELF";
 /// Judgments that are kept.
 const KEPT_MAX: usize = 16_384;
 const READERS: usize = 2;
@@ -95,13 +100,13 @@ pub(crate) struct Judge {
 // === impl Version ===
 
 impl Version {
-    pub(crate) fn of(file: &File) -> Option<Self> {
-        let found = file.metadata().ok()?;
+    pub(crate) fn of(file: impl AsFd) -> Option<Self> {
+        let found = rustix::fs::fstat(file).ok()?;
         Some(Self {
-            device: found.dev(),
-            inode: found.ino(),
-            changed: (found.ctime(), found.ctime_nsec()),
-            size: found.size(),
+            device: found.st_dev,
+            inode: found.st_ino,
+            changed: (found.st_ctime, i64::try_from(found.st_ctime_nsec).ok()?),
+            size: u64::try_from(found.st_size).ok()?,
         })
     }
 
@@ -159,7 +164,7 @@ impl Judge {
     pub(crate) fn judge(
         &mut self,
         container: &str,
-        file: &File,
+        file: BorrowedFd<'_>,
         (version, path): (Version, &str),
         (root, image): (Option<&Overlay>, &Arc<Mutex<ImageFiles>>),
     ) -> Judged {
@@ -167,12 +172,16 @@ impl Judge {
         if let Some(judged) = self.kept.get(&key) {
             return *judged;
         }
-        let is_lower = root.is_some_and(|root| root.is_lower(path, version.inode, version.size));
+        // A path means a place in the image only on the mount that is the container's root.
+        let is_root = |root: &&Overlay| mount_of(file) == Some(u64::from(root.mount));
+        let is_lower = root
+            .filter(is_root)
+            .is_some_and(|root| root.is_lower(path, version.inode, version.size));
         if is_lower {
             self.keep(key, Judged::Runs);
             return Judged::Runs;
         }
-        let Ok(file) = file.try_clone() else {
+        let Ok(file) = file.try_clone_to_owned().map(File::from) else {
             return Judged::Denied(None);
         };
         if version.size > FILE_BYTES_MAX {
@@ -237,6 +246,12 @@ impl Job {
             },
         }
     }
+}
+
+/// Whether a file holds machine code: a program or a library.
+pub(crate) fn is_machine_code(file: BorrowedFd<'_>) -> bool {
+    let mut first = [0; ELF.len()];
+    rustix::io::pread(file, &mut first, 0).is_ok_and(|read| first.get(..read) == Some(ELF))
 }
 
 /// What a process was told to run.
@@ -309,6 +324,13 @@ fn words(cmdline: &[u8], is_cut: bool) -> Vec<String> {
         .collect()
 }
 
+/// The kernel's number of the mount that a file was opened through (Linux 5.8).
+fn mount_of(file: BorrowedFd<'_>) -> Option<u64> {
+    let found = statx(file, "", AtFlags::EMPTY_PATH, StatxFlags::MNT_ID).ok()?;
+    let is_told = found.stx_mask & StatxFlags::MNT_ID.bits() != 0;
+    is_told.then_some(found.stx_mnt_id)
+}
+
 /// The path of an open file in its own mount namespace, without a leading slash.
 pub(crate) fn path_of(file: BorrowedFd<'_>) -> String {
     let link = fs::read_link(format!("/proc/self/fd/{}", file.as_raw_fd()));
@@ -333,7 +355,9 @@ mod tests {
         fs::write(lower.join("a"), b"of the image").unwrap();
         fs::write(upper.join("copy"), b"of the image").unwrap();
         fs::write(upper.join("new"), b"of somebody!").unwrap();
+        let here = mount_of(File::open(&lower).unwrap().as_fd()).unwrap();
         let root = Overlay {
+            mount: u32::try_from(here).unwrap(),
             lower: vec![lower.clone()],
             upper: Some(upper.clone()),
         };
@@ -342,7 +366,7 @@ mod tests {
         let mut check = |path: &Path, name: &str| {
             let file = File::open(path).unwrap();
             let version = Version::of(&file).unwrap();
-            let judged = judge.judge("c", &file, (version, name), (Some(&root), &image));
+            let judged = judge.judge("c", file.as_fd(), (version, name), (Some(&root), &image));
             if judged != Judged::Later {
                 return judged;
             }
@@ -358,6 +382,35 @@ mod tests {
     }
 
     #[test]
+    fn a_file_of_another_mount_is_not_the_images_though_all_else_is_the_same() {
+        let dir = tempfile::tempdir().unwrap();
+        fs::write(dir.path().join("a"), b"of somebody!").unwrap();
+        let file = File::open(dir.path().join("a")).unwrap();
+        let version = Version::of(&file).unwrap();
+        let here = u32::try_from(mount_of(file.as_fd()).unwrap()).unwrap();
+        let judged_on = |mount: u32| {
+            let root = Overlay {
+                mount,
+                lower: vec![dir.path().to_owned()],
+                upper: None,
+            };
+            let (mut judge, outcomes) = Judge::start(|| {});
+            let image = Arc::default();
+            let judged = judge.judge("c", file.as_fd(), (version, "a"), (Some(&root), &image));
+            if judged != Judged::Later {
+                return judged;
+            }
+            outcomes
+                .recv_timeout(Duration::from_secs(20))
+                .unwrap()
+                .judged
+        };
+        assert_eq!(judged_on(here), Judged::Runs);
+        let denied = Judged::Denied(Some(Digest::of(b"of somebody!")));
+        assert_eq!(judged_on(here + 1), denied);
+    }
+
+    #[test]
     fn beyond_what_the_readers_can_take_nothing_new_runs() {
         let (jobs, _none) = sync_channel(1);
         let kept = HashMap::new();
@@ -366,7 +419,7 @@ mod tests {
         let mut ask = || {
             let file = tempfile::tempfile().unwrap();
             let version = Version::of(&file).unwrap();
-            judge.judge("c", &file, (version, "x"), (None, &image))
+            judge.judge("c", file.as_fd(), (version, "x"), (None, &image))
         };
         assert_eq!(ask(), Judged::Later);
         assert_eq!(ask(), Judged::Denied(None));

@@ -52,6 +52,8 @@ pub(crate) struct Mount {
 /// The layers of a container's root.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Overlay {
+    /// The kernel's number of its mount.
+    pub(crate) mount: u32,
     /// Highest first.
     pub(crate) lower: Vec<PathBuf>,
     pub(crate) upper: Option<PathBuf>,
@@ -100,7 +102,10 @@ impl Mounts {
             };
             let target = target.trim_start_matches('/').to_owned();
             if kind == "overlay" && target.is_empty() {
-                found.root = Some(Overlay::read(options));
+                found.root = Some(Overlay {
+                    mount: id,
+                    ..Overlay::read(options)
+                });
             }
             found.all.push(Mount {
                 target,
@@ -202,6 +207,7 @@ mod tests {
         let own = shared.all.iter().filter(|mount| mount.is_own);
         assert_eq!(own.map(|mount| mount.id).collect::<Vec<_>>(), [1]);
         let root = mounts.root.unwrap();
+        assert_eq!(root.mount, 1);
         assert_eq!(root.lower, [Path::new("/l2"), Path::new("/l1")]);
         assert_eq!(root.upper.as_deref(), Some(Path::new("/a b/diff")));
         assert!(Overlay::read("rw,lowerdir=l/A:l/B").lower.is_empty());
@@ -220,6 +226,7 @@ mod tests {
         std::fs::write(lower.join("a"), b"a").unwrap();
         let inode = std::fs::metadata(lower.join("a")).unwrap().ino();
         let overlay = Overlay {
+            mount: 1,
             lower: vec![lower],
             upper: Some(upper.clone()),
         };

@@ -17,17 +17,34 @@ pub(crate) struct Orders {
     pub(crate) gate: Option<Gate>,
     /// Where the kernel keeps which files were approved.
     pub(crate) approved: Option<PathBuf>,
-    /// Containers that were held and may go on.
-    pub(crate) passed: BTreeSet<String>,
+    /// Containers that were held and may go on, by the ids of their cgroups: one that is started
+    /// again has another one.
+    pub(crate) passed: BTreeSet<u64>,
+}
+
+// === impl Orders ===
+
+impl Orders {
+    /// Whether there is anything to do.
+    pub(crate) fn is_anything(&self) -> bool {
+        !self.blocked.is_empty() || self.gate.is_some()
+    }
 }
 
 /// Holds containers when they start.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Gate {
     /// Programs that start containers.
     pub(crate) runtimes: Vec<PathBuf>,
     /// How long a container is held where nobody answers.
     pub(crate) hold_ms: u64,
+    /// Whether every container is held, not only those that something is in force for.
+    pub(crate) all: bool,
+    /// Containers that something is in force for: started again, they are held until it is in force
+    /// again, however long that takes.
+    pub(crate) kept: BTreeSet<String>,
+    /// Of these, such as stand still when they may go on.
+    pub(crate) still: BTreeSet<String>,
 }
 
 /// What the guard tells.
@@ -49,6 +66,8 @@ pub(crate) enum Said {
     Held {
         /// Which.
         container: String,
+        /// The id of its cgroup.
+        cgroup: u64,
     },
 }
 

@@ -36,6 +36,8 @@ pub(super) struct Post {
     /// What did not run and is kept no more.
     missed: u64,
     alone_since: Instant,
+    path: PathBuf,
+    inode: u64,
 }
 
 /// Where the guard of an agent listens.
@@ -68,8 +70,11 @@ impl Post {
         umask(before);
         let listener = listener.with_context(|| format!("listening at `{}`", path.display()))?;
         listener.set_nonblocking(true)?;
+        let inode = fs::symlink_metadata(&path)?.ino();
         Ok(Some(Self {
             listener,
+            path,
+            inode,
             client: None,
             read: Vec::new(),
             kept: VecDeque::new(),
@@ -86,6 +91,11 @@ impl Post {
 
     pub(super) const fn has_client(&self) -> bool {
         self.client.is_some()
+    }
+
+    /// Whether an agent that comes finds this guard: its socket is where it was.
+    pub(super) fn can_be_found(&self) -> bool {
+        fs::symlink_metadata(&self.path).is_ok_and(|found| found.ino() == self.inode)
     }
 
     /// How long nobody has been there.
@@ -199,6 +209,7 @@ mod tests {
         let mut post = Post::open(dir.path()).unwrap().unwrap();
         let held = |name: &str| Said::Held {
             container: name.to_owned(),
+            cgroup: 1,
         };
         for number in 0..=KEPT_MAX {
             post.tell(held(&number.to_string()));
@@ -228,6 +239,7 @@ mod tests {
         let mut post = Post::open(dir.path()).unwrap().unwrap();
         let held = Said::Held {
             container: "c".to_owned(),
+            cgroup: 1,
         };
         post.tell(held.clone());
         for pid in 0..=u32::try_from(KEPT_MAX).unwrap() {

@@ -16,7 +16,7 @@ use super::{
     image::ImageFiles,
     mounts::{Mount, Mounts, Overlay},
 };
-use crate::{cgroup::Layout, response::group::Group};
+use crate::response::{group::Group, proc};
 
 /// Whatever is opened there, to be run or to be read by who runs it.
 const ALL: MaskFlags = MaskFlags::FAN_OPEN_EXEC_PERM.union(MaskFlags::FAN_OPEN_PERM);
@@ -34,12 +34,7 @@ pub(super) struct Ward {
 // === impl Ward ===
 
 impl Ward {
-    pub(super) fn new(
-        fanotify: &Fanotify,
-        layout: &Layout,
-        container: &str,
-    ) -> anyhow::Result<Self> {
-        let group = Group::of(layout, container).context("it does not run")?;
+    pub(super) fn new(fanotify: &Fanotify, group: Group) -> anyhow::Result<Self> {
         let (pid, mounts) = seen(&group).context("it has no processes")?;
         let layers = mounts.root.as_ref().map(|root| root.lower.clone());
         let layers = layers.unwrap_or_default();
@@ -83,7 +78,7 @@ impl Ward {
         if let Some((pid, mounts)) = seen(&self.group) {
             self.mark_all(fanotify, pid, &mounts);
         }
-        self.group.dir.exists()
+        self.group.is_there()
     }
 
     pub(super) fn release(self, fanotify: &Fanotify) {
@@ -107,11 +102,13 @@ impl Ward {
     }
 }
 
-/// A process of a container, and what it sees.
+/// A process of a container, and what it sees. The runtime on its way into the container still sees
+/// the host's files: nobody is asked about those.
 fn seen(group: &Group) -> Option<(u32, Mounts)> {
     let mut pids = group.pids();
     pids.sort_unstable();
     pids.into_iter()
+        .filter(|pid| !proc::sees_host(*pid))
         .find_map(|pid| Some((pid, Mounts::of(pid)?)))
 }
 

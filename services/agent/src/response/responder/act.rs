@@ -2,7 +2,7 @@
 
 use std::fs;
 
-use anyhow::Context as _;
+use anyhow::{Context as _, ensure};
 use chassis::files::read_bounded;
 use model::{
     Digest,
@@ -12,15 +12,18 @@ use model::{
     },
 };
 
-use super::{FAILURES_TOLD, Responder, evidence_dir};
+use super::{FAILURES_TOLD, Responder, again::Place, evidence_dir};
 use crate::response::{
     container::{self, Found},
     evidence,
-    group::Group,
     journal::{self, Entry, State},
-    needs::{Need, Needs},
+    needs::{Need, Needs, lasts},
     replace::{self, Way},
 };
+
+/// What a block does.
+const NOTHING_ELSE: &str =
+    "no program, library or script runs in it whose file its image does not hold";
 
 // === impl Responder ===
 
@@ -45,6 +48,7 @@ impl Responder {
             evidence: None,
             denied: 0,
             cgroup: found.group.as_ref().map(|group| group.id),
+            again: 0,
             unmarked: false,
         };
         if let Some(refusal) = self.refusal(response, &found).await {
@@ -118,10 +122,10 @@ impl Responder {
         let done = self.act(&mut next, needs).await;
         match done {
             Ok(Some((state, detail))) => {
-                let is_new = entry.state != State::InForce;
+                let is_new = entry.state != State::InForce || next.again != entry.again;
                 next.state = state;
                 // However often it was tried, it is done once, and told under one name.
-                next.attempt = 0;
+                next.attempt = next.again;
                 if is_new {
                     tracing::info!(
                         container.id = next.response.container,
@@ -157,7 +161,7 @@ impl Responder {
                     next.response.action.kind(),
                     next.response.container
                 );
-                if next.attempt <= FAILURES_TOLD {
+                if next.attempt.saturating_sub(next.again) <= FAILURES_TOLD {
                     let detail = format!("{error:#}");
                     self.tell_of(&next, Phase::Failed, Some(detail)).await;
                 }
@@ -175,24 +179,42 @@ impl Responder {
     ) -> anyhow::Result<Option<(State, String)>> {
         let id = entry.response.container.clone();
         let need = needs.get(&id).cloned().unwrap_or_default();
-        let is_in_force = entry.state == State::InForce;
+        let was_in_force = entry.state == State::InForce;
+        let place = self.place(&id, entry).await?;
+        let is_in_force = was_in_force && place == Place::Same;
         let found = if is_in_force {
             Found::default()
         } else {
             self.find(&id).await?
         };
-        if is_in_force && self.has_ended(&id, entry.cgroup).await? {
-            // What it was about is not there any more.
-            self.settle(&id, &Need::default()).await?;
-            let detail = "the container ended; one that was started again is another one";
-            return Ok(Some((State::Over, detail.to_owned())));
+        match place {
+            Place::Nowhere if was_in_force && found.is_gone => {
+                self.settle(&id, &Need::default()).await?;
+                return Ok(Some((State::Over, self.end_of(entry))));
+            }
+            // It may be started again, and is then what it was.
+            Place::Nowhere if was_in_force => return Ok(None),
+            Place::Starting => {
+                // Nobody waits for what sends nothing; the rest comes with its first program.
+                self.with_enforcer(move |enforcer| enforcer.cut(&id, &need))
+                    .await?;
+                return Ok(None);
+            }
+            Place::Other(cgroup) => {
+                entry.cgroup = Some(cgroup);
+                entry.again = entry.again.saturating_add(u32::from(was_in_force));
+            }
+            _ => {}
         }
         let kind = entry.response.action.kind();
+        // A replacement knows itself what it needs of the old one.
+        let takes_one = lasts(&entry.response.action) && kind != ActionKind::Replace;
+        ensure!(!takes_one || place != Place::Nowhere, "it does not run");
         match kind {
             ActionKind::Observe => Ok(Some((State::Over, "it is written down".to_owned()))),
             ActionKind::CollectEvidence => self.collect(entry, &found).await,
             ActionKind::Kill => self.kill(entry, found).await,
-            ActionKind::Replace if !is_in_force => {
+            ActionKind::Replace if entry.after.is_none() => {
                 let way = self.way(&found, &id).await?;
                 self.settle(&id, &need).await?;
                 let replaced = replace::replace(self.tools(), &found, way).await?;
@@ -207,14 +229,15 @@ impl Responder {
                 let missing = self.settle(&id, &need).await?;
                 entry.after = Some("blocked".to_owned());
                 let detail = missing.map_or_else(
-                    || "nothing runs in it that its image does not hold".to_owned(),
+                    || NOTHING_ELSE.to_owned(),
                     |why| format!("files are denied; what runs from memory is not: {why}"),
                 );
-                Ok(Some((State::InForce, detail)))
+                Ok(Some((State::InForce, again(entry, detail))))
             }
             ActionKind::Pause | ActionKind::Quarantine | ActionKind::Replace => {
                 self.settle(&id, &need).await?;
-                self.held(entry, &found).await
+                let held = self.held(entry, &found).await?;
+                Ok(held.map(|(state, detail)| (state, again(entry, detail))))
             }
             ActionKind::StartGate => Ok(Some((State::Over, "it is no response".to_owned()))),
         }
@@ -235,16 +258,6 @@ impl Responder {
             enforcer.freeze(&id, &need)?;
             let blocked = enforcer.block(&id, &need);
             Ok(blocked.err().map(|error| format!("{error:#}")))
-        })
-        .await
-    }
-
-    async fn has_ended(&self, id: &str, cgroup: Option<u64>) -> anyhow::Result<bool> {
-        let id = id.to_owned();
-        self.with_enforcer(move |enforcer| {
-            let group = Group::of(enforcer.layout(), &id);
-            let is_it = |group: &Group| cgroup.is_none_or(|cgroup| group.id == cgroup);
-            Ok(!group.is_some_and(|group| is_it(&group) && group.is_populated()))
         })
         .await
     }
@@ -297,8 +310,7 @@ impl Responder {
             Ok(Ok(_)) => {
                 let at = self.cx.now();
                 self.journal.kept.stored.push((at, object.bytes));
-                let summary = entry.after.clone().unwrap_or_default();
-                Ok(Some((State::Over, summary)))
+                Ok(Some((State::Over, "what there was is stored".to_owned())))
             }
             Ok(Err(error)) => {
                 tracing::debug!(%error, "the evidence waits on disk: {error}");
@@ -319,7 +331,10 @@ impl Responder {
                 self.with_enforcer(move |enforcer| Ok(enforcer.counts(&id)))
                     .await?
             };
-            let mut detail = self.undo(&entry, needs).await?;
+            let mut detail = match self.undo(&entry, needs).await {
+                Ok(detail) => detail,
+                Err(error) => return self.not_lifted(entry, &error).await,
+            };
             match (response.action.kind(), counts) {
                 (ActionKind::Quarantine, (Some(cut), _)) => {
                     detail = format!("{detail}; {cut} packets and connections were cut");
@@ -342,6 +357,24 @@ impl Responder {
         self.forget(entry.evidence.as_ref());
         self.journal.kept.entries.remove(&response.id);
         self.journal.keep()
+    }
+
+    /// What cannot be undone now is tried again, as what cannot be done.
+    async fn not_lifted(&mut self, mut entry: Entry, error: &anyhow::Error) -> anyhow::Result<()> {
+        entry.state = State::Lifting;
+        entry.attempt = entry.attempt.saturating_add(1);
+        let kind = entry.response.action.kind();
+        let id = &entry.response.container;
+        tracing::warn!(
+            %error,
+            container.id = id,
+            "`{kind}` of `{id}` cannot be lifted yet: {error:#}"
+        );
+        if entry.attempt.saturating_sub(entry.again) <= FAILURES_TOLD {
+            let detail = format!("it is not lifted yet: {error:#}");
+            self.tell_of(&entry, Phase::Failed, Some(detail)).await;
+        }
+        self.journal.note(entry)
     }
 
     /// Removes evidence from the disk, if it is there.
@@ -384,6 +417,14 @@ impl Responder {
         }
         Ok(detail)
     }
+}
+
+/// What there is to say of what was put into force, perhaps once more.
+fn again(entry: &Entry, detail: String) -> String {
+    if entry.again == 0 {
+        return detail;
+    }
+    format!("the container was started again: {detail}")
 }
 
 fn before(found: &Found) -> String {

@@ -17,6 +17,8 @@ use crate::response::{guard::orders::Denied, journal::State};
 
 /// How long files gather before they are told; the first one is told at once.
 const TELL_EVERY: Duration = Duration::from_secs(10);
+/// The shortest time between two looks.
+const LOOK_MIN: Duration = Duration::from_millis(50);
 /// Files of one container that are told at once.
 const FILES_MAX: usize = 32;
 /// Characters of a path.
@@ -118,7 +120,7 @@ impl Responder {
         let now = Instant::now();
         let waiting = self.denied.values().filter(|files| !files.is_empty());
         let next = waiting.map(|files| files.left(now)).min();
-        next.unwrap_or(TELL_EVERY).max(Duration::from_millis(50))
+        next.unwrap_or(TELL_EVERY).max(LOOK_MIN)
     }
 
     /// Tells of what did not run since the last time, where that is a while ago.
@@ -141,8 +143,13 @@ impl Responder {
             let response = &entry.response;
             response.container == id && response.action.kind() == ActionKind::Block
         });
+        let is_blocked = of_it.clone().any(|entry| entry.state != State::Over);
         let Some(entry) = of_it.find(|entry| entry.state == State::InForce) else {
-            // It is told when the block is in force, or when that is lifted.
+            // It is told when the block is in force, or when that is lifted; where it is over, that
+            // was told.
+            if !is_blocked {
+                self.denied.remove(id);
+            }
             return;
         };
         let mut entry = entry.clone();

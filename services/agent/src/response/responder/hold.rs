@@ -32,13 +32,14 @@ impl Responder {
     /// It is frozen or cut off by now, as its response wants it.
     pub(super) async fn held(&self, entry: &mut Entry, found: &Found) -> Done {
         let is_paused = entry.response.action.kind() == ActionKind::Pause;
-        let (after, mut detail) = if is_paused {
+        let is_still = entry.response.action.kind() != ActionKind::Quarantine;
+        let (after, mut detail) = if is_still {
             ("frozen", "it stands still".to_owned())
         } else {
             let detail = "it speaks with nobody but those of the list";
             ("cut off", detail.to_owned())
         };
-        if entry.state != State::InForce {
+        if entry.after.is_none() {
             entry.after = Some(after.to_owned());
         }
         if is_paused && found.restarts() == Some(Engine::Containerd.as_str()) {

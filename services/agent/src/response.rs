@@ -23,7 +23,7 @@
 //! kernel asks about that, else a moment later. In Kubernetes what is started again is another
 //! container, with an id of its own, and needs a decision of its own.
 //!
-//! A block is about files. What it does not stop stands where files are judged ([`guard`]), and
+//! A block is about files. What it does not stop stands where files are judged ([`mod@guard`]), and
 //! among what a node says that it cannot enforce ([`means`]).
 //!
 //! What it does not do: it decides nothing. Which container, which action and for how long is in the

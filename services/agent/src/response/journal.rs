@@ -220,7 +220,8 @@ mod tests {
         journal.keep().unwrap();
         let again = Journal::open(dir.path()).unwrap();
         assert_eq!(again.kept.refused, Some(Digest::of(b"x")));
-        for broken in [&b"{"[..], b"\xff", &vec![b' '; FILE_BYTES_MAX as usize + 1]] {
+        let large = vec![b' '; usize::try_from(FILE_BYTES_MAX).unwrap() + 1];
+        for broken in [&b"{"[..], b"\xff", &large] {
             fs::write(dir.path().join(FILE), broken).unwrap();
             let anew = Journal::open(dir.path()).unwrap();
             assert!(anew.kept.refused.is_none() && anew.kept.entries.is_empty());

@@ -193,7 +193,7 @@ const DROPS: &str = "while [ ! -e /shared/go ]; do sleep 0.05; done; cp /bin/sle
                      echo $r >/shared/speaks; sleep 0.05; done";
 
 /// What runs in a container, as a sensor tells it that knows of containerd alone.
-async fn watched(config: &Config) -> Option<(Cx, Arc<Mutex<Vec<Told>>>)> {
+fn watched(config: &Config) -> Option<(Cx, Arc<Mutex<Vec<Told>>>)> {
     let matrix = std::thread::spawn({
         let config = config.clone();
         move || agent::probe(&config)
@@ -230,7 +230,7 @@ async fn on_a_node_with_containerd_alone_a_container_is_known_watched_and_cut_of
     config.engines.podman.clear();
     config.engines.cri.clear();
     config.engines.containerd = vec![containerd.socket()];
-    let Some((cx, heard)) = watched(&config).await else {
+    let Some((cx, heard)) = watched(&config) else {
         return;
     };
     let shared = yard.dir.path().join("shared");

@@ -33,7 +33,7 @@ pub(crate) async fn run(command: PolicyCommand) -> anyhow::Result<Exit> {
     }
 }
 
-/// Runs the cases of every file; a case that fails is a denial, a file that cannot be read an error.
+/// Runs the cases of every file. A case that fails is an error, as is a file that cannot be read.
 fn test(files: &[impl AsRef<Path>]) -> anyhow::Result<Exit> {
     let mut documents = Vec::new();
     for file in files {

@@ -15,7 +15,7 @@ use std::{
 use bus::{Bus, Store, StoreError};
 use chassis::Cx;
 use futures::{Stream, StreamExt as _, stream};
-use jiff::Timestamp;
+use jiff::{SignedDuration, Timestamp};
 use model::{
     Decision, Digest, Partition, RecordKey, RefRecord, Slug, answer,
     event::{ADVISORIES, REFS, images_bucket},
@@ -24,7 +24,7 @@ use model::{
 /// After so long an image is read again, whatever changed.
 const ANEW: Duration = Duration::from_mins(15);
 /// So long after a change of an image nothing that is read of it is kept.
-const SETTLES: Duration = Duration::from_mins(1);
+const SETTLES: SignedDuration = SignedDuration::from_mins(1);
 /// Characters of a reason.
 const REASON_MAX: usize = 200;
 
@@ -125,33 +125,18 @@ impl Judgements {
     /// Something changed: what rests on it is read again.
     pub(crate) fn hear(&mut self, change: Changed, now: Timestamp) {
         match change {
-            Changed::Name(tenant, name) => {
-                let at = (tenant, name);
-                self.known.remove(&at);
-                self.changed.insert(at, now);
+            Changed::Name(tenant, digest) | Changed::Image(tenant, digest) => {
+                self.changed.insert((tenant, digest), now);
             }
-            Changed::Image(tenant, image) => {
-                let rests = |at: &(Slug, Digest), known: &Known| {
-                    at.0 == tenant && known.images.contains(&image)
-                };
-                self.known.retain(|at, known| !rests(at, known));
-                self.changed.insert((tenant, image), now);
-            }
-            Changed::Partition(partition) => {
-                let rests = |known: &Known| {
-                    let mut images = known.images.iter();
-                    images.any(|image| image.partition() == partition)
-                };
-                self.known.retain(|_, known| !rests(known));
-                self.swept.insert(partition, now);
-            }
+            Changed::Partition(partition) => drop(self.swept.insert(partition, now)),
         }
     }
 
     /// A look begins.
     pub(crate) fn begin(&mut self, now: Timestamp) {
         // What was read before is read again by then.
-        let is_new = |at: &Timestamp| now.duration_since(*at).unsigned_abs() < ANEW + SETTLES;
+        let is_new =
+            |at: &Timestamp| now.duration_since(*at).unsigned_abs() < ANEW + SETTLES.unsigned_abs();
         self.changed.retain(|_, at| is_new(at));
         self.swept.retain(|_, at| is_new(at));
         self.asked.clear();
@@ -187,10 +172,10 @@ impl Judgements {
         Ok(judgement)
     }
 
-    /// Whether something that a digest leads to changed too shortly before it was read.
+    /// Whether something that a digest leads to changed since it was read, or too shortly before.
     fn settles(&self, at: &(Slug, Digest), known: &Known) -> bool {
         let is_after = |changed: Option<&Timestamp>| {
-            changed.is_some_and(|at| known.read_at.duration_since(*at).unsigned_abs() < SETTLES)
+            changed.is_some_and(|at| known.read_at.duration_since(*at) < SETTLES)
         };
         let of_image = |image: &Digest| {
             let image_at = (at.0.clone(), *image);

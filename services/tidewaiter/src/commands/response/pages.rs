@@ -64,7 +64,7 @@ pub(super) fn response(answer: &Value, page: &mut Page<'_>) -> io::Result<()> {
         )?;
         let stage = text(&response["stage"]);
         let until = match stage.as_str() {
-            "proposed" | "held" => "waits until",
+            "proposed" | "held" => "decide by",
             _ => "until",
         };
         page.fields(

@@ -70,7 +70,7 @@ fn what_waits_says_how_to_decide_and_commands_no_terminal() {
     let mut bounded = answer();
     bounded["responses"][0]["expires_at"] = json!("2026-03-04T12:00:00Z");
     let text = drawn(&bounded, response, 100);
-    assert!(text.contains("waits until  2026-03-04T12:00:00Z"), "{text}");
+    assert!(text.contains("decide by  2026-03-04T12:00:00Z"), "{text}");
     bounded["responses"][0]["stage"] = json!("lapsed");
     assert!(drawn(&bounded, response, 100).contains("tidewaiter response approve"));
     let mut denied = answer();

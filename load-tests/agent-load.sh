@@ -10,6 +10,8 @@
 #
 #   AGENT       the agent; by default that of ~/.cache/tidewaiter/target
 #   EXEC_RATES  programs per second (1000), RATES datagrams per second (1000 2000 … 128000)
+#   BUDGET      events per second, class and container that the kernel side lets through, instead of
+#               the agent's own default: with a large one the first drop is that of the buffers
 #
 # Needs root, podman, runc, nats-server, cc and python3.
 set -euo pipefail
@@ -117,6 +119,7 @@ engines:
   containerd: []
   podman: []
 END
+  [ -z "${BUDGET:-}" ] || printf 'sensor:\n  events_per_s_max: %d\n' "$BUDGET" >>"$work/agent.yaml"
 }
 
 start_agent() { # run|watch

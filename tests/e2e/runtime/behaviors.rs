@@ -139,11 +139,11 @@ impl Yard {
             self.podman.exec(name, "ls /data && cat /etc/passwd"); // a health check
         }
         self.podman.exec(name, WEB_SERVER);
-        // As a JVM does: a library is unpacked to where anybody may write, and loaded.
+        // As a JVM does: a library is unpacked to where anybody may write, and loaded from there.
         let mut all = libraries(&["/bin/ls"]).into_iter();
         let library = all.find(|path| path.contains("/lib") && !path.contains("/ld-"));
         let library = library.expect("ls has a library");
-        let unpack = format!("cp {library} /tmp/unpacked.so; LD_PRELOAD=/tmp/unpacked.so ls /");
+        let unpack = format!("cp {library} /tmp/; LD_LIBRARY_PATH=/tmp ls /");
         self.podman.exec(name, &unpack);
         self.podman
             .exec(name, "cron -c '/bin/sh -c \"ls /data; :\"; :'");

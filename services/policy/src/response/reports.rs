@@ -132,14 +132,11 @@ fn evidence(report: &ResponseReported) -> Option<EvidenceObject> {
     })
 }
 
-/// Why it is refused, or what else there is to say.
+/// Why it is refused, or what else there is to say. How it is afterwards, the record says by itself.
 fn words(report: &ResponseReported) -> String {
     let refusal = report.refusal.as_ref().map(Refusal::to_string);
-    let words = [
-        refusal.as_deref(),
-        report.detail.as_deref(),
-        report.after.as_deref(),
-    ];
+    let after = report.after.as_deref();
+    let words = [refusal.as_deref(), report.detail.as_deref().or(after)];
     let words: Vec<&str> = words.into_iter().flatten().collect();
     cut(&words.join("; "), TEXT_MAX)
 }

@@ -271,6 +271,24 @@ pub(crate) fn push_step(steps: &mut Vec<Step>, step: Step) {
     steps.drain(..over);
 }
 
+/// Brings a response to a stage, or leaves it at its own, by policy itself; a step says so.
+pub(crate) fn move_on(
+    response: &mut ProposedResponse,
+    stage: Stage,
+    (id, detail): (&str, String),
+    now: Timestamp,
+) {
+    response.stage = stage;
+    let step = Step {
+        id: id.to_owned(),
+        stage,
+        at: now,
+        by: "policy".to_owned(),
+        detail,
+    };
+    push_step(&mut response.steps, step);
+}
+
 /// Brings the ledger in line with a record: what was ordered counts, what was renewed keeps its
 /// container out of service for longer, and what is over does not any more.
 pub(crate) fn account(

@@ -7,9 +7,9 @@
 //! an end would outlive everybody who remembers why. Upkeep and replay call the same functions.
 
 use jiff::{SignedDuration, Timestamp};
-use model::runtime::{IncidentState, Mode, ProposedResponse, Stage, Step};
+use model::runtime::{IncidentState, Mode, ProposedResponse, Stage};
 
-use super::decide::push_step;
+use super::decide::move_on;
 
 /// How long before its end a response is renewed at the earliest: agents that are away for less see
 /// nothing end.
@@ -32,14 +32,9 @@ pub(crate) fn renew(response: &mut ProposedResponse, now: Timestamp) -> String {
     response.expires_at = Some(ends);
     let id = format!("renewed:{}:{}", response.id, ends.as_second());
     let left = response.renewals_left;
-    let step = Step {
-        id: id.clone(),
-        stage: response.stage,
-        at: now,
-        by: "policy".to_owned(),
-        detail: format!("renewed until {ends}, for its incident is open; {left} renewals are left"),
-    };
-    push_step(&mut response.steps, step);
+    let detail =
+        format!("renewed until {ends}, for its incident is open; {left} renewals are left");
+    move_on(response, response.stage, (&id, detail), now);
     id
 }
 
@@ -59,15 +54,7 @@ pub(crate) fn end(
     } else {
         "its time is over"
     };
-    response.stage = Stage::Expired;
-    let step = Step {
-        id: id.clone(),
-        stage: Stage::Expired,
-        at: now,
-        by: "policy".to_owned(),
-        detail: detail.to_owned(),
-    };
-    push_step(&mut response.steps, step);
+    move_on(response, Stage::Expired, (&id, detail.to_owned()), now);
     id
 }
 

@@ -9,10 +9,10 @@ use std::collections::BTreeMap;
 use jiff::{SignedDuration, Timestamp};
 use model::{
     Slug,
-    runtime::{ProposedResponse, ResponseRecord, Stage, Step},
+    runtime::{ProposedResponse, ResponseRecord, Stage},
 };
 
-use super::decide::push_step;
+use super::decide::move_on;
 
 /// How long something waits where its policy does not say.
 pub(crate) const WAITS: SignedDuration = SignedDuration::from_hours(3 * 24);
@@ -66,7 +66,7 @@ pub(crate) fn lapse(response: &mut ProposedResponse, now: Timestamp) -> Option<S
     if response.stage != Stage::Lapsed {
         response.expires_at = Some(ends);
         let detail = "nobody decided in time; it may be approved nevertheless";
-        end(response, (&id, detail), now);
+        move_on(response, Stage::Lapsed, (&id, detail.to_owned()), now);
     }
     Some(id)
 }
@@ -83,19 +83,8 @@ pub(crate) fn gone(record: &mut ResponseRecord, cause: &str, now: Timestamp) {
     let waiting = record.responses.iter_mut().filter(|one| one.stage.waits());
     for response in waiting {
         response.expires_at = None;
-        end(response, (cause, "its container is gone"), now);
+        let detail = "its container is gone".to_owned();
+        move_on(response, Stage::Lapsed, (cause, detail), now);
         record.updated_at = now;
     }
-}
-
-fn end(response: &mut ProposedResponse, (id, detail): (&str, &str), now: Timestamp) {
-    response.stage = Stage::Lapsed;
-    let step = Step {
-        id: id.to_owned(),
-        stage: Stage::Lapsed,
-        at: now,
-        by: "policy".to_owned(),
-        detail: detail.to_owned(),
-    };
-    push_step(&mut response.steps, step);
 }

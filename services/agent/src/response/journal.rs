@@ -108,7 +108,12 @@ impl Kept {
     /// files did not run is said by whoever makes them, so they are counted in its words only.
     pub(crate) fn keep_untold(&mut self, report: ResponseReported) {
         if self.untold.len() >= UNTOLD_MAX {
-            self.untold.remove(0);
+            let oldest = self.untold.remove(0);
+            tracing::warn!(
+                container.id = oldest.container,
+                "the spool is full: an answer about `{}` is forgotten",
+                oldest.container
+            );
         }
         self.untold.push(ResponseReported {
             denied: Vec::new(),

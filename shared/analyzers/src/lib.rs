@@ -119,6 +119,7 @@
 mod analyzer;
 mod apk;
 mod archives;
+mod blocks;
 mod cargo;
 mod checksums;
 mod coalesce;
@@ -159,6 +160,7 @@ mod rpm;
 mod sbom;
 mod secrets;
 mod setuid;
+mod sha256;
 mod signature;
 mod skip;
 mod stanza;

@@ -3,7 +3,7 @@
 
 use std::hint::black_box;
 
-const BLOCK_BYTES: usize = 64;
+use crate::blocks::{Block, Blocks};
 
 /// What each step adds: the integer parts of 2^32 times the sines of 1 to 64.
 const SINES: [[u32; 16]; 4] = [
@@ -84,11 +84,17 @@ const SINES: [[u32; 16]; 4] = [
 /// A digest in the making.
 #[derive(Clone, Debug)]
 pub(crate) struct Md5 {
-    state: [u32; 4],
-    /// Bytes of a block that is not full yet.
-    pending: [u8; BLOCK_BYTES],
-    filled: usize,
-    length: u64,
+    pub(crate) state: [u32; 4],
+    pub(crate) blocks: Blocks,
+}
+
+/// The four rounds of a block. The processor mostly waits in them for what a step needs: `meanwhile`
+/// can do something else.
+pub(crate) struct Steps {
+    before: [u32; 4],
+    mixed: [u32; 4],
+    words: [u32; 16],
+    sines: &'static [[u32; 16]; 4],
 }
 
 // === impl Md5 ===
@@ -97,155 +103,223 @@ impl Default for Md5 {
     fn default() -> Self {
         Self {
             state: [0x6745_2301, 0xefcd_ab89, 0x98ba_dcfe, 0x1032_5476],
-            pending: [0; BLOCK_BYTES],
-            filled: 0,
-            length: 0,
+            blocks: Blocks::default(),
         }
     }
 }
 
 impl Md5 {
-    pub(crate) fn update(&mut self, mut bytes: &[u8]) {
-        self.length = self.length.wrapping_add(bytes.len() as u64);
-        if self.filled > 0 {
-            let free = self.pending.get_mut(self.filled..).unwrap_or_default();
-            let now = free.len().min(bytes.len());
-            let (head, rest) = bytes.split_at_checked(now).unwrap_or((bytes, &[]));
-            for (to, from) in free.iter_mut().zip(head) {
-                *to = *from;
+    pub(crate) fn update(&mut self, bytes: &[u8]) {
+        let Self { state, blocks } = self;
+        blocks.add(bytes, |blocks| {
+            for block in blocks {
+                *state = compress(*state, block);
             }
-            bytes = rest;
-            self.filled = self.filled.saturating_add(now);
-            if self.filled < BLOCK_BYTES {
-                return;
-            }
-            compress(&mut self.state, &self.pending);
-            self.filled = 0;
-        }
-        let (blocks, rest) = bytes.as_chunks::<BLOCK_BYTES>();
-        for block in blocks {
-            compress(&mut self.state, block);
-        }
-        for (to, from) in self.pending.iter_mut().zip(rest) {
-            *to = *from;
-        }
-        self.filled = rest.len();
+        });
     }
 
-    pub(crate) fn finish(mut self) -> [u8; 16] {
-        let bits = self.length.wrapping_mul(8).to_le_bytes();
-        let to_end = BLOCK_BYTES.saturating_mul(2).saturating_sub(self.filled);
-        let padding = match to_end.saturating_sub(bits.len()) {
-            long if long > BLOCK_BYTES => long.saturating_sub(BLOCK_BYTES),
-            short => short,
-        };
-        let mut end = [0; BLOCK_BYTES];
-        end[0] = 0x80;
-        self.update(end.get(..padding).unwrap_or_default());
-        self.update(&bits);
+    pub(crate) fn finish(self) -> [u8; 16] {
+        let Self { mut state, blocks } = self;
+        blocks.end(u64::to_le_bytes, |blocks| {
+            for block in blocks {
+                state = compress(state, block);
+            }
+        });
         let mut digest = [0; 16];
-        for (to, word) in digest.as_chunks_mut::<4>().0.iter_mut().zip(self.state) {
+        for (to, word) in digest.as_chunks_mut::<4>().0.iter_mut().zip(state) {
             *to = word.to_le_bytes();
         }
         digest
     }
 }
 
-fn compress(state: &mut [u32; 4], block: &[u8; BLOCK_BYTES]) {
-    let mut words = [0; 16];
-    for (word, bytes) in words.iter_mut().zip(block.as_chunks::<4>().0) {
-        *word = u32::from_le_bytes(*bytes);
+// === impl Steps ===
+
+impl Steps {
+    #[inline]
+    pub(crate) fn new(before: [u32; 4], block: &Block) -> Self {
+        let mut words = [0; 16];
+        for (word, bytes) in words.iter_mut().zip(block.as_chunks::<4>().0) {
+            *word = u32::from_le_bytes(*bytes);
+        }
+        Self {
+            before,
+            mixed: before,
+            words,
+            // As constants the compiler would add them last, behind what a step waits for.
+            sines: black_box(&SINES),
+        }
     }
-    let [
-        w0,
-        w1,
-        w2,
-        w3,
-        w4,
-        w5,
-        w6,
-        w7,
-        w8,
-        w9,
-        w10,
-        w11,
-        w12,
-        w13,
-        w14,
-        w15,
-    ] = words;
-    let second = [
-        w1, w6, w11, w0, w5, w10, w15, w4, w9, w14, w3, w8, w13, w2, w7, w12,
-    ];
-    let third = [
-        w5, w8, w11, w14, w1, w4, w7, w10, w13, w0, w3, w6, w9, w12, w15, w2,
-    ];
-    let fourth = [
-        w0, w7, w14, w5, w12, w3, w10, w1, w8, w15, w6, w13, w4, w11, w2, w9,
-    ];
-    // As constants the compiler would add them last, behind what a step waits for.
-    let [first_sines, second_sines, third_sines, fourth_sines] = black_box(&SINES);
-    let mut mixed = *state;
-    round(
-        &mut mixed,
-        &words,
-        first_sines,
-        [7, 12, 17, 22],
-        |sum, b, c, d| sum.wrapping_add(((c ^ d) & b) ^ d),
-    );
-    round(
-        &mut mixed,
-        &second,
-        second_sines,
-        [5, 9, 14, 20],
+
+    #[inline]
+    pub(crate) fn first<T>(&mut self, with: [T; 4], meanwhile: impl FnMut(T)) {
+        let mix = |sum: u32, b: u32, c: u32, d: u32| sum.wrapping_add(((c ^ d) & b) ^ d);
+        let [sines, ..] = self.sines;
+        round(
+            &mut self.mixed,
+            self.words,
+            sines,
+            [7, 12, 17, 22],
+            mix,
+            (with, meanwhile),
+        );
+    }
+
+    #[inline]
+    pub(crate) fn second<T>(&mut self, with: [T; 4], meanwhile: impl FnMut(T)) {
+        let [
+            w0,
+            w1,
+            w2,
+            w3,
+            w4,
+            w5,
+            w6,
+            w7,
+            w8,
+            w9,
+            wa,
+            wb,
+            wc,
+            wd,
+            we,
+            wf,
+        ] = self.words;
+        let words = [
+            w1, w6, wb, w0, w5, wa, wf, w4, w9, we, w3, w8, wd, w2, w7, wc,
+        ];
         // No bit is in both: adding them is the same as `or`, and only one waits for `b`.
-        |sum, b, c, d| sum.wrapping_add(c & !d).wrapping_add(b & d),
-    );
-    round(
-        &mut mixed,
-        &third,
-        third_sines,
-        [4, 11, 16, 23],
-        |sum, b, c, d| sum.wrapping_add((c ^ d) ^ b),
-    );
-    round(
-        &mut mixed,
-        &fourth,
-        fourth_sines,
-        [6, 10, 15, 21],
-        |sum, b, c, d| sum.wrapping_add(c ^ (b | !d)),
-    );
-    for (word, mixed) in state.iter_mut().zip(mixed) {
-        *word = word.wrapping_add(mixed);
+        let mix = |sum: u32, b: u32, c: u32, d: u32| sum.wrapping_add(c & !d).wrapping_add(b & d);
+        let [_, sines, ..] = self.sines;
+        round(
+            &mut self.mixed,
+            words,
+            sines,
+            [5, 9, 14, 20],
+            mix,
+            (with, meanwhile),
+        );
+    }
+
+    #[inline]
+    pub(crate) fn third<T>(&mut self, with: [T; 4], meanwhile: impl FnMut(T)) {
+        let [
+            w0,
+            w1,
+            w2,
+            w3,
+            w4,
+            w5,
+            w6,
+            w7,
+            w8,
+            w9,
+            wa,
+            wb,
+            wc,
+            wd,
+            we,
+            wf,
+        ] = self.words;
+        let words = [
+            w5, w8, wb, we, w1, w4, w7, wa, wd, w0, w3, w6, w9, wc, wf, w2,
+        ];
+        let mix = |sum: u32, b: u32, c: u32, d: u32| sum.wrapping_add((c ^ d) ^ b);
+        let [_, _, sines, _] = self.sines;
+        round(
+            &mut self.mixed,
+            words,
+            sines,
+            [4, 11, 16, 23],
+            mix,
+            (with, meanwhile),
+        );
+    }
+
+    /// The last round, and what comes of all four.
+    #[inline]
+    pub(crate) fn fourth<T>(mut self, with: [T; 4], meanwhile: impl FnMut(T)) -> [u32; 4] {
+        let [
+            w0,
+            w1,
+            w2,
+            w3,
+            w4,
+            w5,
+            w6,
+            w7,
+            w8,
+            w9,
+            wa,
+            wb,
+            wc,
+            wd,
+            we,
+            wf,
+        ] = self.words;
+        let words = [
+            w0, w7, we, w5, wc, w3, wa, w1, w8, wf, w6, wd, w4, wb, w2, w9,
+        ];
+        let mix = |sum: u32, b: u32, c: u32, d: u32| sum.wrapping_add(c ^ (b | !d));
+        let [.., sines] = self.sines;
+        round(
+            &mut self.mixed,
+            words,
+            sines,
+            [6, 10, 15, 21],
+            mix,
+            (with, meanwhile),
+        );
+        for (word, before) in self.mixed.iter_mut().zip(self.before) {
+            *word = word.wrapping_add(before);
+        }
+        self.mixed
     }
 }
 
-/// Sixteen steps. Each waits for the `b` of the one before it, and that is all the time it takes: so
-/// what does not need it is added first.
+fn compress(state: [u32; 4], block: &Block) -> [u32; 4] {
+    let mut steps = Steps::new(state, block);
+    steps.first([(); 4], |()| ());
+    steps.second([(); 4], |()| ());
+    steps.third([(); 4], |()| ());
+    steps.fourth([(); 4], |()| ())
+}
+
+/// Sixteen steps; before each four of them, with one of these each, `meanwhile`. Each waits for the
+/// `b` of the one before it, and that is all the time it takes: so what does not need it is added first.
 #[inline]
-fn round(
+fn round<T>(
     state: &mut [u32; 4],
-    words: &[u32; 16],
+    words: [u32; 16],
     sines: &[u32; 16],
     shifts: [u32; 4],
     add_mixed: impl Fn(u32, u32, u32, u32) -> u32,
+    (with, mut meanwhile): ([T; 4], impl FnMut(T)),
 ) {
-    let [mut a, mut b, mut c, mut d] = *state;
-    let fours = words
-        .as_chunks::<4>()
-        .0
-        .iter()
-        .zip(sines.as_chunks::<4>().0);
-    for (words, sines) in fours {
+    let mut four = |at: usize| {
+        let (words, sines) = (words.as_chunks::<4>().0, sines.as_chunks::<4>().0);
+        let (Some(words), Some(sines)) = (words.get(at), sines.get(at)) else {
+            return;
+        };
+        let [mut a, mut b, mut c, mut d] = *state;
         for ((word, sine), shift) in words.iter().zip(sines).zip(shifts) {
             let known = word.wrapping_add(*sine).wrapping_add(a);
             let sum = add_mixed(known, b, c, d);
             (a, b, c, d) = (d, b.wrapping_add(sum.rotate_left(shift)), b, c);
         }
-    }
-    *state = [a, b, c, d];
+        *state = [a, b, c, d];
+    };
+    // Not a loop: each of these is to be its own code.
+    let [first, second, third, fourth] = with;
+    meanwhile(first);
+    four(0);
+    meanwhile(second);
+    four(1);
+    meanwhile(third);
+    four(2);
+    meanwhile(fourth);
+    four(3);
 }
-
 #[cfg(test)]
 mod tests {
     use model::hex;

@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! thread A                     thread B (the caller's)            thread C
-//! blob -> inflate  ─ bytes ──► sha256, tar walk,  ── the same ──► digests of files: sha256,
+//! blob -> inflate  ─ bytes ──► tar walk,          ── the same ──► sha256 of layer and files,
 //!      │                       analyzers             bytes, and   and what packages record
 //!      │                                             which are        │
 //!      │                                             whose            │
@@ -12,9 +12,9 @@
 //!
 //! A buffer moves from thread to thread, so that only what an analyzer asked for is copied. Digests
 //! are half of all there is to do where files are compared with what packages recorded of them; so
-//! they are shared out: each thread has about as much to do as the others. The blob's is made where
-//! that is least: inflating gzip takes longer than anything else, inflating zstd does not, and there
-//! thread A makes it.
+//! they have a thread, which makes those of the layer and of a file in it at once. The blob's is made
+//! where least is done: inflating gzip takes longer than anything else, inflating zstd does not, and
+//! there thread A makes it.
 //!
 //! Analyzers that wait for another process are asked by a thread more, from a bounded queue.
 //!
@@ -233,8 +233,6 @@ struct Walked {
     /// Who waits for digests.
     summed: Vec<Summed>,
     timed_out: bool,
-    /// The digest of the layer's bytes; `None` before the end.
-    diff_id: Option<Digest>,
     /// Bytes of the layer.
     bytes: u64,
 }
@@ -262,8 +260,7 @@ fn walk_all(
         plain.consume(length);
     }
     walked.timed_out = plain.timed_out();
-    let (diff_id, bytes) = plain.sum();
-    (walked.diff_id, walked.bytes) = (Some(diff_id), bytes);
+    walked.bytes = plain.passed();
     walked
 }
 
@@ -340,7 +337,7 @@ impl Ending<'_> {
         let mut transient = walked.transient_gaps;
         // Whoever hashed the blob's bytes has its digest.
         let of_blob = if fed.is_plain {
-            walked.diff_id
+            Some(digests.layer)
         } else {
             fed.blob.or(digests.blob)
         };
@@ -376,7 +373,7 @@ impl Ending<'_> {
         }
         let complete = is_verified && transient.iter().all(is_lasting);
         let entries = Entries {
-            diff_id: walked.diff_id.filter(|_| is_whole && !is_stopped),
+            diff_id: (is_whole && !is_stopped).then_some(digests.layer),
             compressed_bytes: fed.compressed_bytes,
             uncompressed_bytes: walked.bytes,
             entries: walked.entries,

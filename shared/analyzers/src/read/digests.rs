@@ -1,7 +1,8 @@
-//! The third thread: the digests of files, of the buffers as they pass.
+//! The third thread: the digests of the layer and of files, of the buffers as they pass.
 //!
 //! The walk notes which bytes of a buffer are which file's, and hands the buffer on; so nothing is
-//! copied to be summed up, and the walk waits for no digest.
+//! copied to be summed up, and the walk waits for no digest. What is a file's is the layer's as well,
+//! and both digests are made at once ([`sha256::update_all`]).
 
 use std::{
     ops::Range,
@@ -12,7 +13,11 @@ use std::{
 use aws_lc_rs::digest::{Context, SHA1_FOR_LEGACY_USE_ONLY};
 use model::{Digest, Hasher};
 
-use crate::{file::Sums, md5::Md5};
+use crate::{
+    file::Sums,
+    md5::Md5,
+    sha256::{self, Sha256},
+};
 
 /// Zeros that are summed up at a time.
 static ZEROS: [u8; 64 << 10] = [0; 64 << 10];
@@ -62,6 +67,8 @@ pub(super) struct FileDigests {
 pub(super) struct Digests {
     /// sha256 of the blob's bytes, where they were handed over.
     pub(super) blob: Option<Digest>,
+    /// sha256 of the layer's bytes.
+    pub(super) layer: Digest,
     /// Of files, in the order of their entries.
     pub(super) files: Vec<FileDigests>,
     /// Whether the deadline came first: of what passed after it there is none.
@@ -74,6 +81,7 @@ pub(super) struct Digester {
     empty: Sender<Box<[u8]>>,
     deadline: Option<Instant>,
     blob: Option<Box<Hasher>>,
+    layer: Sha256,
     /// The file that passes.
     open: Option<Open>,
     files: Vec<FileDigests>,
@@ -82,7 +90,7 @@ pub(super) struct Digester {
 /// A file of which there may be more.
 struct Open {
     number: usize,
-    of_entry: Option<Hasher>,
+    of_entry: Option<Sha256>,
     sums: Option<(Md5, Context)>,
 }
 
@@ -112,6 +120,7 @@ impl Digester {
             empty,
             deadline,
             blob: None,
+            layer: Sha256::default(),
             open: None,
             files: Vec::new(),
         }
@@ -124,10 +133,7 @@ impl Digester {
             let buffer = match job {
                 Job::Layer(buffer, length, notes) => {
                     let bytes = buffer.get(..length).unwrap_or_default();
-                    if notes
-                        .into_iter()
-                        .any(|note| self.note(note, bytes).is_err())
-                    {
+                    if self.layer(bytes, notes).is_err() {
                         timed_out = true;
                         break;
                     }
@@ -149,25 +155,46 @@ impl Digester {
         }
         Digests {
             blob: self.blob.map(|hasher| hasher.finish()),
+            layer: self.layer.finish(),
             files: self.files,
             timed_out,
         }
     }
 
-    fn note(&mut self, note: Note, buffer: &[u8]) -> Result<(), Late> {
-        match note {
-            Note::Begin(number, wanted) => self.open = Some(Open::new(number, wanted)),
-            Note::Part(range) => self.update(buffer.get(range).unwrap_or_default()),
-            Note::Passed(bytes) => self.update(&bytes),
-            Note::Hole(length) => self.hole(length)?,
-            Note::End => self.files.extend(self.open.take().map(Open::finish)),
+    fn layer(&mut self, buffer: &[u8], notes: Vec<Note>) -> Result<(), Late> {
+        // Bytes of the buffer that the layer's digest has.
+        let mut passed = 0;
+        for note in notes {
+            match note {
+                Note::Begin(number, wanted) => self.open = Some(Open::new(number, wanted)),
+                Note::Part(range) => {
+                    self.layer
+                        .update(buffer.get(passed..range.start).unwrap_or_default());
+                    passed = range.end;
+                    self.part(buffer.get(range).unwrap_or_default());
+                }
+                Note::Passed(bytes) => self.update(&bytes),
+                Note::Hole(length) => self.hole(length)?,
+                Note::End => self.files.extend(self.open.take().map(Open::finish)),
+            }
         }
+        self.layer.update(buffer.get(passed..).unwrap_or_default());
         Ok(())
     }
 
+    /// The next bytes of both the layer and the file.
+    fn part(&mut self, bytes: &[u8]) {
+        let Self { layer, open, .. } = self;
+        match open {
+            Some(open) => open.update(Some(layer), bytes),
+            None => layer.update(bytes),
+        }
+    }
+
+    /// The next bytes of the file alone.
     fn update(&mut self, bytes: &[u8]) {
         if let Some(open) = &mut self.open {
-            open.update(bytes);
+            open.update(None, bytes);
         }
     }
 
@@ -196,17 +223,22 @@ impl Open {
         let sums = || (Md5::default(), Context::new(&SHA1_FOR_LEGACY_USE_ONLY));
         Self {
             number,
-            of_entry: wanted.of_entry.then(Hasher::default),
+            of_entry: wanted.of_entry.then(Sha256::default),
             sums: wanted.sums.then(sums),
         }
     }
 
-    fn update(&mut self, bytes: &[u8]) {
-        if let Some(hasher) = &mut self.of_entry {
-            hasher.update(bytes);
+    fn update(&mut self, layer: Option<&mut Sha256>, bytes: &[u8]) {
+        let (md5, sha1) = match &mut self.sums {
+            Some((md5, sha1)) => (Some(md5), Some(sha1)),
+            None => (None, None),
+        };
+        match (layer, &mut self.of_entry) {
+            (Some(layer), Some(file)) => sha256::update_all([layer, file], md5, bytes),
+            (Some(one), None) | (None, Some(one)) => sha256::update_all([one], md5, bytes),
+            (None, None) => sha256::update_all([], md5, bytes),
         }
-        if let Some((md5, sha1)) = &mut self.sums {
-            md5.update(bytes);
+        if let Some(sha1) = sha1 {
             sha1.update(bytes);
         }
     }
@@ -225,7 +257,7 @@ impl Open {
         });
         FileDigests {
             number: self.number,
-            of_entry: self.of_entry.map(Hasher::finish),
+            of_entry: self.of_entry.map(Sha256::finish),
             sums,
         }
     }

@@ -38,7 +38,7 @@ pub(super) struct Feeder {
 /// So many bytes of the layer.
 type Piece = (Box<[u8]>, usize);
 
-/// The second thread's end: the layer's bytes, hashed as they pass, and what is noted of them.
+/// The second thread's end: the layer's bytes, and what is noted of them.
 pub(super) struct PlainBytes {
     /// `None` once it is too late.
     ends: Option<(Receiver<Piece>, Sender<Job>)>,
@@ -46,7 +46,6 @@ pub(super) struct PlainBytes {
     start: usize,
     end: usize,
     notes: Vec<Note>,
-    layer: Hasher,
     bytes: u64,
     deadline: Option<Instant>,
 }
@@ -89,7 +88,6 @@ pub(super) fn pipe(deadline: Option<Instant>, buffers: Buffers) -> (Feeder, Plai
         start: 0,
         end: 0,
         notes: Vec::new(),
-        layer: Hasher::default(),
         bytes: 0,
         deadline,
     };
@@ -324,9 +322,9 @@ impl PlainBytes {
         self.ends.is_none()
     }
 
-    /// The digest of what passed, and how many bytes that is.
-    pub(super) fn sum(&self) -> (Digest, u64) {
-        (self.layer.clone().finish(), self.bytes)
+    /// How many bytes passed.
+    pub(super) const fn passed(&self) -> u64 {
+        self.bytes
     }
 
     /// Notes that a file begins, of which there was so much before what passed last.
@@ -381,7 +379,6 @@ impl PlainBytes {
             return;
         }
         if let Ok((buffer, length)) = plain.recv() {
-            self.layer.update(buffer.get(..length).unwrap_or_default());
             self.bytes = self.bytes.saturating_add(length as u64);
             self.current = buffer;
             (self.start, self.end) = (0, length);

@@ -131,15 +131,13 @@ impl Pipeline {
             self.known.retain(|_, known| !known.is_gone);
         }
         self.changed = true;
-        self.known.insert(
-            cgroup,
-            Known {
-                id: id.to_owned(),
-                first: None,
-                has_started: false,
-                is_gone: false,
-            },
-        );
+        // Of one that ran before it is known already what it ran.
+        self.known.entry(cgroup).or_insert_with(|| Known {
+            id: id.to_owned(),
+            first: None,
+            has_started: false,
+            is_gone: false,
+        });
     }
 
     /// Its last events may still be in the other buffer, so it is not forgotten at once.

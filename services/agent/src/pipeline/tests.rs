@@ -91,6 +91,20 @@ fn a_script_is_told_beside_its_interpreter() {
 }
 
 #[test]
+fn what_ran_before_is_known_when_its_cgroup_is_told_of() {
+    let mut pipeline = Pipeline::new(&SensorConfig::default(), &HashConfig::default()).unwrap();
+    pipeline.learn(&Found {
+        cgroup: CGROUP,
+        container: ID.to_owned(),
+        inner: Vec::new(),
+        pids: vec![1],
+    });
+    let made = What::CgroupMade(format!("/libpod_parent/libpod-{ID}"));
+    assert_eq!(pipeline.take(raw(made)), None);
+    assert!(told_exec(&mut pipeline, exec(raw::FROM_OUTSIDE)).injected);
+}
+
+#[test]
 fn a_file_of_the_root_mount_that_is_no_overlay_is_unknown_and_a_volume_is_named() {
     let mut pipeline = pipeline();
     let what = |flags, mount: Option<&str>| {

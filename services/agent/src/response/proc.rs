@@ -57,13 +57,14 @@ pub(crate) fn kill(pid: u32) {
     }
 }
 
-/// Whether its root is that of this process: it is on its way into a container.
+/// Whether its root is the host's, or that of this process: it is on its way into a container.
 pub(crate) fn sees_host(pid: u32) -> bool {
     let of = |path: &str| {
         let found = fs::metadata(path).ok()?;
         Some((found.dev(), found.ino()))
     };
-    of(&format!("/proc/{pid}/root/")) == of("/")
+    let root = of(&format!("/proc/{pid}/root/"));
+    root == of("/") || root == of("/proc/1/root/")
 }
 
 /// Whether its program lies on one of the mounts that it sees. That of a runtime, on its way into a

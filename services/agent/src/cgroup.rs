@@ -163,25 +163,34 @@ impl Layout {
 
     /// The containers whose cgroups name them.
     pub(crate) fn scan(&self) -> Vec<Found> {
+        let found = self.containers().into_iter();
+        let found = found.filter_map(|(path, _)| {
+            let id = container_in(&path)?.to_owned();
+            self.found(&path, &id)
+        });
+        found.collect()
+    }
+
+    /// Their cgroups alone: paths below the root, and ids.
+    pub(crate) fn containers(&self) -> Vec<(String, u64)> {
         let (mut paths, mut left) = (Vec::new(), DIRECTORIES_MAX);
         if self.mode.is_empty() {
             return Vec::new();
         }
         walk(&self.root, DEPTH_MAX, &mut left, &mut |place| {
             let name = place.file_name().and_then(|name| name.to_str());
-            let Some(id) = name.and_then(container_id) else {
+            if name.and_then(container_id).is_none() {
                 return true;
-            };
-            paths.push((place.to_owned(), id.to_owned()));
+            }
+            paths.push(place.to_owned());
             false
         });
-        paths
-            .into_iter()
-            .filter_map(|(place, id)| {
-                let below = place.strip_prefix(&self.root).ok()?.to_str()?.to_owned();
-                self.found(&below, &id)
-            })
-            .collect()
+        let found = paths.into_iter().filter_map(|place| {
+            let cgroup = fs::metadata(&place).ok()?.ino();
+            let below = place.strip_prefix(&self.root).ok()?.to_str()?;
+            Some((format!("/{below}"), cgroup))
+        });
+        found.collect()
     }
 }
 

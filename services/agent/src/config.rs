@@ -151,7 +151,7 @@ pub struct SensorConfig {
 pub enum Tier {
     /// Programs in the kernel.
     Bpf,
-    /// The kernel's process connector, and `/proc`: programs that start, and nothing else.
+    /// The kernel's process connector, fanotify and `/proc`: programs that start, and nothing else.
     ProcessConnector,
 }
 

@@ -8,9 +8,10 @@
 use std::{
     collections::HashMap,
     fs::{self, File, OpenOptions},
-    io::{self, Read as _},
+    io::{self, Read as _, Seek as _},
     os::unix::fs::{MetadataExt as _, OpenOptionsExt as _},
     path::{Path, PathBuf},
+    sync::Arc,
     time::Instant,
 };
 
@@ -26,6 +27,8 @@ use nix::{
 
 use crate::{config::HashConfig, metrics};
 
+/// What the kernel writes behind the path of a file that has no name any more.
+pub(crate) const DELETED: &str = " (deleted)";
 /// Digests that are kept.
 const DIGESTS_MAX: usize = 16_384;
 const MOUNTINFO_BYTES_MAX: u64 = 4 << 20;
@@ -44,13 +47,21 @@ pub(crate) struct Files {
 }
 
 /// What a file is; it changes whenever the content does.
-#[derive(Clone, Copy, PartialEq, Eq, Hash)]
-struct Identity {
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(crate) struct Identity {
     device: u64,
-    inode: u64,
+    pub(crate) inode: u64,
     changed_s: i64,
     changed_ns: i64,
-    size: u64,
+    pub(crate) size: u64,
+}
+
+/// Files of a program that started, where they are open already.
+#[derive(Debug, Default)]
+pub(crate) struct Opened {
+    pub(crate) program: Option<Arc<File>>,
+    /// The script that it was started for.
+    pub(crate) script: Option<(ExecutedFile, Option<Arc<File>>)>,
 }
 
 /// What the kernel told of the file that runs.
@@ -78,6 +89,20 @@ pub(crate) fn of_host(path: &Path) -> PathBuf {
         of_host
     } else {
         path.to_owned()
+    }
+}
+
+// === impl Identity ===
+
+impl Identity {
+    pub(crate) fn of(found: &fs::Metadata) -> Self {
+        Self {
+            device: found.dev(),
+            inode: found.ino(),
+            changed_s: found.ctime(),
+            changed_ns: found.ctime_nsec(),
+            size: found.size(),
+        }
     }
 }
 
@@ -116,6 +141,14 @@ impl Files {
             let mut opened = pids.iter().filter_map(|pid| open_in(*pid, path).ok());
             opened.find(is_it)
         })?;
+        self.digest(file)
+    }
+
+    /// The digest of a file that is open.
+    pub(crate) fn opened(&mut self, file: &File) -> Option<Digest> {
+        let mut file = file.try_clone().ok()?;
+        // Others read it through the same descriptor.
+        file.rewind().ok()?;
         self.digest(file)
     }
 
@@ -167,13 +200,7 @@ impl Files {
 
     fn digest(&mut self, file: File) -> Option<Digest> {
         let found = file.metadata().ok().filter(fs::Metadata::is_file)?;
-        let identity = Identity {
-            device: found.dev(),
-            inode: found.ino(),
-            changed_s: found.ctime(),
-            changed_ns: found.ctime_nsec(),
-            size: found.size(),
-        };
+        let identity = Identity::of(&found);
         if let Some(digest) = self.digests.get(&identity) {
             return Some(*digest);
         }
@@ -254,7 +281,7 @@ fn real_path(file: &File) -> Option<String> {
     use std::os::fd::AsRawFd as _;
     let path = fs::read_link(format!("/proc/self/fd/{}", file.as_raw_fd())).ok()?;
     let path = path.to_str()?.trim_start_matches('/');
-    Some(path.trim_end_matches(" (deleted)").to_owned())
+    Some(path.trim_end_matches(DELETED).to_owned())
 }
 
 /// Where an open file of a process comes from, and the mount that holds it below the root.

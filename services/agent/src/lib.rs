@@ -11,6 +11,7 @@
 //! kernel (bpf/sensor.bpf.c) ── two ring buffers ──► [`raw`] ► [`pipeline`] ► [`sender`] ► spool ► NATS
 //! engines' sockets ───────────────────────────────► [`inventory`] ────────────────┘
 //! recorded events ([`replay`]) ───────────────────────────────────► the same batches
+//! without BPF: connector, fanotify ──► [`procconn`] ► [`pipeline`], and on as above
 //! signed desired state ──► [`response`]: freezer, cgroup BPF, fanotify, engine ──► results ──► spool
 //! ```
 //!
@@ -24,13 +25,14 @@
 //!
 //! Nothing is loaded that does not load: every program is tried by itself, and what this node can
 //! see is part of its inventory (`sensors`). Where BPF does not load, the process connector tells of
-//! programs that start (`procconn`); where that is not there either, the inventory remains. Each says
-//! so.
+//! programs that start, and fanotify of their files (`procconn`); where that is not there either, the
+//! inventory remains. Each says so.
 //!
 //! Its size is bounded: 12 MiB of ring buffers in the kernel, at most about 16 MiB of maps there,
 //! batches of at most 500 events or 700 KB, one of them being made and 64 waiting for the disk, a
 //! spool of 256 MiB on disk, and a cache of 16,384 digests. Work that grows with load runs on one
-//! thread, so it takes at most one processor, and hashing at most 32 MiB a second of it.
+//! thread, so it takes at most one processor, and hashing at most 32 MiB a second of it. Without BPF
+//! the kernel keeps messages of 8 MiB, 16,384 files that wait to be read, and as many marks.
 //!
 //! What only the node has, the fabric reads through it ([`blobs`]): images of its engines, and the
 //! host's own package databases as an image of one layer. It looks into none of them. Beside the
@@ -62,6 +64,7 @@ mod cgroup;
 mod files;
 mod inventory;
 mod metrics;
+mod mounts;
 mod pipeline;
 mod procconn;
 mod raw;

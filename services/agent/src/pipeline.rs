@@ -1,6 +1,9 @@
 //! From what the kernel wrote to what is told: whose it is, which files, which paths.
 
-use std::{collections::HashMap, fs};
+use std::{
+    collections::HashMap,
+    fs::{self, File},
+};
 
 use model::runtime::{
     Activity, Exec, ExecutedFile, FileOpen, Listen, NetworkFlow, Origin, RareCall, Stdio,
@@ -12,7 +15,7 @@ use crate::{
     batch::Told,
     cgroup::{self, Found},
     config::{HashConfig, SensorConfig},
-    files::{Expected, Files},
+    files::{Expected, Files, Opened},
     raw::{self, Raw, RawExec, RawFlow, What},
     script,
     watch::Watched,
@@ -80,6 +83,11 @@ impl Pipeline {
 
     /// What is told of an event, if anything is.
     pub(crate) fn take(&mut self, raw: Raw) -> Option<Told> {
+        self.take_opened(raw, Opened::default())
+    }
+
+    /// The same of a program whose files are open already.
+    pub(crate) fn take_opened(&mut self, raw: Raw, opened: Opened) -> Option<Told> {
         let pid = raw.process.pid;
         let activity = match raw.what {
             What::CgroupMade(path) => {
@@ -90,7 +98,7 @@ impl Pipeline {
                 self.gone(raw.cgroup);
                 return None;
             }
-            What::Exec(exec) => self.exec(raw.cgroup, pid, *exec)?,
+            What::Exec(exec) => self.exec((raw.cgroup, pid), *exec, opened)?,
             What::Fork(child) => Activity::Fork { child },
             What::Exit(code) => Activity::Exit {
                 // wait(2)
@@ -148,7 +156,12 @@ impl Pipeline {
         }
     }
 
-    fn exec(&mut self, cgroup: u64, pid: u32, raw: RawExec) -> Option<Activity> {
+    fn exec(
+        &mut self,
+        (cgroup, pid): (u64, u32),
+        raw: RawExec,
+        opened: Opened,
+    ) -> Option<Activity> {
         let known = self.known.get_mut(&cgroup)?;
         let is_first = raw.flags & raw::FIRST != 0;
         let injected = raw.flags & raw::FROM_OUTSIDE != 0 && !is_first && known.has_started;
@@ -158,15 +171,16 @@ impl Pipeline {
         known.has_started = true;
         let pids = [Some(pid), known.first.filter(|first| *first != pid)];
         let pids: Vec<u32> = pids.into_iter().flatten().collect();
-        let script = script::of(&raw).map(|path| resolve(&raw.cwd, path));
-        let script = match script {
-            Some(path) => Some(self.files.script(&pids, &path)),
-            None if raw.stdin == Stdio::File && script::is_from_input(&raw) => {
+        let named = script::of(&raw).map(|path| resolve(&raw.cwd, path));
+        let script = match (opened.script, named) {
+            (Some((script, file)), _) => Some(self.opened(script, file.as_deref())),
+            (None, Some(path)) => Some(self.files.script(&pids, &path)),
+            (None, None) if raw.stdin == Stdio::File && script::is_from_input(&raw) => {
                 self.files.input(pid)
             }
-            None => None,
+            (None, None) => None,
         };
-        let file = self.file(&pids, &raw);
+        let file = self.file(&pids, &raw, opened.program.as_deref());
         Some(Activity::Exec(Box::new(Exec {
             parent: raw.parent,
             file,
@@ -183,7 +197,7 @@ impl Pipeline {
         })))
     }
 
-    fn file(&mut self, pids: &[u32], raw: &RawExec) -> ExecutedFile {
+    fn file(&mut self, pids: &[u32], raw: &RawExec, opened: Option<&File>) -> ExecutedFile {
         let is_on_root = raw.flags & raw::ON_ROOT_MOUNT != 0;
         let origin = match raw.origin {
             // The root is no overlay: the content decides.
@@ -194,9 +208,10 @@ impl Pipeline {
             inode: raw.inode,
             size: raw.size,
         };
-        let digest = match origin {
-            Origin::Lower => None,
-            _ => self.files.executed(pids, &raw.path, expected),
+        let digest = match (origin, opened) {
+            (Origin::Lower, _) => None,
+            (_, Some(file)) => self.files.opened(file),
+            (_, None) => self.files.executed(pids, &raw.path, expected),
         };
         ExecutedFile {
             path: path(pids, raw),
@@ -207,6 +222,13 @@ impl Pipeline {
                 .clone()
                 .filter(|mount| !mount.is_empty() && !is_on_root),
         }
+    }
+
+    /// A file that is open, with its digest where that says more.
+    fn opened(&mut self, mut told: ExecutedFile, file: Option<&File>) -> ExecutedFile {
+        let file = file.filter(|_| told.origin != Origin::Lower);
+        told.digest = file.and_then(|file| self.files.opened(file));
+        told
     }
 }
 

@@ -1,26 +1,42 @@
-//! The process connector: what a node without BPF is told of by its kernel. Every start, fork and end
-//! of a process, as a process id and no more; what runs is then read from `/proc`.
+//! What a node without BPF is told of by its kernel: the process connector, and beside it fanotify.
 //!
-//! So it sees less than BPF, and says so: a program that ends before it is looked at is counted as
-//! an `exec` that was not told, connections and files are not seen at all. Of 1,000 programs that a
-//! shell started one after the other, each of which ended at once, 13 were told here and all 1,000
-//! with BPF. fanotify hands out the file that is run, but neither its arguments nor its parent, and
-//! for whose it is it needs the same `/proc`; it is not used for seeing. The kernel speaks to the
-//! first network namespace and about the first process namespace, so an agent in a container needs
-//! both of the host.
+//! The connector tells of every start, fork and end of a process, as a process id and no more. What
+//! runs is then read from `/proc`, where the process still lives. fanotify ([`sight`]) hands out the
+//! files that were opened to be run, by process id, and keeps each until it is read: so a program
+//! that has ended meanwhile is told of too, with its file, where that comes from and its content. The
+//! connector alone says that it did start; what was opened and did not start is told by nobody.
+//!
+//! Whose a program is says its process while it lives; then the mount that its file lies on
+//! ([`marks`]), and then the process that forked it. Of a program that has ended, its arguments, its
+//! user and what its standard streams were are not known, and left out.
+//!
+//! So it sees less than BPF, and says so. A program that lies where the kernel tells nothing of
+//! (`memfd`, a file system that the container mounted itself a moment ago) and ends before it is
+//! looked at is counted as an `exec` that was not told; so is one that the same process starts again
+//! at once, for the kernel tells of a file once as long as that waits to be read. Connections and
+//! files are not seen at all. The kernel speaks to the first network namespace and about the first
+//! process namespace, so an agent in a container needs both of the host.
 
+mod kind;
+mod marks;
 mod message;
 mod process;
+mod sight;
+mod start;
 
 use std::{
-    collections::HashMap,
+    collections::{HashMap, VecDeque},
     fs,
-    os::{fd::OwnedFd, unix::fs::MetadataExt as _},
+    os::{
+        fd::{AsFd as _, OwnedFd},
+        unix::fs::MetadataExt as _,
+    },
     time::{Duration, Instant},
 };
 
 use anyhow::{Context as _, ensure};
 use model::runtime::ProcessKey;
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use rustix::{
     io::Errno,
     net::{
@@ -31,9 +47,10 @@ use rustix::{
     },
 };
 
-use self::message::Event;
+use self::{message::Event, sight::Sight};
 use crate::{
     cgroup::{self, Found, Layout},
+    files::Opened,
     raw::{Raw, What},
 };
 
@@ -50,11 +67,24 @@ const PROCESSES_MAX: usize = 100_000;
 const TAUGHT_MAX: usize = 50_000;
 /// How often it is looked which containers are gone.
 const LOOK_EVERY: Duration = Duration::from_secs(1);
+/// How much longer than a look at all cgroups took it is not looked again, and the least of that.
+const SEEK_PAUSE: u32 = 5;
+const SEEK_EVERY: Duration = Duration::from_millis(5);
+/// How long it is waited for word of a start where more was opened than was started, and how often
+/// in a second.
+const UNCLEAR_MAX: Duration = Duration::from_millis(2);
+const PATIENCE: u32 = 100;
+/// Containers that are on their way to their first program.
+const AWAITED_MAX: usize = 1_024;
+/// How long one is awaited.
+const AWAIT_MAX: Duration = Duration::from_secs(10);
 /// Group and value of the process connector (`linux/connector.h`).
 const GROUP: u32 = 1;
 
 /// What the kernel tells through it.
 pub(crate) const SEES: [&str; 3] = ["exec", "exit", "fork"];
+/// What it tells through fanotify: the file of a program that has ended.
+pub(crate) const SEES_FILES: &str = "exec-file";
 
 /// An open connector.
 pub(crate) struct Connector {
@@ -66,7 +96,29 @@ pub(crate) struct Connector {
     containers: HashMap<String, u64>,
     /// Cgroups whose names say nothing and of which the inventory told: to the container's.
     taught: HashMap<u64, u64>,
+    /// What was heard and is not told yet.
+    heard: VecDeque<Heard>,
+    /// Starts among it, by process.
+    starts: HashMap<u32, usize>,
+    sight: Option<Sight>,
+    /// Cgroups of containers of which it is not known what they see, and since when.
+    awaited: HashMap<u64, (String, Instant)>,
+    /// Cgroups that are gone; what is theirs may still be in a queue.
+    gone: Vec<u64>,
     looked_at: Instant,
+    /// When it may be looked for new containers again.
+    seek_at: Instant,
+    /// Since when it is not clear what the next one to be told of started.
+    unclear: Option<Instant>,
+    /// How often that may be waited for until it is looked again which containers are gone.
+    patience: u32,
+}
+
+/// What the connector said.
+enum Heard {
+    Event(u64, Event),
+    /// Its buffer was full.
+    Lost,
 }
 
 /// A process that was seen.
@@ -75,12 +127,14 @@ struct Process {
     key: ProcessKey,
     /// The cgroup of its container.
     cgroup: Option<u64>,
+    /// Who made it, and the cgroup of whose container that was in.
+    parent: Option<(ProcessKey, Option<u64>)>,
 }
 
 /// What is made of a round of messages.
 #[derive(Default)]
 pub(crate) struct Round {
-    pub(crate) events: Vec<Raw>,
+    pub(crate) events: Vec<(Raw, Opened)>,
     /// What was seen and not told, by the container's cgroup; 0 is nobody's.
     pub(crate) drops: Vec<(u64, &'static str, u64)>,
 }
@@ -111,10 +165,24 @@ impl Connector {
             processes: HashMap::new(),
             containers: HashMap::new(),
             taught: HashMap::new(),
+            heard: VecDeque::new(),
+            starts: HashMap::new(),
+            sight: None,
+            awaited: HashMap::new(),
+            gone: Vec::new(),
             looked_at: Instant::now(),
+            seek_at: Instant::now(),
+            unclear: None,
+            patience: PATIENCE,
         };
         connector.hear_yes()?;
         Ok(connector)
+    }
+
+    /// Has the kernel hand out the files of programs, too.
+    pub(crate) fn see_files(&mut self) -> anyhow::Result<()> {
+        self.sight = Some(Sight::open().context("fanotify")?);
+        Ok(())
     }
 
     /// It answers the request, and says why not.
@@ -153,39 +221,91 @@ impl Connector {
                 self.remember(key, Some(found.cgroup));
             }
         }
+        self.enter(found.cgroup, &found.pids);
     }
 
     /// Waits for what the kernel tells, and takes what is there.
     pub(crate) fn round(&mut self) -> Round {
         let mut round = Round::default();
-        for number in 0..ROUND_MAX {
-            // Only the first one is waited for.
-            let flags = if number == 0 {
-                RecvFlags::empty()
-            } else {
-                RecvFlags::DONTWAIT
-            };
-            match recv(&self.socket, self.buffer.as_mut_slice(), flags) {
-                Ok((_, count)) => {
-                    let said = message::read(self.buffer.get(..count).unwrap_or(&[]));
-                    if let Some((at_ns, event)) = said {
-                        self.take(at_ns, event, &mut round);
-                    }
-                }
-                // Its buffer was full: how much is lost it does not say.
-                Err(Errno::NOBUFS) => {
+        self.wait();
+        self.seek(&mut round);
+        self.hear();
+        let count = self.heard.len();
+        if let Some(sight) = &mut self.sight {
+            // Whatever was started by now was opened before.
+            let lost = sight.read();
+            if lost > 0 {
+                round.drops.push((0, "exec", lost));
+            }
+            // And whoever started something since is to be known when it is told which.
+            self.hear();
+        }
+        for _ in 0..count {
+            if self.is_unclear() {
+                break;
+            }
+            match self.heard.pop_front() {
+                Some(Heard::Event(at_ns, event)) => self.take(at_ns, event, &mut round),
+                Some(Heard::Lost) => {
+                    // How much is lost it does not say.
                     round.drops.push((0, "exec", 1));
                     // Ends were among it: a number may be another process's by now.
                     self.processes.clear();
                 }
-                Err(_) => break,
+                None => break,
             }
         }
         if self.looked_at.elapsed() >= LOOK_EVERY {
             self.looked_at = Instant::now();
+            self.patience = PATIENCE;
             self.look(&mut round);
         }
         round
+    }
+
+    /// Until something is told, or the host has mounted something.
+    fn wait(&mut self) {
+        let mut fds = vec![PollFd::new(self.socket.as_fd(), PollFlags::POLLIN)];
+        let mounts = self.sight.as_ref().and_then(|sight| sight.marks.changes());
+        fds.extend(mounts.map(|mounts| PollFd::new(mounts, PollFlags::POLLPRI)));
+        let until_seek = self.seek_at.saturating_duration_since(Instant::now());
+        let timeout = if self.unclear.is_some() {
+            UNCLEAR_MAX
+        } else if !self.heard.is_empty() {
+            Duration::ZERO
+        } else if self.is_seeking() {
+            WAIT.min(until_seek.max(UNCLEAR_MAX))
+        } else {
+            WAIT
+        };
+        let timeout = PollTimeout::try_from(timeout).unwrap_or(PollTimeout::ZERO);
+        // A signal to this process is no error.
+        let waited = poll(&mut fds, timeout).is_ok();
+        let changed = fds.get(1).and_then(PollFd::any) == Some(true);
+        if let Some(sight) = self.sight.as_mut().filter(|_| waited && changed) {
+            sight.marks.look_at_host();
+        }
+    }
+
+    fn hear(&mut self) {
+        for _ in 0..ROUND_MAX {
+            match recv(
+                &self.socket,
+                self.buffer.as_mut_slice(),
+                RecvFlags::DONTWAIT,
+            ) {
+                Ok((_, count)) => {
+                    let said = message::read(self.buffer.get(..count).unwrap_or(&[]));
+                    if let Some((_, Event::Exec(pid))) = said {
+                        *self.starts.entry(pid).or_default() += 1;
+                    }
+                    let said = said.map(|(at_ns, event)| Heard::Event(at_ns, event));
+                    self.heard.extend(said);
+                }
+                Err(Errno::NOBUFS) => self.heard.push_back(Heard::Lost),
+                Err(_) => break,
+            }
+        }
     }
 
     fn take(&mut self, at_ns: u64, event: Event, round: &mut Round) {
@@ -197,8 +317,12 @@ impl Connector {
                     pid: child,
                     started_ns: at_ns,
                 };
-                let child = self.remember(key, parent.and_then(|parent| parent.cgroup));
+                let cgroup = parent.and_then(|parent| parent.cgroup);
+                let child = self.remember(key, cgroup);
                 let Some(parent) = parent else { return };
+                if let Some(child) = self.processes.get_mut(&child.key.pid) {
+                    child.parent = Some((parent.key, parent.cgroup));
+                }
                 (parent, What::Fork(child.key))
             }
             Event::Exec(pid) => return self.exec(at_ns, pid, round),
@@ -210,48 +334,13 @@ impl Connector {
             }
         };
         if let Some(cgroup) = process.cgroup {
-            round.events.push(Raw {
+            round.push(Raw {
                 at_ns,
                 cgroup,
                 process: process.key,
                 what,
             });
         }
-    }
-
-    /// A program started. Where its process is may have changed since it was forked: runtimes move
-    /// the first process of a container.
-    fn exec(&mut self, at_ns: u64, pid: u32, round: &mut Round) {
-        let before = self.processes.get(&pid).copied();
-        let Some(path) = self.layout.path_of(pid) else {
-            if let Some(cgroup) = before.and_then(|before| before.cgroup) {
-                round.drops.push((cgroup, "exec", 1));
-            }
-            return;
-        };
-        let cgroup = self.container(at_ns, &path, round);
-        let key = before
-            .map(|before| before.key)
-            .or_else(|| process::key(pid));
-        let Some(process) = key.map(|key| self.remember(key, cgroup)) else {
-            return;
-        };
-        let Some(cgroup) = cgroup else { return };
-        let Some(mut exec) = process::exec(pid) else {
-            round.drops.push((cgroup, "exec", 1));
-            return;
-        };
-        let parent = self.known(exec.parent.pid, round);
-        exec.parent = parent.map_or(exec.parent, |parent| parent.key);
-        if parent.is_none_or(|parent| parent.cgroup != Some(cgroup)) {
-            exec.flags |= crate::raw::FROM_OUTSIDE;
-        }
-        round.events.push(Raw {
-            at_ns,
-            cgroup,
-            process: process.key,
-            what: What::Exec(Box::new(exec)),
-        });
     }
 
     /// A process that began before it was listened, too.
@@ -270,7 +359,14 @@ impl Connector {
             // Ends that were lost leave them behind; what lives is read again.
             self.processes.clear();
         }
-        let process = Process { key, cgroup };
+        let before = self.processes.get(&key.pid);
+        let process = Process {
+            key,
+            cgroup,
+            parent: before
+                .filter(|before| before.key == key)
+                .and_then(|before| before.parent),
+        };
         self.processes.insert(key.pid, process);
         process
     }
@@ -293,7 +389,8 @@ impl Connector {
         }
         let inode = fs::metadata(self.place(path)).ok()?.ino();
         self.containers.insert(path.to_owned(), inode);
-        round.events.push(Raw {
+        self.expect(inode, path);
+        round.push(Raw {
             at_ns,
             cgroup: inode,
             process: ProcessKey::default(),
@@ -306,21 +403,34 @@ impl Connector {
     fn look(&mut self, round: &mut Round) {
         let root = self.layout.root.clone();
         let is_gone = |path: &str| !root.join(path.trim_start_matches('/')).exists();
-        self.containers.retain(|path, cgroup| {
-            let gone = is_gone(path);
-            if gone {
-                round.events.push(Raw {
-                    at_ns: 0,
-                    cgroup: *cgroup,
-                    process: ProcessKey::default(),
-                    what: What::CgroupGone(path.clone()),
-                });
+        let gone = self.containers.extract_if(|path, _| is_gone(path));
+        let gone: Vec<(String, u64)> = gone.collect();
+        if let Some(sight) = &mut self.sight {
+            for cgroup in self.gone.drain(..) {
+                sight.marks.forget(cgroup);
             }
-            !gone
-        });
+            self.gone.extend(gone.iter().map(|(_, cgroup)| *cgroup));
+            sight.prune();
+        }
+        for (path, cgroup) in gone {
+            round.push(Raw {
+                at_ns: 0,
+                cgroup,
+                process: ProcessKey::default(),
+                what: What::CgroupGone(path),
+            });
+        }
     }
 
     fn place(&self, path: &str) -> std::path::PathBuf {
         self.layout.root.join(path.trim_start_matches('/'))
+    }
+}
+
+// === impl Round ===
+
+impl Round {
+    fn push(&mut self, raw: Raw) {
+        self.events.push((raw, Opened::default()));
     }
 }

@@ -44,7 +44,7 @@ pub(crate) mod means;
 mod needs;
 mod network;
 mod pins;
-mod proc;
+pub(crate) mod proc;
 mod reader;
 mod release;
 mod replace;

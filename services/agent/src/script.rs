@@ -227,7 +227,15 @@ fn is_inline(interpreter: &Interpreter, arg: &str) -> bool {
     })
 }
 
-fn is_loader(name: &str) -> bool {
+/// Whether a path is that of a shell: it runs a file that the kernel would not.
+pub(crate) fn is_shell(path: &str) -> bool {
+    let known = interpreter(basename(path));
+    known.is_some_and(|known| known.input == "-s" || known.name == "busybox")
+}
+
+/// Whether a path is that of a loader of programs.
+pub(crate) fn is_loader(path: &str) -> bool {
+    let name = basename(path);
     name.starts_with("ld-linux")
         || name.starts_with("ld-musl")
         || name == "ld.so"
@@ -334,6 +342,17 @@ mod tests {
         assert!(!is_input("bin/busybox", &["busybox"]));
         assert!(!is_input("usr/bin/cat", &["cat"]));
         assert!(!is_input("usr/bin/python3", &["python3", "-m", "x"]));
+    }
+
+    #[test]
+    fn shells_and_loaders_are_known_by_their_names() {
+        for path in ["usr/bin/dash", "bin/busybox", "bash"] {
+            assert!(is_shell(path) && !is_loader(path), "{path}");
+        }
+        for path in ["lib64/ld-linux-x86-64.so.2", "lib/ld-musl-aarch64.so.1"] {
+            assert!(is_loader(path) && !is_shell(path), "{path}");
+        }
+        assert!(!is_shell("usr/bin/python3") && !is_shell("bin/true"));
     }
 
     #[test]

@@ -6,7 +6,8 @@
 //! everything once a second had many rounds. When the batches are not taken, it waits, and the
 //! kernel counts what does not fit its buffers.
 //!
-//! Where BPF does not load, or is not asked for, the thread listens to the process connector instead.
+//! Where BPF does not load, or is not asked for, the thread listens to the process connector instead,
+//! with fanotify beside it where that opens.
 
 use std::{
     cell::RefCell,
@@ -160,13 +161,20 @@ fn open(config: &Config, layout: &Layout) -> Result<(Kernel, Opened), Missing> {
     }
     if wanted != Some(Tier::Bpf) {
         match Connector::open(layout) {
-            Ok(connector) => {
+            Ok(mut connector) => {
                 for sees in bpf::sees().filter(|sees| !procconn::SEES.contains(sees)) {
                     let why = "the process connector does not tell of it";
                     missing.insert(sees.to_owned(), why.to_owned());
                 }
+                let mut sees = procconn::SEES.to_vec();
+                match connector.see_files() {
+                    Ok(()) => sees.push(procconn::SEES_FILES),
+                    Err(error) => {
+                        missing.insert(procconn::SEES_FILES.to_owned(), format!("{error:#}"));
+                    }
+                }
                 let loaded = Loaded {
-                    sees: procconn::SEES.map(str::to_owned).into(),
+                    sees: sees.into_iter().map(str::to_owned).collect(),
                     missing,
                 };
                 let opened = ("process-connector", loaded);
@@ -237,8 +245,8 @@ impl Work {
                 connector.learn(&found);
                 hands.pipeline.learn(&found);
             }
-            for raw in round.events {
-                if let Some(told) = hands.pipeline.take(raw) {
+            for (raw, opened) in round.events {
+                if let Some(told) = hands.pipeline.take_opened(raw, opened) {
                     hands.batch.push(told);
                 }
                 if hands.batch.is_full() {

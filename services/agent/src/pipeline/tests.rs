@@ -91,6 +91,54 @@ fn a_script_is_told_beside_its_interpreter() {
 }
 
 #[test]
+fn of_files_that_are_open_the_content_is_told_though_their_process_is_gone() {
+    let dir = tempfile::tempdir().unwrap();
+    let open = |text: &str| {
+        let path = dir.path().join(text);
+        fs::write(&path, text).unwrap();
+        std::sync::Arc::new(File::open(path).unwrap())
+    };
+    let mut pipeline = pipeline();
+    let (program, script) = (open("program"), open("script"));
+    let mut run = |origin| {
+        let what = What::Exec(Box::new(RawExec {
+            origin,
+            path: "tmp/x".to_owned(),
+            ..RawExec::default()
+        }));
+        let told = ExecutedFile {
+            path: "tmp/s".to_owned(),
+            origin,
+            ..ExecutedFile::default()
+        };
+        let opened = Opened {
+            program: Some(program.clone()),
+            script: Some((told, Some(script.clone()))),
+        };
+        let told = pipeline.take_opened(raw(what), opened).unwrap();
+        match told.activity {
+            Activity::Exec(exec) => (exec.file, exec.script.unwrap()),
+            other => panic!("{other:?}"),
+        }
+    };
+    let digest = |text: &str| Some(model::Digest::of(text.as_bytes()));
+    // Twice: another process has the same file open.
+    for _ in 0..2 {
+        let (file, script) = run(Origin::Upper);
+        assert_eq!(
+            (file.path.as_str(), file.digest),
+            ("tmp/x", digest("program"))
+        );
+        assert_eq!(
+            (script.path.as_str(), script.digest),
+            ("tmp/s", digest("script"))
+        );
+    }
+    let (file, script) = run(Origin::Lower);
+    assert_eq!((file.digest, script.digest), (None, None));
+}
+
+#[test]
 fn what_ran_before_is_known_when_its_cgroup_is_told_of() {
     let mut pipeline = Pipeline::new(&SensorConfig::default(), &HashConfig::default()).unwrap();
     pipeline.learn(&Found {

@@ -19,7 +19,6 @@ const TICK_NS: u64 = 1_000_000_000 / TICKS;
 const BYTES_MAX: u64 = 1 << 20;
 /// Bytes of arguments that are read: as much as the kernel side of BPF tells.
 const ARGS_BYTES_MAX: u64 = 4 << 10;
-const DELETED: &str = " (deleted)";
 
 /// Names a process that lives.
 pub(super) fn key(pid: u32) -> Option<ProcessKey> {
@@ -28,6 +27,11 @@ pub(super) fn key(pid: u32) -> Option<ProcessKey> {
         pid,
         started_ns: Stat::parse(&stat)?.started.checked_mul(TICK_NS)?,
     })
+}
+
+/// Whether a process runs something still.
+pub(super) fn runs(pid: u32) -> bool {
+    fs::read_link(of(pid, "exe")).is_ok()
 }
 
 /// What a process runs; `None` where it is gone.
@@ -40,7 +44,7 @@ pub(super) fn exec(pid: u32) -> Option<RawExec> {
     // Whoever is called by no text is seen all the same.
     let link = link.to_string_lossy();
     let link = link.trim_start_matches('/');
-    let path = link.strip_suffix(DELETED).unwrap_or(link).to_owned();
+    let path = link.strip_suffix(files::DELETED).unwrap_or(link).to_owned();
     let file = File::open(of(pid, "exe")).ok()?;
     let found = file.metadata().ok()?;
     let (origin, mount) = files::origin(pid, &file, &path);
@@ -65,7 +69,7 @@ pub(super) fn exec(pid: u32) -> Option<RawExec> {
         uid: status.uid,
         gid: status.gid,
         flags,
-        origin: if link.ends_with(DELETED) {
+        origin: if link.ends_with(files::DELETED) {
             Origin::Unlinked
         } else {
             origin

@@ -10,12 +10,11 @@ use anyhow::{Context as _, ensure};
 use super::{
     block,
     group::Group,
-    guard::mounts::Mounts,
     needs::{Need, Needs, ranges},
     network::{self, Range},
     pins::Pins,
 };
-use crate::cgroup::Layout;
+use crate::{cgroup::Layout, mounts::Mounts};
 
 const FROZEN: &str = "frozen";
 

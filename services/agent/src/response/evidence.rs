@@ -26,8 +26,8 @@ use nix::fcntl::{OFlag, OpenHow, ResolveFlag, openat2};
 use serde::Serialize;
 use serde_json::Value;
 
-use super::{container::Found, group::Group, guard::mounts::Mounts, proc};
-use crate::files::of_host;
+use super::{container::Found, group::Group, proc};
+use crate::{files::of_host, mounts::Mounts};
 
 /// Of files that a container changed.
 const CHANGES_MAX: usize = 20_000;

@@ -13,7 +13,6 @@
 mod gate;
 mod image;
 mod judge;
-pub(crate) mod mounts;
 pub(crate) mod orders;
 mod post;
 mod ward;

@@ -90,7 +90,8 @@ pub struct Exec {
     /// The working directory within the container.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub cwd: Option<String>,
-    /// The user, as the container counts.
+    /// The user, as the container counts; `u32::MAX` where the program had ended before that could be
+    /// read. Then its group, its capabilities and its streams are not known either.
     pub uid: u32,
     /// The group.
     pub gid: u32,

@@ -237,7 +237,8 @@ pub struct SensorMatrix {
     /// `bpf`, `process-connector` or `none`.
     pub tier: String,
     /// What is seen: `exec`, `exit`, `fork`, `connect`, `connect-unix`, `send`, `bind`, `listen`,
-    /// `open`, `syscall`, `cgroup`.
+    /// `open`, `syscall`, `cgroup`; without BPF `exec-file`, by fanotify: the file of a program that
+    /// ended before anybody could look at it.
     pub sees: Vec<String>,
     /// What can be enforced: `freeze`, `kill`, `deny-exec`, `start-gate`, `signal-exec`,
     /// `cut-network`. Each was tried; nothing where the agent believes no key.

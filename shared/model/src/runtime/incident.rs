@@ -83,7 +83,7 @@ pub struct ProcessSeen {
     pub path: String,
     /// With which arguments; secrets among them are masked.
     pub args: Vec<String>,
-    /// As which user of the container.
+    /// As which user of the container; 4294967295 where that is not known.
     pub uid: u32,
 }
 

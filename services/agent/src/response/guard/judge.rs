@@ -30,11 +30,8 @@ use model::Digest;
 use nix::errno::Errno;
 use rustix::fs::{AtFlags, StatxFlags, statx};
 
-use super::{
-    image::{FILE_BYTES_MAX, ImageFiles, digest_of},
-    mounts::Overlay,
-};
-use crate::{files, pipeline::resolve, raw::RawExec, script};
+use super::image::{FILE_BYTES_MAX, ImageFiles, digest_of};
+use crate::{files, mounts::Overlay, pipeline::resolve, raw::RawExec, script};
 
 /// Bytes of a command line that are looked at. What a script is called stands near its beginning;
 /// where it does not, everything that the process opens is judged.

@@ -12,11 +12,11 @@ use nix::{
     sys::fanotify::{Fanotify, MarkFlags, MaskFlags},
 };
 
-use super::{
-    image::ImageFiles,
+use super::image::ImageFiles;
+use crate::{
     mounts::{Mount, Mounts, Overlay},
+    response::{group::Group, proc},
 };
-use crate::response::{group::Group, proc};
 
 /// Whatever is opened there, to be run or to be read by who runs it.
 const ALL: MaskFlags = MaskFlags::FAN_OPEN_EXEC_PERM.union(MaskFlags::FAN_OPEN_PERM);

@@ -10,6 +10,8 @@ use chassis::files::read_bounded;
 use crate::files::{of_host, unescaped};
 
 const MOUNTINFO_BYTES_MAX: u64 = 4 << 20;
+/// Where the host's mounts stand.
+pub(crate) const HOST: [&str; 2] = ["/proc/1/mountinfo", "/proc/self/mountinfo"];
 /// File systems that hold no files of anybody.
 const WITHOUT_FILES: &[&str] = &[
     "proc",
@@ -28,6 +30,12 @@ const WITHOUT_FILES: &[&str] = &[
     "devtmpfs",
 ];
 
+/// File systems that are opened without asking a server, or a program of somebody's.
+const LOCAL: &[&str] = &[
+    "overlay", "tmpfs", "ramfs", "ext2", "ext3", "ext4", "xfs", "btrfs", "zfs", "f2fs", "bcachefs",
+    "squashfs", "erofs",
+];
+
 /// What a container sees.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Mounts {
@@ -35,7 +43,7 @@ pub(crate) struct Mounts {
     pub(crate) root: Option<Overlay>,
 }
 
-/// A mount that files can be run from.
+/// A mount that has files.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub(crate) struct Mount {
     /// Without a leading slash.
@@ -44,10 +52,16 @@ pub(crate) struct Mount {
     pub(crate) id: u32,
     /// Whether the file system is the container's alone.
     pub(crate) is_own: bool,
-    /// Whether it is one of memory; which one, the kernel's number tells.
-    in_memory: bool,
-    device: String,
+    /// Whether it is one of memory; which one, the device tells.
+    pub(crate) in_memory: bool,
+    /// Whether files may be run from it, opening one waits for nobody, and it can be said where they
+    /// come from: of layers within layers it cannot.
+    pub(crate) runs: bool,
+    pub(crate) device: Device,
 }
+
+/// The kernel's number of a file system: major and minor.
+pub(crate) type Device = (u32, u32);
 
 /// The layers of a container's root.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -72,7 +86,7 @@ impl Mounts {
             .iter()
             .any(|mount| mount.is_own && mount.in_memory)
         {
-            found.leave_to_host(&of_self());
+            found.leave_to_host(&Self::host());
         }
         if let Some(root) = &mut found.root {
             // As whoever mounted it sees them.
@@ -83,6 +97,13 @@ impl Mounts {
         Some(found)
     }
 
+    /// Of the host, or of this process where that cannot be read; nothing where neither can.
+    pub(crate) fn host() -> Self {
+        let read = |path: &&str| read_bounded(Path::new(path), MOUNTINFO_BYTES_MAX).ok();
+        let text = HOST.iter().find_map(read).unwrap_or_default();
+        Self::read(&String::from_utf8_lossy(&text))
+    }
+
     fn read(text: &str) -> Self {
         let mut found = Self::default();
         for line in text.lines() {
@@ -91,9 +112,13 @@ impl Mounts {
             };
             let mut left = left.split(' ');
             let id = left.next().and_then(|id| id.parse().ok());
-            let device = left.nth(1).unwrap_or_default().to_owned();
+            let device = device_of(left.nth(1).unwrap_or_default());
             let root = left.next().unwrap_or_default();
             let target = unescaped(left.next().unwrap_or_default());
+            let may_run = left.next().is_some_and(|options| {
+                let mut options = options.split(',');
+                !options.any(|option| option == "noexec")
+            });
             let mut right = right.split(' ');
             let kind = right.next().unwrap_or_default();
             let options = right.nth(1).unwrap_or_default();
@@ -101,7 +126,8 @@ impl Mounts {
                 continue;
             };
             let target = target.trim_start_matches('/').to_owned();
-            if kind == "overlay" && target.is_empty() {
+            let is_root = target.is_empty();
+            if kind == "overlay" && is_root {
                 found.root = Some(Overlay {
                     mount: id,
                     ..Overlay::read(options)
@@ -112,7 +138,8 @@ impl Mounts {
                 id,
                 is_own: matches!(kind, "overlay" | "tmpfs" | "ramfs") && root == "/",
                 in_memory: matches!(kind, "tmpfs" | "ramfs"),
-                device,
+                runs: may_run && LOCAL.contains(&kind) && (is_root || kind != "overlay"),
+                device: device.unwrap_or_default(),
             });
         }
         found
@@ -121,17 +148,17 @@ impl Mounts {
     /// One of memory that the host has mounted, too, is the host's: nobody there is to be asked
     /// about each of its files. The container's root is mounted there as well, and is its own.
     fn leave_to_host(&mut self, host: &Self) {
-        let devices: HashSet<&str> = host.all.iter().map(|one| one.device.as_str()).collect();
+        let devices: HashSet<Device> = host.all.iter().map(|one| one.device).collect();
         for mount in self.all.iter_mut().filter(|mount| mount.in_memory) {
-            mount.is_own &= !devices.contains(mount.device.as_str());
+            mount.is_own &= !devices.contains(&mount.device);
         }
     }
 }
 
-/// What this process sees, and with it the host; nothing where that cannot be read.
-fn of_self() -> Mounts {
-    let text = read_bounded(Path::new("/proc/self/mountinfo"), MOUNTINFO_BYTES_MAX);
-    Mounts::read(&String::from_utf8_lossy(&text.unwrap_or_default()))
+/// `0:77`
+fn device_of(text: &str) -> Option<Device> {
+    let (major, minor) = text.split_once(':')?;
+    Some((major.parse().ok()?, minor.parse().ok()?))
 }
 
 // === impl Overlay ===
@@ -159,15 +186,20 @@ impl Overlay {
         found
     }
 
+    /// Whether the container has something of its own at a path.
+    pub(crate) fn is_upper(&self, path: &str) -> bool {
+        let is_above = |upper: &PathBuf| std::fs::symlink_metadata(upper.join(path)).is_ok();
+        self.upper.as_ref().is_some_and(is_above)
+    }
+
     /// Whether a file, by its path in the container and its inode, is that of the image: nothing of
     /// the container lies above it, and the layer that shows has this very inode.
     pub(crate) fn is_lower(&self, path: &str, inode: u64, size: u64) -> bool {
         use std::os::unix::fs::MetadataExt as _;
-        let path = Path::new(path);
-        let is_above = |upper: &PathBuf| std::fs::symlink_metadata(upper.join(path)).is_ok();
-        if self.upper.as_ref().is_some_and(is_above) {
+        if self.is_upper(path) {
             return false;
         }
+        let path = Path::new(path);
         let mut layers = self.lower.iter();
         let found = layers.find_map(|layer| std::fs::symlink_metadata(layer.join(path)).ok());
         found.is_some_and(|found| found.is_file() && found.ino() == inode && found.size() == size)
@@ -183,7 +215,9 @@ mod tests {
         2 1 0:51 / /proc rw - proc proc rw\n\
         3 1 8:1 /vol /data rw - ext4 /dev/sda1 rw\n\
         4 3 0:52 / /data/in rw - tmpfs tmpfs rw\n\
-        5 1 0:53 /x /run/x rw - tmpfs tmpfs rw\n";
+        5 1 0:53 /x /run/x rw,noexec - tmpfs tmpfs rw\n\
+        6 1 0:54 / /mnt rw - fuse.x x rw\n\
+        7 1 0:55 / /in/in rw - overlay overlay rw,lowerdir=/l1\n";
 
     #[test]
     fn what_a_container_sees_is_read() {
@@ -198,14 +232,19 @@ mod tests {
             (3, "data", false),
             (4, "data/in", true),
             (5, "run/x", false),
+            (6, "mnt", false),
+            (7, "in/in", true),
         ];
         assert_eq!(seen, expected);
+        let run = mounts.all.iter().filter(|mount| mount.runs);
+        let run: Vec<_> = run.map(|mount| (mount.id, mount.device)).collect();
+        assert_eq!(run, [(1, (0, 50)), (3, (8, 1)), (4, (0, 52))]);
         let mut shared = Mounts::read(TEXT);
         shared.leave_to_host(&Mounts::read(
             "7 1 0:52 / /run rw - tmpfs tmpfs rw\n8 1 0:50 / /merged rw - overlay overlay rw\n",
         ));
         let own = shared.all.iter().filter(|mount| mount.is_own);
-        assert_eq!(own.map(|mount| mount.id).collect::<Vec<_>>(), [1]);
+        assert_eq!(own.map(|mount| mount.id).collect::<Vec<_>>(), [1, 7]);
         let root = mounts.root.unwrap();
         assert_eq!(root.mount, 1);
         assert_eq!(root.lower, [Path::new("/l2"), Path::new("/l1")]);

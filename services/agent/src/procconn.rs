@@ -10,6 +10,11 @@
 //! ([`marks`]), and then the process that forked it. Of a program that has ended, its arguments, its
 //! user and what its standard streams were are not known, and left out.
 //!
+//! Of 1,000 programs of the image and as many starts of a file that was dropped, each of which ended
+//! at once and which a shell started one after the other on a busy machine, all were told in each of
+//! three runs; without fanotify it was 143 to 241 of a thousand. Both took the agent about 0.13 ms of
+//! a processor per start (0.21 to 0.33 s for 2,000 with fanotify, 0.26 to 0.28 s without).
+//!
 //! So it sees less than BPF, and says so. A program that lies where the kernel tells nothing of
 //! (`memfd`, a file system that the container mounted itself a moment ago) and ends before it is
 //! looked at is counted as an `exec` that was not told; so is one that the same process starts again

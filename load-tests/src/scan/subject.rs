@@ -105,11 +105,13 @@ const TOOLS: [Tool; 4] = [
 pub(super) fn all(image: &Image, work: &Path, without_tools: bool) -> anyhow::Result<Vec<Subject>> {
     let mut subjects = vec![ours(image)?];
     if let Some(layout) = &image.layout {
-        subjects.push(ours_of(
-            layout,
-            "tidewaiter, packages",
-            &["--scanners", "vuln"],
-        )?);
+        let parts: [(&str, &[&str]); 2] = [
+            ("tidewaiter, packages", &["--scanners", "vuln"]),
+            ("  and changed files", &["--scanners", "vuln,integrity"]),
+        ];
+        for (name, flags) in parts {
+            subjects.push(ours_of(layout, name, flags)?);
+        }
     }
     subjects.extend(pipes(image));
     if let Some(layout) = image.layout.as_ref().filter(|_| !without_tools) {

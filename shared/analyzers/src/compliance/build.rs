@@ -28,8 +28,9 @@ type Pattern = LazyLock<Option<Regex>>;
 static PIPE_TO_SHELL: Pattern = LazyLock::new(|| {
     Regex::new(
         r#"(?x)
-        \b(?:curl|wget|fetch)\b (?:[^|;&\n]|&[^&])* \| \s* (?:sudo\s+(?:-\S+\s+)*)?
-            (?:/(?:usr/)?bin/(?:env\s+)?)?(?:(?:ba|da|z|k|a)?sh|python[23]?|perl|ruby|node)\b
+        \b(?:curl|wget|fetch)\b (?:[^|;&\n]|&[^&])* \| \s* (?:sudo\s+(?:-\S+\s+)*)? (?:\w+=\S*\s+)*
+            (?:/(?:usr/)?bin/(?:env\s+)?)?(?<interpreter>(?:ba|da|z|k|a)?sh|python[23]?(?:\.\d+)?|perl|ruby|node)\b
+            (?<words>[^|;&\n]*)
         | \b(?:ba|da|z|k|a)?sh\s+(?:-\S+\s+)*(?:<\(|["']?\$\(|["']?`)\s*(?:curl|wget)\b
         | \beval\s+["']?\$\(\s*(?:curl|wget)\b
         | \b(?:source|\.)\s+<\(\s*(?:curl|wget)\b"#,
@@ -39,10 +40,13 @@ static PIPE_TO_SHELL: Pattern = LazyLock::new(|| {
 
 static UNSIGNED: Pattern = LazyLock::new(|| {
     Regex::new(
-        r"(?ix)
+        r#"(?ix)
         --allow-unauthenticated | --force-yes | --allow-insecure-repositories | --allow-untrusted | --nogpgcheck
-        | --no-gpg-checks? | --nosignature | --nodigest | \[[^\]\n]*\btrusted\s*=\s*(?:yes|true) | \b(?:repo_)?gpgcheck\s*=\s*0
-        | AllowInsecureRepositories | AllowUnauthenticated | --trusted-host | strict-ssl[=\s]+false",
+        | --no-gpg-checks? | --nosignature | --nodigest | \[[^\]\n]*\btrusted\s*=\s*(?:yes|true)
+        # `repo_gpgcheck` is about lists, not packages, and off where nobody says otherwise.
+        | (?:^|[^_]|pkg_)gpgcheck\s*=\s*(?:0|no|false)\b
+        | Allow(?:InsecureRepositories|Unauthenticated)[\s'"=]*(?:1|yes|true)\b
+        | --trusted-host | strict-ssl[=\s]+false"#,
     )
     .ok()
 });
@@ -84,14 +88,15 @@ static CACHES: [Cache; 4] = [
             Regex::new(r"\b(?:apt-get|apt|aptitude)\s+[^;&|\n]*\binstall\b").ok()
         }),
         cleans: LazyLock::new(|| {
-            Regex::new(r"rm\s+[^;&|\n]*/var/lib/apt/lists|type=cache[^\n]*/apt|rm\s+-\S*r\S*\s+[^;&|\n]*/var/lib/apt\b").ok()
+            Regex::new(r"(?x) \brm\s+[^;&|\n]*/var/lib/(?:apt\b|\{[^}\n]*\bapt\b) | \bfind\s+[^;&|\n]*/var/lib/apt\b[^;&|\n]*-delete\b
+                | \bapt(?:-get)?\s+(?:-\S+\s+)*dist-?clean\b | type=cache[^\n]*/apt").ok()
         }),
         what: "the lists of apt",
     },
     Cache {
         installs: LazyLock::new(|| Regex::new(r"\bapk\s+[^;&|\n]*\badd\b").ok()),
         cleans: LazyLock::new(|| {
-            Regex::new(r"--no-cache\b|rm\s+[^;&|\n]*/var/cache/apk|type=cache[^\n]*/apk|\bapk\s+cache\s+clean").ok()
+            Regex::new(r"--no-cache\b|rm\s+[^;&|\n]*/var/cache/(?:apk|\*)|type=cache[^\n]*/apk|\bapk\s+cache\s+clean").ok()
         }),
         what: "the cache of apk",
     },
@@ -100,14 +105,14 @@ static CACHES: [Cache; 4] = [
             Regex::new(r"\b(?:yum|dnf|microdnf)\s+[^;&|\n]*\binstall\b").ok()
         }),
         cleans: LazyLock::new(|| {
-            Regex::new(r"\b(?:yum|dnf|microdnf)\s+[^;&|\n]*\bclean\b|rm\s+[^;&|\n]*/var/cache/(?:yum|dnf)|type=cache[^\n]*/var/cache").ok()
+            Regex::new(r"\b(?:yum|dnf|microdnf)\s+[^;&|\n]*\bclean\b|rm\s+[^;&|\n]*/var/cache/(?:yum|dnf|libdnf5|\*)|type=cache[^\n]*/var/cache").ok()
         }),
         what: "the cache of yum or dnf",
     },
     Cache {
         installs: LazyLock::new(|| Regex::new(r"\bpip[23]?(?:\.\d+)?\s+[^;&|\n]*\binstall\b").ok()),
         cleans: LazyLock::new(|| {
-            Regex::new(r"--no-cache-dir\b|PIP_NO_CACHE_DIR|type=cache|rm\s+[^;&|\n]*\.cache|\bpip[23]?\s+cache\s+purge").ok()
+            Regex::new(r"--no-cache(?:-dir)?\b|PIP_NO_CACHE_DIR|type=cache|rm\s+[^;&|\n]*\.cache|\bpip[23]?\s+cache\s+purge").ok()
         }),
         what: PIP,
     },
@@ -264,8 +269,10 @@ fn run(
 ) {
     let text = one.arguments.as_str();
     let has = |pattern: &Pattern| pattern.as_ref().is_some_and(|regex| regex.is_match(text));
-    let simple: [(&str, &Pattern); 7] = [
-        ("pipe-to-shell", &PIPE_TO_SHELL),
+    if pipes_to_shell(text) {
+        push("pipe-to-shell", one, origin, out);
+    }
+    let simple: [(&str, &Pattern); 6] = [
         ("unsigned-packages", &UNSIGNED),
         ("insecure-download", &INSECURE_DOWNLOAD),
         ("world-writable-build", &WORLD_WRITABLE),
@@ -293,6 +300,45 @@ fn run(
             out.extend(at("package-cache", evidence, one, origin));
         }
     }
+}
+
+/// Whether what is fetched is run, and not only read by a program that stands in the instruction.
+fn pipes_to_shell(text: &str) -> bool {
+    let mut found = PIPE_TO_SHELL
+        .iter()
+        .flat_map(|regex| regex.captures_iter(text));
+    found.any(|captures| {
+        let group = |name| captures.name(name).map(|found| found.as_str());
+        let (interpreter, words) = (group("interpreter"), group("words"));
+        interpreter.is_none_or(|name| runs_its_input(name, words.unwrap_or_default()))
+    })
+}
+
+/// Whether an interpreter with these words behind its name runs what it is sent: one that has a program,
+/// as `python3 -c '…'` or `perl get.pl`, takes it as data.
+fn runs_its_input(interpreter: &str, words: &str) -> bool {
+    let is_shell = interpreter.ends_with("sh");
+    // Behind these letters stands a program, or its name.
+    let letters: &[char] = match interpreter {
+        _ if is_shell => &['c'],
+        name if name.starts_with("python") => &['c', 'm'],
+        _ => &['e', 'E', 'n', 'p'],
+    };
+    for word in words.split_whitespace() {
+        let bare = word.trim_matches(['"', '\'', '`', ')']);
+        match bare.strip_prefix('-') {
+            // The end of what this command is in, or where its output goes.
+            _ if bare.is_empty() || bare.contains(['<', '>']) => {}
+            Some("") => return true,
+            Some("-eval" | "-print") => return false,
+            Some(option) if option.starts_with('-') => {}
+            Some(option) if option.contains(letters) => return false,
+            Some(option) if is_shell && option.contains('s') => return true,
+            Some(_) => {}
+            None => return word.starts_with('#'),
+        }
+    }
+    true
 }
 
 /// `is_empty` says that no instruction before it made a file.

@@ -3,7 +3,9 @@
 use std::collections::BTreeMap;
 
 use jiff::Timestamp;
-use model::{Assessment, Digest, ImageConfig, ImageReport, Misconfiguration, Os, Secret};
+use model::{
+    Assessment, Digest, ImageConfig, ImageReport, Misconfiguration, Os, PackageType, Secret,
+};
 
 use super::{
     build::{self, Origin, is_root, is_system_path, port_check},
@@ -174,17 +176,17 @@ fn of_secrets(secrets: &[Secret], found: &mut Vec<Misconfiguration>) {
 }
 
 fn of_packages(report: &ImageReport, found: &mut Vec<Misconfiguration>) {
-    let names = |is_one: &dyn Fn(&str) -> bool| {
+    let names = |is_one: &dyn Fn(PackageType, &str) -> bool| {
         let wanted = report
             .packages
             .iter()
-            .filter(|package| is_one(&package.name));
+            .filter(|package| is_one(package.kind, &package.name));
         let mut names: Vec<String> = wanted.map(|package| package.name.clone()).collect();
         names.sort();
         names.dedup();
         names
     };
-    let managers = names(&|name| PACKAGE_MANAGERS.contains(&name));
+    let managers = names(&is_package_manager);
     let tools = names(&is_build_tool);
     for (id, names) in [("package-manager-left", managers), ("build-tools", tools)] {
         if !names.is_empty() {
@@ -193,8 +195,30 @@ fn of_packages(report: &ImageReport, found: &mut Vec<Misconfiguration>) {
     }
 }
 
+/// Whether packages of this kind are programs. Libraries of languages have names of their own: the crate
+/// `cargo` and the gem `make` are neither.
+const fn is_of_programs(kind: PackageType) -> bool {
+    use PackageType::{Apk, Bitnami, Conda, Deb, Generic, Opkg, Rpm};
+    matches!(kind, Apk | Bitnami | Conda | Deb | Generic | Opkg | Rpm)
+}
+
+fn is_package_manager(kind: PackageType, name: &str) -> bool {
+    match kind {
+        PackageType::Npm => matches!(name, "npm" | "pnpm" | "yarn"),
+        PackageType::Pypi => name == "pip",
+        kind => is_of_programs(kind) && PACKAGE_MANAGERS.contains(&name),
+    }
+}
+
 /// `gcc`, `gcc-12`, `golang-1.22-go`, `openjdk-17-jdk`; not `gcc-12-base`, which all have.
-fn is_build_tool(name: &str) -> bool {
+fn is_build_tool(kind: PackageType, name: &str) -> bool {
+    match kind {
+        PackageType::Pypi => matches!(name, "cmake" | "meson"),
+        kind => is_of_programs(kind) && is_name_of_build_tool(name),
+    }
+}
+
+fn is_name_of_build_tool(name: &str) -> bool {
     let bare = name
         .split_once('-')
         .filter(|(_, rest)| rest.chars().all(|c| c.is_ascii_digit() || c == '.'));
@@ -242,7 +266,7 @@ mod tests {
             "cmake",
             "dotnet-sdk-8.0",
         ] {
-            assert!(is_build_tool(name), "{name}");
+            assert!(is_build_tool(PackageType::Deb, name), "{name}");
         }
         for name in [
             "gcc-12-base",
@@ -252,7 +276,43 @@ mod tests {
             "golang-docs",
             "go-md2man",
         ] {
-            assert!(!is_build_tool(name), "{name}");
+            assert!(!is_build_tool(PackageType::Deb, name), "{name}");
+        }
+    }
+
+    #[test]
+    fn a_library_is_no_program_of_the_same_name() {
+        for (kind, name) in [
+            (PackageType::Cargo, "cargo"),
+            (PackageType::Cargo, "cmake"),
+            (PackageType::Cargo, "rpm"),
+            (PackageType::Cran, "flex"),
+            (PackageType::Gem, "make"),
+            (PackageType::Npm, "gradle"),
+            (PackageType::Npm, "pip"),
+            (PackageType::Pypi, "rpm"),
+            (PackageType::Pypi, "npm"),
+        ] {
+            assert!(!is_build_tool(kind, name), "{name}");
+            assert!(!is_package_manager(kind, name), "{name}");
+        }
+        for (kind, name) in [
+            (PackageType::Npm, "npm"),
+            (PackageType::Npm, "yarn"),
+            (PackageType::Pypi, "pip"),
+            (PackageType::Rpm, "rpm"),
+            (PackageType::Deb, "npm"),
+            (PackageType::Conda, "pip"),
+        ] {
+            assert!(is_package_manager(kind, name), "{name}");
+        }
+        for (kind, name) in [
+            (PackageType::Deb, "cargo"),
+            (PackageType::Pypi, "cmake"),
+            (PackageType::Conda, "make"),
+            (PackageType::Generic, "go"),
+        ] {
+            assert!(is_build_tool(kind, name), "{name}");
         }
     }
 

@@ -90,6 +90,29 @@ fn each_check_of_a_dockerfile_fires_and_stays_silent() {
         "RUN apt-get update && apt-get install -y curl",
         "RUN apt-get update && apt-get install -y curl && rm -rf /var/lib/apt/lists/*",
     );
+    for clean in [
+        "apt-get dist-clean",
+        "apt-get -y distclean",
+        "rm -rf /var/lib/{apt,dpkg,cache,log}/",
+        "rm -r /var/lib/apt",
+        "find /var/lib/apt/lists -type f -delete",
+    ] {
+        check(
+            "package-cache",
+            "RUN apt-get update && apt-get install -y curl && apt-get clean",
+            &format!("RUN apt-get update && apt-get install -y curl && {clean}"),
+        );
+    }
+    check(
+        "package-cache",
+        "RUN dnf -y install curl && rm -rf /var/log/*",
+        "RUN dnf -y install curl && rm -rf /var/log/* /var/cache/*",
+    );
+    check(
+        "package-cache",
+        "RUN pip install c",
+        "RUN pip install --no-cache c",
+    );
     check(
         "package-cache",
         "RUN apk add curl",
@@ -134,6 +157,48 @@ fn each_check_of_a_dockerfile_fires_and_stays_silent() {
         "pipe-to-shell",
         "RUN sh -c \"$(curl -fsSL https://example.org/i)\"",
         "RUN echo hi | sh",
+    );
+    for (bad, good) in [
+        ("sh", "sh -c 'read v && install-it $v'"),
+        ("bash -ex", "bash -euc 'cat >v'"),
+        ("bash -es stable 2>&1", "bash ./install.sh"),
+        ("sudo -E A=b sh -", "A=b sh install.sh"),
+        ("python3.11 -u", "python3.11 get.py"),
+        (
+            "python3 -",
+            "python3 -c 'import json, sys; print(json.load(sys.stdin)[0])'",
+        ),
+        ("python3", "python3 -m json.tool"),
+        ("perl", "perl -ne 'print if /v1/'"),
+        ("perl -w", "perl list.pl"),
+        (
+            "ruby >/log",
+            "ruby -rjson -e 'puts JSON.parse(ARGF.read)[0]'",
+        ),
+        ("node", "node -p 'JSON.parse(fs.readFileSync(0)).tag'"),
+        ("node --no-warnings", "node --eval 'tag()'"),
+    ] {
+        let fetched = "RUN curl -fsSL https://example.org/i";
+        check(
+            "pipe-to-shell",
+            &format!("{fetched} | {bad}"),
+            &format!("{fetched} | {good} && true"),
+        );
+    }
+    check(
+        "pipe-to-shell",
+        "RUN curl https://example.org/a | python3 -m json.tool; wget -O- https://example.org/b | sh",
+        "RUN curl https://example.org/a | python3 -m json.tool; wget -O b https://example.org/b",
+    );
+    check(
+        "unsigned-packages",
+        "RUN printf '[a]\\ngpgcheck=0\\nrepo_gpgcheck=0' > /etc/yum.repos.d/a.repo",
+        "RUN printf '[a]\\nrepo_gpgcheck=0\\ngpgcheck=1' > /etc/yum.repos.d/a.repo",
+    );
+    check(
+        "unsigned-packages",
+        "RUN apt-get -o Acquire::AllowInsecureRepositories=true upgrade",
+        "RUN apt-get -o Acquire::AllowInsecureRepositories=false upgrade",
     );
     check(
         "unsigned-packages",

@@ -72,6 +72,10 @@ pub struct ImageConfig {
     pub history: Vec<HistoryStep>,
     /// What a container runs with.
     pub runtime: RuntimeConfig,
+    /// Whether it was written for what has none, as a directory: it says nothing of user, health or
+    /// build.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub is_written: bool,
     /// The environment with its values, to be looked into for secrets.
     #[serde(skip)]
     pub environment: Environment,

@@ -66,6 +66,7 @@ pub(crate) fn parse(bytes: &[u8], limits: &Limits) -> (ImageConfig, Vec<Gap>) {
         diff_ids: diff_ids(&value, limits, &mut gaps),
         history: history(&value, limits),
         runtime: runtime(value.get("config").unwrap_or(&Value::Null)),
+        is_written: false,
         environment: environment(value.pointer("/config/Env")),
     };
     (config, gaps)

@@ -163,7 +163,8 @@ fn image(
     limits: &Limits,
 ) -> Result<Image, OciError> {
     let bytes = config_bytes(layer.digest);
-    let (config, found) = config::parse(&bytes, limits);
+    let (mut config, found) = config::parse(&bytes, limits);
+    config.is_written = true;
     gaps.extend(found);
     let manifest = Manifest {
         config: Descriptor {

@@ -226,7 +226,7 @@ impl Clause {
         let name = format!("{prefix}{}", self.id);
         let mut against = of_checks(&name, report);
         let unknown = match self.proof {
-            Proof::Checks => None,
+            Proof::Checks => config_unknown(report),
             Proof::ChecksOfFiles => files_unknown(report),
             Proof::Updates => {
                 against.extend(updates(report));
@@ -318,6 +318,15 @@ fn files_unknown(report: &Report) -> Option<String> {
         return Some("nothing is built yet".to_owned());
     }
     hidden(report, Hides::Entries)
+}
+
+/// A directory is no image: nobody wrote how it is to run, nor how it was built.
+fn config_unknown(report: &Report) -> Option<String> {
+    let target = &report.target;
+    let is_directory = target.manifest_digest.is_none()
+        && target.platform.architecture == "unknown"
+        && !is_dockerfile(report);
+    is_directory.then(|| "a directory has no config and no history".to_owned())
 }
 
 fn hidden(report: &Report, what: Hides) -> Option<String> {

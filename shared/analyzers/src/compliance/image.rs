@@ -70,7 +70,7 @@ const BUILD_TOOLS: &[&str] = &[
 ];
 
 /// Adds what the config, the history and the packages of an image show. The config has its secrets
-/// masked already; `secrets` are those.
+/// masked already; `secrets` are those. A directory has no config to be judged.
 pub(crate) fn check_image(config: &ImageConfig, secrets: &[Secret], report: &mut ImageReport) {
     let mut found = Vec::new();
     let history = config.history.iter().enumerate();
@@ -78,7 +78,9 @@ pub(crate) fn check_image(config: &ImageConfig, secrets: &[Secret], report: &mut
         .map(|(number, step)| Instruction::of_history(number, &step.created_by))
         .collect();
     build::check(&instructions, Origin::History, &mut found);
-    of_config(config, &mut found);
+    if !config.is_written {
+        of_config(config, &mut found);
+    }
     of_secrets(secrets, &mut found);
     of_packages(report, &mut found);
     let all = &mut report.findings.misconfigurations;

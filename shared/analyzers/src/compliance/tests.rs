@@ -481,6 +481,25 @@ fn each_check_of_files_fires_and_stays_silent() {
 }
 
 #[test]
+fn a_directory_has_no_config_to_be_judged() {
+    let config = ImageConfig {
+        is_written: true,
+        ..ImageConfig::default()
+    };
+    let root = layer(&[("etc/os-release", 0o666, None)]);
+    let mut directory = report(image(&[&root], &config));
+    assert_eq!(
+        ids(&directory.misconfigurations),
+        ["world-writable-file"],
+        "its files are"
+    );
+    directory.target.platform.architecture = "unknown".to_owned();
+    insta::assert_snapshot!(statuses(Benchmark::DockerCis, &directory), @"4.1 not applicable, 4.2 not applicable, 4.3 pass, 4.4 pass, 4.5 not applicable, 4.6 not applicable, 4.7 not applicable, 4.8 pass, 4.9 not applicable, 4.10 pass, 4.11 not applicable, 4.12 not applicable");
+    directory.target.manifest_digest = Some(Digest::of(b"pushed"));
+    insta::assert_snapshot!(statuses(Benchmark::DockerCis, &directory), @"4.1 pass, 4.2 not applicable, 4.3 pass, 4.4 pass, 4.5 not applicable, 4.6 pass, 4.7 pass, 4.8 pass, 4.9 pass, 4.10 pass, 4.11 pass, 4.12 not applicable");
+}
+
+#[test]
 fn what_a_later_layer_mends_is_no_finding() {
     let lower = layer(&[
         ("etc/passwd", 0o666, Some("ada::0:0::/:/bin/sh\n")),

@@ -102,6 +102,7 @@ async fn a_directory_is_one_layer_wherever_it_lies() {
         (layer.digest, layer.size)
     );
     assert_eq!(image.config.diff_ids, [layer.digest]);
+    assert!(image.config.is_written);
     let files: Vec<_> = listed(&bytes)
         .into_iter()
         .filter(|line| !line.starts_with("dir"))

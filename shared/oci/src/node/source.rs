@@ -13,10 +13,11 @@ use model::{
 use super::NodeLine;
 use crate::{
     Limits, OciError,
+    directory::config_bytes,
     manifest::Document,
     reader::{self, Feed},
     resolve::{self, Blobs, Documents as _},
-    source::{BlobReader, Descriptor, Resolved, Source, Wanted, verify},
+    source::{BlobReader, Descriptor, Image, Resolved, Source, Wanted, verify},
 };
 
 /// How long a node may take to lay an image out: an engine packs it first.
@@ -215,6 +216,7 @@ impl Source for NodeSource {
             for image in &mut resolved.images {
                 self.check(image.digest, image.image_id).await?;
                 image.has_registry_manifest = !written;
+                image.config.is_written = written && is_of_directory(image);
             }
             Ok(resolved)
         })
@@ -287,6 +289,12 @@ impl fmt::Debug for NodeSource {
             .field("at", &self.at)
             .finish_non_exhaustive()
     }
+}
+
+/// Whether its config is the one that is written for a directory, as the host's files are.
+fn is_of_directory(image: &Image) -> bool {
+    let layers = image.manifest.layers.as_slice();
+    matches!(layers, [layer] if image.image_id == Digest::of(&config_bytes(layer.digest)))
 }
 
 /// What a node says, shortened and on one line.

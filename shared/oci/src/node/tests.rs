@@ -131,6 +131,7 @@ async fn an_image_that_only_an_engine_has_is_read_as_from_a_registry() {
         (image.image_id, image.has_registry_manifest),
         (local().image_id, false)
     );
+    assert!(!image.config.is_written);
     assert_eq!(image.config.diff_ids, local().diff_ids());
     let cx = Cx::for_tests();
     for layer in &image.manifest.layers {
@@ -171,6 +172,7 @@ async fn content_of_containerd_is_read_part_by_part_from_the_index_on() {
     let source = source(&line, contents.root);
     let image = resolved(&source).await.unwrap();
     assert!(image.has_registry_manifest && image.index.is_none());
+    assert!(!image.config.is_written);
     let here = if cfg!(target_arch = "aarch64") {
         "arm64"
     } else {
@@ -230,6 +232,7 @@ async fn a_host_is_an_image_of_the_named_files_alone_and_changes_with_them() {
     let line = line(before, good);
     let of_host = source(&line, id);
     let image = resolved(&of_host).await.unwrap();
+    assert!(image.config.is_written);
     assert_eq!(image.image_id, id);
     let [layer] = image.manifest.layers.as_slice() else {
         panic!("one layer");

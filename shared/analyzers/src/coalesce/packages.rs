@@ -9,7 +9,7 @@ use model::{
 
 use super::{
     HashMap, HashSet,
-    purl::{distro, purl},
+    purl::{distro, normalized, purl},
     relations,
     tree::Origin,
     view::{View, places},
@@ -211,7 +211,14 @@ fn drop_told(installed: &mut Vec<Installed<'_>>) {
     if !installed.iter().any(is_told) {
         return;
     }
-    let same = |found: &FoundPackage| (found.kind, found.name.clone(), found.version.clone());
+    let same = |found: &FoundPackage| {
+        // Metadata and bills of materials write a Python package's name as they like.
+        let name = match found.kind {
+            PackageType::Pypi => normalized(&found.name),
+            _ => found.name.clone(),
+        };
+        (found.kind, name, found.version.clone())
+    };
     let proven = installed.iter().filter(|one| !is_told(one));
     let proven: HashSet<_> = proven.map(|one| same(one.found)).collect();
     installed.retain(|one| !is_told(one) || !proven.contains(&same(one.found)));

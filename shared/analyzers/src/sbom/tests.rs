@@ -243,17 +243,20 @@ fn a_document_in_an_image_says_nothing_of_what_has_records_of_its_own() {
     let component = |name: &str, purl: &str| {
         format!(r#"{{"type": "library", "name": "{name}", "version": "1.0.0", "purl": "{purl}"}}"#)
     };
-    let document = cyclonedx(&format!(
-        "{},{},{}",
+    let components = [
         component("a", "pkg:npm/a@1.0.0"),
         component("b", "pkg:npm/b@1.0.0"),
         component("libc6", "pkg:deb/debian/libc6@1.0.0"),
-    ));
+        component("scikit_learn", "pkg:pypi/scikit_learn@1.0.0"),
+    ];
+    let document = cyclonedx(&components.join(","));
     let record = r#"{"name": "a", "version": "1.0.0"}"#;
+    let metadata = "Metadata-Version: 2.1\nName: scikit-learn\nVersion: 1.0.0\n";
     let analyzers = Analyzers::all(&Config::default(), &Limits::default());
     let files = [
         ("srv/app.cdx.json", document.as_str()),
         ("srv/node_modules/a/package.json", record),
+        ("srv/python/scikit_learn-1.0.0.dist-info/METADATA", metadata),
     ];
     let report = scan(&files, &analyzers);
     let shown: Vec<_> = report
@@ -264,13 +267,17 @@ fn a_document_in_an_image_says_nothing_of_what_has_records_of_its_own() {
     assert_eq!(
         shown,
         [
+            (
+                "scikit-learn",
+                "srv/python/scikit_learn-1.0.0.dist-info/METADATA"
+            ),
             ("a", "srv/node_modules/a/package.json"),
-            ("b", "srv/app.cdx.json")
+            ("b", "srv/app.cdx.json"),
         ]
     );
     // Without the record, the document's word is all there is.
     let report = scan(&files[..1], &analyzers);
-    assert_eq!(report.packages.len(), 2);
+    assert_eq!(report.packages.len(), 3);
 }
 
 #[test]

@@ -16,7 +16,7 @@ pub(crate) struct Cran;
 
 impl EachFile for Cran {
     const NAME: &'static str = "cran";
-    const VERSION: u32 = 2;
+    const VERSION: u32 = 3;
     const PIECES: &'static [&'static str] = &["/DESCRIPTION/"];
 
     fn is_wanted(entry: &Entry<'_>, _head: &[u8]) -> bool {
@@ -40,9 +40,9 @@ impl EachFile for Cran {
         let needed = needed
             .map(str::trim)
             .filter(|need| !matches!(*need, "" | "R"));
-        let license = fields.get("License");
+        let license = Some(fields.folded("License")).filter(|text| !text.is_empty());
         found.add_package(FoundPackage {
-            licenses: license.map(ToOwned::to_owned).into_iter().collect(),
+            licenses: license.into_iter().collect(),
             depends_on: needed.map(ToOwned::to_owned).collect(),
             ..FoundPackage::new(PackageType::Cran, name, version, file.path())
         });

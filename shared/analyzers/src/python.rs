@@ -5,7 +5,7 @@ use model::{AnalyzerId, FoundPackage, PackageType};
 
 use crate::{
     Analyzer, Config, File, Found, Malformed, Wanted, analyzer_id,
-    stanza::{Stanza, paragraphs},
+    stanza::{Stanza, headers},
     zip,
 };
 
@@ -23,7 +23,7 @@ pub(crate) struct Python(AnalyzerId);
 
 impl Python {
     pub(crate) fn boxed(config: &Config, limits: &Limits) -> Box<dyn Analyzer> {
-        Box::new(Self(analyzer_id("python", 3, config, limits)))
+        Box::new(Self(analyzer_id("python", 4, config, limits)))
     }
 }
 
@@ -85,7 +85,7 @@ fn read_egg(file: &File, found: &mut Found) -> Result<(), Malformed> {
 
 fn package(path: &str, text: &str) -> Result<FoundPackage, Malformed> {
     // Headers first; behind the first blank line follows the description.
-    let Some(headers) = paragraphs(text).next() else {
+    let Some(headers) = headers(text) else {
         return Err(Malformed::Format("the metadata are empty".to_owned()));
     };
     let (Some(name), Some(version)) = (headers.get("Name"), headers.get("Version")) else {
@@ -148,10 +148,10 @@ fn licenses(headers: &Stanza<'_>) -> Vec<String> {
     if let Some(expression) = headers.get("License-Expression") {
         return vec![expression.to_owned()];
     }
-    // Some put the whole text there; a name is short.
+    // Some put the whole text there; a name is short, and of one line.
     let name = headers
         .get("License")
-        .filter(|name| name.len() < 100 && *name != "UNKNOWN");
+        .filter(|name| name.len() < 100 && *name != "UNKNOWN" && !headers.goes_on("License"));
     if let Some(name) = name {
         return vec![name.to_owned()];
     }

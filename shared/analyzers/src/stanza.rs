@@ -14,6 +14,18 @@ pub(crate) fn paragraphs(text: &str) -> impl Iterator<Item = Stanza<'_>> {
     })
 }
 
+/// The headers of a text, as messages have them: up to the first line that is empty. One of blanks
+/// alone goes on with the field before it, as in a licence whose paragraphs are indented.
+pub(crate) fn headers(text: &str) -> Option<Stanza<'_>> {
+    let mut lines = text.lines().skip_while(|line| is_blank(line)).peekable();
+    lines.peek()?;
+    let mut stanza = Stanza::default();
+    for line in lines.take_while(|line| !line.is_empty()) {
+        stanza.add(line);
+    }
+    Some(stanza)
+}
+
 /// A real paragraph has some dozens; Python metadata some hundreds.
 const FIELDS_MAX: usize = 10_000;
 
@@ -22,7 +34,7 @@ const FIELDS_MAX: usize = 10_000;
 const MORE_LINES_MAX: usize = 10_000;
 
 /// Fields of which all lines are read.
-const FOLDED: &[&str] = &["Pre-Depends", "Depends", "Imports"];
+const FOLDED: &[&str] = &["Pre-Depends", "Depends", "Imports", "License"];
 
 /// One paragraph.
 #[derive(Debug, Default)]
@@ -41,6 +53,13 @@ impl<'a> Stanza<'a> {
     pub(crate) fn get(&self, key: &str) -> Option<&'a str> {
         let value = self.all(key).next()?;
         (!value.is_empty()).then_some(value)
+    }
+
+    /// Whether a field has more than one line; of the fields that are [`FOLDED`].
+    pub(crate) fn goes_on(&self, key: &str) -> bool {
+        let mut fields = self.fields.iter().enumerate();
+        let field = fields.find(|(_, (name, _))| name.eq_ignore_ascii_case(key));
+        field.is_some_and(|(at, _)| self.more.iter().any(|(field, _)| *field == at))
     }
 
     /// All lines of a field as one; of the fields that are [`FOLDED`].
@@ -103,6 +122,17 @@ fn is_blank(line: &str) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn blanks_alone_end_a_paragraph_and_no_headers() {
+        let text = "\n License\nA: 1\nLicense: x\n y\n  \n z\nB: 2\r\n\r\nC: 3\n";
+        let read = headers(text).unwrap();
+        assert_eq!(read.folded("license"), "x y  z");
+        assert!(read.goes_on("License") && !read.goes_on("A") && !read.goes_on("C"));
+        assert_eq!((read.get("B"), read.get("C")), (Some("2"), None));
+        assert_eq!(paragraphs(text).next().unwrap().get("B"), None);
+        assert!(headers("").is_none() && headers("\n \n").is_none());
+    }
 
     #[test]
     fn paragraphs_have_fields_and_tell_of_stray_lines() {

@@ -100,7 +100,7 @@ fn of_listed(id: spdx::LicenseId) -> LicenseCategory {
 /// Free licences that neither OSI nor FSF list.
 fn is_known_permissive(name: &str) -> bool {
     const STARTS: &[&str] = &[
-        "BSD-", "MIT-", "HPND", "X11", "ISC", "Unicode-", "bzip2-", "libpng",
+        "BSD-", "MIT-", "HPND", "X11", "ISC", "PSF-", "Unicode-", "bzip2-", "libpng",
     ];
     const NAMES: &[&str] = &[
         "curl", "IJG", "TCL", "ICU", "NTP", "FSFAP", "FSFUL", "FSFULLR", "Info-ZIP",

@@ -147,7 +147,7 @@ const PAGES: &[(&str, &str)] = &[
 
 /// Names that texts have in common and that tell nothing apart.
 const FILLERS: &[&str] = &[
-    "the", "license", "licence", "version", "software", "licensed", "under",
+    "the", "license", "licence", "version", "software", "licensed", "under", "==",
 ];
 
 /// What GNU's licences are called with.

@@ -207,6 +207,7 @@ impl Parser<'_> {
 
 /// One name; or several that stand side by side, as in old Alpine packages.
 fn single(name: &str) -> String {
+    let name = without_file(name);
     if let Some(known) = names::known(name) {
         return if known.contains(' ') {
             grouped(&known)
@@ -218,6 +219,17 @@ fn single(name: &str) -> String {
     match all {
         Some(all) if all.len() > 1 => grouped(&all.join(" AND ")),
         _ => names::reference(name),
+    }
+}
+
+/// R's templates without the file that names their year and holder, and that says nothing else. With
+/// any other licence such a file can say what it likes.
+fn without_file(name: &str) -> &str {
+    let end = name.strip_suffix(" + file LICENSE");
+    let end = end.or_else(|| name.strip_suffix(" + file LICENCE"));
+    match end {
+        Some(template @ ("MIT" | "BSD_2_clause" | "BSD_3_clause")) => template,
+        _ => name,
     }
 }
 

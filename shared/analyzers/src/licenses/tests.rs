@@ -50,6 +50,14 @@ fn names_of_all_package_managers_are_identifiers() {
         ("GNU Affero General Public License v3", "AGPL-3.0-only"),
         ("GPL-2.0-or-later", "GPL-2.0-or-later"),
         ("Eclipse Public License - v 2.0", "EPL-2.0"),
+        ("MIT + file LICENSE", "MIT"),
+        ("BSD_3_clause + file LICENCE", "BSD-3-Clause"),
+        ("GPL-3 + file LICENSE", "LicenseRef-GPL-3-file-LICENSE"),
+        (
+            "Apache License (== 2.0) | file LICENSE",
+            "Apache-2.0 OR LicenseRef-file-LICENSE",
+        ),
+        ("GPL (== 2)", "GPL-2.0-only"),
     ] {
         check(text, expected);
     }
@@ -153,6 +161,7 @@ fn a_choice_is_as_mild_as_its_mildest_and_a_sum_as_strict_as_its_strictest() {
             "GPL-2.0-only WITH Classpath-exception-2.0",
             Category::WeakCopyleft,
         ),
+        ("PSF-2.0", Category::Permissive),
         ("CC0-1.0", Category::PublicDomain),
         ("LicenseRef-public-domain", Category::PublicDomain),
         ("SSPL-1.0", Category::SourceAvailable),

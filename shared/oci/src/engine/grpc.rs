@@ -92,6 +92,18 @@ pub(super) async fn one<T: Message + Default>(
         .ok_or_else(|| asked.away(format!("it answers nothing to `{method}`")))
 }
 
+/// The one message of an answer; an empty one for what is gone by now.
+pub(super) async fn one_or_empty<T: Message + Default>(
+    asked: &Asked<'_>,
+    client: &Client,
+    namespace: &str,
+    method: &str,
+    request: &impl Message,
+) -> Result<T, OciError> {
+    let answer = one(asked, client, namespace, method, request).await?;
+    Ok(answer.unwrap_or_default())
+}
+
 // === impl Messages ===
 
 impl Messages {

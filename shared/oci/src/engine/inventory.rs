@@ -8,6 +8,7 @@
 pub(super) mod containerd;
 mod cri;
 mod docker;
+mod pod;
 mod spec;
 #[cfg(test)]
 mod tests;
@@ -22,7 +23,10 @@ use chassis::Cx;
 use model::runtime::{Container, ImageAtRest};
 use reqwest::Response;
 
-use super::{Asked, build, grpc::Messages};
+use super::{
+    Asked, build,
+    grpc::{self, Messages},
+};
 use crate::{Engine, Engines, Limits, OciError};
 
 /// How many containers and images of one engine are told; what is beyond is counted.
@@ -131,7 +135,7 @@ impl Changes {
                 Err(error) => Err(OciError::malformed("the engine's events", error)),
             },
             Stream::Messages(messages) => {
-                let message = messages.next::<containerd::AnyEvent>().await?;
+                let message = messages.next::<grpc::Empty>().await?;
                 message.map(|_| ()).ok_or_else(ended)
             }
         }
@@ -158,12 +162,28 @@ fn patient(asked: &Asked<'_>) -> reqwest::ClientBuilder {
         .connect_timeout(asked.limits.connect_timeout)
 }
 
+/// What a service of gRPC tells while it happens.
+async fn told(
+    asked: &Asked<'_>,
+    method: &str,
+    request: &impl prost::Message,
+) -> Result<Messages, OciError> {
+    let client = build(patient(asked).http2_prior_knowledge())?;
+    let answer = grpc::call(asked, &client, "", method, request).await?;
+    answer.ok_or_else(|| asked.away("it has no events"))
+}
+
 /// A text of an engine, shortened and without control characters.
 fn text(text: &str) -> String {
     let shown = text.chars().take(TEXT_MAX);
     shown
         .map(|c| if c.is_control() { ' ' } else { c })
         .collect()
+}
+
+/// As many texts of a list as are told.
+fn texts(given: &[String]) -> Vec<String> {
+    given.iter().take(PARTS_MAX).map(|one| text(one)).collect()
 }
 
 /// Labels of a container, as many as are told.

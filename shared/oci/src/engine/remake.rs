@@ -21,7 +21,10 @@ use super::{
     Asked, build, grpc,
     inventory::{
         asked,
-        containerd::{GetContainerResponse, Listed, Task, record, task},
+        containerd::{
+            messages::{GetContainerResponse, Listed, Task},
+            record, task,
+        },
         quick,
     },
 };
@@ -481,7 +484,7 @@ mod tests {
     use serde_json::json;
 
     use super::{
-        super::inventory::containerd::{Any, Runtime},
+        super::inventory::containerd::messages::{Any, Runtime},
         *,
     };
 

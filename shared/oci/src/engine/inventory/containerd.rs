@@ -1,5 +1,7 @@
 //! containerd's own API: containers, tasks and images of its namespaces.
 
+pub(in crate::engine) mod messages;
+
 use std::collections::{BTreeMap, HashMap};
 
 use jiff::Timestamp;
@@ -8,9 +10,17 @@ use prost::Message;
 use reqwest::Client;
 use serde_json::Value;
 
+use self::messages::{
+    GetContainerRequest, GetContainerResponse, GetTaskRequest, GetTaskResponse, Image,
+    ListContainersResponse, ListImagesResponse, ListTasksResponse, Listed, SubscribeRequest, Task,
+    Time, VersionResponse,
+};
 use super::{
-    Asked, ENTRIES_MAX, EngineInventory, PARTS_MAX, build, docker::digest, labels, patient, quick,
-    spec, text,
+    Asked, ENTRIES_MAX, EngineInventory, PARTS_MAX, build, cri,
+    docker::digest,
+    labels,
+    pod::{self, Pod},
+    quick, spec, text, told,
 };
 use crate::{
     OciError,
@@ -28,149 +38,11 @@ const GET_TASK: &str = "containerd.services.tasks.v1.Tasks/Get";
 const LIST_IMAGES: &str = "containerd.services.images.v1.Images/List";
 const GET_IMAGE: &str = "containerd.services.images.v1.Images/Get";
 const SUBSCRIBE: &str = "containerd.services.events.v1.Events/Subscribe";
-/// The label by which CRI marks a pod's own container, which runs nothing.
+/// The label by which CRI marks its containers: those of a pod, and a pod's own, which runs nothing.
 const KIND: &str = "io.cri-containerd.kind";
-
-#[derive(Clone, PartialEq, Message)]
-pub(super) struct VersionResponse {
-    #[prost(string, tag = "1")]
-    pub(super) version: String,
-}
-
-#[derive(Clone, PartialEq, Message)]
-pub(super) struct ListContainersResponse {
-    #[prost(message, repeated, tag = "1")]
-    pub(super) containers: Vec<Listed>,
-}
-
-/// A container's record, but for what another one of its kind does not get: when it was changed.
-#[derive(Clone, PartialEq, Message)]
-pub(in crate::engine) struct Listed {
-    #[prost(string, tag = "1")]
-    pub(in crate::engine) id: String,
-    #[prost(map = "string, string", tag = "2")]
-    pub(in crate::engine) labels: HashMap<String, String>,
-    #[prost(string, tag = "3")]
-    pub(in crate::engine) image: String,
-    #[prost(message, optional, tag = "4")]
-    pub(in crate::engine) runtime: Option<Runtime>,
-    #[prost(message, optional, tag = "5")]
-    pub(in crate::engine) spec: Option<Any>,
-    #[prost(string, tag = "6")]
-    pub(in crate::engine) snapshotter: String,
-    #[prost(string, tag = "7")]
-    pub(in crate::engine) snapshot: String,
-    #[prost(message, optional, tag = "8")]
-    pub(in crate::engine) created_at: Option<Time>,
-    #[prost(map = "string, message", tag = "10")]
-    pub(in crate::engine) extensions: HashMap<String, Any>,
-    #[prost(string, tag = "11")]
-    pub(in crate::engine) sandbox: String,
-}
-
-#[derive(Clone, PartialEq, Message)]
-pub(in crate::engine) struct Runtime {
-    #[prost(string, tag = "1")]
-    pub(in crate::engine) name: String,
-    #[prost(message, optional, tag = "2")]
-    pub(in crate::engine) options: Option<Any>,
-}
-
-#[derive(Clone, PartialEq, Message)]
-pub(in crate::engine) struct Any {
-    #[prost(string, tag = "1")]
-    pub(in crate::engine) type_url: String,
-    #[prost(bytes = "vec", tag = "2")]
-    pub(in crate::engine) value: Vec<u8>,
-}
-
-#[derive(Clone, PartialEq, Message)]
-pub(in crate::engine) struct Time {
-    #[prost(int64, tag = "1")]
-    pub(super) seconds: i64,
-    #[prost(int32, tag = "2")]
-    pub(super) nanos: i32,
-}
-
-#[derive(Clone, PartialEq, Message)]
-pub(in crate::engine) struct GetContainerRequest {
-    #[prost(string, tag = "1")]
-    pub(in crate::engine) id: String,
-}
-
-#[derive(Clone, PartialEq, Message)]
-pub(in crate::engine) struct GetContainerResponse {
-    #[prost(message, optional, tag = "1")]
-    pub(in crate::engine) container: Option<Listed>,
-}
-
-#[derive(Clone, PartialEq, Message)]
-pub(in crate::engine) struct GetTaskRequest {
-    #[prost(string, tag = "1")]
-    pub(in crate::engine) container: String,
-}
-
-#[derive(Clone, PartialEq, Message)]
-pub(in crate::engine) struct GetTaskResponse {
-    #[prost(message, optional, tag = "1")]
-    pub(in crate::engine) task: Option<Task>,
-}
-
-#[derive(Clone, PartialEq, Message)]
-pub(super) struct ListTasksResponse {
-    #[prost(message, repeated, tag = "1")]
-    pub(super) tasks: Vec<Task>,
-}
-
-#[derive(Clone, PartialEq, Message)]
-pub(in crate::engine) struct Task {
-    #[prost(string, tag = "1")]
-    pub(in crate::engine) container: String,
-    #[prost(string, tag = "2")]
-    pub(in crate::engine) id: String,
-    #[prost(uint32, tag = "3")]
-    pub(in crate::engine) pid: u32,
-    #[prost(int32, tag = "4")]
-    pub(in crate::engine) status: i32,
-    #[prost(string, tag = "6")]
-    pub(in crate::engine) stdout: String,
-    #[prost(string, tag = "7")]
-    pub(in crate::engine) stderr: String,
-    #[prost(bool, tag = "8")]
-    pub(in crate::engine) terminal: bool,
-}
-
-#[derive(Clone, PartialEq, Message)]
-pub(super) struct ListImagesResponse {
-    #[prost(message, repeated, tag = "1")]
-    pub(super) images: Vec<Image>,
-}
-
-#[derive(Clone, PartialEq, Message)]
-pub(super) struct Image {
-    #[prost(string, tag = "1")]
-    pub(super) name: String,
-    #[prost(message, optional, tag = "3")]
-    pub(super) target: Option<Target>,
-    #[prost(message, optional, tag = "7")]
-    pub(super) created_at: Option<Time>,
-}
-
-#[derive(Clone, PartialEq, Message)]
-pub(super) struct Target {
-    #[prost(string, tag = "2")]
-    pub(super) digest: String,
-}
-
-#[derive(Clone, PartialEq, Message)]
-pub(super) struct SubscribeRequest {
-    #[prost(string, repeated, tag = "1")]
-    pub(super) filters: Vec<String>,
-}
-
-/// An event of which nothing matters but that it came.
-#[derive(Clone, PartialEq, Message)]
-pub(super) struct AnyEvent {}
+/// What CRI keeps of a container and of a pod, in the record of the container and of the pod's own.
+const OF_CONTAINER: &str = "io.cri-containerd.container.metadata";
+const OF_POD: &str = "io.cri-containerd.sandbox.metadata";
 
 pub(super) async fn inventory(
     asked: &Asked<'_>,
@@ -187,24 +59,25 @@ pub(super) async fn inventory(
             list(asked, &client, namespace, LIST_CONTAINERS).await?;
         let tasks: ListTasksResponse = list(asked, &client, namespace, LIST_TASKS).await?;
         let images: ListImagesResponse = list(asked, &client, namespace, LIST_IMAGES).await?;
-        add(
-            &mut found,
-            asked.engine.as_str(),
-            namespace,
-            (listed, tasks, images),
-        );
+        let mut held = Held::new(&listed, &tasks, &images);
+        if held.has_idle_of_pods() {
+            match cri::states(asked, &client).await {
+                Ok(states) => held.states = states,
+                // CRI is a part of containerd that may be switched off.
+                Err(error) => tracing::debug!(%error, "what became of containers: {error}"),
+            }
+        }
+        held.tell(asked.engine.as_str(), namespace, &mut found);
     }
     Ok(found)
 }
 
 /// What happens to containers and images, in all namespaces.
 pub(super) async fn events(asked: &Asked<'_>) -> Result<grpc::Messages, OciError> {
-    let client = build(patient(asked).http2_prior_knowledge())?;
     let request = SubscribeRequest {
         filters: [r#"topic~="^/(tasks|containers|images)/""#.to_owned()].into(),
     };
-    let answer = grpc::call(asked, &client, "", SUBSCRIBE, &request).await?;
-    answer.ok_or_else(|| asked.away("it has no events"))
+    told(asked, SUBSCRIBE, &request).await
 }
 
 async fn list<T: Message + Default>(
@@ -213,8 +86,7 @@ async fn list<T: Message + Default>(
     namespace: &str,
     method: &str,
 ) -> Result<T, OciError> {
-    let answer = grpc::one(asked, client, namespace, method, &Empty {}).await?;
-    Ok(answer.unwrap_or_default())
+    grpc::one_or_empty(asked, client, namespace, method, &Empty {}).await
 }
 
 /// A container by its id, in the first namespace that has it.
@@ -229,15 +101,27 @@ pub(super) async fn find(
             continue;
         };
         let task = task(asked, &client, namespace, id).await?;
+        let kept = Kept::of(&listed);
         let request = GetImageRequest {
-            name: listed.image.clone(),
+            name: kept.image(&listed).to_owned(),
         };
         let image: Option<GetImageResponse> =
             grpc::one(asked, &client, namespace, GET_IMAGE, &request).await?;
         let target = image.and_then(|image| image.image?.target);
-        let runtime = asked.engine.as_str();
-        let mut container = container(runtime, namespace, &listed, task.as_ref());
-        container.image_id = target.and_then(|target| digest(&target.digest));
+        let pod = match kept.sandbox() {
+            Some(id) => record(asked, &client, namespace, id).await?,
+            None => None,
+        };
+        let pod = pod.as_ref().map(of_pod);
+        let of = Of {
+            kept: &kept,
+            pod: pod.as_ref(),
+            task: task.as_ref(),
+        };
+        let mut container = container(asked.engine.as_str(), namespace, &listed, &of);
+        container.image_id = target
+            .and_then(|target| digest(&target.digest))
+            .or_else(|| digest(&request.name));
         return Ok(Some(container));
     }
     Ok(None)
@@ -271,77 +155,169 @@ pub(in crate::engine) async fn task(
     Ok(answer.and_then(|answer| answer.task))
 }
 
-type Answers = (
-    ListContainersResponse,
-    ListTasksResponse,
-    ListImagesResponse,
-);
+/// What a namespace holds.
+struct Held<'a> {
+    listed: Vec<(&'a Listed, Kept)>,
+    /// By the ids of the pods' own containers.
+    pods: HashMap<&'a str, Pod>,
+    /// By the ids of containers.
+    tasks: HashMap<&'a str, &'a Task>,
+    /// What CRI says of containers.
+    states: HashMap<String, ContainerState>,
+    images: &'a [Image],
+}
 
-fn add(found: &mut EngineInventory, runtime: &str, namespace: &str, answers: Answers) {
-    let (listed, tasks, images) = answers;
-    let tasks: HashMap<&str, &Task> = tasks
-        .tasks
-        .iter()
-        .map(|task| {
+/// What CRI keeps of a container; null where that is none of CRI's.
+struct Kept(Value);
+
+/// What is known of a container beside its record.
+struct Of<'a> {
+    kept: &'a Kept,
+    pod: Option<&'a Pod>,
+    task: Option<&'a Task>,
+}
+
+// === impl Held ===
+
+impl<'a> Held<'a> {
+    fn new(
+        listed: &'a ListContainersResponse,
+        tasks: &'a ListTasksResponse,
+        images: &'a ListImagesResponse,
+    ) -> Self {
+        // A pod's own container holds the namespaces, and runs nothing.
+        let is_of_pod = |one: &&Listed| one.labels.get(KIND).is_some_and(|kind| kind == "sandbox");
+        let listed = listed.containers.iter();
+        let (pods, listed): (Vec<_>, Vec<_>) = listed.partition(is_of_pod);
+        let tasks = tasks.tasks.iter().map(|task| {
             let id = if task.container.is_empty() {
                 &task.id
             } else {
                 &task.container
             };
             (id.as_str(), task)
-        })
-        .collect();
-    let mut by_digest: BTreeMap<&str, Vec<&Image>> = BTreeMap::new();
-    for image in &images.images {
-        let target = image.target.as_ref().map(|target| target.digest.as_str());
-        by_digest
-            .entry(target.unwrap_or_default())
-            .or_default()
-            .push(image);
+        });
+        let pods = pods.into_iter();
+        Self {
+            listed: listed.into_iter().map(|one| (one, Kept::of(one))).collect(),
+            pods: pods.map(|own| (own.id.as_str(), of_pod(own))).collect(),
+            tasks: tasks.collect(),
+            states: HashMap::new(),
+            images: &images.images,
+        }
     }
-    for listed in &listed.containers {
-        // A pod's own container: it holds the namespaces, and runs nothing.
-        if listed
-            .labels
-            .get(KIND)
-            .is_some_and(|kind| kind == "sandbox")
-        {
-            continue;
-        }
-        if found.containers.len() >= ENTRIES_MAX {
-            found.left_out = found.left_out.saturating_add(1);
-            continue;
-        }
-        let image = images
-            .images
-            .iter()
-            .find(|image| image.name == listed.image);
-        let task = tasks.get(listed.id.as_str()).copied();
-        let mut container = container(runtime, namespace, listed, task);
-        let target = image.and_then(|image| image.target.as_ref());
-        container.image_id = target.and_then(|target| digest(&target.digest));
-        found.containers.push(container);
+
+    /// Whether a container of a pod has no task: CRI takes that away when it ends, so it has either
+    /// not been started or ended.
+    fn has_idle_of_pods(&self) -> bool {
+        let mut listed = self.listed.iter();
+        listed.any(|(one, kept)| kept.sandbox().is_some() && !self.tasks.contains_key(&*one.id))
     }
-    for (target, images) in by_digest {
-        let Some(id) = digest(target) else { continue };
-        if found.images.len() >= ENTRIES_MAX {
-            found.left_out = found.left_out.saturating_add(1);
-            continue;
+
+    fn tell(&self, runtime: &str, namespace: &str, found: &mut EngineInventory) {
+        for (listed, kept) in &self.listed {
+            if found.containers.len() >= ENTRIES_MAX {
+                found.left_out = found.left_out.saturating_add(1);
+                continue;
+            }
+            let of = Of {
+                kept,
+                pod: kept.sandbox().and_then(|id| self.pods.get(id)),
+                task: self.tasks.get(listed.id.as_str()).copied(),
+            };
+            let mut container = container(runtime, namespace, listed, &of);
+            if let (None, Some(state)) = (of.task, self.states.get(&listed.id)) {
+                container.state = *state;
+            }
+            let (name, mut images) = (kept.image(listed), self.images.iter());
+            let image = images.find(|image| image.name == name);
+            let target = image.and_then(|image| image.target.as_ref());
+            container.image_id = target
+                .and_then(|target| digest(&target.digest))
+                .or_else(|| digest(name));
+            found.containers.push(container);
         }
-        found.images.push(at_rest(runtime, id, &images));
+        let mut by_digest: BTreeMap<&str, Vec<&Image>> = BTreeMap::new();
+        for image in self.images {
+            let target = image.target.as_ref().map(|target| target.digest.as_str());
+            let names = by_digest.entry(target.unwrap_or_default());
+            names.or_default().push(image);
+        }
+        for (target, images) in by_digest {
+            let Some(id) = digest(target) else { continue };
+            if found.images.len() >= ENTRIES_MAX {
+                found.left_out = found.left_out.saturating_add(1);
+                continue;
+            }
+            found.images.push(at_rest(runtime, id, &images));
+        }
     }
 }
 
-fn container(runtime: &str, namespace: &str, listed: &Listed, task: Option<&Task>) -> Container {
-    let value = listed.spec.as_ref().map(|spec| spec.value.as_slice());
-    let spec: Value = value
-        .and_then(|value| serde_json::from_slice(value).ok())
+// === impl Kept ===
+
+impl Kept {
+    fn of(listed: &Listed) -> Self {
+        Self(kept(listed, OF_CONTAINER))
+    }
+
+    /// The id of the pod's own container.
+    fn sandbox(&self) -> Option<&str> {
+        self.text("/SandboxID")
+    }
+
+    fn text(&self, pointer: &str) -> Option<&str> {
+        let found = self.0.pointer(pointer).and_then(Value::as_str);
+        found.filter(|text| !text.is_empty())
+    }
+
+    /// By what containerd knows the image: CRI has a record for the id that a container keeps,
+    /// whatever becomes of the name that it was made of.
+    fn image<'a>(&'a self, listed: &'a Listed) -> &'a str {
+        self.text("/ImageRef").unwrap_or(&listed.image)
+    }
+
+    /// What kubelet notes of its ports.
+    fn ports(&self) -> Option<&str> {
+        let annotations = self.0.pointer("/Config/annotations")?;
+        pod::noted(|name| annotations.get(name)?.as_str())
+    }
+}
+
+fn kept(listed: &Listed, name: &str) -> Value {
+    let bytes = listed
+        .extensions
+        .get(name)
+        .map(|kept| kept.value.as_slice());
+    let kept: Value = bytes
+        .and_then(|bytes| serde_json::from_slice(bytes).ok())
         .unwrap_or_default();
+    kept.get("Metadata").cloned().unwrap_or_default()
+}
+
+fn spec_of(listed: &Listed) -> Value {
+    let bytes = listed.spec.as_ref().map(|spec| spec.value.as_slice());
+    let spec = bytes.and_then(|bytes| serde_json::from_slice(bytes).ok());
+    spec.unwrap_or_default()
+}
+
+/// A pod, by the record of its own container.
+fn of_pod(own: &Listed) -> Pod {
+    let kept = kept(own, OF_POD);
+    Pod::new(kept.get("Config").unwrap_or(&Value::Null), &spec_of(own))
+}
+
+fn container(runtime: &str, namespace: &str, listed: &Listed, of: &Of<'_>) -> Container {
+    let (Of { kept, task, .. }, pod) = (of, of.pod);
+    let spec = spec_of(listed);
     let label = |name: &str| listed.labels.get(name).map(|value| text(value));
+    let own = kept.text("/Config/metadata/name").map(text);
     let name = label("io.kubernetes.container.name").or_else(|| label("nerdctl/name"));
+    let of_pod = |field: fn(&Pod) -> &Option<String>| pod.and_then(|pod| field(pod).clone());
+    let sandbox = kept.sandbox().unwrap_or_default();
     Container {
         id: text(&listed.id),
-        name: name.unwrap_or_else(|| text(&listed.id)),
+        name: name.or(own).unwrap_or_else(|| text(&listed.id)),
         runtime: runtime.to_owned(),
         image: text(&listed.image),
         image_id: None,
@@ -358,15 +334,16 @@ fn container(runtime: &str, namespace: &str, listed: &Listed, task: Option<&Task
         started_at: None,
         pid: task.map_or(0, |task| task.pid),
         cgroup: None,
-        pod: label("io.kubernetes.pod.name"),
+        pod: label("io.kubernetes.pod.name").or_else(|| of_pod(|pod| &pod.name)),
         namespace: label("io.kubernetes.pod.namespace")
+            .or_else(|| of_pod(|pod| &pod.namespace))
             .or_else(|| Some(text(namespace)).filter(|name| name != "default")),
         owner: label("nerdctl/compose-project").or_else(|| label("com.docker.compose.project")),
         labels: labels(&listed.labels),
-        ports: Vec::new(),
+        ports: pod::ports(kept.ports(), pod),
         addresses: Vec::new(),
-        mounts: spec::mounts(&spec),
-        security: spec::security(&spec),
+        mounts: spec::mounts(&spec, [&listed.id, sandbox]),
+        security: spec::security(&spec, pod.and_then(|pod| pod.of_host)),
     }
 }
 

@@ -12,7 +12,7 @@ use serde::{Deserialize, Deserializer, de::DeserializeOwned};
 
 use super::{
     ANSWER_BYTES_MAX, Asked, ENTRIES_MAX, EngineInventory, PARTS_MAX, build, patient, quick,
-    spec::DEFAULT_CAPABILITIES, text,
+    spec::DEFAULT_CAPABILITIES, text, texts,
 };
 use crate::OciError;
 
@@ -462,10 +462,6 @@ pub(super) fn digest(given: &str) -> Option<Digest> {
 pub(super) fn time(given: &str) -> Option<Timestamp> {
     let time: Timestamp = given.parse().ok()?;
     (time.as_second() > 0).then_some(time)
-}
-
-fn texts(given: &[String]) -> Vec<String> {
-    given.iter().take(PARTS_MAX).map(|one| text(one)).collect()
 }
 
 fn first_label(labels: &BTreeMap<String, String>, names: &[&str]) -> Option<String> {

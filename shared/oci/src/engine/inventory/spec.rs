@@ -26,17 +26,60 @@ pub(super) const DEFAULT_CAPABILITIES: &[&str] = &[
 const ALL_CAPABILITIES: usize = 37;
 /// Mounts that runtimes make for every container.
 const OF_RUNTIME: &[&str] = &["proc", "sysfs", "devpts", "mqueue", "cgroup", "cgroup2"];
+/// Files that runtimes write for every pod or container, into a folder that bears its id.
+const WRITTEN_BY_RUNTIME: &[&str] = &["/etc/hostname", "/etc/hosts", "/etc/resolv.conf"];
 
-/// What a spec says of the container's rights.
-pub(super) fn security(spec: &Value) -> Security {
+/// Which namespaces of the host a container is in.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[expect(
+    clippy::struct_excessive_bools,
+    reason = "each is a namespace, and all of them are independent"
+)]
+pub(super) struct OfHost {
+    network: bool,
+    pid: bool,
+    ipc: bool,
+    uts: bool,
+    users: bool,
+}
+
+// === impl OfHost ===
+
+impl OfHost {
+    /// What a spec says. Where it joins a namespace that is there already, that is its pod's, which
+    /// may be the host's: containerd has containers of a pod of the host's network join the network
+    /// of the pod's own container as any other.
+    pub(super) fn of(spec: &Value, pod: Option<Self>) -> Self {
+        let namespaces = at(spec, "/linux/namespaces").as_array();
+        let shares = |kind: &str, is_of_pod: fn(&Self) -> bool| {
+            let mut namespaces = namespaces.into_iter().flatten();
+            let found = namespaces.find(|namespace| namespace["type"] == kind);
+            match (found, &pod) {
+                (None, _) => true,
+                (Some(found), Some(pod)) => found["path"].is_string() && is_of_pod(pod),
+                (Some(_), None) => false,
+            }
+        };
+        Self {
+            network: shares("network", |pod| pod.network),
+            pid: shares("pid", |pod| pod.pid),
+            ipc: shares("ipc", |pod| pod.ipc),
+            uts: shares("uts", |pod| pod.uts),
+            users: shares("user", |pod| pod.users),
+        }
+    }
+}
+
+/// What a spec says of the container's rights, in its pod if it has one; nothing where the runtime
+/// tells no spec.
+pub(super) fn security(spec: &Value, pod: Option<OfHost>) -> Security {
+    if !spec.is_object() {
+        return Security::default();
+    }
     let process = &spec["process"];
     let linux = &spec["linux"];
     let names = strings(at(process, "/capabilities/effective"));
-    let shares = |kind: &str| {
-        let namespaces = linux["namespaces"].as_array();
-        let mut own = namespaces.into_iter().flatten();
-        !own.any(|namespace| namespace["type"] == kind)
-    };
+    let host = OfHost::of(spec, pod);
     let has_all = names.len() >= ALL_CAPABILITIES;
     let devices = at(linux, "/resources/devices").as_array();
     let all_devices = devices.into_iter().flatten().any(|rule| {
@@ -59,11 +102,11 @@ pub(super) fn security(spec: &Value) -> Security {
         privileged: has_all && all_devices,
         user: format!("{uid}:{gid}"),
         capabilities: names,
-        host_network: shares("network"),
-        host_pid: shares("pid"),
-        host_ipc: shares("ipc"),
-        host_uts: shares("uts"),
-        host_users: shares("user"),
+        host_network: host.network,
+        host_pid: host.pid,
+        host_ipc: host.ipc,
+        host_uts: host.uts,
+        host_users: host.users,
         read_only_root: *at(spec, "/root/readonly") == true,
         new_privileges: process["noNewPrivileges"] != true,
         seccomp: Some(
@@ -88,13 +131,15 @@ pub(super) fn security(spec: &Value) -> Security {
     }
 }
 
-/// The mounts of a spec, without those that every container has.
-pub(super) fn mounts(spec: &Value) -> Vec<MountPoint> {
+/// The mounts of a spec, without those that every container has. The ids are the container's and its
+/// pod's.
+pub(super) fn mounts(spec: &Value, ids: [&str; 2]) -> Vec<MountPoint> {
     let mounts = spec["mounts"].as_array().into_iter().flatten();
     let kind = |mount: &Value| mount["type"].as_str().unwrap_or("bind").to_owned();
     mounts
         .filter(|mount| !OF_RUNTIME.contains(&kind(mount).as_str()))
         .filter(|mount| mount["destination"] != "/dev" && mount["destination"] != "/dev/shm")
+        .filter(|mount| !is_written_by_runtime(mount, ids))
         .take(PARTS_MAX)
         .map(|mount| MountPoint {
             kind: text(&kind(mount)),
@@ -105,6 +150,13 @@ pub(super) fn mounts(spec: &Value) -> Vec<MountPoint> {
                 .any(|option| option == "ro"),
         })
         .collect()
+}
+
+fn is_written_by_runtime(mount: &Value, ids: [&str; 2]) -> bool {
+    let target = mount["destination"].as_str().unwrap_or_default();
+    let source = mount["source"].as_str().unwrap_or_default();
+    let mut parts = source.split('/').filter(|part| !part.is_empty());
+    WRITTEN_BY_RUNTIME.contains(&target) && parts.any(|part| ids.contains(&part))
 }
 
 /// What stands at a JSON pointer; null where nothing does.

@@ -1,3 +1,5 @@
+mod pods;
+
 use std::collections::HashMap;
 
 use axum::{
@@ -10,13 +12,15 @@ use model::{Digest, runtime::ContainerState};
 use prost::Message as _;
 
 use super::{
-    containerd::{
-        Any, Image, ListContainersResponse, ListImagesResponse, ListTasksResponse, Listed, Target,
-        Task, Time, VersionResponse,
+    containerd::messages::{
+        Any, Image, ListContainersResponse, ListImagesResponse, ListTasksResponse, Listed, Task,
+        Time, VersionResponse,
     },
+    cri::messages as cri,
     *,
 };
 use crate::engine::{
+    containerd::Target,
     grpc::Empty,
     tests::{Served, frame, grpc_answer},
 };
@@ -46,13 +50,16 @@ fn podman() -> Router {
     })
 }
 
-async fn inventory(router: Router, engine: Engine) -> Result<EngineInventory, OciError> {
-    let served = Served::new(router);
-    let engines = Engines {
+fn engines() -> Engines {
+    Engines {
         sockets: Vec::new(),
         namespaces: vec!["k8s.io".to_owned()],
-    };
-    engines
+    }
+}
+
+async fn inventory(router: Router, engine: Engine) -> Result<EngineInventory, OciError> {
+    let served = Served::new(router);
+    engines()
         .inventory(&Cx::for_tests(), engine, &served.socket())
         .await
 }
@@ -295,11 +302,13 @@ fn of_pod(id: &str, state: i32) -> cri::Listed {
         }),
         image: Some(cri::ImageSpec {
             image: "example.org/app:1".to_owned(),
+            ..cri::ImageSpec::default()
         }),
         image_ref: format!("example.org/app@{}", Digest::of(b"manifest")),
         state,
         created_at_ns: 1_700_000_000_000_000_000,
         labels: [("app".to_owned(), "shop".to_owned())].into(),
+        annotations: HashMap::new(),
         image_id: String::new(),
     }
 }
@@ -330,7 +339,7 @@ fn runtime_of_kubernetes() -> Router {
             frame(&cri::ListSandboxesResponse {
                 sandboxes: vec![cri::Sandbox {
                     id: "pod-1".to_owned(),
-                    metadata: Some(cri::Pod {
+                    metadata: Some(cri::PodNamed {
                         name: "web-0".to_owned(),
                         namespace: "shop".to_owned(),
                     }),
@@ -342,9 +351,14 @@ fn runtime_of_kubernetes() -> Router {
             frame(&cri::StatusResponse {
                 status: Some(cri::Status {
                     started_at_ns: 1_700_000_001_000_000_000,
+                    image: None,
                 }),
                 info: [("info".to_owned(), spec.to_owned())].into(),
             }),
+        ),
+        (
+            "RuntimeService/PodSandboxStatus",
+            frame(&cri::SandboxStatusResponse::default()),
         ),
         ("RuntimeService/GetContainerEvents", frame(&Empty {})),
         (

@@ -17,6 +17,7 @@ use std::{
 };
 
 use chassis::Cx;
+use jiff::{SignedDuration, Timestamp};
 use model::runtime::{
     Container, ContainerState, HostFacts, HostRuntime, ImageAtRest, NODE_REGISTRY, NodeReported,
 };
@@ -32,6 +33,7 @@ use crate::{
     config::Config,
     files::text_of,
     node::{self, Node},
+    procconn::process,
     sensor::Sensor,
 };
 
@@ -54,18 +56,29 @@ pub struct Held {
     pub left_out: usize,
 }
 
+/// The machine that the containers are on.
+struct Around<'a> {
+    root: &'a Path,
+    layout: &'a Layout,
+    booted_at: Timestamp,
+}
+
 /// Asks every engine that is there.
 pub async fn look_around(cx: &Cx, config: &Config, node: &Node) -> Held {
-    let around = (&*config.host.root, &Layout::here());
-    let mut held = look(cx, &config.engines.engines(), around).await;
+    let around = Around {
+        root: &config.host.root,
+        layout: &Layout::here(),
+        booted_at: node::booted_at(&*cx.clock()),
+    };
+    let mut held = look(cx, &config.engines.engines(), &around).await;
     let host = blobs::host(&blobs::holdings(cx, config), &node.name).await;
     held.images.splice(0..0, host);
     held
 }
 
-async fn look(cx: &Cx, engines: &Engines, (root, layout): (&Path, &Layout)) -> Held {
+async fn look(cx: &Cx, engines: &Engines, around: &Around<'_>) -> Held {
     let mut held = Held {
-        host: node::facts(root, layout),
+        host: node::facts(around.root, around.layout),
         containers: Vec::new(),
         images: Vec::new(),
         left_out: 0,
@@ -95,7 +108,7 @@ async fn look(cx: &Cx, engines: &Engines, (root, layout): (&Path, &Layout)) -> H
     for container in &mut held.containers {
         labels::strip(&mut container.labels);
         if container.state == ContainerState::Running && container.pid > 0 {
-            correct(container, layout);
+            correct(container, around);
         }
     }
     held.containers
@@ -123,8 +136,11 @@ fn present(engines: &Engines) -> Vec<(Engine, PathBuf)> {
 }
 
 /// What `/proc` says of a container's first process.
-fn correct(container: &mut Container, layout: &Layout) {
-    container.cgroup = layout.path_of(container.pid);
+fn correct(container: &mut Container, around: &Around<'_>) {
+    container.cgroup = around.layout.path_of(container.pid);
+    if container.started_at.is_none() {
+        container.started_at = started_at(container.pid, around.booted_at);
+    }
     if !container.security.host_network {
         container.addresses = addresses::of(container.pid);
     }
@@ -153,6 +169,13 @@ fn correct(container: &mut Container, layout: &Layout) {
         Some("0") => container.security.new_privileges = true,
         _ => {}
     }
+}
+
+/// When a process was started, for runtimes that do not say it of their containers.
+fn started_at(pid: u32, booted_at: Timestamp) -> Option<Timestamp> {
+    let since = i64::try_from(process::key(pid)?.started_ns).ok()?;
+    let started = booted_at.checked_add(SignedDuration::from_nanos(since));
+    started.ok()
 }
 
 /// linux/capability.h, in order.
@@ -234,6 +257,9 @@ pub(crate) struct Inventory {
     pub(crate) node: Node,
     pub(crate) engines: Engines,
     pub(crate) layout: Layout,
+    /// Told once: read again it would be a little later or earlier, and so would all that is counted
+    /// from it.
+    pub(crate) booted_at: Timestamp,
     pub(crate) sensor: Sensor,
     pub(crate) interval: Duration,
     pub(crate) changed: Arc<Notify>,
@@ -253,8 +279,12 @@ impl Inventory {
                     self.follow(&cx, engine, socket);
                 }
             }
-            let around = (&*self.host_root, &self.layout);
-            let mut held = look(&cx, &self.engines, around).await;
+            let around = Around {
+                root: &self.host_root,
+                layout: &self.layout,
+                booted_at: self.booted_at,
+            };
+            let mut held = look(&cx, &self.engines, &around).await;
             self.teach(&held);
             // First: of images that are too many the last are left out.
             let host = blobs::host(&self.holdings, &self.node.name).await;

@@ -25,7 +25,7 @@
 mod kind;
 mod marks;
 mod message;
-mod process;
+pub(crate) mod process;
 mod sight;
 mod start;
 

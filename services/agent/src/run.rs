@@ -73,6 +73,7 @@ pub async fn run(cx: &Cx, config: &Config) -> anyhow::Result<()> {
         node,
         engines: config.engines.engines(),
         layout,
+        booted_at,
         sensor,
         interval: Duration::from_secs(config.inventory_interval_s),
         changed,

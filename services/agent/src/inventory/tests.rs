@@ -32,6 +32,18 @@ fn one_socket_under_two_names_is_asked_once() {
     assert_eq!(present(&engines), [(Engine::Podman, socket)]);
 }
 
+#[test]
+fn a_start_that_no_runtime_tells_is_the_first_process_own() {
+    let cx = Cx::system();
+    let booted_at = node::booted_at(&*cx.clock());
+    let started = started_at(std::process::id(), booted_at).unwrap();
+    let ago = cx.now().duration_since(started);
+    // Both are told in hundredths of a second.
+    assert!(ago > SignedDuration::from_millis(-100), "{ago}");
+    assert!(ago < SignedDuration::from_mins(10), "{ago}");
+    assert_eq!(started_at(u32::MAX, booted_at), None);
+}
+
 #[tokio::test]
 async fn an_engine_that_does_not_answer_is_named_with_the_reason() {
     let dir = tempfile::tempdir().unwrap();
@@ -41,8 +53,12 @@ async fn an_engine_that_does_not_answer_is_named_with_the_reason() {
         sockets: vec![(Engine::Docker, socket)],
         namespaces: Vec::new(),
     };
-    let around = (Path::new("/"), &Layout::here());
-    let held = look(&Cx::for_tests(), &engines, around).await;
+    let around = Around {
+        root: Path::new("/"),
+        layout: &Layout::here(),
+        booted_at: Timestamp::UNIX_EPOCH,
+    };
+    let held = look(&Cx::for_tests(), &engines, &around).await;
     let runtime = &held.host.runtimes[0];
     assert_eq!(runtime.name, "docker");
     assert!(runtime.error.as_ref().unwrap().contains("refused"));

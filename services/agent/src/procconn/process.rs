@@ -21,7 +21,7 @@ const BYTES_MAX: u64 = 1 << 20;
 const ARGS_BYTES_MAX: u64 = 4 << 10;
 
 /// Names a process that lives.
-pub(super) fn key(pid: u32) -> Option<ProcessKey> {
+pub(crate) fn key(pid: u32) -> Option<ProcessKey> {
     let stat = files::text_of(&of(pid, "stat"), BYTES_MAX).ok()?;
     Some(ProcessKey {
         pid,

@@ -1,12 +1,14 @@
-//! What containers really do: podman's containers on this machine, an agent that watches them, and
-//! the fabric that judges. Needs root, podman, runc and a kernel that takes the sensor; without
-//! them a test says what is missing and passes.
+//! What containers really do: containers of podman and of containerd on this machine, an agent that
+//! watches them, and the fabric that judges. Needs root, podman or containerd, runc and a kernel that
+//! takes the sensor; without them a test says what is missing and passes.
 
 mod behaviors;
 mod connector;
+mod containerd;
 mod drift;
 mod node;
 mod podman;
+mod pods;
 mod survival;
 
 use std::{
@@ -16,7 +18,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use serde_json::Value;
+use serde_json::{Value, json};
 use testkit::{Image, ImageBuilder, LayerBuilder};
 
 use self::podman::Podman;
@@ -68,9 +70,9 @@ const ENTRY: &str = "#!/bin/sh\nset -e\nchown -R 1000:1000 /data\nchmod 750 /dat
                      /bin/ls /data\nexec \"$@\"\n";
 
 /// A fabric, and a node that is watched.
-struct Yard {
+struct Yard<Engine = Podman> {
     // In the order in which they end.
-    podman: Podman,
+    engine: Engine,
     agent: Agent,
     fabric: Fabric,
     /// The image's name.
@@ -96,34 +98,16 @@ impl Yard {
     }
 
     /// The same with an agent that watches by this.
-    #[expect(clippy::print_stdout, reason = "a skipped test says so")]
     async fn start_with(behaviors: usize, tier: &str) -> Option<Self> {
         let podman = Podman::start()?;
-        let Some(agent) = agent_binary() else {
-            println!("skipped: tidewaiter-agent is not built (cargo build --release -p agent)");
-            return None;
-        };
-        if let Some(why) = unwatchable(&agent, tier) {
-            println!("skipped: the sensor does not load: {why}");
-            return None;
-        }
-        let mut processes = vec![OTHERS.to_vec()];
-        processes.extend((0..behaviors).map(|_| vec!["behavior"]));
-        let options = Options {
-            // A death is noticed sooner than in production.
-            config: "bus:\n  ack_wait_ms: 6000\n  lease_ms: 5000\n".to_owned(),
-            processes,
-            agents: vec![NODE],
-            ..Options::default()
-        };
-        let fabric = Fabric::start(options).await?;
-        let image = fabric.push(image(), "runtime/app", "1");
+        let fabric = fabric(behaviors, tier).await?;
+        let image = fabric.push(image(&json!({})), "runtime/app", "1");
         podman.run(&["pull", "--quiet", "--tls-verify=false", &image]);
-        let agent = Agent::start(&fabric, &podman, tier).await;
+        let agent = Agent::start(&fabric, ("podman", &podman.socket()), tier).await;
         // What its image holds must be known before it is said what is not of it.
         fabric.verdict(&image).await;
         Some(Self {
-            podman,
+            engine: podman,
             agent,
             fabric,
             image,
@@ -133,18 +117,27 @@ impl Yard {
     /// Starts a container that sleeps and is known to the fabric; returns its id.
     async fn container(&self, name: &str, options: &[&str]) -> String {
         let id = self.run(name, options, &["/bin/sleep", "1000"]);
-        let path = format!("/v1/containers/{id}");
-        self.fabric
-            .until("the container with its image", async || {
-                let found = self.fabric.get(&path).await?;
-                found["image_digest"].is_string().then_some(())
-            })
-            .await;
+        self.until_known(&id).await;
         id
     }
 
     fn run(&self, name: &str, options: &[&str], command: &[&str]) -> String {
-        self.podman.container(name, options, &self.image, command)
+        self.engine.container(name, options, &self.image, command)
+    }
+}
+
+impl<Engine> Yard<Engine> {
+    /// Waits until the fabric knows that a container runs and what its image is; returns what it
+    /// knows. Before, nobody watches one whose cgroup does not bear its id.
+    async fn until_known(&self, container: &str) -> Value {
+        let path = format!("/v1/containers/{container}");
+        self.fabric
+            .until("the container with its image", async || {
+                let found = self.fabric.get(&path).await?;
+                let is_known = found["image_digest"].is_string() && found["state"] == "running";
+                is_known.then_some(found)
+            })
+            .await
     }
 
     /// Everything that was detected in a container.
@@ -176,6 +169,48 @@ impl Yard {
     }
 }
 
+/// A fabric for one node, whose containers an agent can watch by this; `None`, with a reason printed,
+/// where something is missing.
+#[expect(clippy::print_stdout, reason = "a skipped test says so")]
+async fn fabric(behaviors: usize, tier: &str) -> Option<Fabric> {
+    let Some(agent) = agent_binary() else {
+        println!("skipped: tidewaiter-agent is not built (cargo build --release -p agent)");
+        return None;
+    };
+    if let Some(why) = unwatchable(&agent, tier) {
+        println!("skipped: the sensor does not load: {why}");
+        return None;
+    }
+    let mut processes = vec![OTHERS.to_vec()];
+    processes.extend((0..behaviors).map(|_| vec!["behavior"]));
+    Fabric::start(Options {
+        // A death is noticed sooner than in production.
+        config: "bus:\n  ack_wait_ms: 6000\n  lease_ms: 5000\n".to_owned(),
+        processes,
+        agents: vec![NODE],
+        ..Options::default()
+    })
+    .await
+}
+
+/// Whether these can be run, by root; says what is missing where not.
+#[expect(clippy::print_stdout, reason = "a skipped test says so")]
+fn are_here(programs: &[&str]) -> bool {
+    let id = Command::new("id").arg("-u").output().expect("id runs");
+    if id.stdout != b"0\n" {
+        println!("skipped: only root can look into the kernel");
+        return false;
+    }
+    let missing = programs.iter().find(|&program| {
+        let found = Command::new(program).arg("--version").output();
+        !found.is_ok_and(|output| output.status.success())
+    });
+    if let Some(program) = missing {
+        println!("skipped: `{program}` is not installed");
+    }
+    missing.is_none()
+}
+
 /// Whether a detection is of a rule and about something.
 fn is(detection: &Value, rule: &str, about: &str) -> bool {
     let title = detection["title"].as_str().unwrap_or_default();
@@ -185,10 +220,16 @@ fn is(detection: &Value, rule: &str, about: &str) -> bool {
 // === impl Agent ===
 
 impl Agent {
-    async fn start(fabric: &Fabric, podman: &Podman, tier: &str) -> Self {
+    /// It asks the one engine that is at this socket, by this key of its configuration.
+    async fn start(fabric: &Fabric, (engine, socket): (&str, &Path), tier: &str) -> Self {
         let dir = fabric.dir().join("agent");
         std::fs::create_dir_all(&dir).expect("a directory");
         let (url, key) = fabric.agent_access(NODE);
+        let engines = ["docker", "podman", "containerd", "cri"].map(|key| {
+            let socket = socket.display().to_string();
+            let sockets = if key == engine { socket } else { String::new() };
+            format!("  {key}: [{sockets}]\n")
+        });
         let config = format!(
             "node: {NODE}
 data_dir: {}
@@ -196,17 +237,13 @@ bus:
   url: {url}
   credentials_file: {}
 engines:
-  docker: []
-  containerd: []
-  podman: [{}]
-  cri: []
-sensor:
+{}sensor:
   tier: {tier}
 inventory_interval_s: 5
 ",
             dir.join("data").display(),
             key.display(),
-            podman.socket().display(),
+            engines.concat(),
         );
         let mut agent = Self {
             child: None,
@@ -311,8 +348,8 @@ fn unwatchable(agent: &Path, tier: &str) -> Option<String> {
     (matrix["tier"] != tier).then(|| matrix["missing"].to_string())
 }
 
-/// An image of programs of this machine.
-fn image() -> Image {
+/// An image of programs of this machine, with these settings.
+fn image(settings: &Value) -> Image {
     let mut layer = LayerBuilder::new();
     for dir in [
         "data",
@@ -337,7 +374,8 @@ fn image() -> Image {
         .file(TOKEN, "not a token\n")
         .file("var/log/app.log", "")
         .file_mode("entry.sh", 0o755, ENTRY);
-    ImageBuilder::new().layer(layer.build(), "COPY / /").build()
+    let image = ImageBuilder::new().layer(layer.build(), "COPY / /");
+    image.runtime(settings.clone()).build()
 }
 
 /// Where orchestrators put a pod's token.

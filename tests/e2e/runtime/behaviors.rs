@@ -136,19 +136,19 @@ impl Yard {
     async fn work(&self, name: &str) -> BTreeSet<String> {
         let id = self.run(name, &[], &["/entry.sh", "/bin/sleep", "1000"]);
         for _ in 0..3 {
-            self.podman.exec(name, "ls /data && cat /etc/passwd"); // a health check
+            self.engine.exec(name, "ls /data && cat /etc/passwd"); // a health check
         }
-        self.podman.exec(name, WEB_SERVER);
+        self.engine.exec(name, WEB_SERVER);
         // As a JVM does: a library is unpacked to where anybody may write, and loaded from there.
         let mut all = libraries(&["/bin/ls"]).into_iter();
         let library = all.find(|path| path.contains("/lib") && !path.contains("/ld-"));
         let library = library.expect("ls has a library");
         let unpack = format!("cp {library} /tmp/; LD_LIBRARY_PATH=/tmp ls /");
-        self.podman.exec(name, &unpack);
-        self.podman
+        self.engine.exec(name, &unpack);
+        self.engine
             .exec(name, "cron -c '/bin/sh -c \"ls /data; :\"; :'");
         drop(
-            self.podman
+            self.engine
                 .try_run(&["exec", "-t", name, "/bin/sh", "-c", "ls /data; :"]),
         );
         self.until_detected(&id, "behavior/debug-session", "").await;
@@ -194,10 +194,10 @@ async fn every_behavior_is_detected_when_it_is_done_and_work_is_not() {
     println!("benign: told of {told:?}");
     tokio::time::sleep(BEGINNING.saturating_sub(started.elapsed())).await;
     for (_, line) in done() {
-        yard.podman.exec("hostile", &line);
+        yard.engine.exec("hostile", &line);
     }
     drop(
-        yard.podman
+        yard.engine
             .try_run(&["exec", "-t", "hostile", "/bin/sh", "-c", ":"]),
     );
     let (done_at, tried) = (Instant::now(), detectors());

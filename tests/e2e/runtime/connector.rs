@@ -14,8 +14,8 @@ async fn without_bpf_a_dropped_binary_is_seen_by_the_process_connector() {
     assert_eq!(sensors["tier"], "process-connector", "{sensors:#}");
     assert!(sensors["missing"]["connect"].is_string(), "{sensors:#}");
     // What is of the image raises nothing.
-    yard.podman.exec("plain", "/bin/ls /; /bin/sleep 0.2");
-    yard.podman.exec(
+    yard.engine.exec("plain", "/bin/ls /; /bin/sleep 0.2");
+    yard.engine.exec(
         "plain",
         "cp /bin/sleep /tmp/dropped; printf x >>/tmp/dropped; /tmp/dropped 1",
     );
@@ -24,7 +24,7 @@ async fn without_bpf_a_dropped_binary_is_seen_by_the_process_connector() {
     let mut expected = 1;
     if sensors["missing"]["exec-file"].is_null() {
         // It is gone long before anybody looks at it, and so is its script.
-        yard.podman.exec(
+        yard.engine.exec(
             "plain",
             "cp /bin/chmod /tmp/brief; printf x >>/tmp/brief; /tmp/brief --version; \
              printf '#!/tmp/brief\n' >/tmp/script; chmod +x /tmp/script; /tmp/script",

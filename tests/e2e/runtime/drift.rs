@@ -82,7 +82,7 @@ async fn what_is_not_of_the_image_becomes_an_incident_and_chmod_does_not() {
         .container("drifting", &["--tmpfs", "/scratch:exec"])
         .await;
     // Copied up, and the content is the image's. What comes after it is judged after it.
-    yard.podman
+    yard.engine
         .exec("drifting", "chmod 700 /bin/mkdir; /bin/mkdir /tmp/x");
     for Case {
         what,
@@ -91,7 +91,7 @@ async fn what_is_not_of_the_image_becomes_an_incident_and_chmod_does_not() {
         about,
     } in cases()
     {
-        yard.podman.exec("drifting", &line);
+        yard.engine.exec("drifting", &line);
         let started = Instant::now();
         yard.until_detected(&id, rule, about).await;
         let took = started.elapsed();

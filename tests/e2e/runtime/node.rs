@@ -16,7 +16,7 @@ async fn an_image_that_only_a_node_has_gets_a_verdict_and_its_container_drifts()
     };
     let built = build(&yard);
     let id = yard
-        .podman
+        .engine
         .container("local", &[], &built, &["/bin/sleep", "1000"]);
     let path = format!("/v1/containers/{id}");
     let container = yard
@@ -45,11 +45,11 @@ async fn an_image_that_only_a_node_has_gets_a_verdict_and_its_container_drifts()
         assert_eq!(layer["digest"], layer["diff_id"], "{layer:#}");
     }
     let id_of_engine = yard
-        .podman
+        .engine
         .run(&["images", "--no-trunc", "--quiet", &built]);
     assert_eq!(report["target"]["image_id"], id_of_engine.as_str());
-    yard.podman.exec("local", &format!("/{OWN}"));
-    yard.podman.exec(
+    yard.engine.exec("local", &format!("/{OWN}"));
+    yard.engine.exec(
         "local",
         "cp /bin/ls /tmp/dropped; printf x >>/tmp/dropped; /tmp/dropped /",
     );
@@ -70,7 +70,7 @@ fn build(yard: &Yard) -> String {
     write("Containerfile", &recipe);
     let built = "localhost/built-here:1";
     let context = dir.path().display().to_string();
-    yard.podman
+    yard.engine
         .run(&["build", "--quiet", "--pull=never", "--tag", built, &context]);
     built.to_owned()
 }

@@ -27,19 +27,9 @@ pub(super) struct Podman {
 
 impl Podman {
     /// `None`, and why on standard output, where there is no podman to test with.
-    #[expect(clippy::print_stdout, reason = "a skipped test says so")]
     pub(super) fn start() -> Option<Self> {
-        let id = Command::new("id").arg("-u").output().expect("id runs");
-        if id.stdout != b"0\n" {
-            println!("skipped: only root can look into the kernel");
+        if !super::are_here(&["podman", "runc"]) {
             return None;
-        }
-        for program in ["podman", "runc"] {
-            let found = Command::new(program).arg("--version").output();
-            if !found.is_ok_and(|output| output.status.success()) {
-                println!("skipped: `{program}` is not installed (apt-get install {program})");
-                return None;
-            }
         }
         let dir = testkit::temp_dir();
         let service = podman(dir.path())

@@ -17,7 +17,7 @@ impl Yard {
         let line = format!(
             "cp /bin/ls /tmp/{program}; printf {program} >>/tmp/{program}; /tmp/{program} /"
         );
-        self.podman.exec(NAME, &line);
+        self.engine.exec(NAME, &line);
     }
 
     async fn until_run(&self, container: &str, program: &str) {

@@ -10,7 +10,7 @@ use std::{collections::VecDeque, time::Duration};
 
 use chassis::Cx;
 use model::{
-    Assessed, Digest, Record, Scanned, What,
+    Assessed, Digest, Record, RecordKey, Scanned, Slug, What,
     event::{INCIDENTS, images_bucket},
     runtime::Incident,
 };
@@ -39,13 +39,22 @@ pub(crate) struct Janitor {
     after: Duration,
 }
 
-/// An object to delete, unless one of `keys` names it.
+/// An object to delete, unless one of `namers` names it. It waits for an hour, with all others of
+/// that hour, so it is small.
 #[derive(Debug)]
 struct Doomed {
     bucket: String,
     digest: Digest,
-    /// Bucket and key of the records that could name it.
-    keys: Vec<(String, String)>,
+    namers: Box<[Namer]>,
+}
+
+/// What could name an object.
+#[derive(Clone, Debug)]
+enum Namer {
+    /// The records of an image.
+    Image(Slug, Digest),
+    /// A key of a bucket.
+    Key { bucket: String, key: String },
 }
 
 // === impl Janitor ===
@@ -74,7 +83,10 @@ impl Janitor {
             self.hand(Doomed {
                 bucket: object_bucket,
                 digest,
-                keys: vec![(bucket.to_owned(), key.to_owned())],
+                namers: Box::new([Namer::Key {
+                    bucket: bucket.to_owned(),
+                    key: key.to_owned(),
+                }]),
             });
         }
     }
@@ -85,12 +97,12 @@ impl Janitor {
         if discards.is_empty() {
             return;
         }
-        let keys: Vec<_> = writes.iter().flat_map(naming).collect();
+        let namers: Box<[Namer]> = writes.iter().map(Namer::of).collect();
         for Discard { bucket, digest } in discards {
             self.hand(Doomed {
                 bucket: bucket.clone(),
                 digest: *digest,
-                keys: keys.clone(),
+                namers: namers.clone(),
             });
         }
     }
@@ -102,15 +114,33 @@ impl Janitor {
     }
 }
 
-/// What may name objects of what is written: the records of an image, or the key itself.
-fn naming(write: &Write) -> Vec<(String, String)> {
-    match &write.kind {
-        WriteKind::Record { key, .. } => {
-            let bucket = images_bucket(key.image.partition());
-            let of = |what| (bucket.clone(), key.sibling(what).to_string());
-            [What::Scanned, What::Assessed].map(of).into()
+// === impl Namer ===
+
+impl Namer {
+    /// What may name objects of what is written: the records of an image, or the key itself.
+    fn of(write: &Write) -> Self {
+        match &write.kind {
+            WriteKind::Record { key, .. } => Self::Image(key.tenant.clone(), key.image),
+            WriteKind::Plain => Self::Key {
+                bucket: write.bucket.clone(),
+                key: write.key.clone(),
+            },
         }
-        WriteKind::Plain => vec![(write.bucket.clone(), write.key.clone())],
+    }
+
+    /// Buckets and keys.
+    fn keys(&self) -> Vec<(String, String)> {
+        match self {
+            Self::Image(tenant, image) => {
+                let bucket = images_bucket(image.partition());
+                let of = |what| {
+                    let key = RecordKey::new(tenant, *image, what);
+                    (bucket.clone(), key.to_string())
+                };
+                [What::Scanned, What::Assessed].map(of).into()
+            }
+            Self::Key { bucket, key } => vec![(bucket.clone(), key.clone())],
+        }
     }
 }
 
@@ -156,9 +186,9 @@ async fn is_done(store: &Store, doomed: &Doomed, after: Duration) -> bool {
 }
 
 async fn is_named(store: &Store, doomed: &Doomed) -> Result<bool, StoreError> {
-    for (bucket, key) in &doomed.keys {
-        if let Some(raw) = store.raw(bucket, key).await?
-            && names(store, bucket, key, raw)
+    for (bucket, key) in doomed.namers.iter().flat_map(Namer::keys) {
+        if let Some(raw) = store.raw(&bucket, &key).await?
+            && names(store, &bucket, &key, raw)
                 .await?
                 .contains(&doomed.digest)
         {
@@ -227,12 +257,12 @@ mod tests {
             .put_kv(INCIDENTS, key, &incident, None)
             .unwrap();
         store.apply(&outcome).await.unwrap();
-        let keys: Vec<_> = outcome.writes.iter().flat_map(naming).collect();
+        let namers: Box<[Namer]> = outcome.writes.iter().map(Namer::of).collect();
         for (digest, expected) in [(timeline, true), (shown, true), (gone, false)] {
             let doomed = Doomed {
                 bucket: EVIDENCE_OBJECTS.to_owned(),
                 digest,
-                keys: keys.clone(),
+                namers: namers.clone(),
             };
             assert_eq!(is_named(&store, &doomed).await.unwrap(), expected);
         }

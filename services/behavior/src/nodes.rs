@@ -231,6 +231,14 @@ impl Sighted {
         }
         Ok(told)
     }
+
+    /// Forgets what was told long ago: of a node that is gone nothing else would.
+    pub(crate) fn forget(&mut self, now: Timestamp) {
+        self.0.retain(|_, known| {
+            known.retain(|_, at| now.duration_since(*at) < FORGOTTEN);
+            !known.is_empty()
+        });
+    }
 }
 
 /// The images of a node by the digest that its runtimes know them by.
@@ -357,6 +365,11 @@ mod tests {
         // The report comes again: nobody may have heard what was told.
         assert_eq!(later(6 * 3600 + 1, false).await, 0);
         assert_eq!(later(6 * 3600 + 1, true).await, 1);
+        // The node says nothing any more.
+        sighted.forget(at(12 * 3600));
+        assert_eq!(sighted.0.len(), 1);
+        sighted.forget(at(12 * 3600 + 1));
+        assert!(sighted.0.is_empty());
     }
 
     #[tokio::test]

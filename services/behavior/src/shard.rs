@@ -225,6 +225,7 @@ impl<F: Facts> Watch<F> {
         }
         let is_heard = |node: &Node| now.duration_since(node.heard_at) < SILENT;
         state.nodes.retain(|_, node| is_heard(node));
+        state.sighted.forget(now);
         Ok(effects)
     }
 

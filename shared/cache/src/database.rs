@@ -16,7 +16,8 @@ use rocksdb::{
 };
 use serde::{Serialize, de::DeserializeOwned};
 
-use crate::{CacheError, codec};
+pub(crate) use self::options::{Memory, memory};
+use crate::{CacheError, codec, metrics};
 
 /// Where the schema's version stands, in the default family.
 const SCHEMA_KEY: &[u8] = b"tidewaiter.schema";
@@ -57,6 +58,7 @@ impl Database {
             dir: dir.to_owned(),
             source,
         })?;
+        metrics::watch_memory();
         match Self::open_present(dir, schema) {
             Ok(Some(database)) => return Ok(database),
             Ok(None) => {}

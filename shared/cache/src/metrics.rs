@@ -1,11 +1,16 @@
-//! Metrics of the section cache.
+//! Metrics of databases, and of the section cache.
 
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{
+    Once,
+    atomic::{AtomicU64, Ordering},
+};
 
 use opentelemetry::{
-    global,
+    KeyValue, global,
     metrics::{Counter, Gauge},
 };
+
+use crate::database;
 
 /// Sections found.
 const HITS: &str = "tidewaiter.cache.hits";
@@ -15,6 +20,8 @@ const MISSES: &str = "tidewaiter.cache.misses";
 const CORRUPT: &str = "tidewaiter.cache.corrupt";
 /// Sections deleted to make room.
 const EVICTED: &str = "tidewaiter.cache.evicted";
+/// Memory that databases have in use, by what it holds.
+const MEMORY: &str = "tidewaiter.database.memory";
 /// Bytes that the sections take.
 const BYTES: &str = "tidewaiter.cache.size";
 
@@ -24,6 +31,26 @@ pub(crate) struct Metrics {
     pub(crate) corrupt: Count,
     pub(crate) evicted: Count,
     pub(crate) bytes: Gauge<u64>,
+}
+
+/// Shows from now on what the databases of the process have in memory.
+pub(crate) fn watch_memory() {
+    static WATCHED: Once = Once::new();
+    WATCHED.call_once(|| {
+        // The meter keeps what it asks, and the instrument itself is of no further use.
+        let _asked = global::meter("cache")
+            .u64_observable_gauge(MEMORY)
+            .with_unit("By")
+            .with_description("Memory that databases have in use, by what it holds")
+            .with_callback(|gauge| {
+                let database::Memory { blocks, writes } = database::memory();
+                for (holds, bytes) in [("blocks", blocks), ("writes", writes)] {
+                    let bytes = bytes.try_into().unwrap_or(u64::MAX);
+                    gauge.observe(bytes, &[KeyValue::new("holds", holds)]);
+                }
+            })
+            .build();
+    });
 }
 
 /// A counter that can also be read here.

@@ -1,25 +1,72 @@
 //! Settings of RocksDB: memory and files are bounded for the process, however many databases it has.
+//!
+//! | memory | at most |
+//! |---|---|
+//! | what was written and is not on disk, of all databases | [`WRITES_BYTES`] |
+//! | that, and blocks of files with their indexes and filters | [`MEMORY_BYTES`] |
+//! | a job in the background, of which there are [`JOBS`] | [`READ_AHEAD_BYTES`] for each file it reads, 1 MiB for each that it writes |
+//! | an open file, of which there are [`OPEN_FILES_MAX`] for each database | some KiB |
+//!
+//! Both bounds are shared, since what one family needs another does not: the family that was begun
+//! first is the next to be written to disk, so a busy one gets most of the room. The room for writes
+//! is small on purpose. It is full within minutes even where little is written, so that a process
+//! has its size soon, and what is written again within seconds, as the records of an image that is
+//! new, still goes to disk once.
 
 use std::sync::LazyLock;
 
 use rocksdb::{
     BlockBasedOptions, Cache, ColumnFamilyDescriptor, DBCompressionType, InfoLogger, LogLevel,
-    Options, WriteBufferManager,
+    LruCacheOptions, Options, WriteBufferManager,
 };
 
-const BLOCK_CACHE_BYTES: usize = 64 << 20;
-const WRITE_BUFFERS_BYTES: usize = 96 << 20;
-const WRITE_BUFFER_BYTES: usize = 16 << 20;
+const MEMORY_BYTES: usize = 64 << 20;
+pub(super) const WRITES_BYTES: usize = 8 << 20;
+/// A family takes memory for writes in pieces of this size: there are families of a few keys.
+const WRITES_PIECE_BYTES: usize = 64 << 10;
+/// How large the first sorted level may get; what is rewritten with it comes from memory.
+const LEVEL_BYTES: u64 = 8 * WRITES_BYTES as u64;
 const WAL_BYTES_MAX: u64 = 64 << 20;
 const OPEN_FILES_MAX: i32 = 256;
+const JOBS: i32 = 2;
+const READ_AHEAD_BYTES: usize = 256 << 10;
+/// Two to this power are the parts of the cache that have a lock and a bound each.
+const CACHE_PARTS_LOG2: i32 = 4;
 /// Larger values stand in files of their own and are not rewritten by compaction.
 const BLOB_BYTES_MIN: u64 = 32 << 10;
+/// Blocks of a file that is deleted leave the cache with it, as long as one in ten is found there;
+/// they would stay until the cache is full. The bindings have no function for it.
+const UNCACHE: &str = "uncache_aggressiveness=230";
 
-/// One cache of blocks for all databases of the process.
-static BLOCKS: LazyLock<Cache> = LazyLock::new(|| Cache::new_lru_cache(BLOCK_CACHE_BYTES));
+/// One cache of blocks for all databases of the process; what is written counts as well.
+static BLOCKS: LazyLock<Cache> = LazyLock::new(|| {
+    let mut options = LruCacheOptions::default();
+    options.set_capacity(MEMORY_BYTES);
+    options.set_num_shard_bits(CACHE_PARTS_LOG2);
+    Cache::new_lru_cache_opts(&options)
+});
 /// One bound for what all databases of the process hold before it goes to disk.
-static WRITE_BUFFERS: LazyLock<WriteBufferManager> =
-    LazyLock::new(|| WriteBufferManager::new_write_buffer_manager(WRITE_BUFFERS_BYTES, false));
+static WRITES: LazyLock<WriteBufferManager> = LazyLock::new(|| {
+    WriteBufferManager::new_write_buffer_manager_with_cache(WRITES_BYTES, false, BLOCKS.clone())
+});
+
+/// Memory that the databases of the process have in use.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Memory {
+    /// Blocks of files.
+    pub(crate) blocks: usize,
+    /// What was written and is not on disk.
+    pub(crate) writes: usize,
+}
+
+/// What is in use now.
+pub(crate) fn memory() -> Memory {
+    let writes = WRITES.get_usage();
+    Memory {
+        blocks: BLOCKS.get_usage().saturating_sub(writes),
+        writes,
+    }
+}
 
 /// For reading and writing.
 pub(super) fn database() -> Options {
@@ -28,8 +75,9 @@ pub(super) fn database() -> Options {
     options.create_missing_column_families(true);
     options.set_max_open_files(OPEN_FILES_MAX);
     options.set_max_total_wal_size(WAL_BYTES_MAX);
-    options.set_write_buffer_manager(&WRITE_BUFFERS);
-    options.increase_parallelism(2);
+    options.set_write_buffer_manager(&WRITES);
+    options.increase_parallelism(JOBS);
+    options.set_compaction_readahead_size(READ_AHEAD_BYTES);
     options
 }
 
@@ -70,9 +118,12 @@ fn family() -> Options {
     table.set_pin_l0_filter_and_index_blocks_in_cache(true);
     table.set_bloom_filter(10.0, false);
     table.set_block_size(16 << 10);
-    let mut options = Options::default();
+    let defaults = Options::default().get_options_from_string(UNCACHE);
+    let mut options = defaults.expect("RocksDB knows the setting");
     options.set_block_based_table_factory(&table);
-    options.set_write_buffer_size(WRITE_BUFFER_BYTES);
+    options.set_write_buffer_size(WRITES_BYTES);
+    options.set_arena_block_size(WRITES_PIECE_BYTES);
+    options.set_max_bytes_for_level_base(LEVEL_BYTES);
     options.set_compression_type(DBCompressionType::Lz4);
     options.set_bottommost_compression_type(DBCompressionType::Zstd);
     options.set_level_compaction_dynamic_level_bytes(true);

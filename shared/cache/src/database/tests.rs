@@ -1,7 +1,9 @@
+use std::time::{Duration, Instant};
+
 use proptest::prelude::*;
 use tempfile::TempDir;
 
-use super::*;
+use super::{options::WRITES_BYTES, *};
 
 const SCHEMA: Schema<'_> = Schema {
     version: 1,
@@ -203,4 +205,31 @@ fn whatever_is_kept_can_be_read_without_its_schema() {
     let pairs = database.scan_prefix("a", b"", None, 10).unwrap();
     assert_eq!(pairs, [(b"k".to_vec(), b"v".to_vec())]);
     assert!(Database::open_as_it_is(&folder.path().join("none")).is_err());
+}
+
+#[test]
+fn what_is_not_on_disk_is_bounded_for_all_databases_together() {
+    let folders = [(); 2].map(|()| tempfile::tempdir().unwrap());
+    let databases = folders.each_ref().map(open);
+    // Four times the bound, half of it in either database.
+    for key in 0..2_048_u32 {
+        for database in &databases {
+            for family in SCHEMA.families {
+                let value = [key.to_le_bytes(); 1_024].concat();
+                database.put(family, &key.to_be_bytes(), &value).unwrap();
+            }
+        }
+    }
+    let began = Instant::now();
+    while memory().writes > WRITES_BYTES {
+        assert!(began.elapsed() < Duration::from_secs(30), "{:?}", memory());
+        std::thread::sleep(Duration::from_millis(10));
+    }
+    for database in &databases {
+        for family in SCHEMA.families {
+            let last = database.get(family, &2_047_u32.to_be_bytes()).unwrap();
+            assert_eq!(last.map(|value| value.len()), Some(4_096));
+        }
+    }
+    assert!(memory().blocks > 0, "{:?}", memory());
 }

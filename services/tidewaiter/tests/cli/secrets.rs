@@ -194,9 +194,10 @@ fn a_benchmark_is_printed_clause_by_clause() {
         ended.stdout
     );
     for (clause, status) in [
-        ("4.1 ", "fail"),
-        ("4.5 ", "not applicable"),
+        // Nobody wrote how a directory is to run.
+        ("4.1 ", "not applicable"),
         ("4.8 ", "pass"),
+        ("4.10 ", "fail"),
     ] {
         let mut lines = ended.stdout.lines();
         let line = lines.find(|line| line.trim_start().starts_with(clause));

@@ -184,6 +184,38 @@ fn a_dockerfile_is_checked_before_it_is_built() {
 }
 
 #[test]
+fn what_is_not_asked_for_is_not_looked_for_and_said() {
+    let world = World::new();
+    let (target, secret) = with_secret(&world);
+    let scan = |kinds: &[&str]| {
+        let flags = ["scan", target.as_str(), "-f", "json"];
+        let ended = world.run(&[&flags[..], kinds].concat());
+        let report: Value = serde_json::from_str(&ended.stdout).expect("it is JSON");
+        let found = report["secrets"].as_array().expect("it has a list").len();
+        assert!(!ended.stdout.contains(&secret) && !ended.stderr.contains(&secret));
+        (found, ended.code, ended.stderr)
+    };
+    let (found, code, said) = scan(&["--scanners", "vuln,secret"]);
+    assert_eq!((found, code), (1, Some(2)), "{said}");
+    assert!(
+        said.contains("not looked for: ") && !said.contains("secrets"),
+        "{said}"
+    );
+    let (found, code, said) = scan(&["--scanners", "vuln"]);
+    assert_eq!(found, 0, "{said}");
+    assert_ne!(code, Some(2), "{said}");
+    assert!(
+        said.contains("not looked for: ") && said.contains("secrets"),
+        "{said}"
+    );
+    let (found, _, said) = scan(&[]);
+    assert_eq!(found, 1, "{said}");
+    assert!(!said.contains("not looked for: "), "{said}");
+    let wrong = world.run(&["scan", &target, "--scanners", "everything"]);
+    assert_eq!(wrong.code, Some(1), "{}", wrong.stderr);
+}
+
+#[test]
 fn a_benchmark_is_printed_clause_by_clause() {
     let world = World::new();
     let (target, _) = with_secret(&world);

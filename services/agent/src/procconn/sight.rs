@@ -39,6 +39,9 @@ const READS_MAX: usize = 128;
 const OPENED_MAX: usize = 64;
 /// Processes whose files wait.
 const PROCESSES_MAX: usize = 16_384;
+/// What all that wait take, about: a container can fail to run files with long paths as fast as it
+/// likes.
+const WAITING_BYTES_MAX: usize = 32 << 20;
 /// How long files wait for a start that does not come. The end of a process says nothing: where
 /// another thread than the first starts a program, the first one ends before that is told.
 const WAIT_MAX: Duration = Duration::from_secs(5);
@@ -51,6 +54,8 @@ const KINDS_MAX: usize = 16_384;
 pub(super) struct Sight {
     pub(super) marks: Marks,
     opened: HashMap<u32, Vec<Opening>>,
+    /// What those take, and those that were taken since it was last looked.
+    opened_bytes: usize,
     kinds: HashMap<Identity, Kind>,
     held: HashMap<Identity, Weak<File>>,
 }
@@ -85,6 +90,7 @@ impl Sight {
         Ok(Self {
             marks: Marks::open()?,
             opened: HashMap::new(),
+            opened_bytes: 0,
             kinds: HashMap::new(),
             held: HashMap::new(),
         })
@@ -136,8 +142,13 @@ impl Sight {
             device: (found.stx_dev_major, found.stx_dev_minor),
             at: Instant::now(),
         };
-        if self.opened.len() >= PROCESSES_MAX && !self.opened.contains_key(&pid) {
+        let bytes = self.opened_bytes.saturating_add(opening.bytes());
+        let has_room = self.opened.len() < PROCESSES_MAX || self.opened.contains_key(&pid);
+        if has_room && bytes <= WAITING_BYTES_MAX {
+            self.opened_bytes = bytes;
+        } else {
             self.opened.clear();
+            self.opened_bytes = opening.bytes();
         }
         let opened = self.opened.entry(pid).or_default();
         if opened.len() >= OPENED_MAX {
@@ -225,6 +236,7 @@ impl Sight {
             let last = opened.last();
             last.is_some_and(|last| last.at.elapsed() < WAIT_MAX)
         });
+        self.opened_bytes = self.opened.values().flatten().map(Opening::bytes).sum();
         self.held.retain(|_, file| file.strong_count() > 0);
         self.marks.prune();
     }
@@ -295,6 +307,10 @@ impl Sight {
 // === impl Opening ===
 
 impl Opening {
+    fn bytes(&self) -> usize {
+        size_of::<Self>().saturating_add(self.path.len())
+    }
+
     fn is_unlinked(&self) -> bool {
         let found = self.file.as_ref().and_then(|file| file.metadata().ok());
         found.is_some_and(|found| found.nlink() == 0)

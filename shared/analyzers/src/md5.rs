@@ -93,7 +93,8 @@ pub(crate) struct Md5 {
 pub(crate) struct Steps {
     before: [u32; 4],
     mixed: [u32; 4],
-    words: [u32; 16],
+    /// In the order of each round.
+    words: [[u32; 16]; 4],
     sines: &'static [[u32; 16]; 4],
 }
 
@@ -142,10 +143,39 @@ impl Steps {
         for (word, bytes) in words.iter_mut().zip(block.as_chunks::<4>().0) {
             *word = u32::from_le_bytes(*bytes);
         }
+        let [
+            w0,
+            w1,
+            w2,
+            w3,
+            w4,
+            w5,
+            w6,
+            w7,
+            w8,
+            w9,
+            wa,
+            wb,
+            wc,
+            wd,
+            we,
+            wf,
+        ] = words;
         Self {
             before,
             mixed: before,
-            words,
+            words: [
+                words,
+                [
+                    w1, w6, wb, w0, w5, wa, wf, w4, w9, we, w3, w8, wd, w2, w7, wc,
+                ],
+                [
+                    w5, w8, wb, we, w1, w4, w7, wa, wd, w0, w3, w6, w9, wc, wf, w2,
+                ],
+                [
+                    w0, w7, we, w5, wc, w3, wa, w1, w8, wf, w6, wd, w4, wb, w2, w9,
+                ],
+            ],
             // As constants the compiler would add them last, behind what a step waits for.
             sines: black_box(&SINES),
         }
@@ -154,126 +184,43 @@ impl Steps {
     #[inline]
     pub(crate) fn first<T>(&mut self, with: [T; 4], meanwhile: impl FnMut(T)) {
         let mix = |sum: u32, b: u32, c: u32, d: u32| sum.wrapping_add(((c ^ d) & b) ^ d);
-        let [sines, ..] = self.sines;
-        round(
-            &mut self.mixed,
-            self.words,
-            sines,
-            [7, 12, 17, 22],
-            mix,
-            (with, meanwhile),
-        );
+        self.round::<0, T>([7, 12, 17, 22], mix, (with, meanwhile));
     }
 
     #[inline]
     pub(crate) fn second<T>(&mut self, with: [T; 4], meanwhile: impl FnMut(T)) {
-        let [
-            w0,
-            w1,
-            w2,
-            w3,
-            w4,
-            w5,
-            w6,
-            w7,
-            w8,
-            w9,
-            wa,
-            wb,
-            wc,
-            wd,
-            we,
-            wf,
-        ] = self.words;
-        let words = [
-            w1, w6, wb, w0, w5, wa, wf, w4, w9, we, w3, w8, wd, w2, w7, wc,
-        ];
         // No bit is in both: adding them is the same as `or`, and only one waits for `b`.
         let mix = |sum: u32, b: u32, c: u32, d: u32| sum.wrapping_add(c & !d).wrapping_add(b & d);
-        let [_, sines, ..] = self.sines;
-        round(
-            &mut self.mixed,
-            words,
-            sines,
-            [5, 9, 14, 20],
-            mix,
-            (with, meanwhile),
-        );
+        self.round::<1, T>([5, 9, 14, 20], mix, (with, meanwhile));
     }
 
     #[inline]
     pub(crate) fn third<T>(&mut self, with: [T; 4], meanwhile: impl FnMut(T)) {
-        let [
-            w0,
-            w1,
-            w2,
-            w3,
-            w4,
-            w5,
-            w6,
-            w7,
-            w8,
-            w9,
-            wa,
-            wb,
-            wc,
-            wd,
-            we,
-            wf,
-        ] = self.words;
-        let words = [
-            w5, w8, wb, we, w1, w4, w7, wa, wd, w0, w3, w6, w9, wc, wf, w2,
-        ];
         let mix = |sum: u32, b: u32, c: u32, d: u32| sum.wrapping_add((c ^ d) ^ b);
-        let [_, _, sines, _] = self.sines;
-        round(
-            &mut self.mixed,
-            words,
-            sines,
-            [4, 11, 16, 23],
-            mix,
-            (with, meanwhile),
-        );
+        self.round::<2, T>([4, 11, 16, 23], mix, (with, meanwhile));
     }
 
     /// The last round, and what comes of all four.
     #[inline]
     pub(crate) fn fourth<T>(mut self, with: [T; 4], meanwhile: impl FnMut(T)) -> [u32; 4] {
-        let [
-            w0,
-            w1,
-            w2,
-            w3,
-            w4,
-            w5,
-            w6,
-            w7,
-            w8,
-            w9,
-            wa,
-            wb,
-            wc,
-            wd,
-            we,
-            wf,
-        ] = self.words;
-        let words = [
-            w0, w7, we, w5, wc, w3, wa, w1, w8, wf, w6, wd, w4, wb, w2, w9,
-        ];
         let mix = |sum: u32, b: u32, c: u32, d: u32| sum.wrapping_add(c ^ (b | !d));
-        let [.., sines] = self.sines;
-        round(
-            &mut self.mixed,
-            words,
-            sines,
-            [6, 10, 15, 21],
-            mix,
-            (with, meanwhile),
-        );
+        self.round::<3, T>([6, 10, 15, 21], mix, (with, meanwhile));
         for (word, before) in self.mixed.iter_mut().zip(self.before) {
             *word = word.wrapping_add(before);
         }
         self.mixed
+    }
+
+    #[inline]
+    fn round<const AT: usize, T>(
+        &mut self,
+        shifts: [u32; 4],
+        mix: impl Fn(u32, u32, u32, u32) -> u32,
+        meanwhile: ([T; 4], impl FnMut(T)),
+    ) {
+        if let (Some(words), Some(sines)) = (self.words.get(AT), self.sines.get(AT)) {
+            round(&mut self.mixed, words, sines, shifts, mix, meanwhile);
+        }
     }
 }
 
@@ -290,7 +237,7 @@ fn compress(state: [u32; 4], block: &Block) -> [u32; 4] {
 #[inline]
 fn round<T>(
     state: &mut [u32; 4],
-    words: [u32; 16],
+    words: &[u32; 16],
     sines: &[u32; 16],
     shifts: [u32; 4],
     add_mixed: impl Fn(u32, u32, u32, u32) -> u32,

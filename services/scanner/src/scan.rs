@@ -391,7 +391,7 @@ impl Job<'_> {
         };
         drop(permit);
         metrics::read(layer.size);
-        let report = merge(wanted, read.report, &known.sections);
+        let report = merge(wanted, read.report, &known);
         // Gaps of this attempt are of this image, and not of the layer.
         let lasting = (read.complete && !report.transient_gaps.is_empty()).then(|| LayerReport {
             transient_gaps: Vec::new(),
@@ -493,14 +493,17 @@ fn subject(image: &Image, layers: &[Descriptor]) -> Subject {
 }
 
 /// The report of a fresh reading, with the sections that were there already, in the list's order.
-fn merge(wanted: &Wanted, read: LayerReport, known: &[Option<Arc<KeptSection>>]) -> LayerReport {
+fn merge(wanted: &Wanted, read: LayerReport, known: &LayerSections) -> LayerReport {
     let fresh = |id: &AnalyzerId| {
         let mut sections = read.sections.iter();
         sections.find(|section| section.analyzer == *id).cloned()
     };
-    let sections = wanted.analyzers.iter().zip(known);
-    let sections = sections.filter_map(|(id, known)| {
-        let known = || known.as_ref().map(|known| Arc::new(known.to_section()));
+    let sections = wanted.analyzers.iter().zip(&known.sections);
+    let sections = sections.filter_map(|(id, section)| {
+        let known = || {
+            let entries = known.entries.as_deref()?;
+            Some(Arc::new(section.as_deref()?.to_section(entries)))
+        };
         fresh(id).or_else(known)
     });
     LayerReport {

@@ -42,7 +42,7 @@ use self::{
 pub use self::leased::LeasedSections;
 
 /// The version of what stands in the shared place; part of each name there.
-const SHARED_VERSION: u32 = 2;
+const SHARED_VERSION: u32 = 3;
 
 /// What is stored of a layer.
 #[derive(Debug)]

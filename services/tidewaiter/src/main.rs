@@ -50,19 +50,24 @@ fn main() -> ExitCode {
             };
         }
     };
-    if matches!(cli.command, cli::Command::Scan(_)) {
+    let is_scan = matches!(cli.command, cli::Command::Scan(_));
+    if is_scan {
         memory::give_back_soon();
     }
     let outcome = std::panic::catch_unwind(|| commands::run(cli));
-    match outcome {
-        Ok(Ok(exit)) => exit.into(),
+    let exit = match outcome {
+        Ok(Ok(exit)) => exit,
         Ok(Err(error)) => {
             advice::complain(&error);
-            Exit::of(&error).into()
+            Exit::of(&error)
         }
         // The panic has printed itself.
-        Err(_) => Exit::Error.into(),
+        Err(_) => Exit::Error,
+    };
+    if is_scan {
+        exit.at_once();
     }
+    exit.into()
 }
 
 /// Tells the user on standard error; whether that can be written changes nothing.

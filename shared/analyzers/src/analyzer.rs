@@ -191,7 +191,7 @@ pub fn own_id(name: &str, version: u32, config: &impl Serialize, limits: &Limits
 
 /// The id under which the `entries` section is kept: another one where names have other numbers.
 pub fn entries_id(limits: &Limits) -> AnalyzerId {
-    own_id("entries", 3, &KeptEntries::naming(), limits)
+    own_id("entries", 4, &KeptEntries::naming(), limits)
 }
 
 // === impl Config ===
@@ -286,7 +286,8 @@ impl Found {
 
     /// Adds the digests of a file.
     pub fn add_sums(&mut self, sums: FileSums) {
-        if self.fits(bytes([&sums.path, &sums.md5, &sums.sha1].into_iter())) {
+        let digests = size_of_val(&sums.md5).saturating_add(size_of_val(&sums.sha1));
+        if self.fits(sums.path.len().saturating_add(digests)) {
             self.sums.push(sums);
         }
     }

@@ -22,7 +22,7 @@ pub(crate) struct Checksums(AnalyzerId);
 
 impl Checksums {
     pub(crate) fn boxed(config: &Config, limits: &Limits) -> Box<dyn Analyzer> {
-        Box::new(Self(analyzer_id(NAME, 1, config, limits)))
+        Box::new(Self(analyzer_id(NAME, 2, config, limits)))
     }
 }
 

@@ -3,7 +3,7 @@
 use std::{borrow::Cow, fmt, io::Read as _, sync::Arc};
 
 use archive::{ReadAt, Reader, Spill};
-use model::{FileSums, LayerEntry, hex};
+use model::{FileSums, LayerEntry};
 
 use crate::Malformed;
 
@@ -75,8 +75,8 @@ impl File {
         };
         Some(FileSums {
             path: self.path().to_owned(),
-            md5: format!("md5:{}", hex(&sums.md5)),
-            sha1: format!("sha1:{}", hex(&sums.sha1)),
+            md5: sums.md5,
+            sha1: sums.sha1,
         })
     }
 

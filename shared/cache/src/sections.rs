@@ -25,7 +25,7 @@ const SECTIONS: &str = "sections";
 /// The order of insertion, and how many bytes there are.
 const ORDER: &str = "order";
 const SCHEMA: Schema<'_> = Schema {
-    version: 3,
+    version: 4,
     families: &[SECTIONS, ORDER],
 };
 

@@ -60,16 +60,7 @@ impl Digest {
 
     /// Reads 64 hex digits without the algorithm.
     pub fn from_hex(text: &str) -> Option<Self> {
-        if text.len() != 64 {
-            return None;
-        }
-        let mut bytes = [0; 32];
-        for (byte, pair) in bytes.iter_mut().zip(text.as_bytes().chunks_exact(2)) {
-            *byte = nibble(*pair.first()?)?
-                .checked_mul(16)?
-                .checked_add(nibble(*pair.get(1)?)?)?;
-        }
-        Some(Self(bytes))
+        unhex(text).map(Self)
     }
 
     /// Twelve hex digits: enough to recognize, short enough for a line.
@@ -219,6 +210,19 @@ pub fn hex(bytes: &[u8]) -> String {
     let mut text = String::with_capacity(bytes.len().saturating_mul(2));
     text.extend(digits.flatten());
     text
+}
+
+/// The bytes that so many lower-case hex digits are, as [`hex`] writes them.
+pub fn unhex<const N: usize>(text: &str) -> Option<[u8; N]> {
+    let (pairs, rest) = text.as_bytes().as_chunks::<2>();
+    if pairs.len() != N || !rest.is_empty() {
+        return None;
+    }
+    let mut bytes = [0; N];
+    for (byte, [high, low]) in bytes.iter_mut().zip(pairs) {
+        *byte = nibble(*high)?.checked_mul(16)?.checked_add(nibble(*low)?)?;
+    }
+    Some(bytes)
 }
 
 fn nibble(digit: u8) -> Option<u8> {

@@ -238,10 +238,10 @@ pub struct Diversion {
 pub struct FileSums {
     /// The file.
     pub path: String,
-    /// As dpkg records it: `md5:value`.
-    pub md5: String,
-    /// As apk records it: `sha1:value`.
-    pub sha1: String,
+    /// As dpkg records it.
+    pub md5: [u8; 16],
+    /// As apk records it.
+    pub sha1: [u8; 20],
 }
 
 /// What a file says of the licences of an operating system's package.

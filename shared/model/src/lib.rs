@@ -35,7 +35,7 @@ pub use self::{
         AdvisoryHead, AdvisoryInbox, AdvisoryManifest, AdvisoryStamp, DEBIAN_TRACKER, EPSS, Feed,
         KEV, PastRevision, ShardKey, ShardKeyError, SweptMark,
     },
-    digest::{Digest, DigestError, Hasher, Partition, hex},
+    digest::{Digest, DigestError, Hasher, Partition, hex, unhex},
     finding::{
         Cvss, Fingerprint, FixState, License, LicenseCategory, Malware, Match, Misconfiguration,
         Secret, Severity, Tampered, Vex, Vulnerability, Waived,

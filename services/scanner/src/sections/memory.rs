@@ -7,7 +7,7 @@ use std::{
 };
 
 use analyzers::PreparedLayer;
-use model::{Digest, FileSums, FoundPackage, Gap, Section};
+use model::{Digest, FoundPackage, Gap, Section};
 
 use crate::metrics;
 
@@ -122,12 +122,8 @@ fn of_section(section: &Section) -> usize {
     /// What a finding or an operating system takes with its texts: there are few.
     const OTHER: usize = 1024;
     let packages: usize = section.packages.iter().map(of_package).sum();
-    let sums = |sums: &FileSums| {
-        size_of::<FileSums>() + sums.path.capacity() + sums.md5.capacity() + sums.sha1.capacity()
-    };
-    let sums: usize = section.sums.iter().map(sums).sum();
     let others = (section.findings.len() + section.licenses.len() + section.os.len() + 1) * OTHER;
-    packages + sums + others + gaps(&section.gaps)
+    packages + others + gaps(&section.gaps)
 }
 
 fn of_package(package: &FoundPackage) -> usize {

@@ -2,7 +2,7 @@
 
 use model::{Findings, Fingerprint, FoundFinding, FoundMalware, FoundSecret, Malware, Secret};
 
-use super::{HashMap, HashSet, view::View};
+use super::{HashMap, HashSet, packed::Recorded, view::View};
 
 /// The file that a finding is in.
 pub(super) fn path(finding: &FoundFinding) -> Option<&str> {
@@ -69,7 +69,7 @@ pub(super) fn collect(view: &View<'_>, instructions: &[String]) -> Findings {
 
 /// Files with secrets in them that operating system packages own, with the digests that were recorded
 /// when they were installed.
-fn unmodified<'a>(view: &View<'a>) -> HashSet<(&'a str, &'a str)> {
+fn unmodified<'a>(view: &View<'a>) -> HashSet<(&'a str, Recorded<'a>)> {
     let sections = || view.layers.iter().flat_map(|layer| &layer.sections);
     let findings = sections().flat_map(|section| &section.findings);
     let secrets = findings.filter(|finding| matches!(finding, FoundFinding::Secret(_)));
@@ -84,10 +84,10 @@ fn unmodified<'a>(view: &View<'a>) -> HashSet<(&'a str, &'a str)> {
 }
 
 /// Whether a file is as its package made it: what is in it everybody has.
-fn is_unmodified(found: &FoundSecret, unmodified: &HashSet<(&str, &str)>) -> bool {
+fn is_unmodified(found: &FoundSecret, unmodified: &HashSet<(&str, Recorded<'_>)>) -> bool {
     let path = found.path.split("!/").next().map(real).unwrap_or_default();
     let mut digests = found.file_digests.iter();
-    digests.any(|digest| unmodified.contains(&(path, digest.as_str())))
+    digests.any(|digest| unmodified.contains(&(path, Recorded::of(digest))))
 }
 
 /// The path in a merged `/usr`: packages name either.

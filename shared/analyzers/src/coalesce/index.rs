@@ -23,7 +23,8 @@ impl<T: Ord> Index<T> {
 }
 
 impl<T> Index<T> {
-    fn of_sorted(items: Vec<(Name, T)>) -> Self {
+    /// Of items that are sorted by their names.
+    pub(super) fn of_sorted(items: Vec<(Name, T)>) -> Self {
         // About two items to a place.
         let bits = (items.len() / 2).checked_ilog2().unwrap_or_default();
         let shift = Name::BITS.saturating_sub(bits);

@@ -20,8 +20,8 @@
 //! images all entries are looked at. Choosing takes steps of the image's limits like all else.
 
 use std::{
-    collections::BTreeSet,
     hash::{DefaultHasher, Hash as _, Hasher as _},
+    ops::Range,
 };
 
 use model::EntryKind;
@@ -30,7 +30,7 @@ use super::{
     HashMap, HashSet,
     budget::Budget,
     index::Index,
-    packed::{EntryList, EntryRef, Pack},
+    packed::{EntryList, EntryRef, Pack, pack_number, unpack_number},
     prepared::PreparedLayer,
 };
 
@@ -42,12 +42,9 @@ const NAMES_MAX: usize = 2_000_000;
 pub(super) struct Outline {
     /// Last name -> entry.
     by_name: Index<u32>,
-    /// Name of a directory on the way to entries, the name before it -> number in `parents`.
+    /// Name of a directory on the way to entries -> the name before it, and its number.
     steps: Index<(Name, u32)>,
-    /// Entries by the directory that their path names.
-    parents: Vec<Vec<u32>>,
-    /// Which of these directories each entry names.
-    parent_of: Vec<u32>,
+    directories: Directories,
     /// Name that a link leads through, the name before it if that is certain -> the link's name.
     targets: Index<(Option<Name>, Name)>,
     /// Names of links, and the name before each.
@@ -62,12 +59,40 @@ pub(super) struct Outline {
     opaque: Vec<u32>,
 }
 
-/// An outline that is being made.
+/// The directories that the paths of entries name, and those on the way to them. The root is the first,
+/// and what lies below one follows it.
 #[derive(Debug, Default)]
+struct Directories {
+    /// The number behind the last directory below each.
+    ends: Vec<u32>,
+    /// Which directory the path of each entry names.
+    of_entries: Vec<u32>,
+    /// Where the entries of each directory begin in `entries`, and where the last end.
+    starts: Vec<u32>,
+    /// Entries by directory.
+    entries: Vec<u32>,
+}
+
+/// A directory, while there are new ones.
+#[derive(Clone, Copy, Debug)]
+struct Directory {
+    name: Name,
+    /// The one that it is in, which is never a later one. The root is in itself.
+    parent: u32,
+}
+
+/// An outline that is being made.
+#[derive(Debug)]
 struct Making {
     outline: Outline,
     by_name: Vec<(Name, u32)>,
-    steps: Vec<(Name, (Name, u32))>,
+    directories: Vec<Directory>,
+    /// Directory and name in it -> directory.
+    within: HashMap<(u32, Name), u32>,
+    /// Which directory each entry names.
+    of_entries: Vec<u32>,
+    /// Names on the ways to the directories that entries name, one after the other.
+    walked: usize,
     targets: Vec<(Name, (Option<Name>, Name))>,
     shares: Vec<(Name, u32)>,
     /// Paths of entries and of the directories on the way to them.
@@ -135,6 +160,24 @@ enum Todo {
 // === impl Making ===
 
 impl Making {
+    fn new() -> Self {
+        let root = Directory {
+            name: hash(""),
+            parent: 0,
+        };
+        Self {
+            outline: Outline::default(),
+            by_name: Vec::new(),
+            directories: vec![root],
+            within: HashMap::default(),
+            of_entries: Vec::new(),
+            walked: 0,
+            targets: Vec::new(),
+            shares: Vec::new(),
+            made: Vec::new(),
+        }
+    }
+
     fn add(&mut self, number: u32, entry: &EntryRef<'_>) {
         self.by_name.push((hash(last(entry.path)), number));
         let link_bytes = entry.link.map_or(0, str::len);
@@ -149,14 +192,13 @@ impl Making {
         self.add_link(number, entry);
     }
 
-    /// Takes up a directory that entries name, and says its number.
-    fn add_parent(&mut self, parent: &str) -> u32 {
-        let at = u32::try_from(self.outline.parents.len()).unwrap_or(u32::MAX);
-        let mut before = hash("");
+    /// Takes up a directory that entries name, with those on the way there, and says its number.
+    fn add_directory(&mut self, path: &str) -> u32 {
+        let mut at = 0;
         let mut end = 0_usize;
-        for name in parent.split('/') {
+        for name in path.split('/') {
             end = end.saturating_add(name.len());
-            let path = parent.get(..end).unwrap_or(parent);
+            let way = path.get(..end).unwrap_or(path);
             end = end.saturating_add(1);
             if is_no_name(name) {
                 continue;
@@ -164,17 +206,20 @@ impl Making {
             if !self.has_room() {
                 break;
             }
-            self.steps.push((hash(name), (before, at)));
-            before = hash(name);
-            self.made.push(hash(path));
+            self.walked = self.walked.saturating_add(1);
+            let (directories, name) = (&mut self.directories, hash(name));
+            at = *self.within.entry((at, name)).or_insert_with(|| {
+                directories.push(Directory { name, parent: at });
+                self.made.push(hash(way));
+                u32::try_from(directories.len().saturating_sub(1)).unwrap_or(u32::MAX)
+            });
         }
-        self.outline.parents.push(Vec::new());
         at
     }
 
     /// Whether another name may be taken up.
     fn has_room(&mut self) -> bool {
-        let names = self.steps.len().saturating_add(self.targets.len());
+        let names = self.walked.saturating_add(self.targets.len());
         self.outline.is_partial |= names >= NAMES_MAX;
         !self.outline.is_partial
     }
@@ -216,7 +261,7 @@ impl Making {
         }
     }
 
-    fn finish(self, entries: usize) -> Outline {
+    fn finish(self) -> Outline {
         let Self {
             mut outline,
             mut made,
@@ -224,17 +269,27 @@ impl Making {
         } = self;
         made.sort_unstable();
         made.dedup();
-        outline.size.names = made.len().max(entries) as u64;
+        outline.size.names = made.len().max(self.of_entries.len()) as u64;
         for links in [&mut outline.links, &mut outline.astray] {
             links.sort_unstable();
             links.dedup();
         }
+        let (numbers, ends) = walk(&self.directories);
+        let name_of = |number: u32| {
+            let directory = self.directories.get(number as usize);
+            directory.map_or_else(|| hash(""), |directory| directory.name)
+        };
+        let steps = self.directories.iter().zip(&numbers).skip(1);
+        let steps = steps.map(|(of, number)| (of.name, (name_of(of.parent), *number)));
+        let steps = Index::new(steps.collect());
+        let of_entries = self.of_entries.iter();
+        let of_entries = of_entries.filter_map(|of| numbers.get(*of as usize).copied());
         Outline {
             by_name: Index::new(self.by_name),
-            steps: Index::new(self.steps),
+            steps,
+            directories: Directories::new(ends, of_entries.collect()),
             targets: Index::new(self.targets),
             shares: Index::new(self.shares),
-            parent_of: parent_of(&outline.parents, entries),
             ..outline
         }
     }
@@ -245,25 +300,23 @@ impl Making {
 impl Outline {
     /// Looks at every entry once.
     pub(super) fn new(entries: &EntryList) -> Self {
-        let mut making = Making::default();
-        let mut parents: HashMap<&str, u32> = HashMap::default();
+        let mut making = Making::new();
+        let mut known: HashMap<&str, u32> = HashMap::default();
         // An archive goes through its directories one after the other.
         let mut before = None;
         for (number, entry) in (0..).zip(entries.iter()) {
-            let parent = split(entry.path).0;
+            let path = split(entry.path).0;
             let at = match before {
-                Some((same, at)) if same == parent => at,
-                _ => *parents
-                    .entry(parent)
-                    .or_insert_with(|| making.add_parent(parent)),
+                Some((same, at)) if same == path => at,
+                _ => *known
+                    .entry(path)
+                    .or_insert_with(|| making.add_directory(path)),
             };
-            before = Some((parent, at));
-            if let Some(below) = making.outline.parents.get_mut(at as usize) {
-                below.push(number);
-            }
+            before = Some((path, at));
+            making.of_entries.push(at);
             making.add(number, &entry);
         }
-        making.finish(entries.len())
+        making.finish()
     }
 
     /// What it takes of an image's limits.
@@ -273,7 +326,8 @@ impl Outline {
 
     /// The numbers of all entries.
     pub(super) fn all(&self) -> impl Iterator<Item = u32> {
-        (0..).zip(&self.parent_of).map(|(number, _)| number)
+        let entries = (0..).zip(&self.directories.of_entries);
+        entries.map(|(number, _)| number)
     }
 
     /// Entries with this last name.
@@ -285,10 +339,10 @@ impl Outline {
     pub(super) fn bytes(&self) -> usize {
         let indexes = self.by_name.bytes().saturating_add(self.steps.bytes());
         let indexes = indexes.saturating_add(self.targets.bytes());
-        let entries = self.parent_of.len().saturating_mul(8);
-        let others = self.parents.len().saturating_mul(24);
-        let others = others.saturating_add(self.links.len().saturating_mul(32));
-        indexes.saturating_add(entries).saturating_add(others)
+        let links = self.links.len().saturating_mul(32);
+        indexes
+            .saturating_add(self.directories.bytes())
+            .saturating_add(links)
     }
 }
 
@@ -299,7 +353,7 @@ impl Pack for Outline {
     fn pack(&self, out: &mut Vec<u8>) {
         self.by_name.pack(out);
         self.steps.pack(out);
-        self.parents.pack(out);
+        self.directories.pack(out);
         self.targets.pack(out);
         self.links.pack(out);
         self.astray.pack(out);
@@ -311,11 +365,10 @@ impl Pack for Outline {
     }
 
     fn unpack(bytes: &mut &[u8]) -> Option<Self> {
-        let mut outline = Self {
+        Some(Self {
             by_name: Pack::unpack(bytes)?,
             steps: Pack::unpack(bytes)?,
-            parents: Pack::unpack(bytes)?,
-            parent_of: Vec::new(),
+            directories: Pack::unpack(bytes)?,
             targets: Pack::unpack(bytes)?,
             links: Pack::unpack(bytes)?,
             astray: Pack::unpack(bytes)?,
@@ -326,23 +379,156 @@ impl Pack for Outline {
             },
             is_partial: Pack::unpack(bytes)?,
             opaque: Pack::unpack(bytes)?,
-        };
-        outline.parent_of = parent_of(&outline.parents, outline.by_name.len());
-        Some(outline)
+        })
     }
 }
 
-/// Which directory each entry names.
-fn parent_of(parents: &[Vec<u32>], entries: usize) -> Vec<u32> {
-    let mut of = vec![0; entries];
-    for (parent, below) in (0..).zip(parents) {
-        for number in below {
-            if let Some(of) = of.get_mut(*number as usize) {
-                *of = parent;
+// === impl Directories ===
+
+impl Directories {
+    fn new(ends: Vec<u32>, of_entries: Vec<u32>) -> Self {
+        // Counted first, so that each entry is put where it belongs.
+        let mut starts = vec![0_u32; ends.len().saturating_add(1)];
+        for directory in &of_entries {
+            if let Some(next) = starts.get_mut((*directory as usize).saturating_add(1)) {
+                *next = next.saturating_add(1);
             }
         }
+        let mut all = 0_u32;
+        for start in &mut starts {
+            all = all.saturating_add(*start);
+            *start = all;
+        }
+        let mut free = starts.clone();
+        let mut entries = vec![0; of_entries.len()];
+        for (number, directory) in (0..).zip(&of_entries) {
+            let Some(next) = free.get_mut(*directory as usize) else {
+                continue;
+            };
+            if let Some(place) = entries.get_mut(*next as usize) {
+                *place = number;
+            }
+            *next = next.saturating_add(1);
+        }
+        Self {
+            ends,
+            of_entries,
+            starts,
+            entries,
+        }
     }
-    of
+
+    fn len(&self) -> usize {
+        self.ends.len()
+    }
+
+    /// The directory and all below it.
+    fn below(&self, directory: u32) -> Range<u32> {
+        let end = self.ends.get(directory as usize).copied();
+        directory..end.unwrap_or(directory)
+    }
+
+    /// The entries of some directories that follow each other.
+    fn entries(&self, directories: Range<u32>) -> &[u32] {
+        let start = |of: u32| self.starts.get(of as usize).map(|start| *start as usize);
+        let bounds = start(directories.start).zip(start(directories.end));
+        let entries = bounds.and_then(|(start, end)| self.entries.get(start..end));
+        entries.unwrap_or_default()
+    }
+
+    fn bytes(&self) -> usize {
+        let directories = self.ends.len().saturating_add(self.starts.len());
+        let entries = self.of_entries.len().saturating_add(self.entries.len());
+        directories
+            .saturating_add(entries)
+            .saturating_mul(size_of::<u32>())
+    }
+}
+
+impl Pack for Directories {
+    /// Two counts.
+    const BYTES_MIN: usize = 16;
+
+    fn pack(&self, out: &mut Vec<u8>) {
+        self.ends.pack(out);
+        (self.of_entries.len() as u64).pack(out);
+        // Most are in the same directory as the one before, or in one near that.
+        let mut before = 0_u32;
+        for directory in &self.of_entries {
+            pack_number(zigzag(directory.wrapping_sub(before)), out);
+            before = *directory;
+        }
+    }
+
+    fn unpack(bytes: &mut &[u8]) -> Option<Self> {
+        let ends: Vec<u32> = Pack::unpack(bytes)?;
+        let all = u32::try_from(ends.len()).ok()?;
+        let mut numbered = (0_u32..).zip(&ends);
+        let count = usize::try_from(u64::unpack(bytes)?).ok()?;
+        if !numbered.all(|(number, end)| (number..all).contains(&end.saturating_sub(1))) {
+            return None;
+        }
+        if count > bytes.len() {
+            return None;
+        }
+        let mut of_entries = Vec::with_capacity(count);
+        let mut before = 0_u32;
+        for _ in 0..count {
+            before = before.wrapping_add(unzigzag(unpack_number(bytes)?));
+            if before >= all {
+                return None;
+            }
+            of_entries.push(before);
+        }
+        Some(Self::new(ends, of_entries))
+    }
+}
+
+/// Small numbers of small differences in both directions.
+fn zigzag(difference: u32) -> u32 {
+    let sign = 0_u32.wrapping_sub(difference >> 31);
+    (difference << 1) ^ sign
+}
+
+fn unzigzag(number: u32) -> u32 {
+    (number >> 1) ^ 0_u32.wrapping_sub(number & 1)
+}
+
+/// The number of each directory in a walk that goes down first, and of each in this walk the number
+/// behind the last one below it.
+fn walk(directories: &[Directory]) -> (Vec<u32>, Vec<u32>) {
+    let mut sizes = vec![1_u32; directories.len()];
+    for (number, directory) in directories.iter().enumerate().skip(1).rev() {
+        let size = sizes.get(number).copied().unwrap_or_default();
+        if let Some(above) = sizes.get_mut(directory.parent as usize) {
+            *above = above.saturating_add(size);
+        }
+    }
+    let mut numbers = vec![0_u32; directories.len()];
+    let mut ends = vec![0_u32; directories.len()];
+    // Of each directory, the number of the next one in it.
+    let mut next = vec![1_u32; directories.len()];
+    for (at, directory) in directories.iter().enumerate() {
+        let size = sizes.get(at).copied().unwrap_or_default();
+        let mut number = 0;
+        if at > 0 {
+            if let Some(next) = next.get_mut(directory.parent as usize) {
+                number = *next;
+                *next = next.saturating_add(size);
+            }
+        }
+        let place = (
+            numbers.get_mut(at),
+            next.get_mut(at),
+            ends.get_mut(number as usize),
+        );
+        if let (Some(of), Some(next), Some(end)) = place {
+            *of = number;
+            *next = number.saturating_add(1);
+            *end = number.saturating_add(size);
+        }
+    }
+    (numbers, ends)
 }
 
 /// The entries of each layer that matter to what is wanted, in order.
@@ -369,7 +555,7 @@ pub(super) fn choose(layers: &[&PreparedLayer], want: Want<'_>, budget: &Budget)
             .collect(),
         ways: layers
             .iter()
-            .map(|layer| vec![false; layer.entries.outline.parents.len()])
+            .map(|layer| vec![false; layer.entries.outline.directories.len()])
             .collect(),
         yielding: HashSet::default(),
         deep: std::iter::once(deep).collect(),
@@ -447,10 +633,17 @@ impl Choice<'_> {
                     before.is_none() || links.contains(&before) || links.contains(&None)
                 })
             });
-            let parents: BTreeSet<u32> = steps.map(|(_, (_, parent))| *parent).collect();
-            let parents = parents.into_iter();
-            let below = parents.filter_map(|parent| outline.parents.get(parent as usize));
-            for number in below.flatten() {
+            let directories = &outline.directories;
+            let mut trees: Vec<_> = steps.map(|(_, (_, of))| directories.below(*of)).collect();
+            trees.sort_unstable_by_key(|tree| tree.start);
+            let mut gone = 0;
+            let below = trees.into_iter().flat_map(|tree| {
+                // One tree is in another, or beside it.
+                let start = tree.start.max(gone);
+                gone = tree.end.max(gone);
+                directories.entries(start..tree.end.max(start))
+            });
+            for number in below {
                 let name = entries.get(*number as usize).map(|entry| last(entry.path));
                 let name = name.map(hash).filter(|name| self.is_file_up_to(*name, at));
                 if let Some(name) = name {
@@ -527,9 +720,9 @@ impl Choice<'_> {
     /// Chooses what lies below directories that can be the same place as a file.
     fn below(&mut self, name: Name, before: Option<Name>) {
         for (at, (_, outline)) in self.layers.clone().into_iter().enumerate() {
-            for (other, parent) in outline.steps.named(name) {
+            for (other, directory) in outline.steps.named(name) {
                 if self.aliases.may_be_same(before, Some(*other)) {
-                    self.choose_below(at, *parent, false);
+                    self.choose_below(at, *directory, false);
                 }
             }
             for (other, link) in outline.targets.named(name) {
@@ -544,8 +737,8 @@ impl Choice<'_> {
 
     fn everything_below(&mut self, name: Name) {
         for (at, (_, outline)) in self.layers.clone().into_iter().enumerate() {
-            for (_, parent) in outline.steps.named(name) {
-                self.choose_below(at, *parent, true);
+            for (_, directory) in outline.steps.named(name) {
+                self.choose_below(at, *directory, true);
             }
             for (_, link) in outline.targets.named(name) {
                 if self.deep.insert(*link) {
@@ -555,11 +748,12 @@ impl Choice<'_> {
         }
     }
 
-    fn choose_below(&mut self, layer: usize, parent: u32, with_names: bool) {
+    fn choose_below(&mut self, layer: usize, directory: u32, with_names: bool) {
         let Some((entries, outline)) = self.layers.get(layer).copied() else {
             return;
         };
-        for number in outline.parents.get(parent as usize).into_iter().flatten() {
+        let directories = &outline.directories;
+        for number in directories.entries(directories.below(directory)) {
             self.choose(layer, *number);
             if let Some(entry) = entries.get(*number as usize).filter(|_| with_names) {
                 self.add_name(hash(split(entry.path).1));
@@ -576,9 +770,9 @@ impl Choice<'_> {
             return;
         };
         *is_chosen = true;
-        let parent = outline.parent_of.get(number as usize);
-        let way = self.ways.get_mut(layer).zip(parent);
-        let way = way.and_then(|(ways, parent)| ways.get_mut(*parent as usize));
+        let directory = outline.directories.of_entries.get(number as usize);
+        let way = self.ways.get_mut(layer).zip(directory);
+        let way = way.and_then(|(ways, directory)| ways.get_mut(*directory as usize));
         if let (Some(is_gone @ false), Some(entry)) = (way, entries.get(number as usize)) {
             *is_gone = true;
             self.add_way(split(entry.path).0);

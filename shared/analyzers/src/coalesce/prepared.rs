@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 use super::{
     HashSet,
     outline::{Name, Outline, hash, last},
-    packed::{self, EntryList, EntryRef, OwnedList, OwnedRef},
+    packed::{self, EntryList, EntryRef, OwnedList, OwnedRef, SumsList},
     purl::Purls,
     tampered::Tops,
 };
@@ -48,13 +48,16 @@ pub struct KeptEntries {
     pub(super) outline: Outline,
 }
 
-/// A section as it is kept: with the files that packages own in one piece.
+/// A section as it is kept: with the files that packages own and the digests of files in one piece
+/// each.
 #[derive(Debug, Serialize, Deserialize)]
 pub struct KeptSection {
-    /// Without files that packages own.
+    /// Without files that packages own, and digests.
     section: Section,
     #[serde(default, with = "packed", skip_serializing_if = "OwnedList::is_empty")]
     pub(super) owned: OwnedList,
+    #[serde(default, with = "packed", skip_serializing_if = "SumsList::is_empty")]
+    pub(super) sums: SumsList,
 }
 
 // === impl PreparedLayer ===
@@ -69,6 +72,9 @@ impl PreparedLayer {
             transient_gaps,
         } = report;
         let list = EntryList::new(&entries.entries);
+        let sections = sections.into_iter();
+        let sections = sections.map(|section| Arc::new(KeptSection::new(section, &list)));
+        let sections = sections.collect();
         let entries = KeptEntries {
             diff_id: entries.diff_id,
             compressed_bytes: entries.compressed_bytes,
@@ -76,11 +82,9 @@ impl PreparedLayer {
             outline: Outline::new(&list),
             list,
         };
-        let sections = sections.into_iter();
-        let sections = sections.map(|section| Arc::new(KeptSection::new(section)));
         Self {
             transient_gaps,
-            ..Self::of_kept(blob, entries, sections.collect())
+            ..Self::of_kept(blob, entries, sections)
         }
     }
 
@@ -144,7 +148,10 @@ impl PreparedLayer {
     pub fn packed_bytes(&self) -> usize {
         let entries = self.entries.list.bytes();
         let outline = self.entries.outline.bytes();
-        let owned = self.sections.iter().map(|section| section.owned.bytes());
+        let owned = self.sections.iter().map(|section| {
+            let sums = section.sums.bytes();
+            section.owned.bytes().saturating_add(sums)
+        });
         let owned = owned.fold(0, usize::saturating_add);
         let packages = self.sections.iter().map(|section| section.packages.len());
         let purls = packages.fold(0_usize, usize::saturating_add);
@@ -180,16 +187,22 @@ impl Deref for KeptEntries {
 // === impl KeptSection ===
 
 impl KeptSection {
-    fn new(section: Arc<Section>) -> Self {
+    fn new(section: Arc<Section>, entries: &EntryList) -> Self {
         let mut section = Arc::unwrap_or_clone(section);
         let owned = OwnedList::new(&std::mem::take(&mut section.owned));
-        Self { section, owned }
+        let sums = SumsList::new(&std::mem::take(&mut section.sums), entries);
+        Self {
+            section,
+            owned,
+            sums,
+        }
     }
 
-    /// As its analyzer made it.
-    pub fn to_section(&self) -> Section {
+    /// As its analyzer made it, in a layer with these entries.
+    pub fn to_section(&self, entries: &KeptEntries) -> Section {
         Section {
             owned: self.owned.to_vec(),
+            sums: self.sums.to_vec(entries),
             ..self.section.clone()
         }
     }

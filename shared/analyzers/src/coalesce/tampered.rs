@@ -14,14 +14,13 @@ use std::{collections::BTreeMap, sync::Arc};
 
 use archive::Limits;
 use aws_lc_rs::digest::{SHA1_FOR_LEGACY_USE_ONLY, digest};
-use model::{
-    Digest, Diversion, EntryKind, FileSums, Gap, GapCode, Hides, Package, PackageId, Tampered, hex,
-};
+use model::{Digest, Diversion, EntryKind, Gap, GapCode, Hides, Package, PackageId, Tampered};
 
 use super::{
     HashMap, HashSet,
-    outline::{Name, hash, last, range},
-    packed::{EntryRef, OwnedRef},
+    index::Index,
+    outline::{Name, hash, range},
+    packed::{EntryRef, OwnedRef, Recorded, SumsRow},
     prepared::{KeptEntries, KeptSection, PreparedLayer},
     view::View,
 };
@@ -51,30 +50,35 @@ pub(super) struct Suspects<'a> {
 impl Tops {
     pub(super) fn new(entries: &KeptEntries, sections: &[Arc<KeptSection>]) -> Self {
         let mut tops = Vec::new();
-        // Of two digests of one path the later ones count.
-        let mut sums: HashMap<&str, At> = HashMap::default();
         for (at, section) in (0..).zip(sections) {
-            let numbered = (0..).zip(&section.sums);
-            sums.extend(numbered.map(|(number, sums)| (sums.path.as_str(), (at, number))));
-        }
-        // Where nobody summed up files, nothing is compared.
-        if sums.is_empty() {
-            return Self(tops);
-        }
-        for (path, of_it) in sums {
-            for number in entries.outline.named(hash(last(path))) {
-                let entry = entries.get(number as usize);
-                if entry.is_some_and(|entry| entry.kind == EntryKind::File && entry.path == path) {
-                    tops.push((key(path), number, Some(of_it)));
+            for (number, sums) in (0..).zip(section.sums.iter()) {
+                let entry = entries.get(sums.entry as usize);
+                // What is kept may be damaged in ways that only this tells.
+                let is_its = entry.is_some_and(|entry| {
+                    entry.kind == EntryKind::File && key(entry.path) == sums.path
+                });
+                if is_its {
+                    tops.push((sums.path, sums.entry, Some((at, number))));
                 }
             }
         }
-        for (number, entry) in (0..).zip(entries.iter()) {
-            if entry.kind == EntryKind::Symlink && may_be_owned(entry.path) {
-                tops.push((key(entry.path), number, None));
-            }
+        // Where nobody summed up files, nothing is compared.
+        if tops.is_empty() {
+            return Self(tops);
         }
-        tops.sort_unstable();
+        let links = entries.list().symlinks();
+        let links = links.filter(|(_, entry)| may_be_owned(entry.path));
+        tops.extend(links.map(|(number, entry)| (key(entry.path), number, None)));
+        // Two runs that are sorted, or nearly: a stable sort makes use of it.
+        tops.sort();
+        // Of two digests of one file the later ones count.
+        tops.dedup_by(|later, before| {
+            let is_same = (later.0, later.1) == (before.0, before.1);
+            if is_same {
+                *before = *later;
+            }
+            is_same
+        });
         Self(tops)
     }
 
@@ -92,7 +96,7 @@ impl<'a> Suspects<'a> {
         let layers = fitting(layers, limits);
         let tops = tops(&layers);
         let mut suspects = Self::default();
-        if tops.is_empty() {
+        if tops.len() == 0 {
             return suspects;
         }
         let (latest, diverted) = (latest(&layers), Diverted::new(&layers));
@@ -210,20 +214,29 @@ fn fitting<'a>(layers: &[&'a PreparedLayer], limits: &Limits) -> Vec<&'a Prepare
 struct Top<'a> {
     entry: EntryRef<'a>,
     /// `None` where it is a link.
-    sums: Option<&'a FileSums>,
+    sums: Option<&'a SumsRow>,
 }
 
-fn tops<'a>(layers: &[&'a PreparedLayer]) -> HashMap<Name, Top<'a>> {
-    let mut tops = HashMap::default();
-    for layer in layers {
+fn tops<'a>(layers: &[&'a PreparedLayer]) -> Index<Top<'a>> {
+    let of_layers = layers.iter().flat_map(|layer| {
         let of_layer = layer.tops.0.iter();
-        tops.extend(of_layer.filter_map(|(path, number, sums)| {
+        of_layer.filter_map(|(path, number, sums)| {
             let entry = layer.entries.get(*number as usize)?;
             let sums = sums.and_then(|sums| find_sums(layer, sums));
             Some((*path, Top { entry, sums }))
-        }));
-    }
-    tops
+        })
+    });
+    let mut tops: Vec<_> = of_layers.collect();
+    // Stable: of one path the uppermost stays the last.
+    tops.sort_by_key(|(path, _)| *path);
+    tops.dedup_by(|later, before| {
+        let is_same = later.0 == before.0;
+        if is_same {
+            *before = *later;
+        }
+        is_same
+    });
+    Index::of_sorted(tops)
 }
 
 /// The layer in which each package's files are listed last: each list is of all its files.
@@ -263,7 +276,7 @@ impl<'a> Diverted<'a> {
 /// What was recorded of all that there is, with the path at which it is: each layer once.
 fn records<'a, 'l>(
     layers: &'l [&'a PreparedLayer],
-    tops: &'l HashMap<Name, Top<'a>>,
+    tops: &'l Index<Top<'a>>,
     diverted: &'l Diverted<'a>,
 ) -> impl Iterator<Item = (&'a str, Top<'a>, OwnedRef<'a>, &'a PreparedLayer)> + use<'a, 'l> {
     let mut known = HashSet::default();
@@ -277,7 +290,7 @@ fn records<'a, 'l>(
                 Some(moved) => (moved.to.as_str(), key(&moved.to)),
                 None => (owned.path, path),
             };
-            Some((at, *tops.get(&name)?, owned, layer))
+            Some((at, *tops.named(name).next()?, owned, layer))
         })
     })
 }
@@ -294,9 +307,8 @@ impl Top<'_> {
     }
 }
 
-fn find_sums(layer: &PreparedLayer, (section, number): At) -> Option<&FileSums> {
-    let section = layer.sections.get(section as usize)?;
-    section.sums.get(number as usize)
+fn find_sums(layer: &PreparedLayer, (section, number): At) -> Option<&SumsRow> {
+    layer.sections.get(section as usize)?.sums.get(number)
 }
 
 /// The digests of the file that an entry of a layer is.
@@ -304,7 +316,7 @@ fn sums_of<'a>(
     layer: &'a PreparedLayer,
     number: usize,
     entry: &EntryRef<'_>,
-) -> Option<&'a FileSums> {
+) -> Option<&'a SumsRow> {
     let mut tops = range(&layer.tops.0, |top| top.0, key(entry.path));
     let (_, _, sums) = tops.find(|(_, of, _)| *of as usize == number)?;
     find_sums(layer, (*sums)?)
@@ -312,28 +324,27 @@ fn sums_of<'a>(
 
 /// Whether a file has the content that was recorded. What is recorded in a way that we cannot check
 /// is believed.
-fn is_content(owned: &OwnedRef<'_>, sums: &FileSums, entry: &EntryRef<'_>) -> bool {
-    let Some(recorded) = owned.digest else {
-        return true;
-    };
-    match recorded.split_once(':') {
-        Some(("md5", _)) => sums.md5 == recorded,
-        Some(("sha1", _)) => sums.sha1 == recorded,
-        Some(("sha256", value)) => entry
-            .digest
-            .is_none_or(|digest| Some(*digest) == Digest::from_hex(value)),
-        _ => true,
+fn is_content(owned: &OwnedRef<'_>, sums: &SumsRow, entry: &EntryRef<'_>) -> bool {
+    match owned.digest {
+        Some(Recorded::Md5(recorded)) => sums.md5 == recorded,
+        Some(Recorded::Sha1(recorded)) => sums.sha1 == recorded,
+        Some(Recorded::Sha256(recorded)) => entry.digest.is_none_or(|digest| *digest == recorded),
+        // No digest of these has such a value.
+        Some(Recorded::Text(text)) => {
+            let algorithm = text.split_once(':').map(|(algorithm, _)| algorithm);
+            !matches!(algorithm, Some("md5" | "sha1" | "sha256"))
+        }
+        None => true,
     }
 }
 
 /// Whether a link leads where it was recorded to lead: apk does that, by the digest of its text. For
 /// others a link is not what was recorded of a file.
 fn is_target(owned: &OwnedRef<'_>, entry: &EntryRef<'_>) -> bool {
-    let recorded = owned.digest.and_then(|text| text.split_once(':'));
-    let (Some(("sha1", recorded)), Some(target)) = (recorded, entry.link) else {
+    let (Some(Recorded::Sha1(recorded)), Some(target)) = (owned.digest, entry.link) else {
         return false;
     };
-    hex(digest(&SHA1_FOR_LEGACY_USE_ONLY, target.as_bytes()).as_ref()) == recorded
+    digest(&SHA1_FOR_LEGACY_USE_ONLY, target.as_bytes()).as_ref() == recorded
 }
 
 /// A path's hash, the same for `bin/x` and `usr/bin/x`: which of the two a package and a layer write

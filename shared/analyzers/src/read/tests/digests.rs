@@ -6,7 +6,7 @@ use std::{
 };
 
 use aws_lc_rs::digest::{SHA1_FOR_LEGACY_USE_ONLY, digest};
-use model::{FileSums, hex};
+use model::FileSums;
 
 use super::*;
 use crate::{
@@ -65,13 +65,11 @@ impl Sparse<'_> {
 fn sums(path: &str, content: &[u8]) -> FileSums {
     let mut md5 = Md5::default();
     md5.update(content);
+    let sha1 = digest(&SHA1_FOR_LEGACY_USE_ONLY, content);
     FileSums {
         path: path.to_owned(),
-        md5: format!("md5:{}", hex(&md5.finish())),
-        sha1: format!(
-            "sha1:{}",
-            hex(digest(&SHA1_FOR_LEGACY_USE_ONLY, content).as_ref())
-        ),
+        md5: md5.finish(),
+        sha1: sha1.as_ref().try_into().unwrap(),
     }
 }
 

@@ -571,7 +571,7 @@ fn no_planted_secret_is_told_in_sections_or_reports() {
     texts.push(format!("{:?}", config.environment));
     for layer in &layers {
         for section in &layer.sections {
-            texts.push(serde_json::to_string(&section.to_section()).unwrap());
+            texts.push(serde_json::to_string(&section.to_section(&layer.entries)).unwrap());
             let packed = rmp_serde::to_vec_named(&**section).unwrap();
             texts.push(String::from_utf8_lossy(&packed).into_owned());
         }

@@ -8,7 +8,7 @@ use std::{
 };
 
 use analyzers::{
-    Analyzers, KeptSection, LayerBlob, LayerRead, PreparedLayer, Subject, image_report, read_layer,
+    Analyzers, LayerBlob, LayerRead, PreparedLayer, Subject, image_report, read_layer,
 };
 use anyhow::Context as _;
 use archive::Limits;

@@ -11,8 +11,8 @@ use std::{
 };
 
 use rocksdb::{
-    BoundColumnFamily, DB, DEFAULT_COLUMN_FAMILY_NAME, ErrorKind, IteratorMode, ReadOptions,
-    WriteBatch, WriteOptions,
+    BoundColumnFamily, DB, DBPinnableSlice, DEFAULT_COLUMN_FAMILY_NAME, ErrorKind, IteratorMode,
+    ReadOptions, WriteBatch, WriteOptions,
 };
 use serde::{Serialize, de::DeserializeOwned};
 
@@ -118,6 +118,17 @@ impl Database {
     pub fn get(&self, family: &str, key: &[u8]) -> Result<Option<Vec<u8>>, CacheError> {
         self.db
             .get_cf(&self.family(family)?, key)
+            .map_err(|error| self.error(&error))
+    }
+
+    /// [`Database::get`] without a copy: the value stays in memory while it is held.
+    pub(crate) fn get_pinned(
+        &self,
+        family: &str,
+        key: &[u8],
+    ) -> Result<Option<DBPinnableSlice<'_>>, CacheError> {
+        self.db
+            .get_pinned_cf(&self.family(family)?, key)
             .map_err(|error| self.error(&error))
     }
 

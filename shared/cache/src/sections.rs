@@ -15,6 +15,7 @@ use std::{
 };
 
 use model::{Digest, Hasher, SectionKey};
+use rocksdb::DBPinnableSlice;
 use serde::{Serialize, de::DeserializeOwned};
 
 use self::{ledger::Ledger, pending::Pending};
@@ -39,11 +40,16 @@ pub struct SectionCache {
 }
 
 /// A section that is here and is not decoded yet.
-#[derive(Debug)]
 pub struct StoredSection<'a> {
     cache: &'a SectionCache,
     key: Vec<u8>,
-    payload: Vec<u8>,
+    value: Value<'a>,
+}
+
+/// A section as it is stored: sealed, and in the database behind its place in the order.
+enum Value<'a> {
+    Row(DBPinnableSlice<'a>),
+    Pending(Vec<u8>),
 }
 
 /// Sections to be kept together, as they are stored.
@@ -103,13 +109,32 @@ impl SectionBatch {
 impl StoredSection<'_> {
     /// The section, if it is unharmed.
     pub fn decode<T: DeserializeOwned>(self) -> Option<T> {
-        match codec::decode(&self.payload) {
+        match self.value.opened(&self.key).and_then(codec::decode) {
             Ok(section) => {
                 self.cache.metrics.hits.add(1);
                 Some(section)
             }
             Err(error) => self.cache.lost(&self.key, &error),
         }
+    }
+}
+
+impl fmt::Debug for StoredSection<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("StoredSection").finish_non_exhaustive()
+    }
+}
+
+// === impl Value ===
+
+impl Value<'_> {
+    /// The section's bytes, if they are those that were stored under the key.
+    fn opened(&self, key: &[u8]) -> Result<&[u8], CacheError> {
+        let sealed = match self {
+            Self::Row(row) => ledger::split(row)?.1,
+            Self::Pending(sealed) => sealed,
+        };
+        opened(key, sealed)
     }
 }
 
@@ -168,10 +193,10 @@ impl SectionCache {
     pub fn find(&self, key: &SectionKey) -> Option<StoredSection<'_>> {
         let key = key_bytes(key);
         match self.read(&key) {
-            Ok(Some(payload)) => Some(StoredSection {
+            Ok(Some(value)) => Some(StoredSection {
                 cache: self,
                 key,
-                payload,
+                value,
             }),
             Ok(None) => {
                 self.metrics.misses.add(1);
@@ -286,8 +311,8 @@ impl SectionCache {
         }
     }
 
-    /// The verified bytes of a section.
-    fn read(&self, key: &[u8]) -> Result<Option<Vec<u8>>, CacheError> {
+    /// A section where it is stored: it has megabytes, and is not copied.
+    fn read(&self, key: &[u8]) -> Result<Option<Value<'_>>, CacheError> {
         match &self.mode {
             Mode::Owned { database, .. } => stored(database, key),
             Mode::Without { .. } => Ok(None),
@@ -296,7 +321,7 @@ impl SectionCache {
             } => {
                 let pending = pending.lock().unwrap_or_else(PoisonError::into_inner);
                 if let Some(value) = pending.get(key) {
-                    return opened(key, value).map(|payload| Some(payload.to_vec()));
+                    return Ok(Some(Value::Pending(value.to_vec())));
                 }
                 drop(pending);
                 database
@@ -356,16 +381,10 @@ fn open_soon(dir: &Path, bytes_max: u64) -> Result<Option<SectionCache>, CacheEr
     }
 }
 
-/// The verified bytes of a section in the database.
-fn stored(database: &Database, key: &[u8]) -> Result<Option<Vec<u8>>, CacheError> {
-    let Some(mut row) = database.get(SECTIONS, key)? else {
-        return Ok(None);
-    };
-    let (_, value) = ledger::split(&row)?;
-    let before = row.len().saturating_sub(opened(key, value)?.len());
-    // In place: a section has megabytes, and fresh memory costs more than moving them does.
-    row.drain(..before);
-    Ok(Some(row))
+/// A section in the database.
+fn stored<'d>(database: &'d Database, key: &[u8]) -> Result<Option<Value<'d>>, CacheError> {
+    let row = database.get_pinned(SECTIONS, key)?;
+    Ok(row.map(Value::Row))
 }
 
 /// A section's bytes with the digest that proves that they belong to the key.

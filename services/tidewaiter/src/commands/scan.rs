@@ -147,6 +147,8 @@ async fn scan_all(
     };
     // The cache is written on another thread, which the first one asks for before it writes itself.
     let ((), written) = tokio::join!(scanner.keep_layers(), writing);
+    // The process ends next, and the system takes back at once what would be freed piece by piece.
+    std::mem::forget((scanner, documents));
     written.map(|()| worst)
 }
 
@@ -333,10 +335,16 @@ impl Scanner<'_> {
             scanned.findings.removed.clear();
         }
         let now = self.cx.now();
-        let packages = packages_of(&scanned);
+        let packages = ScannedPackages {
+            image: scanned.image,
+            os: scanned.target.os.clone(),
+            packages: std::mem::take(&mut scanned.packages),
+            gaps: scanned.gaps.clone(),
+        };
         let loose = self.loose_for(&packages).await?;
         let advisories = loose.as_ref().unwrap_or(&self.advisories);
         let mut assessment: Assessment = matcher::assess(advisories, &packages, now)?;
+        scanned.packages = packages.packages;
         let facts = Facts {
             assessment: &assessment,
             findings: &scanned.findings,
@@ -485,16 +493,6 @@ fn prepare_secrets(cx: &Cx, settings: &Settings) {
 fn joined<T>(thread: ScopedJoinHandle<'_, T>) -> T {
     let ended = thread.join();
     ended.unwrap_or_else(|panic| std::panic::resume_unwind(panic))
-}
-
-/// The packages as they are matched.
-fn packages_of(scanned: &ImageReport) -> ScannedPackages {
-    ScannedPackages {
-        image: scanned.image,
-        os: scanned.target.os.clone(),
-        packages: scanned.packages.clone(),
-        gaps: scanned.gaps.clone(),
-    }
 }
 
 /// A directory is what it is when it is read: files that changed since it was first gone through make

@@ -2,7 +2,12 @@
 
 use model::{Findings, Fingerprint, FoundFinding, FoundMalware, FoundSecret, Malware, Secret};
 
-use super::{HashMap, HashSet, packed::Recorded, view::View};
+use super::{
+    HashMap, HashSet,
+    outline::{Name, hash, last},
+    packed::Recorded,
+    view::View,
+};
 
 /// The file that a finding is in.
 pub(super) fn path(finding: &FoundFinding) -> Option<&str> {
@@ -77,7 +82,11 @@ fn unmodified<'a>(view: &View<'a>) -> HashSet<(&'a str, Recorded<'a>)> {
     if places.is_empty() {
         return HashSet::default();
     }
-    let owned = sections().flat_map(|section| section.owned.iter());
+    let names: HashSet<Name> = places.iter().map(|place| hash(last(place))).collect();
+    let owned = sections().flat_map(|section| {
+        let numbers = names.iter().flat_map(|name| section.owned.named(*name));
+        numbers.filter_map(|number| section.owned.get(number))
+    });
     let owned = owned.filter(|owned| places.contains(real(owned.path)));
     let owned = owned.filter_map(|owned| Some((real(owned.path), owned.digest?)));
     owned.collect()

@@ -284,13 +284,24 @@ fn records<'a, 'l>(
     let layers = layers.filter(move |layer| known.insert(layer.blob));
     layers.flat_map(move |layer| {
         let sections = layer.sections.iter();
-        let records = sections.flat_map(|section| section.owned.records());
-        records.filter_map(move |(path, owned)| {
-            let (at, name) = match diverted.find(path, &owned) {
-                Some(moved) => (moved.to.as_str(), key(&moved.to)),
-                None => (owned.path, path),
-            };
-            Some((at, *tops.named(name).next()?, owned, layer))
+        let records = sections.flat_map(|section| {
+            let owned = &section.owned;
+            owned.records().map(move |record| (owned, record))
+        });
+        records.filter_map(move |(owned, (path, number))| {
+            // Most have nothing that could be compared.
+            let top = tops.named(path).next();
+            if top.is_none() && !diverted.0.contains_key(&path) {
+                return None;
+            }
+            let owned = owned.get(number)?;
+            match diverted.find(path, &owned) {
+                Some(moved) => {
+                    let top = tops.named(key(&moved.to)).next()?;
+                    Some((moved.to.as_str(), *top, owned, layer))
+                }
+                None => Some((owned.path, *top?, owned, layer)),
+            }
         })
     })
 }

@@ -31,21 +31,9 @@ pub(super) const HITS_MAX: usize = 1000;
 /// From this size on a text is searched by what is fastest.
 const MUCH_TEXT_BYTES: usize = 16 << 10;
 
-/// The built-in rules, the surest first: of two that find the same text the first one wins.
-const BUILT_IN: &[&str] = &[
-    include_str!("rules/cloud.yaml"),
-    include_str!("rules/code.yaml"),
-    include_str!("rules/ci.yaml"),
-    include_str!("rules/chat.yaml"),
-    include_str!("rules/payment.yaml"),
-    include_str!("rules/registry.yaml"),
-    include_str!("rules/monitoring.yaml"),
-    include_str!("rules/ai.yaml"),
-    include_str!("rules/service.yaml"),
-    include_str!("rules/database.yaml"),
-    include_str!("rules/keys.yaml"),
-    include_str!("rules/files.yaml"),
-];
+/// The built-in rules, as `build.rs` writes them, the surest first: of two that find the same text the
+/// first one wins.
+const BUILT_IN: &str = include_str!(concat!(env!("OUT_DIR"), "/secret-rules.json"));
 
 /// All rules, ready to be used, and the key that names what they find.
 pub(super) struct Engine {
@@ -108,19 +96,12 @@ struct Search<'a> {
 /// # Errors
 /// Never in a program whose tests have run: they are part of it.
 pub fn built_in_rules() -> Result<Vec<SecretRule>, String> {
-    let mut rules = Vec::new();
-    for document in BUILT_IN {
-        let some: Vec<SecretRule> = serde_saphyr::from_str(document)
-            .map_err(|error| error.without_snippet().to_string())?;
-        rules.extend(some);
-    }
-    Ok(rules)
+    serde_json::from_str(BUILT_IN).map_err(|error| error.to_string())
 }
 
 /// Changes with every built-in rule.
 pub(super) fn built_in_digest() -> Digest {
-    let texts = [BUILT_IN, &[keystore::RULE]].concat();
-    Digest::of(texts.concat().as_bytes())
+    Digest::of([BUILT_IN, keystore::RULE].concat().as_bytes())
 }
 
 // === impl Engine ===

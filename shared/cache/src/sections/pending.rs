@@ -52,7 +52,11 @@ impl Pending {
         }
         let mut missing = self.sections;
         // Another process may have read the same layer at the same time.
-        missing.retain(|key, _| !matches!(super::stored(database, key), Ok(Some(_))));
+        let is_kept = |key: &[u8]| {
+            let value = super::stored(database, key).ok().flatten();
+            value.is_some_and(|value| value.opened(key).is_ok())
+        };
+        missing.retain(|key, _| !is_kept(key));
         ledger.put(database, &missing)?;
         Ok(missing.len())
     }

@@ -4,12 +4,12 @@ use std::{collections::BTreeSet, fmt::Write as _};
 
 use anyhow::Context as _;
 use chassis::Cx;
-use model::ImageReport;
+use model::{ImageReport, ScannedPackages};
 use oci::Location;
 use serde::Serialize;
 use vulndb::{ExplainedPackage, Explanation, Lookup};
 
-use super::{FLUSH, Scanner, packages_of, progress::Progress};
+use super::{FLUSH, Scanner, progress::Progress};
 use crate::{
     cli::{ExplainArgs, Format, Global, ScanArgs},
     commands::{Deadline, print},
@@ -220,4 +220,14 @@ fn package_text(text: &mut String, package: &ExplainedPackage) -> anyhow::Result
         }
     }
     Ok(())
+}
+
+/// The packages as they are matched.
+fn packages_of(scanned: &ImageReport) -> ScannedPackages {
+    ScannedPackages {
+        image: scanned.image,
+        os: scanned.target.os.clone(),
+        packages: scanned.packages.clone(),
+        gaps: scanned.gaps.clone(),
+    }
 }

@@ -225,10 +225,9 @@ impl OwnedList {
         firsts.filter_map(|first| self.get(first))
     }
 
-    /// What is compared with the file that is there, by the hash of its path.
-    pub(in crate::coalesce) fn records(&self) -> impl Iterator<Item = (Name, OwnedRef<'_>)> {
-        let records = self.records.iter();
-        records.filter_map(|(path, number)| Some((*path, self.get(*number)?)))
+    /// What is compared with the file that is there: the hash of its path, and its number.
+    pub(in crate::coalesce) fn records(&self) -> impl Iterator<Item = (Name, u32)> {
+        self.records.iter().copied()
     }
 
     /// As an analyzer found them.

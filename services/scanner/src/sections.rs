@@ -44,6 +44,9 @@ pub use self::leased::LeasedSections;
 /// The version of what stands in the shared place; part of each name there.
 const SHARED_VERSION: u32 = 3;
 
+/// Stored bytes of entries from which on a thread is worth it: they take half a millisecond.
+const APART_BYTES_MIN: usize = 256 << 10;
+
 /// What is stored of a layer.
 #[derive(Debug)]
 pub enum Stored {
@@ -416,15 +419,22 @@ fn read(cache: &SectionCache, blob: Digest, wanted: &Wanted) -> Stored {
     let Some(entries) = cache.find(&wanted.key(blob, &wanted.entries)) else {
         return Stored::Part(nothing());
     };
-    let section = |id| cache.get(&wanted.key(blob, id)).map(Arc::new);
+    let sections = || {
+        let section = |id| cache.get(&wanted.key(blob, id)).map(Arc::new);
+        wanted.analyzers.iter().map(section).collect()
+    };
     // The entries take about as long as all others, and who scans an image again waits for both.
-    let (entries, sections) = thread::scope(|scope| {
-        let entries = scope.spawn(|| entries.decode::<KeptEntries>());
-        let sections = wanted.analyzers.iter().map(section).collect();
-        let entries = entries.join();
-        let entries = entries.unwrap_or_else(|panic| std::panic::resume_unwind(panic));
-        (entries, sections)
-    });
+    let (entries, sections) = if entries.bytes() < APART_BYTES_MIN {
+        (entries.decode::<KeptEntries>(), sections())
+    } else {
+        thread::scope(|scope| {
+            let entries = scope.spawn(|| entries.decode::<KeptEntries>());
+            let sections = sections();
+            let entries = entries.join();
+            let entries = entries.unwrap_or_else(|panic| std::panic::resume_unwind(panic));
+            (entries, sections)
+        })
+    };
     let Some(entries) = entries else {
         return Stored::Part(nothing());
     };

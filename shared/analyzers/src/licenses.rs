@@ -16,10 +16,9 @@ mod parse;
 #[cfg(test)]
 mod tests;
 
-use std::collections::{BTreeMap, HashMap, HashSet};
+use std::collections::{BTreeMap, HashMap};
 
 use model::{EntryKind, License, LicenseCategory, Package, PackageType};
-use rayon::iter::{IntoParallelIterator as _, ParallelIterator as _};
 use spdx::{Expression, LicenseItem};
 
 use crate::PreparedLayer;
@@ -127,53 +126,41 @@ pub(crate) fn describe(layers: &[&PreparedLayer], packages: &mut [Package]) -> V
             package.licenses = (*licenses).to_vec();
         }
     }
-    let known = expressions(packages);
-    let licenses = packages.iter().map(|package| license(package, &known));
-    licenses.collect()
+    let mut known = HashMap::new();
+    packages
+        .iter()
+        .map(|package| license(package, &mut known))
+        .collect()
 }
 
 fn is_open(package: &Package) -> bool {
     package.kind == PackageType::Deb && package.licenses.is_empty()
 }
 
-/// What a package declares: the same texts mean different things of packages of different kinds.
-type Declared<'a> = (PackageType, &'a [String]);
-
-/// What is said of packages, by what they declare. Many declare the same.
-fn expressions(packages: &[Package]) -> HashMap<Declared<'_>, (String, LicenseCategory)> {
-    let declared = packages.iter().map(declared);
-    let declared: HashSet<_> = declared.collect();
-    // To read them takes as long as to put a small layer together.
-    let expressions = declared.into_par_iter().map(|declared| {
-        let (kind, texts) = declared;
-        let expression = expression(kind, texts).unwrap_or_else(|| NOTHING.to_owned());
+/// What is said of a package. Many declare the same.
+fn license<'a>(
+    package: &'a Package,
+    known: &mut HashMap<(PackageType, &'a [String]), (String, LicenseCategory)>,
+) -> License {
+    let declared = (package.kind, package.licenses.as_slice());
+    let (expression, category) = known.entry(declared).or_insert_with(|| {
+        let expression = expression(package.kind, &package.licenses);
+        let expression = expression.unwrap_or_else(|| NOTHING.to_owned());
         let category = category(&expression);
-        (declared, (expression, category))
+        (expression, category)
     });
-    expressions.collect()
-}
-
-fn declared(package: &Package) -> Declared<'_> {
-    (package.kind, package.licenses.as_slice())
-}
-
-/// What is said of a package.
-fn license(package: &Package, known: &HashMap<Declared<'_>, (String, LicenseCategory)>) -> License {
-    let nothing = || (NOTHING.to_owned(), category(NOTHING));
-    let known = known.get(&declared(package)).cloned();
-    let (expression, category) = known.unwrap_or_else(nothing);
     License {
         package_id: package.id.clone(),
         package: package.name.clone(),
         kind: package.kind,
-        category,
+        category: *category,
         fingerprint: model::Fingerprint::of(&[
             "license",
             package.kind.as_str(),
             &package.name,
-            &expression,
+            expression,
         ]),
-        expression,
+        expression: expression.clone(),
         waived: None,
     }
 }

@@ -107,6 +107,14 @@ impl SectionBatch {
 // === impl StoredSection ===
 
 impl StoredSection<'_> {
+    /// How many bytes it has as it is stored.
+    pub fn bytes(&self) -> usize {
+        match &self.value {
+            Value::Row(row) => row.len(),
+            Value::Pending(sealed) => sealed.len(),
+        }
+    }
+
     /// The section, if it is unharmed.
     pub fn decode<T: DeserializeOwned>(self) -> Option<T> {
         match self.value.opened(&self.key).and_then(codec::decode) {

@@ -511,11 +511,11 @@ fn walk(directories: &[Directory]) -> (Vec<u32>, Vec<u32>) {
     for (at, directory) in directories.iter().enumerate() {
         let size = sizes.get(at).copied().unwrap_or_default();
         let mut number = 0;
-        if at > 0 {
-            if let Some(next) = next.get_mut(directory.parent as usize) {
-                number = *next;
-                *next = next.saturating_add(size);
-            }
+        if at > 0
+            && let Some(next) = next.get_mut(directory.parent as usize)
+        {
+            number = *next;
+            *next = next.saturating_add(size);
         }
         let place = (
             numbers.get_mut(at),

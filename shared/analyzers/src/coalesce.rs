@@ -15,6 +15,7 @@
 //! counted as they are made.
 
 mod budget;
+mod directories;
 mod findings;
 mod gaps;
 mod index;

@@ -239,8 +239,10 @@ pub struct FileSums {
     /// The file.
     pub path: String,
     /// As dpkg records it.
+    #[serde(with = "crate::digest::as_hex")]
     pub md5: [u8; 16],
     /// As apk records it.
+    #[serde(with = "crate::digest::as_hex")]
     pub sha1: [u8; 20],
 }
 

@@ -19,18 +19,16 @@
 //! changes nothing. A layer whose paths have more names than any honest one's is not prepared: of its
 //! images all entries are looked at. Choosing takes steps of the image's limits like all else.
 
-use std::{
-    hash::{DefaultHasher, Hash as _, Hasher as _},
-    ops::Range,
-};
+use std::hash::{DefaultHasher, Hash as _, Hasher as _};
 
 use model::EntryKind;
 
 use super::{
     HashMap, HashSet,
     budget::Budget,
+    directories::{Directories, NewDirectories},
     index::Index,
-    packed::{EntryList, EntryRef, Pack, pack_number, unpack_number},
+    packed::{EntryList, EntryRef, Pack},
     prepared::PreparedLayer,
 };
 
@@ -59,36 +57,12 @@ pub(super) struct Outline {
     opaque: Vec<u32>,
 }
 
-/// The directories that the paths of entries name, and those on the way to them. The root is the first,
-/// and what lies below one follows it.
-#[derive(Debug, Default)]
-struct Directories {
-    /// The number behind the last directory below each.
-    ends: Vec<u32>,
-    /// Which directory the path of each entry names.
-    of_entries: Vec<u32>,
-    /// Where the entries of each directory begin in `entries`, and where the last end.
-    starts: Vec<u32>,
-    /// Entries by directory.
-    entries: Vec<u32>,
-}
-
-/// A directory, while there are new ones.
-#[derive(Clone, Copy, Debug)]
-struct Directory {
-    name: Name,
-    /// The one that it is in, which is never a later one. The root is in itself.
-    parent: u32,
-}
-
 /// An outline that is being made.
 #[derive(Debug)]
 struct Making {
     outline: Outline,
     by_name: Vec<(Name, u32)>,
-    directories: Vec<Directory>,
-    /// Directory and name in it -> directory.
-    within: HashMap<(u32, Name), u32>,
+    directories: NewDirectories,
     /// Which directory each entry names.
     of_entries: Vec<u32>,
     /// Names on the ways to the directories that entries name, one after the other.
@@ -161,15 +135,10 @@ enum Todo {
 
 impl Making {
     fn new() -> Self {
-        let root = Directory {
-            name: hash(""),
-            parent: 0,
-        };
         Self {
             outline: Outline::default(),
             by_name: Vec::new(),
-            directories: vec![root],
-            within: HashMap::default(),
+            directories: NewDirectories::default(),
             of_entries: Vec::new(),
             walked: 0,
             targets: Vec::new(),
@@ -207,12 +176,11 @@ impl Making {
                 break;
             }
             self.walked = self.walked.saturating_add(1);
-            let (directories, name) = (&mut self.directories, hash(name));
-            at = *self.within.entry((at, name)).or_insert_with(|| {
-                directories.push(Directory { name, parent: at });
+            let (within, is_new) = self.directories.within(at, hash(name));
+            if is_new {
                 self.made.push(hash(way));
-                u32::try_from(directories.len().saturating_sub(1)).unwrap_or(u32::MAX)
-            });
+            }
+            at = within;
         }
         at
     }
@@ -274,20 +242,11 @@ impl Making {
             links.sort_unstable();
             links.dedup();
         }
-        let (numbers, ends) = walk(&self.directories);
-        let name_of = |number: u32| {
-            let directory = self.directories.get(number as usize);
-            directory.map_or_else(|| hash(""), |directory| directory.name)
-        };
-        let steps = self.directories.iter().zip(&numbers).skip(1);
-        let steps = steps.map(|(of, number)| (of.name, (name_of(of.parent), *number)));
-        let steps = Index::new(steps.collect());
-        let of_entries = self.of_entries.iter();
-        let of_entries = of_entries.filter_map(|of| numbers.get(*of as usize).copied());
+        let (directories, steps) = self.directories.finish(&self.of_entries);
         Outline {
             by_name: Index::new(self.by_name),
-            steps,
-            directories: Directories::new(ends, of_entries.collect()),
+            steps: Index::new(steps),
+            directories,
             targets: Index::new(self.targets),
             shares: Index::new(self.shares),
             ..outline
@@ -326,8 +285,7 @@ impl Outline {
 
     /// The numbers of all entries.
     pub(super) fn all(&self) -> impl Iterator<Item = u32> {
-        let entries = (0..).zip(&self.directories.of_entries);
-        entries.map(|(number, _)| number)
+        self.directories.all_entries()
     }
 
     /// Entries with this last name.
@@ -381,154 +339,6 @@ impl Pack for Outline {
             opaque: Pack::unpack(bytes)?,
         })
     }
-}
-
-// === impl Directories ===
-
-impl Directories {
-    fn new(ends: Vec<u32>, of_entries: Vec<u32>) -> Self {
-        // Counted first, so that each entry is put where it belongs.
-        let mut starts = vec![0_u32; ends.len().saturating_add(1)];
-        for directory in &of_entries {
-            if let Some(next) = starts.get_mut((*directory as usize).saturating_add(1)) {
-                *next = next.saturating_add(1);
-            }
-        }
-        let mut all = 0_u32;
-        for start in &mut starts {
-            all = all.saturating_add(*start);
-            *start = all;
-        }
-        let mut free = starts.clone();
-        let mut entries = vec![0; of_entries.len()];
-        for (number, directory) in (0..).zip(&of_entries) {
-            let Some(next) = free.get_mut(*directory as usize) else {
-                continue;
-            };
-            if let Some(place) = entries.get_mut(*next as usize) {
-                *place = number;
-            }
-            *next = next.saturating_add(1);
-        }
-        Self {
-            ends,
-            of_entries,
-            starts,
-            entries,
-        }
-    }
-
-    fn len(&self) -> usize {
-        self.ends.len()
-    }
-
-    /// The directory and all below it.
-    fn below(&self, directory: u32) -> Range<u32> {
-        let end = self.ends.get(directory as usize).copied();
-        directory..end.unwrap_or(directory)
-    }
-
-    /// The entries of some directories that follow each other.
-    fn entries(&self, directories: Range<u32>) -> &[u32] {
-        let start = |of: u32| self.starts.get(of as usize).map(|start| *start as usize);
-        let bounds = start(directories.start).zip(start(directories.end));
-        let entries = bounds.and_then(|(start, end)| self.entries.get(start..end));
-        entries.unwrap_or_default()
-    }
-
-    fn bytes(&self) -> usize {
-        let directories = self.ends.len().saturating_add(self.starts.len());
-        let entries = self.of_entries.len().saturating_add(self.entries.len());
-        directories
-            .saturating_add(entries)
-            .saturating_mul(size_of::<u32>())
-    }
-}
-
-impl Pack for Directories {
-    /// Two counts.
-    const BYTES_MIN: usize = 16;
-
-    fn pack(&self, out: &mut Vec<u8>) {
-        self.ends.pack(out);
-        (self.of_entries.len() as u64).pack(out);
-        // Most are in the same directory as the one before, or in one near that.
-        let mut before = 0_u32;
-        for directory in &self.of_entries {
-            pack_number(zigzag(directory.wrapping_sub(before)), out);
-            before = *directory;
-        }
-    }
-
-    fn unpack(bytes: &mut &[u8]) -> Option<Self> {
-        let ends: Vec<u32> = Pack::unpack(bytes)?;
-        let all = u32::try_from(ends.len()).ok()?;
-        let mut numbered = (0_u32..).zip(&ends);
-        let count = usize::try_from(u64::unpack(bytes)?).ok()?;
-        if !numbered.all(|(number, end)| (number..all).contains(&end.saturating_sub(1))) {
-            return None;
-        }
-        if count > bytes.len() {
-            return None;
-        }
-        let mut of_entries = Vec::with_capacity(count);
-        let mut before = 0_u32;
-        for _ in 0..count {
-            before = before.wrapping_add(unzigzag(unpack_number(bytes)?));
-            if before >= all {
-                return None;
-            }
-            of_entries.push(before);
-        }
-        Some(Self::new(ends, of_entries))
-    }
-}
-
-/// Small numbers of small differences in both directions.
-fn zigzag(difference: u32) -> u32 {
-    let sign = 0_u32.wrapping_sub(difference >> 31);
-    (difference << 1) ^ sign
-}
-
-fn unzigzag(number: u32) -> u32 {
-    (number >> 1) ^ 0_u32.wrapping_sub(number & 1)
-}
-
-/// The number of each directory in a walk that goes down first, and of each in this walk the number
-/// behind the last one below it.
-fn walk(directories: &[Directory]) -> (Vec<u32>, Vec<u32>) {
-    let mut sizes = vec![1_u32; directories.len()];
-    for (number, directory) in directories.iter().enumerate().skip(1).rev() {
-        let size = sizes.get(number).copied().unwrap_or_default();
-        if let Some(above) = sizes.get_mut(directory.parent as usize) {
-            *above = above.saturating_add(size);
-        }
-    }
-    let mut numbers = vec![0_u32; directories.len()];
-    let mut ends = vec![0_u32; directories.len()];
-    // Of each directory, the number of the next one in it.
-    let mut next = vec![1_u32; directories.len()];
-    for (at, directory) in directories.iter().enumerate() {
-        let size = sizes.get(at).copied().unwrap_or_default();
-        let mut number = 0;
-        if at > 0
-            && let Some(next) = next.get_mut(directory.parent as usize)
-        {
-            number = *next;
-            *next = next.saturating_add(size);
-        }
-        let place = (
-            numbers.get_mut(at),
-            next.get_mut(at),
-            ends.get_mut(number as usize),
-        );
-        if let (Some(of), Some(next), Some(end)) = place {
-            *of = number;
-            *next = number.saturating_add(1);
-            *end = number.saturating_add(size);
-        }
-    }
-    (numbers, ends)
 }
 
 /// The entries of each layer that matter to what is wanted, in order.
@@ -770,9 +580,9 @@ impl Choice<'_> {
             return;
         };
         *is_chosen = true;
-        let directory = outline.directories.of_entries.get(number as usize);
+        let directory = outline.directories.of_entry(number);
         let way = self.ways.get_mut(layer).zip(directory);
-        let way = way.and_then(|(ways, directory)| ways.get_mut(*directory as usize));
+        let way = way.and_then(|(ways, directory)| ways.get_mut(directory as usize));
         if let (Some(is_gone @ false), Some(entry)) = (way, entries.get(number as usize)) {
             *is_gone = true;
             self.add_way(split(entry.path).0);

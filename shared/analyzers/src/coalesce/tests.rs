@@ -101,7 +101,27 @@ fn image(layers: &[LayerReport]) -> ImageReport {
             .collect(),
         ..ImageConfig::default()
     };
-    coalesce(layers, &config, subject(), &Limits::default())
+    let report = coalesce(layers, &config, subject(), &Limits::default());
+    let kept = layers.iter().cloned().map(PreparedLayer::new);
+    let kept: Vec<_> = kept.map(|layer| kept_again(&layer)).collect();
+    let kept: Vec<_> = kept.iter().collect();
+    let again = coalesce_prepared(&kept, &config, subject(), &Limits::default());
+    assert_eq!(again, report, "of layers that were kept");
+    report
+}
+
+/// The layer as a cache gives it back.
+fn kept_again(layer: &PreparedLayer) -> PreparedLayer {
+    let bytes = rmp_serde::to_vec_named(&layer.entries).unwrap();
+    let entries = rmp_serde::from_slice(&bytes).unwrap();
+    let sections = layer.sections.iter().map(|section| {
+        let bytes = rmp_serde::to_vec_named(&**section).unwrap();
+        Arc::new(rmp_serde::from_slice(&bytes).unwrap())
+    });
+    PreparedLayer {
+        transient_gaps: layer.transient_gaps.clone(),
+        ..PreparedLayer::of_kept(layer.blob, entries, sections.collect())
+    }
 }
 
 fn subject() -> Subject {

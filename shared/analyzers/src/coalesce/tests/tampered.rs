@@ -83,6 +83,14 @@ const BASE: Told<'_> = Told {
 };
 
 #[test]
+fn a_section_is_as_its_analyzer_made_it() {
+    let report = BASE.layer("1");
+    let layer = PreparedLayer::new(report.clone());
+    let section = layer.sections[0].to_section(&layer.entries);
+    assert_eq!(section, *report.sections[0]);
+}
+
+#[test]
 fn files_as_they_were_brought_are_not_listed() {
     assert_eq!(tampered(&[BASE.layer("1")]), [""; 0]);
     let unrelated = Told {

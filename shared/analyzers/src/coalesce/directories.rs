@@ -30,6 +30,9 @@ pub(super) struct NewDirectories {
     within: HashMap<(u32, Name), u32>,
 }
 
+/// A directory's name, the name before it, and its number.
+type Step = (Name, (Name, u32));
+
 /// A directory, while there are new ones.
 #[derive(Clone, Copy, Debug)]
 struct Directory {
@@ -165,9 +168,9 @@ impl NewDirectories {
         (known, is_new)
     }
 
-    /// The directories as they are kept, and of each but the root its name, the name before it and its
-    /// number; given that each entry is in one of them.
-    pub(super) fn finish(&self, of_entries: &[u32]) -> (Directories, Vec<(Name, (Name, u32))>) {
+    /// The directories as they are kept, and the step to each but the root; given that each entry is in
+    /// one of them.
+    pub(super) fn finish(&self, of_entries: &[u32]) -> (Directories, Vec<Step>) {
         let (numbers, ends) = walk(&self.all);
         let name_of = |number: u32| {
             let directory = self.all.get(number as usize);

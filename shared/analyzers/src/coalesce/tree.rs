@@ -145,7 +145,32 @@ impl<'a> Tree<'a> {
 
     /// The node at a path, links followed to the end.
     pub(super) fn find(&self, path: &str) -> Option<&Node<'a>> {
-        let mut cursor = self.cursor(path)?;
+        // Most ways have no link, and need no memory to be gone.
+        let slashes = path.bytes().filter(|byte| *byte == b'/').count();
+        if !self.budget.step(slashes.saturating_add(1)) {
+            return None;
+        }
+        let mut here = ROOT;
+        let mut names = path.split('/');
+        while let Some(name) = names.next() {
+            match name {
+                "" | "." => continue,
+                ".." => return self.find_by_links(path),
+                _ => {}
+            }
+            let child = self.child(here, name)?;
+            match self.nodes.get(child)? {
+                Node::Directory(_) => here = child,
+                Node::Symlink { .. } => return self.find_by_links(path),
+                leaf @ Node::Leaf(_) => return names.next().is_none().then_some(leaf),
+            }
+        }
+        self.nodes.get(here)
+    }
+
+    /// The same by whatever way; the steps of the path itself are taken.
+    fn find_by_links(&self, path: &str) -> Option<&Node<'a>> {
+        let mut cursor = Cursor::new(path);
         match self.advance(&mut cursor) {
             Stop::Arrived => self.nodes.get(cursor.here()),
             Stop::Leaf(_, node) if cursor.todo.is_empty() => self.nodes.get(node),

@@ -61,7 +61,9 @@ impl Texts {
     }
 
     /// All of them, if they are texts.
-    pub(super) fn finish(self) -> Option<String> {
+    pub(super) fn finish(mut self) -> Option<String> {
+        // What is kept in memory is counted by its room.
+        self.bytes.shrink_to_fit();
         String::from_utf8(self.bytes).ok()
     }
 }

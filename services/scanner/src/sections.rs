@@ -42,7 +42,7 @@ use self::{
 pub use self::leased::LeasedSections;
 
 /// The version of what stands in the shared place; part of each name there.
-const SHARED_VERSION: u32 = 3;
+const SHARED_VERSION: u32 = 4;
 
 /// Stored bytes of entries from which on a thread is worth it: they take half a millisecond.
 const APART_BYTES_MIN: usize = 256 << 10;
@@ -423,15 +423,15 @@ fn read(cache: &SectionCache, blob: Digest, wanted: &Wanted) -> Stored {
         let section = |id| cache.get(&wanted.key(blob, id)).map(Arc::new);
         wanted.analyzers.iter().map(section).collect()
     };
-    // The entries take about as long as all others, and who scans an image again waits for both.
+    // The entries take longer than all others, and who scans an image again waits for both.
     let (entries, sections) = if entries.bytes() < APART_BYTES_MIN {
         (entries.decode::<KeptEntries>(), sections())
     } else {
         thread::scope(|scope| {
-            let entries = scope.spawn(|| entries.decode::<KeptEntries>());
-            let sections = sections();
-            let entries = entries.join();
-            let entries = entries.unwrap_or_else(|panic| std::panic::resume_unwind(panic));
+            let sections = scope.spawn(sections);
+            let entries = entries.decode::<KeptEntries>();
+            let sections = sections.join();
+            let sections = sections.unwrap_or_else(|panic| std::panic::resume_unwind(panic));
             (entries, sections)
         })
     };

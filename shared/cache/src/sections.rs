@@ -26,7 +26,7 @@ const SECTIONS: &str = "sections";
 /// The order of insertion, and how many bytes there are.
 const ORDER: &str = "order";
 const SCHEMA: Schema<'_> = Schema {
-    version: 4,
+    version: 5,
     families: &[SECTIONS, ORDER],
 };
 

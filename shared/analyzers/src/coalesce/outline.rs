@@ -31,6 +31,10 @@ use super::{
     packed::{EntryList, EntryRef, Pack},
     prepared::PreparedLayer,
 };
+use crate::python;
+
+/// Entries whose last name ends so are chosen wherever they are.
+const NAME_ENDS: &[&str] = &[python::NAME_END];
 
 /// Names on the ways to the entries of one layer, and in the targets of its links.
 const NAMES_MAX: usize = 2_000_000;
@@ -49,12 +53,16 @@ pub(super) struct Outline {
     links: Vec<(Name, Name)>,
     /// The same of those that lead elsewhere than a merged `/usr` does.
     astray: Vec<(Name, Name)>,
+    /// Names of links, and the last name of where each leads; `None` where that is at no name.
+    ends: Vec<(Name, Option<Name>)>,
     /// Last name that a hard link leads to -> the link's entry.
     shares: Index<u32>,
     size: Size,
     /// Whether it has so many names that they are not all here.
     is_partial: bool,
     opaque: Vec<u32>,
+    /// Last names that end with one of [`NAME_ENDS`].
+    named_by_end: Vec<Name>,
 }
 
 /// An outline that is being made.
@@ -87,8 +95,6 @@ pub(super) struct Size {
 pub(super) struct Want<'a> {
     /// Places of which it has to be known what stands there; of a single name, wherever that is.
     pub(super) places: Vec<&'a str>,
-    /// All names that end so.
-    pub(super) name_ends: &'a [&'a str],
     /// All that stands in directories of this name.
     pub(super) deep: &'a str,
 }
@@ -148,7 +154,11 @@ impl Making {
     }
 
     fn add(&mut self, number: u32, entry: &EntryRef<'_>) {
-        self.by_name.push((hash(last(entry.path)), number));
+        let name = last(entry.path);
+        self.by_name.push((hash(name), number));
+        if NAME_ENDS.iter().any(|end| name.ends_with(end)) {
+            self.outline.named_by_end.push(hash(name));
+        }
         let link_bytes = entry.link.map_or(0, str::len);
         for bytes in [entry.path.len(), link_bytes] {
             let all = &mut self.outline.size.name_bytes;
@@ -199,6 +209,9 @@ impl Making {
         let (parent, name) = split(entry.path);
         let link = (hash(name), hash(last(parent)));
         self.outline.links.push(link);
+        let end = last(target);
+        let end = (!is_no_name(end)).then(|| hash(end));
+        self.outline.ends.push((link.0, end));
         // As the tree sees it.
         let merged = target.trim_start_matches('/').strip_prefix("usr/");
         let is_hard = entry.kind == EntryKind::Hardlink;
@@ -242,6 +255,10 @@ impl Making {
             links.sort_unstable();
             links.dedup();
         }
+        outline.ends.sort_unstable();
+        outline.ends.dedup();
+        outline.named_by_end.sort_unstable();
+        outline.named_by_end.dedup();
         let (directories, steps) = self.directories.finish(&self.of_entries);
         Outline {
             by_name: Index::new(self.by_name),
@@ -297,7 +314,8 @@ impl Outline {
     pub(super) fn bytes(&self) -> usize {
         let indexes = self.by_name.bytes().saturating_add(self.steps.bytes());
         let indexes = indexes.saturating_add(self.targets.bytes());
-        let links = self.links.len().saturating_mul(32);
+        // Links stand in two or three lists, of 16 bytes for each and one of 24.
+        let links = self.links.len().saturating_mul(56);
         indexes
             .saturating_add(self.directories.bytes())
             .saturating_add(links)
@@ -305,8 +323,8 @@ impl Outline {
 }
 
 impl Pack for Outline {
-    /// Nine lists, two numbers and a word.
-    const BYTES_MIN: usize = 89;
+    /// Eleven lists, two numbers and a word.
+    const BYTES_MIN: usize = 105;
 
     fn pack(&self, out: &mut Vec<u8>) {
         self.by_name.pack(out);
@@ -315,11 +333,13 @@ impl Pack for Outline {
         self.targets.pack(out);
         self.links.pack(out);
         self.astray.pack(out);
+        self.ends.pack(out);
         self.shares.pack(out);
         self.size.names.pack(out);
         self.size.name_bytes.pack(out);
         self.is_partial.pack(out);
         self.opaque.pack(out);
+        self.named_by_end.pack(out);
     }
 
     fn unpack(bytes: &mut &[u8]) -> Option<Self> {
@@ -330,6 +350,7 @@ impl Pack for Outline {
             targets: Pack::unpack(bytes)?,
             links: Pack::unpack(bytes)?,
             astray: Pack::unpack(bytes)?,
+            ends: Pack::unpack(bytes)?,
             shares: Pack::unpack(bytes)?,
             size: Size {
                 names: Pack::unpack(bytes)?,
@@ -337,6 +358,7 @@ impl Pack for Outline {
             },
             is_partial: Pack::unpack(bytes)?,
             opaque: Pack::unpack(bytes)?,
+            named_by_end: Pack::unpack(bytes)?,
         })
     }
 }
@@ -373,7 +395,11 @@ pub(super) fn choose(layers: &[&PreparedLayer], want: Want<'_>, budget: &Budget)
     for place in want.places {
         choice.add_way(place);
     }
-    choice.add_name_ends(want.name_ends);
+    for layer in layers {
+        for name in &layer.entries.outline.named_by_end {
+            choice.add_name(*name);
+        }
+    }
     choice.add_replacing();
     choice.run();
     let numbers = choice.chosen.iter().map(|chosen| {
@@ -404,19 +430,6 @@ impl Choice<'_> {
                 Todo::Name(name) => self.by_name(name),
                 Todo::Yields(name, before) => self.below(name, before),
                 Todo::Deep(name) => self.everything_below(name),
-            }
-        }
-    }
-
-    fn add_name_ends(&mut self, ends: &[&str]) {
-        for (entries, _) in self.layers.clone() {
-            // Of nearly all paths their end is enough to know.
-            let paths = entries.iter().map(|entry| entry.path);
-            let ending = paths.filter(|path| ends.iter().any(|end| path.ends_with(end)));
-            for name in ending.map(last) {
-                if ends.iter().any(|end| name.ends_with(end)) {
-                    self.add_name(hash(name));
-                }
             }
         }
     }
@@ -596,15 +609,12 @@ impl Aliases {
     fn of(layers: &[&PreparedLayer]) -> Self {
         let mut aliases = Self::default();
         aliases.any.extend([".", ".."].map(hash));
-        for entry in layers.iter().flat_map(|layer| layer.entries.iter()) {
-            let Some(target) = target(&entry) else {
-                continue;
-            };
-            let (link, end) = (last(entry.path), last(target));
-            if is_no_name(end) {
-                aliases.any.insert(hash(link));
-            } else {
-                aliases.join(hash(link), hash(end));
+        for (link, end) in layers.iter().flat_map(|layer| &layer.entries.outline.ends) {
+            match end {
+                Some(end) => aliases.join(*link, *end),
+                None => {
+                    aliases.any.insert(*link);
+                }
             }
         }
         // An alias of what may be any directory may be any, too.

@@ -219,6 +219,11 @@ pub(super) fn serialize<T: Pack, S: Serializer>(
     serializer.serialize_bytes(&bytes)
 }
 
+/// The value of which these are all the bytes.
+pub(super) fn unpack<T: Pack>(mut bytes: &[u8]) -> Option<T> {
+    T::unpack(&mut bytes).filter(|_| bytes.is_empty())
+}
+
 /// For `serde(with)`.
 pub(super) fn deserialize<'de, T: Pack, D: Deserializer<'de>>(
     deserializer: D,
@@ -232,9 +237,8 @@ pub(super) fn deserialize<'de, T: Pack, D: Deserializer<'de>>(
             f.write_str("packed bytes")
         }
 
-        fn visit_bytes<E: Error>(self, mut bytes: &[u8]) -> Result<T, E> {
-            let value = T::unpack(&mut bytes).filter(|_| bytes.is_empty());
-            value.ok_or_else(|| E::custom("packed bytes are damaged"))
+        fn visit_bytes<E: Error>(self, bytes: &[u8]) -> Result<T, E> {
+            unpack(bytes).ok_or_else(|| E::custom("packed bytes are damaged"))
         }
     }
 

@@ -400,7 +400,6 @@ fn chosen(
     places.dedup();
     let want = Want {
         places,
-        name_ends: &[python::NAME_END],
         deep: gaps::RECORDS_OF_THEIR_OWN,
     };
     choose(layers, want, budget)

@@ -34,9 +34,18 @@ const DOC: &str = "usr/share/doc/";
 
 /// The expression of everything that a package declares; `None` where it declares nothing.
 pub fn expression(kind: PackageType, declared: &[String]) -> Option<String> {
+    joined(kind, declared, parse::expression)
+}
+
+/// One expression of all texts, each of which becomes one by `parse`.
+fn joined<'a>(
+    kind: PackageType,
+    declared: &'a [String],
+    mut parse: impl FnMut(&'a str) -> String,
+) -> Option<String> {
     let mut parts: Vec<String> = Vec::new();
     for text in declared.iter().filter(|text| !text.trim().is_empty()) {
-        let part = parse::expression(text);
+        let part = parse(text);
         if !parts.contains(&part) {
             parts.push(part);
         }
@@ -126,10 +135,10 @@ pub(crate) fn describe(layers: &[&PreparedLayer], packages: &mut [Package]) -> V
             package.licenses = (*licenses).to_vec();
         }
     }
-    let mut known = HashMap::new();
+    let mut known = Known::default();
     packages
         .iter()
-        .map(|package| license(package, &mut known))
+        .map(|package| known.license(package))
         .collect()
 }
 
@@ -137,31 +146,46 @@ fn is_open(package: &Package) -> bool {
     package.kind == PackageType::Deb && package.licenses.is_empty()
 }
 
-/// What is said of a package. Many declare the same.
-fn license<'a>(
-    package: &'a Package,
-    known: &mut HashMap<(PackageType, &'a [String]), (String, LicenseCategory)>,
-) -> License {
-    let declared = (package.kind, package.licenses.as_slice());
-    let (expression, category) = known.entry(declared).or_insert_with(|| {
-        let expression = expression(package.kind, &package.licenses);
-        let expression = expression.unwrap_or_else(|| NOTHING.to_owned());
-        let category = category(&expression);
-        (expression, category)
-    });
-    License {
-        package_id: package.id.clone(),
-        package: package.name.clone(),
-        kind: package.kind,
-        category: *category,
-        fingerprint: model::Fingerprint::of(&[
-            "license",
-            package.kind.as_str(),
-            &package.name,
-            expression,
-        ]),
-        expression: expression.clone(),
-        waived: None,
+/// What was found out already: packages declare the same texts again and again, and many all of them.
+#[derive(Default)]
+struct Known<'a> {
+    /// By all that a package declares.
+    declared: HashMap<(PackageType, &'a [String]), (String, LicenseCategory)>,
+    /// By a single text.
+    texts: HashMap<&'a str, String>,
+}
+
+// === impl Known ===
+
+impl<'a> Known<'a> {
+    /// What is said of a package.
+    fn license(&mut self, package: &'a Package) -> License {
+        let Self { declared, texts } = self;
+        let of = (package.kind, package.licenses.as_slice());
+        let (expression, category) = declared.entry(of).or_insert_with(|| {
+            let parse = |text| {
+                let known = texts.entry(text);
+                known.or_insert_with(|| parse::expression(text)).clone()
+            };
+            let expression = joined(package.kind, &package.licenses, parse);
+            let expression = expression.unwrap_or_else(|| NOTHING.to_owned());
+            let category = category(&expression);
+            (expression, category)
+        });
+        License {
+            package_id: package.id.clone(),
+            package: package.name.clone(),
+            kind: package.kind,
+            category: *category,
+            fingerprint: model::Fingerprint::of(&[
+                "license",
+                package.kind.as_str(),
+                &package.name,
+                expression,
+            ]),
+            expression: expression.clone(),
+            waived: None,
+        }
     }
 }
 

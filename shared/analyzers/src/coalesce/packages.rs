@@ -42,6 +42,8 @@ pub(super) fn collect(
         if !view.shows(number) {
             continue;
         }
+        let counts = layer.sections.iter().map(|section| section.packages.len());
+        installed.reserve(counts.fold(0, usize::saturating_add));
         let purls = layer.purls.of(layer, os);
         let mut purls = purls.unwrap_or_default().iter();
         for found in layer.sections.iter().flat_map(|section| &section.packages) {

@@ -116,6 +116,7 @@ impl<'a> Names<'a> {
         if !self.folders.contains(name) {
             return None;
         }
+        let mut place = String::new();
         loop {
             if !self
                 .view
@@ -125,11 +126,11 @@ impl<'a> Names<'a> {
             {
                 return None;
             }
-            let place = if directory.is_empty() {
-                format!("node_modules/{name}")
-            } else {
-                format!("{directory}/node_modules/{name}")
-            };
+            place.clear();
+            if !directory.is_empty() {
+                place.extend([directory, "/"]);
+            }
+            place.extend(["node_modules/", name]);
             if let Some(id) = self.by_directory.get(place.as_str()) {
                 return Some(id);
             }

@@ -7,16 +7,16 @@ mod output;
 mod progress;
 mod sbom;
 
-use std::{
-    sync::Arc,
-    thread::{self, ScopedJoinHandle},
-    time::Duration,
-};
+use std::{path::PathBuf, sync::Arc, time::Duration};
 
 use analyzers::{FingerprintKey, Without};
 use anyhow::Context as _;
 use chassis::Cx;
 use clap::ValueEnum as _;
+use futures::{
+    FutureExt as _,
+    future::{BoxFuture, Shared},
+};
 use matcher::{Advisories, Loose};
 use model::{
     Assessment, Decision, Facts, GapCode, Hides, ImageReport, Platform, Report, Reports,
@@ -28,6 +28,8 @@ use oci::{
 };
 use policy::{Condition, Policy, Rule, VulnerabilityFilter};
 use scanner::{CacheSections, Documents, Reader, Settings};
+use tokio::sync::oneshot;
+use vulndb::SeverityBy;
 
 pub(crate) use self::explaining::explain;
 use self::{
@@ -55,6 +57,9 @@ const DIRECTORY_BYTES_MAX: u64 = 1 << 42;
 /// How long the last telemetry may take to get out.
 const FLUSH: Duration = Duration::from_secs(1);
 
+/// Advisories that are being opened, or why they cannot be.
+type ComingAdvisories = Shared<BoxFuture<'static, Result<Arc<Advisories>, String>>>;
+
 /// What all targets of one call share.
 struct Scanner<'a> {
     cx: Cx,
@@ -63,7 +68,7 @@ struct Scanner<'a> {
     reader: Reader,
     domain: Slug,
     sections: CacheSections,
-    advisories: Advisories,
+    advisories: ComingAdvisories,
     /// Advisories in files, which take the place of the database's.
     loose: Vec<Loose>,
     matcher: matcher::Config,
@@ -142,7 +147,7 @@ async fn scan_all(
         if documents.is_empty() {
             return Ok(());
         }
-        scanner.say_advisories(&dirs);
+        scanner.say_advisories(&dirs).await?;
         outputs.write(args, &scanner.policy, &documents)
     };
     // The cache is written on another thread, which the first one asks for before it writes itself.
@@ -178,7 +183,6 @@ impl<'a> Scanner<'a> {
             .map(|file| Baseline::read(file, &key))
             .transpose()?;
         settings.analyzers.secrets.key = key;
-        prepare_secrets(cx, &settings);
         let mut policy = load_policy(args)?;
         let waivers = baseline.iter().flat_map(Baseline::waivers);
         policy.waivers.extend(waivers);
@@ -186,24 +190,19 @@ impl<'a> Scanner<'a> {
         for path in &args.advisories {
             loose.extend(feeds_at(path)?);
         }
-        // Each takes some milliseconds, which is what the scan of a known image takes in all.
-        let (reader, sections, advisories) = thread::scope(|scope| {
-            let (layers, data) = (dirs.layers(), dirs.advisories());
-            let sections = scope
-                .spawn(move || CacheSections::open_shared(cx.clone(), &layers, CACHE_BYTES_MAX));
-            let advisories = scope.spawn(move || Advisories::open_read_only(&data));
-            let reader = Reader::new(settings.clone());
-            (reader, joined(sections), joined(advisories))
-        });
-        let advisories = advisories.context("opening the advisories")?;
+        // Opening takes some milliseconds, and the scan of a known image takes not much more in all: what
+        // is needed last is opened beside the rest.
+        let advisories = open_advisories(cx, dirs.advisories(), config.matcher.severity);
+        let sections = CacheSections::open_shared(cx.clone(), &dirs.layers(), CACHE_BYTES_MAX);
+        prepare_secrets(cx, &settings);
         Ok(Scanner {
             cx: cx.clone(),
             args,
-            reader,
+            reader: Reader::new(settings.clone()),
             settings,
             domain: config.scanner.cache_domain.clone(),
             sections,
-            advisories: advisories.rated_by(config.matcher.severity),
+            advisories,
             loose,
             matcher: config.matcher.clone(),
             policy,
@@ -253,7 +252,7 @@ impl Scanner<'_> {
 
     async fn target(&self, target: &str) -> anyhow::Result<(Document, Decision)> {
         if let Some(file) = dockerfile::file(target) {
-            let report = self.dockerfile(target, &file)?;
+            let report = self.dockerfile(target, &file).await?;
             let decision = report.verdict.decision;
             return Ok((Document::One(Box::new(report)), decision));
         }
@@ -325,6 +324,8 @@ impl Scanner<'_> {
         source: &Arc<dyn Source>,
         image: &Image,
     ) -> anyhow::Result<Report> {
+        // Where they cannot be opened nobody has to wait for layers.
+        self.advisories().await?;
         let scanned = self.scanned(location, source, image).await?;
         self.judged(scanned, &repository(location)).await
     }
@@ -341,9 +342,8 @@ impl Scanner<'_> {
             packages: std::mem::take(&mut scanned.packages),
             gaps: scanned.gaps.clone(),
         };
-        let loose = self.loose_for(&packages).await?;
-        let advisories = loose.as_ref().unwrap_or(&self.advisories);
-        let mut assessment: Assessment = matcher::assess(advisories, &packages, now)?;
+        let advisories = self.advisories_for(&packages).await?;
+        let mut assessment: Assessment = matcher::assess(&advisories, &packages, now)?;
         scanned.packages = packages.packages;
         let facts = Facts {
             assessment: &assessment,
@@ -390,10 +390,16 @@ impl Scanner<'_> {
         Ok(scanned)
     }
 
-    /// The advisories about an image's packages from files, where the command line names some.
-    async fn loose_for(&self, packages: &ScannedPackages) -> anyhow::Result<Option<Advisories>> {
+    /// The advisories of the database.
+    async fn advisories(&self) -> anyhow::Result<Arc<Advisories>> {
+        self.advisories.clone().await.map_err(anyhow::Error::msg)
+    }
+
+    /// The advisories that an image's packages are compared with: of files, where the command line names
+    /// some.
+    async fn advisories_for(&self, packages: &ScannedPackages) -> anyhow::Result<Arc<Advisories>> {
         if self.loose.is_empty() {
-            return Ok(None);
+            return self.advisories().await;
         }
         let (feeds, limits) = (self.loose.clone(), self.matcher.limits.clone());
         let (packages, now) = (packages.clone(), self.cx.now());
@@ -404,7 +410,7 @@ impl Scanner<'_> {
         for problem in problems {
             self.note(&format!("left out: {problem}"));
         }
-        Ok(Some(advisories.rated_by(self.matcher.severity)))
+        Ok(Arc::new(advisories.rated_by(self.matcher.severity)))
     }
 
     /// A reader for a directory, which something is built of unless it is a root file system.
@@ -448,13 +454,14 @@ impl Scanner<'_> {
     }
 
     /// Says what is missing for finding vulnerabilities, and how to get it.
-    fn say_advisories(&self, dirs: &CacheDirs) {
-        if self.loose.is_empty() && self.advisories.manifest().feeds.is_empty() {
+    async fn say_advisories(&self, dirs: &CacheDirs) -> anyhow::Result<()> {
+        if self.loose.is_empty() && self.advisories().await?.manifest().feeds.is_empty() {
             self.note(&format!(
                 "there are no advisories in `{}`, so vulnerabilities were not looked for; `tidewaiter db update` gets them",
                 dirs.advisories().display()
             ));
         }
+        Ok(())
     }
 
     /// Says what the flags leave out, so that nobody takes it for absent.
@@ -489,10 +496,21 @@ fn prepare_secrets(cx: &Cx, settings: &Settings) {
     });
 }
 
-/// What a thread has in the end; where it panicked, so does this one.
-fn joined<T>(thread: ScopedJoinHandle<'_, T>) -> T {
-    let ended = thread.join();
-    ended.unwrap_or_else(|panic| std::panic::resume_unwind(panic))
+/// Opens the advisories while something else is waited for.
+fn open_advisories(cx: &Cx, dir: PathBuf, severity: SeverityBy) -> ComingAdvisories {
+    let (sender, opened) = oneshot::channel();
+    let work = cx.clone();
+    cx.spawn("opening the advisories", async move {
+        let opened = work
+            .blocking(move || Advisories::open_read_only(&dir))
+            .await;
+        let opened = opened.context("opening the advisories").flatten();
+        let opened = opened.map(|advisories| Arc::new(advisories.rated_by(severity)));
+        // Nobody waits where nothing is to be matched.
+        drop(sender.send(opened.map_err(|error| format!("opening the advisories: {error:#}"))));
+    });
+    let opened = opened.map(|sent| sent.unwrap_or_else(|_| Err("the scan is stopping".to_owned())));
+    opened.boxed().shared()
 }
 
 /// A directory is what it is when it is read: files that changed since it was first gone through make

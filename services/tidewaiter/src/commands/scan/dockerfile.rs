@@ -28,7 +28,7 @@ pub(super) fn file(target: &str) -> Option<PathBuf> {
 impl Scanner<'_> {
     /// The report of a Dockerfile: it has no layers and no packages, and nothing to compare with
     /// advisories.
-    pub(super) fn dockerfile(&self, target: &str, file: &Path) -> anyhow::Result<Report> {
+    pub(super) async fn dockerfile(&self, target: &str, file: &Path) -> anyhow::Result<Report> {
         let text = chassis::files::read_text_bounded(file, BYTES_MAX);
         let text = text.with_context(|| format!("reading `{}`", file.display()))?;
         let path = file.to_string_lossy();
@@ -43,7 +43,7 @@ impl Scanner<'_> {
         let mut assessment = Assessment {
             image: digest,
             scan: 0,
-            advisories: self.advisories.manifest().stamp(),
+            advisories: self.advisories().await?.manifest().stamp(),
             os: None,
             os_ends: None,
             vulnerabilities: Vec::new(),

@@ -101,9 +101,8 @@ impl Scanner<'_> {
 
     async fn answer(&self, scanned: &ImageReport, id: &str) -> anyhow::Result<Answer> {
         let packages = packages_of(scanned);
-        let loose = self.loose_for(&packages).await?;
-        let advisories = loose.as_ref().unwrap_or(&self.advisories);
-        let (explanation, elsewhere) = matcher::explain(advisories, &packages, id)?;
+        let advisories = self.advisories_for(&packages).await?;
+        let (explanation, elsewhere) = matcher::explain(&advisories, &packages, id)?;
         Ok(Answer {
             target: scanned.target.reference.clone(),
             platform: scanned.target.platform.to_string(),

@@ -134,11 +134,12 @@ impl EntryList {
 }
 
 impl Pack for EntryList {
-    /// Two counts.
-    const BYTES_MIN: usize = 16;
+    /// Two counts, and the length of all texts.
+    const BYTES_MIN: usize = 24;
 
     fn pack(&self, out: &mut Vec<u8>) {
         (self.len() as u64).pack(out);
+        (self.texts.len() as u64).pack(out);
         let mut before = "";
         for entry in self.iter() {
             let link = entry.link.map_or(0, |_| HAS_LINK);
@@ -158,8 +159,8 @@ impl Pack for EntryList {
         if count > bytes.len() / ENTRY_BYTES_MIN {
             return None;
         }
+        let mut texts = Texts::begin(bytes)?;
         let mut rows = Vec::with_capacity(count);
-        let mut texts = Texts::with_room_for(bytes.len());
         let mut digests = 0_u32;
         for _ in 0..count {
             let first = u8::unpack(bytes)?;
@@ -259,7 +260,7 @@ mod tests {
 
         #[test]
         fn any_bytes_are_a_list_or_damaged(mut bytes: Vec<u8>, count in 0..4_u8) {
-            bytes.splice(0..0, [count, 0, 0, 0, 0, 0, 0, 0]);
+            bytes.splice(0..0, [count, 0, 0, 0, 0, 0, 0, 0, 9, 0, 0, 0, 0, 0, 0, 0]);
             for list in [EntryList::unpack(&mut &bytes[..])].into_iter().flatten() {
                 prop_assert_eq!(list.iter().count(), usize::from(count));
             }
@@ -281,7 +282,7 @@ mod tests {
             bytes[at] = byte;
             EntryList::unpack(&mut &bytes[..])
         };
-        let (first, second) = (8, 20);
+        let (first, second) = (16, 28);
         assert_eq!((bytes[first], bytes[second]), (HAS_DIGEST, 2 | HAS_LINK));
         assert!(with(first, 7 | HAS_DIGEST).is_none(), "no such kind");
         assert!(with(first, 0).is_none(), "a digest that nothing has");

@@ -285,11 +285,12 @@ impl OwnedList {
 }
 
 impl Pack for OwnedList {
-    /// Five counts.
-    const BYTES_MIN: usize = 40;
+    /// Five counts, and the length of all texts.
+    const BYTES_MIN: usize = 48;
 
     fn pack(&self, out: &mut Vec<u8>) {
         (self.rows.len() as u64).pack(out);
+        (self.texts.len() as u64).pack(out);
         let (mut owner, mut before) = (None, "");
         for row in &self.rows {
             let is_first = owner.replace(row.owner) != Some(row.owner);
@@ -317,8 +318,8 @@ impl Pack for OwnedList {
         if count > bytes.len() / FILE_BYTES_MIN {
             return None;
         }
+        let mut texts = Texts::begin(bytes)?;
         let mut rows = Vec::with_capacity(count);
-        let mut texts = Texts::with_room_for(bytes.len());
         let (mut owners, mut digests) = (0_usize, 0_usize);
         for _ in 0..count {
             let first = u8::unpack(bytes)?;
@@ -420,7 +421,7 @@ mod tests {
 
         #[test]
         fn any_bytes_are_a_list_or_damaged(mut bytes: Vec<u8>, count in 0..4_u8) {
-            bytes.splice(0..0, [count, 0, 0, 0, 0, 0, 0, 0]);
+            bytes.splice(0..0, [count, 0, 0, 0, 0, 0, 0, 0, 9, 0, 0, 0, 0, 0, 0, 0]);
             for list in [OwnedList::unpack(&mut &bytes[..])].into_iter().flatten() {
                 prop_assert!(list.iter().count() <= list.rows.len());
             }
@@ -442,7 +443,7 @@ mod tests {
             bytes[at] = byte;
             OwnedList::unpack(&mut &bytes[..])
         };
-        let (first, second) = (8, 19);
+        let (first, second) = (16, 27);
         assert_eq!((bytes[first], bytes[second]), (1 | IS_FIRST, 0));
         assert!(with(first, 1).is_none(), "nobody's");
         assert!(

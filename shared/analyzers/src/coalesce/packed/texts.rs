@@ -2,10 +2,13 @@
 
 use std::ops::Range;
 
-use super::{pack_number, unpack_number};
+use super::{Pack as _, pack_number, unpack_number};
 
 /// Bytes of the texts of one list: what a section of the cache may take when it is unpacked.
 const BYTES_MAX: usize = 1 << 30;
+
+/// For how many times as many bytes as there are packed room is made at once.
+const ROOM_MAX: usize = 16;
 
 /// In place of a length or number: there is none.
 pub(super) const NONE: u32 = u32::MAX;
@@ -23,10 +26,17 @@ pub(super) struct Texts {
 // === impl Texts ===
 
 impl Texts {
-    /// With room for what so many packed bytes most likely make.
-    pub(super) fn with_room_for(packed: usize) -> Self {
+    /// With room for all of them, whose length is taken off the front. One that lies costs no more
+    /// than [`ROOM_MAX`] times what is there.
+    pub(super) fn begin(packed: &mut &[u8]) -> Option<Self> {
+        let length = usize::try_from(u64::unpack(packed)?).ok()?;
+        let most = packed.len().saturating_mul(ROOM_MAX).min(BYTES_MAX);
+        Some(Self::with_room_for(length.min(most)))
+    }
+
+    fn with_room_for(bytes: usize) -> Self {
         Self {
-            bytes: Vec::with_capacity(packed.saturating_mul(4).min(BYTES_MAX)),
+            bytes: Vec::with_capacity(bytes),
             bytes_max: BYTES_MAX,
             before: 0..0,
         }
@@ -149,6 +159,17 @@ mod tests {
         );
         assert_eq!(texts.unpack_like(&mut &[2, 1, b'd'][..]), Some(3));
         assert_eq!(texts.finish().as_deref(), Some("abcabd"));
+    }
+
+    #[test]
+    fn a_length_that_lies_takes_little_memory() {
+        let begun = |length: u64| {
+            let packed = [&length.to_le_bytes()[..], b"abc"].concat();
+            Texts::begin(&mut &packed[..]).unwrap().bytes.capacity()
+        };
+        assert_eq!(begun(2), 2);
+        assert_eq!(begun(u64::MAX), 3 * ROOM_MAX);
+        assert!(Texts::begin(&mut &[0; 7][..]).is_none());
     }
 
     #[test]

@@ -277,7 +277,7 @@ async fn an_engine_that_dies_or_hangs_is_a_gap_of_the_image_and_the_worker_goes_
         let config = Config {
             malware: malware::Config {
                 program: Some(program),
-                start_time_ms: 200,
+                start_time_ms: 1000,
                 ..malware::Config::default()
             },
             ..Config::default()

@@ -65,6 +65,11 @@ impl Grid {
         self.rows.push(cells.into_iter().collect());
     }
 
+    /// How many rows there are.
+    pub fn len(&self) -> usize {
+        self.rows.len()
+    }
+
     /// Whether there are no rows.
     pub fn is_empty(&self) -> bool {
         self.rows.is_empty()

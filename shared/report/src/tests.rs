@@ -231,6 +231,24 @@ fn only_what_has_a_fix_is_listed_on_request() {
 }
 
 #[test]
+fn a_list_that_is_not_whole_says_so() {
+    let mut report = full();
+    let mut milder = report.misconfigurations[0].clone();
+    milder.severity = Severity::Negligible;
+    report.misconfigurations.push(milder);
+    let options = Options {
+        severities: vec![report.misconfigurations[0].severity],
+        ..terminal(100)
+    };
+    let text = check(&report, Format::Table, &options);
+    let said =
+        "2 misconfigurations\n1 of them is shown here; the verdict counts all as policy says\n";
+    assert!(text.contains(said), "{text}");
+    let text = check(&report, Format::Table, &terminal(100));
+    assert!(text.contains("2 misconfigurations\nCHECK"), "{text}");
+}
+
+#[test]
 fn hostile_text_cannot_steer_the_terminal() {
     let mut report = full();
     let evil = "\u{1b}]0;owned\u{7}\u{1b}[2J\u{9b}31m\nVerdict: ALLOW\r\u{202e}x";

@@ -231,8 +231,15 @@ fn write(all: usize, words: [&str; 2], grid: &Grid, page: &mut Page<'_>) -> io::
     }
     let [one, many] = words;
     page.heading(&count(all, one, many))?;
-    if grid.is_empty() {
-        return page.line("none of them is shown here; the verdict counts them as policy says");
+    match grid.len() {
+        0 => {
+            return page.line("none of them is shown here; the verdict counts them as policy says");
+        }
+        shown if shown < all => page.line(&format!(
+            "{shown} of them {} shown here; the verdict counts all as policy says",
+            if shown == 1 { "is" } else { "are" }
+        ))?,
+        _ => {}
     }
     page.grid(grid)
 }

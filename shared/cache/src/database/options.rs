@@ -86,12 +86,10 @@ pub(super) fn database() -> Options {
 }
 
 /// For reading beside a writer: every file is opened at once, so that one that the writer deletes
-/// afterwards can still be read. RocksDB would start sixteen threads for each family that has files,
-/// which takes longer than opening the few that there are.
+/// afterwards can still be read.
 pub(super) fn read_only() -> Options {
     let mut options = common();
     options.set_max_open_files(-1);
-    options.set_max_file_opening_threads(1);
     options
 }
 
@@ -104,6 +102,9 @@ pub(super) fn families(names: &[&str]) -> Vec<ColumnFamilyDescriptor> {
 
 fn common() -> Options {
     let mut options = Options::default();
+    // It would start sixteen for each family that has files, which takes longer than opening the few
+    // that there are.
+    options.set_max_file_opening_threads(1);
     // No files of its own for log lines: a reader must leave no trace beside the writer's files.
     options.set_info_logger(InfoLogger::new_callback_logger(
         LogLevel::Warn,

@@ -324,8 +324,6 @@ impl Scanner<'_> {
         source: &Arc<dyn Source>,
         image: &Image,
     ) -> anyhow::Result<Report> {
-        // Where they cannot be opened nobody has to wait for layers.
-        self.advisories().await?;
         let scanned = self.scanned(location, source, image).await?;
         self.judged(scanned, &repository(location)).await
     }
@@ -373,6 +371,8 @@ impl Scanner<'_> {
         source: &Arc<dyn Source>,
         image: &Image,
     ) -> anyhow::Result<ImageReport> {
+        // Where they cannot be opened nobody has to wait for layers.
+        self.advisories().await?;
         let watched = self.progress.watch(image, Arc::clone(source));
         let (is_directory, reader) = match location {
             Location::Directory(_) => (true, self.reader_of_directories(true)),

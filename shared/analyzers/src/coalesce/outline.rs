@@ -314,8 +314,9 @@ impl Outline {
     pub(super) fn bytes(&self) -> usize {
         let indexes = self.by_name.bytes().saturating_add(self.steps.bytes());
         let indexes = indexes.saturating_add(self.targets.bytes());
-        // Links stand in two or three lists, of 16 bytes for each and one of 24.
-        let links = self.links.len().saturating_mul(56);
+        // Links stand in two lists of 16 bytes for each, and in one of 24.
+        let links = self.links.len().saturating_mul(32);
+        let links = links.saturating_add(self.ends.len().saturating_mul(24));
         indexes
             .saturating_add(self.directories.bytes())
             .saturating_add(links)

@@ -11,8 +11,8 @@ use std::{
 };
 
 use rocksdb::{
-    BoundColumnFamily, DB, DBPinnableSlice, DEFAULT_COLUMN_FAMILY_NAME, ErrorKind, IteratorMode,
-    ReadOptions, WriteBatch, WriteOptions,
+    BoundColumnFamily, DB, DBPinnableSlice, ErrorKind, FlushOptions, IteratorMode, ReadOptions,
+    WriteBatch, WriteOptions,
 };
 use serde::{Serialize, de::DeserializeOwned};
 
@@ -235,17 +235,25 @@ impl Database {
     /// Writes to disk what is in memory, so that the next opening is quick: as long as one family is
     /// not written, even the one that holds nothing but the schema's version, the log of all is kept,
     /// and is read by whoever opens the database.
+    ///
+    /// A family that is being written of itself when the log changes holds the old log, also when it
+    /// has ended and nothing of it is in there. So the log changes once more after all are written,
+    /// which takes something to write.
     pub fn flush(&self) -> Result<(), CacheError> {
-        let names = self.families.iter().map(String::as_str);
-        let families = names
-            .chain([DEFAULT_COLUMN_FAMILY_NAME])
-            .filter_map(|name| self.db.cf_handle(name));
-        let families: Vec<_> = families.collect();
+        let families = self.families.iter();
+        let families: Vec<_> = families
+            .filter_map(|name| self.db.cf_handle(name))
+            .collect();
         let families: Vec<_> = families.iter().collect();
-        let flushed = self
-            .db
-            .flush_cfs_opt(&families, &rocksdb::FlushOptions::default());
-        flushed.map_err(|error| self.error(&error))
+        let flushed = || {
+            let how = FlushOptions::default();
+            self.db.flush_cfs_opt(&families, &how)?;
+            if let Some(version) = self.db.get_pinned(SCHEMA_KEY)? {
+                self.db.put(SCHEMA_KEY, version)?;
+            }
+            self.db.flush_opt(&how)
+        };
+        flushed().map_err(|error| self.error(&error))
     }
 
     /// The folder.

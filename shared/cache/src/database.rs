@@ -11,15 +11,17 @@ use std::{
 };
 
 use rocksdb::{
-    BoundColumnFamily, DB, DBPinnableSlice, ErrorKind, FlushOptions, IteratorMode, ReadOptions,
-    WriteBatch, WriteOptions,
+    BoundColumnFamily, DB, DBPinnableSlice, DEFAULT_COLUMN_FAMILY_NAME, ErrorKind, FlushOptions,
+    IteratorMode, ReadOptions, WriteBatch, WriteOptions,
 };
 use serde::{Serialize, de::DeserializeOwned};
 
 pub(crate) use self::options::{Memory, memory};
 use crate::{CacheError, codec, metrics};
 
-/// Where the schema's version stands, in the default family.
+/// The family that each database has.
+pub(crate) const DEFAULT_FAMILY: &str = DEFAULT_COLUMN_FAMILY_NAME;
+/// Where the schema's version stands in it.
 const SCHEMA_KEY: &[u8] = b"tidewaiter.schema";
 
 /// What a database holds.
@@ -27,7 +29,7 @@ const SCHEMA_KEY: &[u8] = b"tidewaiter.schema";
 pub struct Schema<'a> {
     /// Raised when the meaning of what is stored changes; a database of another version is emptied.
     pub version: u32,
-    /// Names of the families.
+    /// Names of the families beside the one that each database has.
     pub families: &'a [&'a str],
 }
 
@@ -98,20 +100,21 @@ impl Database {
         let ours: Vec<_> = names
             .iter()
             .copied()
-            .filter(|name| *name != "default")
+            .filter(|name| *name != DEFAULT_FAMILY)
             .collect();
         let families = options::families(&ours);
         let opened = DB::open_cf_descriptors_read_only(&options::read_only(), dir, families, false);
         let schema = Schema {
             version: 0,
-            families: &names,
+            families: &ours,
         };
         Ok(wrap(opened.map_err(failed)?, dir, &schema))
     }
 
-    /// Names of the families.
+    /// Names of the families: those of the schema, and the one that each database has.
     pub fn families(&self) -> impl Iterator<Item = &str> {
-        self.families.iter().map(String::as_str)
+        let families = self.families.iter().map(String::as_str);
+        families.chain([DEFAULT_FAMILY])
     }
 
     /// The value of a key.
@@ -224,7 +227,7 @@ impl Database {
             "rocksdb.cur-size-all-mem-tables",
         ];
         let mut sum: u64 = 0;
-        for family in &self.families {
+        for family in self.families() {
             for property in properties {
                 sum = sum.saturating_add(self.property(family, property)?);
             }
@@ -266,7 +269,8 @@ impl Database {
         if !is_present(dir) {
             return make(dir, schema).map(Some);
         }
-        let known = |name: &String| name == "default" || schema.families.contains(&name.as_str());
+        let known =
+            |name: &String| name == DEFAULT_FAMILY || schema.families.contains(&name.as_str());
         if !DB::list_cf(&options::database(), dir)?.iter().all(known) {
             return Ok(None);
         }

@@ -19,17 +19,23 @@ use rocksdb::DBPinnableSlice;
 use serde::{Serialize, de::DeserializeOwned};
 
 use self::{ledger::Ledger, pending::Pending};
-use crate::{CacheError, Database, Schema, codec, metrics::Metrics};
+use crate::{CacheError, Database, Schema, codec, database::DEFAULT_FAMILY, metrics::Metrics};
 
-/// A section's key -> its place in the order of insertion, its digest, its bytes.
-const SECTIONS: &str = "sections";
-/// The order of insertion, and how many bytes there are.
-const ORDER: &str = "order";
+/// Everything stands in the family that each database has: another one would cost every scan its
+/// opening, and the first one its making and a file.
+const FAMILY: &str = DEFAULT_FAMILY;
+/// A section's key begins with it -> its place in the order of insertion, its digest, its bytes.
+const SECTION: u8 = b's';
+/// A key begins with it -> the order of insertion, and how many bytes there are.
+const ORDER: u8 = b'o';
 const SCHEMA: Schema<'_> = Schema {
-    version: 5,
-    families: &[SECTIONS, ORDER],
+    version: 6,
+    families: &[],
 };
 
+/// What a scan may leave in the log: who opens the cache next reads that much sooner than a file is
+/// written and opened.
+const LOG_BYTES_MAX: usize = 256 << 10;
 const LOCK_WAIT: Duration = Duration::from_millis(500);
 const LOCK_PAUSE: Duration = Duration::from_millis(10);
 
@@ -87,6 +93,8 @@ enum Mode {
         bytes_max: u64,
         database: Option<Database>,
         pending: Mutex<Pending>,
+        /// The same cache, once it is open for writing.
+        writer: Mutex<Option<Box<SectionCache>>>,
     },
     /// There is no place for it: nothing is found and nothing is kept.
     Without { why: String },
@@ -185,6 +193,7 @@ impl SectionCache {
             bytes_max,
             database,
             pending,
+            writer: Mutex::default(),
         };
         Self {
             mode,
@@ -269,6 +278,25 @@ impl SectionCache {
         }
     }
 
+    /// Opens a shared cache for writing if no other process holds it, so that [`SectionCache::finish`]
+    /// need not: for who will have ended in a moment, because nobody else can write until then.
+    pub fn prepare_to_finish(&self) {
+        let Mode::Shared {
+            dir,
+            bytes_max,
+            writer,
+            ..
+        } = &self.mode
+        else {
+            return;
+        };
+        let mut writer = writer.lock().unwrap_or_else(PoisonError::into_inner);
+        if writer.is_none() {
+            // Whether it can be opened is said in the end.
+            *writer = Self::open(dir, *bytes_max).ok().map(Box::new);
+        }
+    }
+
     /// Ends a shared cache: writes what was put into it, if no other process holds the cache for
     /// longer than half a second. Says how many sections were written. An owned cache has written
     /// everything already.
@@ -277,16 +305,22 @@ impl SectionCache {
             dir,
             bytes_max,
             pending,
+            writer,
             ..
         } = &self.mode
         else {
             return Ok(0);
         };
+        let opened = writer.lock().unwrap_or_else(PoisonError::into_inner).take();
         let pending = std::mem::take(&mut *pending.lock().unwrap_or_else(PoisonError::into_inner));
         if pending.is_empty() {
             return Ok(0);
         }
-        let Some(owned) = open_soon(dir, *bytes_max)? else {
+        let owned = match opened {
+            Some(owned) => Some(*owned),
+            None => open_soon(dir, *bytes_max)?,
+        };
+        let Some(owned) = owned else {
             tracing::debug!("`{}` is busy: new sections are not kept", dir.display());
             return Ok(0);
         };
@@ -294,8 +328,11 @@ impl SectionCache {
             return Ok(0);
         };
         let mut ledger = ledger.lock().unwrap_or_else(PoisonError::into_inner);
+        let is_much = pending.bytes() > LOG_BYTES_MAX;
         let written = pending.write(database, &mut ledger)?;
-        database.flush()?;
+        if is_much {
+            database.flush()?;
+        }
         Ok(written)
     }
 
@@ -307,11 +344,12 @@ impl SectionCache {
             Mode::Shared { database, .. } => database.as_ref(),
             Mode::Without { .. } => None,
         };
-        let sections = database.and_then(|open| open.estimate_keys(SECTIONS).ok());
+        // Each has a row of its own and one of the order.
+        let rows = database.and_then(|open| open.estimate_keys(FAMILY).ok());
         Figures {
             bytes,
             bytes_max,
-            sections: sections.unwrap_or_default(),
+            sections: rows.unwrap_or_default() / 2,
             hits: self.metrics.hits.get(),
             misses: self.metrics.misses.get(),
             corrupt: self.metrics.corrupt.get(),
@@ -391,7 +429,7 @@ fn open_soon(dir: &Path, bytes_max: u64) -> Result<Option<SectionCache>, CacheEr
 
 /// A section in the database.
 fn stored<'d>(database: &'d Database, key: &[u8]) -> Result<Option<Value<'d>>, CacheError> {
-    let row = database.get_pinned(SECTIONS, key)?;
+    let row = database.get_pinned(FAMILY, key)?;
     Ok(row.map(Value::Row))
 }
 
@@ -429,7 +467,8 @@ fn key_bytes(key: &SectionKey) -> Vec<u8> {
     } = key;
     let length = |text: &str| (text.len() as u64).to_be_bytes();
     [
-        &length(domain.as_str())[..],
+        &[SECTION][..],
+        &length(domain.as_str()),
         domain.as_str().as_bytes(),
         blob.as_bytes(),
         &length(&analyzer.name),

@@ -16,8 +16,8 @@
 use std::sync::LazyLock;
 
 use rocksdb::{
-    BlockBasedOptions, Cache, ColumnFamilyDescriptor, DBCompressionType, InfoLogger, LogLevel,
-    LruCacheOptions, Options, WriteBufferManager,
+    BlockBasedOptions, Cache, ColumnFamilyDescriptor, DBCompressionType,
+    DEFAULT_COLUMN_FAMILY_NAME, InfoLogger, LogLevel, LruCacheOptions, Options, WriteBufferManager,
 };
 
 const MEMORY_BYTES: usize = 64 << 20;
@@ -94,7 +94,7 @@ pub(super) fn read_only() -> Options {
 }
 
 pub(super) fn families(names: &[&str]) -> Vec<ColumnFamilyDescriptor> {
-    let names = names.iter().copied().chain(["default"]);
+    let names = names.iter().copied().chain([DEFAULT_COLUMN_FAMILY_NAME]);
     names
         .map(|name| ColumnFamilyDescriptor::new(name, FAMILY.clone()))
         .collect()

@@ -3,14 +3,14 @@
 
 use std::{collections::BTreeMap, num::TryFromIntError};
 
-use super::{ORDER, SECTIONS};
+use super::{FAMILY, ORDER};
 use crate::{Batch, CacheError, Database};
 
-/// A row of `order`: place (8 bytes) -> size (8 bytes), section's key.
-/// A row of `sections`: key -> place (8 bytes), sealed section.
+/// A row of the order: [`ORDER`], place (8 bytes) -> size (8 bytes), section's key.
+/// A row of a section: its key -> place (8 bytes), sealed section.
 const NUMBER_BYTES: usize = 8;
 /// Where the sum stands: before all places.
-const SUM_KEY: &[u8] = b"";
+const SUM_KEY: &[u8] = &[ORDER];
 /// How many sections go at once.
 const EVICTION_BATCH: usize = 64;
 
@@ -27,14 +27,11 @@ pub(super) struct Ledger {
 
 impl Ledger {
     pub(super) fn read(database: &Database, bytes_max: u64) -> Result<Self, CacheError> {
-        let sum = database.get(ORDER, SUM_KEY)?.unwrap_or_default();
+        let sum = database.get(FAMILY, SUM_KEY)?.unwrap_or_default();
         let (bytes, rest) = number(&sum).unwrap_or((0, &[]));
         let next = number(rest).map_or(1, |(next, _)| next);
-        let rows = database.scan_prefix(ORDER, b"", Some(&1_u64.to_be_bytes()), 1)?;
-        let oldest = rows
-            .first()
-            .and_then(|(place, _)| number(place))
-            .map_or(next, |(at, _)| at);
+        let rows = database.scan_prefix(FAMILY, SUM_KEY, Some(&order_key(1)), 1)?;
+        let oldest = rows.first().and_then(|(key, _)| place(key)).unwrap_or(next);
         Ok(Self {
             bytes,
             bytes_max,
@@ -70,7 +67,7 @@ impl Ledger {
                     );
                     continue;
                 }
-                let before = match database.get(SECTIONS, key) {
+                let before = match database.get(FAMILY, key) {
                     // What RocksDB cannot read is replaced; its place goes when eviction comes to it.
                     Err(CacheError::Damaged(_)) => None,
                     before => before?,
@@ -79,12 +76,9 @@ impl Ledger {
                     bytes = bytes.saturating_sub(forget(batch, key, row)?);
                 }
                 bytes = bytes.saturating_add(size);
-                batch.put(SECTIONS, key, &[&place.to_be_bytes()[..], value].concat())?;
-                batch.put(
-                    ORDER,
-                    &place.to_be_bytes(),
-                    &[&size.to_be_bytes()[..], key].concat(),
-                )?;
+                batch.put(FAMILY, key, &[&place.to_be_bytes()[..], value].concat())?;
+                let row = [&size.to_be_bytes()[..], key].concat();
+                batch.put(FAMILY, &order_key(place), &row)?;
                 place += 1;
             }
             sum(batch, bytes, place)
@@ -95,17 +89,17 @@ impl Ledger {
 
     /// Deletes a section.
     pub(super) fn delete(&mut self, database: &Database, key: &[u8]) -> Result<(), CacheError> {
-        let row = match database.get(SECTIONS, key) {
+        let row = match database.get(FAMILY, key) {
             Ok(Some(row)) => row,
             Ok(None) => return Ok(()),
             // RocksDB cannot read it: its size stays in the sum until eviction comes to its place.
-            Err(CacheError::Damaged(_)) => return database.delete(SECTIONS, key),
+            Err(CacheError::Damaged(_)) => return database.delete(FAMILY, key),
             Err(error) => return Err(error),
         };
         let mut bytes = self.bytes;
         database.batch(|batch| {
             bytes = bytes.saturating_sub(forget(batch, key, &row)?);
-            batch.delete(SECTIONS, key)?;
+            batch.delete(FAMILY, key)?;
             sum(batch, bytes, self.next)
         })?;
         self.bytes = bytes;
@@ -120,22 +114,23 @@ impl Ledger {
         }
         let goal = self.bytes_max - self.bytes_max / 16;
         while self.bytes > goal {
-            let from = self.oldest.to_be_bytes();
-            let rows = database.scan_prefix(ORDER, b"", Some(&from), EVICTION_BATCH)?;
+            let from = order_key(self.oldest);
+            let rows = database.scan_prefix(FAMILY, SUM_KEY, Some(&from), EVICTION_BATCH)?;
             if rows.is_empty() {
                 break;
             }
             let (mut bytes, mut oldest, mut gone) = (self.bytes, self.oldest, 0);
             database.batch(|batch| {
-                for (place, row) in rows {
+                for (at, row) in rows {
                     if bytes <= goal {
                         break;
                     }
-                    let (size, key) = number(&row).unwrap_or((0, &[]));
-                    batch.delete(SECTIONS, key)?;
-                    batch.delete(ORDER, &place)?;
-                    bytes = bytes.saturating_sub(size);
-                    oldest = number(&place).map_or(oldest, |(place, _)| place + 1);
+                    if let Some((size, key)) = number(&row) {
+                        batch.delete(FAMILY, key)?;
+                        bytes = bytes.saturating_sub(size);
+                    }
+                    batch.delete(FAMILY, &at)?;
+                    oldest = place(&at).map_or(oldest, |place| place + 1);
                     gone += 1;
                 }
                 sum(batch, bytes, self.next)
@@ -147,7 +142,7 @@ impl Ledger {
     }
 }
 
-/// The place and the sealed section of a row of `sections`.
+/// The place and the sealed section of a section's row.
 pub(super) fn split(row: &[u8]) -> Result<(u64, &[u8]), CacheError> {
     number(row).ok_or_else(|| CacheError::Damaged("a row is too short".to_owned()))
 }
@@ -157,24 +152,32 @@ fn forget(batch: &mut Batch<'_>, key: &[u8], row: &[u8]) -> Result<u64, CacheErr
     let Ok((place, _)) = split(row) else {
         return Ok(0);
     };
-    batch.delete(ORDER, &place.to_be_bytes())?;
+    batch.delete(FAMILY, &order_key(place))?;
     size(key, row.len())
 }
 
 fn sum(batch: &mut Batch<'_>, bytes: u64, next: u64) -> Result<(), CacheError> {
-    batch.put(
-        ORDER,
-        SUM_KEY,
-        &[bytes.to_be_bytes(), next.to_be_bytes()].concat(),
-    )
+    let row = [bytes.to_be_bytes(), next.to_be_bytes()].concat();
+    batch.put(FAMILY, SUM_KEY, &row)
 }
 
-/// What a section takes, with its key in both families.
+/// What a section takes, with its key in both rows.
 fn size(key: &[u8], row_bytes: usize) -> Result<u64, CacheError> {
     let bytes = row_bytes + 2 * key.len() + 2 * NUMBER_BYTES;
     bytes
         .try_into()
         .map_err(|error: TryFromIntError| CacheError::Encode(error.to_string()))
+}
+
+fn order_key(place: u64) -> [u8; 1 + NUMBER_BYTES] {
+    let mut key = [ORDER; 1 + NUMBER_BYTES];
+    key[1..].copy_from_slice(&place.to_be_bytes());
+    key
+}
+
+/// The place in a key of the order.
+fn place(key: &[u8]) -> Option<u64> {
+    number(key.get(1..)?).map(|(place, _)| place)
 }
 
 fn number(bytes: &[u8]) -> Option<(u64, &[u8])> {

@@ -36,6 +36,10 @@ impl Pending {
         self.damaged.insert(key);
     }
 
+    pub(super) const fn bytes(&self) -> usize {
+        self.bytes
+    }
+
     pub(super) fn is_empty(&self) -> bool {
         self.sections.is_empty() && self.damaged.is_empty()
     }

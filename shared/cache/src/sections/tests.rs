@@ -57,10 +57,10 @@ fn a_damaged_section_is_a_miss_and_deleted_and_counted() {
         cache.put(&key(2), &section(2, 2000)).unwrap();
         drop(cache);
         let database = Database::open(folder.path(), &SCHEMA).unwrap();
-        let mut row = database.get(SECTIONS, &place).unwrap().unwrap();
+        let mut row = database.get(FAMILY, &place).unwrap().unwrap();
         let at = flipped.min(row.len() - 1);
         row[at] ^= 1;
-        database.put(SECTIONS, &place, &row).unwrap();
+        database.put(FAMILY, &place, &row).unwrap();
         drop(database);
         let cache = SectionCache::open(folder.path(), ROOM).unwrap();
         let found = cache.get::<Vec<Digest>>(&key(1));
@@ -74,7 +74,7 @@ fn a_damaged_section_is_a_miss_and_deleted_and_counted() {
         let Mode::Owned { database, .. } = &cache.mode else {
             panic!("not owned")
         };
-        assert_eq!(database.get(SECTIONS, &place).unwrap(), None, "{flipped}");
+        assert_eq!(database.get(FAMILY, &place).unwrap(), None, "{flipped}");
         assert_eq!(cache.get::<Vec<Digest>>(&key(2)), Some(section(2, 2000)));
     }
 }
@@ -137,13 +137,17 @@ fn the_sum_is_the_sum_of_what_is_there() {
     let Mode::Owned { database, .. } = &cache.mode else {
         panic!("not owned")
     };
-    let rows = database.scan_prefix(SECTIONS, b"", None, 1000).unwrap();
+    let rows = database
+        .scan_prefix(FAMILY, &[SECTION], None, 1000)
+        .unwrap();
     let sum: usize = rows
         .iter()
         .map(|(key, row)| 2 * key.len() + row.len() + 16)
         .sum();
     assert_eq!(cache.figures().bytes, sum as u64);
-    let order = database.scan_prefix(ORDER, b"", Some(&[0]), 1000).unwrap();
+    let order = database
+        .scan_prefix(FAMILY, &[ORDER], Some(&[ORDER, 0]), 1000)
+        .unwrap();
     assert_eq!(order.len(), rows.len());
 }
 
@@ -173,6 +177,56 @@ fn a_scan_writes_at_its_end_and_never_waits_for_a_server() {
 }
 
 #[test]
+fn a_scan_that_prepares_its_end_holds_the_cache_until_then() {
+    let folder = tempfile::tempdir().unwrap();
+    let other = || SectionCache::open(folder.path(), ROOM);
+    let is_held = || matches!(other(), Err(CacheError::Busy { .. }));
+    let scan = SectionCache::open_shared(folder.path(), ROOM);
+    scan.prepare_to_finish();
+    assert!(is_held());
+    scan.put(&key(1), &"one").unwrap();
+    scan.prepare_to_finish();
+    assert_eq!(scan.finish().unwrap(), 1);
+    let server = other().unwrap();
+    assert_eq!(server.get::<String>(&key(1)).as_deref(), Some("one"));
+
+    // Who comes late or has nothing to write holds it no longer either.
+    let scan = SectionCache::open_shared(folder.path(), ROOM);
+    scan.prepare_to_finish();
+    scan.put(&key(2), &"two").unwrap();
+    drop(server);
+    assert_eq!(scan.finish().unwrap(), 1);
+    scan.prepare_to_finish();
+    assert!(is_held());
+    assert_eq!(scan.finish().unwrap(), 0);
+    assert!(!is_held());
+}
+
+#[test]
+fn much_that_a_scan_writes_is_in_no_log() {
+    for size in [3_000, 90_000] {
+        let folder = tempfile::tempdir().unwrap();
+        let scan = SectionCache::open_shared(folder.path(), ROOM);
+        for number in 0..4 {
+            scan.put(&key(number), &section(number, size)).unwrap();
+        }
+        assert_eq!(scan.finish().unwrap(), 4);
+        let files = std::fs::read_dir(folder.path())
+            .unwrap()
+            .map(Result::unwrap);
+        let logs = files.filter(|file| file.path().extension().is_some_and(|end| end == "log"));
+        let logged: u64 = logs.map(|log| log.metadata().unwrap().len()).sum();
+        let bound = if 4 * size > LOG_BYTES_MAX { 0 } else { 20_000 };
+        assert!(logged <= bound, "{logged} of {size}");
+        let scan = SectionCache::open_shared(folder.path(), ROOM);
+        for number in 0..4 {
+            let found = scan.get::<Vec<Digest>>(&key(number));
+            assert_eq!(found, Some(section(number, size)));
+        }
+    }
+}
+
+#[test]
 fn a_scan_deletes_at_its_end_what_it_found_damaged() {
     let folder = tempfile::tempdir().unwrap();
     let place = key_bytes(&key(1));
@@ -181,14 +235,14 @@ fn a_scan_deletes_at_its_end_what_it_found_damaged() {
         .put(&key(1), &"one")
         .unwrap();
     let database = Database::open(folder.path(), &SCHEMA).unwrap();
-    database.put(SECTIONS, &place, b"short").unwrap();
+    database.put(FAMILY, &place, b"short").unwrap();
     drop(database);
     let scan = SectionCache::open_shared(folder.path(), ROOM);
     assert_eq!(scan.get::<String>(&key(1)), None);
     assert_eq!(scan.figures().corrupt, 1);
     assert_eq!(scan.finish().unwrap(), 0);
     let database = Database::open(folder.path(), &SCHEMA).unwrap();
-    assert_eq!(database.get(SECTIONS, &place).unwrap(), None);
+    assert_eq!(database.get(FAMILY, &place).unwrap(), None);
 }
 
 #[test]
@@ -341,20 +395,24 @@ fn many_writers_at_once_evict_the_oldest_and_keep_the_books_right() {
     let Mode::Owned { database, .. } = &cache.mode else {
         panic!("not owned")
     };
-    let rows = database.scan_prefix(SECTIONS, b"", None, 1000).unwrap();
+    let rows = database
+        .scan_prefix(FAMILY, &[SECTION], None, 1000)
+        .unwrap();
     let sum: usize = rows
         .iter()
         .map(|(key, row)| 2 * key.len() + row.len() + 16)
         .sum();
     assert_eq!(cache.fill(), (sum as u64, ROOM));
-    let order = database.scan_prefix(ORDER, b"", Some(&[0]), 1000).unwrap();
+    let order = database
+        .scan_prefix(FAMILY, &[ORDER], Some(&[ORDER, 0]), 1000)
+        .unwrap();
     assert_eq!(order.len(), rows.len());
     assert!((50..=64).contains(&rows.len()), "{}", rows.len());
     // What is left is what came last.
     let places: Vec<_> = order.iter().map(|(place, _)| place.clone()).collect();
-    let first = u64::from_be_bytes(places[0][..].try_into().unwrap());
+    let first = u64::from_be_bytes(places[0][1..].try_into().unwrap());
     let expected: Vec<_> = (first..=401)
-        .map(|place| place.to_be_bytes().to_vec())
+        .map(|place| [&[ORDER][..], &place.to_be_bytes()].concat())
         .collect();
     assert_eq!(places, expected);
 }

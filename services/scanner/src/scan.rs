@@ -3,7 +3,10 @@
 
 use std::{
     collections::HashMap,
-    sync::Arc,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, AtomicUsize, Ordering},
+    },
     time::{Duration, Instant},
 };
 
@@ -217,6 +220,8 @@ pub async fn scan(
         image,
         source,
         sections,
+        layers_due: AtomicUsize::new(order.len()),
+        is_reading: AtomicBool::new(false),
     };
 
     // Collected first: a stream of futures that borrow is not `Send` for every lifetime.
@@ -304,9 +309,21 @@ struct Job<'a> {
     image: &'a Image,
     source: &'a Arc<dyn Source>,
     sections: &'a dyn Sections,
+    /// How many layers are neither known nor read.
+    layers_due: AtomicUsize,
+    /// Whether a layer was not known.
+    is_reading: AtomicBool,
 }
 
 impl Job<'_> {
+    /// Counts a layer that is there.
+    fn is_there(&self) {
+        let is_last = self.layers_due.fetch_sub(1, Ordering::Relaxed) == 1;
+        if is_last && self.is_reading.load(Ordering::Relaxed) {
+            self.sections.all_read();
+        }
+    }
+
     /// A layer's report: from where it is kept, or by reading the layer once in the fleet.
     async fn layer(&self, layer: &Descriptor) -> Result<GotLayer, ScanError> {
         let wanted = &*self.reader.wanted;
@@ -354,6 +371,7 @@ impl Job<'_> {
             Stored::Part(known) => Err(known),
             Stored::Whole(known, tier) => {
                 metrics::hit(tier, layer.size);
+                self.is_there();
                 Ok(GotLayer {
                     layer: known,
                     was_read: false,
@@ -379,7 +397,10 @@ impl Job<'_> {
         } else {
             wanted.analyzers.clone()
         };
-        let read = match self.read_from_source(layer, &subset).await? {
+        self.is_reading.store(true, Ordering::Relaxed);
+        let read = self.read_from_source(layer, &subset).await?;
+        self.is_there();
+        let read = match read {
             Read::Gap(gap) => {
                 return Ok(GotLayer {
                     layer: Arc::new(PreparedLayer::new(empty(layer.digest, gap))),

@@ -19,7 +19,10 @@ mod tests;
 
 use std::{
     path::Path,
-    sync::Arc,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
     thread,
     time::{Duration, Instant},
 };
@@ -108,6 +111,10 @@ pub trait Sections: Send + Sync {
         wanted: &'a Wanted,
     ) -> BoxFuture<'a, anyhow::Result<Option<Claim>>>;
 
+    /// Told once every layer of an image is there, if one of them was read: it comes by
+    /// [`Sections::put`] next.
+    fn all_read(&self) {}
+
     /// Waits until who reads the layer has ended, or until it is time to look again.
     fn ended<'a>(&'a self, blob: Digest, wanted: &'a Wanted) -> BoxFuture<'a, anyhow::Result<()>>;
 }
@@ -145,6 +152,7 @@ struct Aside {
     writes: Flights,
     /// Who writes holds it together with others; who waits for all of them wants it alone.
     all: Arc<RwLock<()>>,
+    is_last: AtomicBool,
 }
 
 impl<S: Sections + ?Sized> Sections for Arc<S> {
@@ -170,6 +178,10 @@ impl<S: Sections + ?Sized> Sections for Arc<S> {
         wanted: &'a Wanted,
     ) -> BoxFuture<'a, anyhow::Result<Option<Claim>>> {
         (**self).claim(blob, wanted)
+    }
+
+    fn all_read(&self) {
+        (**self).all_read();
     }
 
     fn ended<'a>(&'a self, blob: Digest, wanted: &'a Wanted) -> BoxFuture<'a, anyhow::Result<()>> {
@@ -285,10 +297,18 @@ impl CacheSections {
         let aside = Aside {
             writes: Flights::default(),
             all: Arc::default(),
+            is_last: AtomicBool::new(false),
         };
         Self {
             aside: Some(aside),
             ..Self::new(cx, cache, 0)
+        }
+    }
+
+    /// Says that the next image is the last one, so that its end is prepared while it is put together.
+    pub fn next_is_last(&self) {
+        if let Some(aside) = &self.aside {
+            aside.is_last.store(true, Ordering::Relaxed);
         }
     }
 
@@ -386,6 +406,20 @@ impl Sections for CacheSections {
                 drop(held);
             });
         })
+    }
+
+    fn all_read(&self) {
+        let Some(aside) = &self.aside else { return };
+        if aside.is_last.load(Ordering::Relaxed) {
+            let (cx, cache) = (self.cx.clone(), Arc::clone(&self.cache));
+            self.cx.spawn("opening the layer cache", async move {
+                // Lost is what nobody needs any more.
+                let _lost = cx
+                    .blocking(move || cache.prepare_to_finish())
+                    .await
+                    .is_err();
+            });
+        }
     }
 
     fn claim<'a>(

@@ -1,4 +1,5 @@
 mod broker;
+mod ending;
 mod partial;
 mod world;
 

@@ -262,6 +262,9 @@ impl Scanner<'_> {
         }
         let (opened, resolved) = self.resolve(target, &location).await?;
         let index = resolved.index;
+        if self.args.targets.len() == 1 && resolved.images.len() == 1 {
+            self.sections.next_is_last();
+        }
         let mut reports = Vec::new();
         for mut image in resolved.images {
             target.clone_into(&mut image.reference);

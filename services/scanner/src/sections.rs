@@ -34,7 +34,7 @@ use cache::{SectionBatch, SectionCache};
 use chassis::Cx;
 use futures::future::BoxFuture;
 use model::{AnalyzerId, Digest, Hasher, SectionKey, Slug};
-use tokio::sync::RwLock;
+use tokio::sync::{RwLock, oneshot};
 
 use self::{
     flights::{Flight, Flights},
@@ -111,8 +111,8 @@ pub trait Sections: Send + Sync {
         wanted: &'a Wanted,
     ) -> BoxFuture<'a, anyhow::Result<Option<Claim>>>;
 
-    /// Told once every layer of an image is there, if one of them was read: it comes by
-    /// [`Sections::put`] next.
+    /// Told once every layer of an image is there, if one of them was read: what is whole comes by
+    /// [`Sections::put`], if it has not yet.
     fn all_read(&self) {}
 
     /// Waits until who reads the layer has ended, or until it is time to look again.
@@ -305,20 +305,28 @@ impl CacheSections {
         }
     }
 
-    /// Says that the next image is the last one, so that its end is prepared while it is put together.
+    /// Says that the next image is the last one and soon put together once it is read, so that the end
+    /// is prepared meanwhile.
     pub fn next_is_last(&self) {
         if let Some(aside) = &self.aside {
             aside.is_last.store(true, Ordering::Relaxed);
         }
     }
 
-    /// Waits for what is on its way, and does what [`SectionCache::finish`] does.
+    /// Waits for what is on its way, and does what [`SectionCache::finish`] does: beside whoever waits
+    /// for it, since nobody else can write to the cache until then.
     pub async fn finish(&self) -> anyhow::Result<usize> {
-        if let Some(aside) = &self.aside {
-            drop(aside.all.write().await);
-        }
-        let cache = Arc::clone(&self.cache);
-        Ok(self.cx.blocking(move || cache.finish()).await??)
+        let all = self.aside.as_ref().map(|aside| Arc::clone(&aside.all));
+        let (cx, cache) = (self.cx.clone(), Arc::clone(&self.cache));
+        let (sender, finished) = oneshot::channel();
+        self.cx.spawn("ending the layer cache", async move {
+            if let Some(all) = all {
+                drop(all.write_owned().await);
+            }
+            // Nobody is told where nobody waits.
+            drop(sender.send(cx.blocking(move || cache.finish()).await));
+        });
+        Ok(finished.await.context("this process is stopping")???)
     }
 
     /// The cache behind it.
@@ -410,16 +418,21 @@ impl Sections for CacheSections {
 
     fn all_read(&self) {
         let Some(aside) = &self.aside else { return };
-        if aside.is_last.load(Ordering::Relaxed) {
-            let (cx, cache) = (self.cx.clone(), Arc::clone(&self.cache));
-            self.cx.spawn("opening the layer cache", async move {
-                // Lost is what nobody needs any more.
-                let _lost = cx
-                    .blocking(move || cache.prepare_to_finish())
-                    .await
-                    .is_err();
-            });
+        if !aside.is_last.load(Ordering::Relaxed) {
+            return;
         }
+        // Who ends waits for it, and who has ended needs it no longer.
+        let Ok(held) = Arc::clone(&aside.all).try_read_owned() else {
+            return;
+        };
+        let (cx, cache) = (self.cx.clone(), Arc::clone(&self.cache));
+        self.cx.spawn("opening the layer cache", async move {
+            let opened = cx.blocking(move || cache.prepare_to_finish()).await;
+            if let Err(lost) = opened {
+                tracing::debug!("the layer cache is not opened ahead: {lost}");
+            }
+            drop(held);
+        });
     }
 
     fn claim<'a>(

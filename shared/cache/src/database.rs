@@ -2,7 +2,7 @@
 
 mod options;
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
 
 use std::{
     fmt, fs,
@@ -70,6 +70,11 @@ impl Database {
             }
             Err(error) => return Err(open_error(dir, &error)),
         }
+        Self::open_empty(dir, schema)
+    }
+
+    /// Opens a new database in the place of one that is there.
+    pub(crate) fn open_empty(dir: &Path, schema: &Schema<'_>) -> Result<Self, CacheError> {
         let made = DB::destroy(&options::database(), dir).and_then(|()| make(dir, schema));
         made.map_err(|error| open_error(dir, &error))
     }
@@ -83,9 +88,13 @@ impl Database {
         if !is_present(dir) {
             return None;
         }
-        let families = options::families(schema.families);
-        let opened = DB::open_cf_descriptors_read_only(&options::read_only(), dir, families, false);
-        let database = opened
+        let open = || {
+            let families = options::families(schema.families);
+            DB::open_cf_descriptors_read_only(&options::read_only(), dir, families, false)
+        };
+        // A writer that replaces a file while it is looked for is done with it the next time.
+        let database = open()
+            .or_else(|_| open())
             .inspect_err(|error| tracing::debug!(%error, "cache is not read: {error}"))
             .map(|db| wrap(db, dir, schema))
             .ok()?;
@@ -243,14 +252,15 @@ impl Database {
     /// has ended and nothing of it is in there. So the log changes once more after all are written,
     /// which takes something to write.
     pub fn flush(&self) -> Result<(), CacheError> {
-        let families = self.families.iter();
-        let families: Vec<_> = families
-            .filter_map(|name| self.db.cf_handle(name))
-            .collect();
-        let families: Vec<_> = families.iter().collect();
+        let how = FlushOptions::default();
         let flushed = || {
-            let how = FlushOptions::default();
-            self.db.flush_cfs_opt(&families, &how)?;
+            for family in self
+                .families
+                .iter()
+                .filter_map(|name| self.db.cf_handle(name))
+            {
+                self.db.flush_cf_opt(&family, &how)?;
+            }
             if let Some(version) = self.db.get_pinned(SCHEMA_KEY)? {
                 self.db.put(SCHEMA_KEY, version)?;
             }

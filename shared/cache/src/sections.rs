@@ -33,8 +33,8 @@ const SCHEMA: Schema<'_> = Schema {
     families: &[],
 };
 
-/// What a scan may leave in the log: who opens the cache next reads that much sooner than a file is
-/// written and opened.
+/// What a scan may leave in the log, so that it need not wait for a file: who reads the cache goes
+/// through it in a tenth of a millisecond, and who writes to it next makes it a file.
 const LOG_BYTES_MAX: usize = 256 << 10;
 const LOCK_WAIT: Duration = Duration::from_millis(500);
 const LOCK_PAUSE: Duration = Duration::from_millis(10);
@@ -69,8 +69,6 @@ pub struct Figures {
     pub bytes: u64,
     /// How many bytes they may take.
     pub bytes_max: u64,
-    /// About how many sections there are.
-    pub sections: u64,
     /// Sections found since the start.
     pub hits: u64,
     /// Sections not found since the start.
@@ -94,7 +92,7 @@ enum Mode {
         database: Option<Database>,
         pending: Mutex<Pending>,
         /// The same cache, once it is open for writing.
-        writer: Mutex<Option<Box<SectionCache>>>,
+        writer: Mutex<Option<Box<(Database, Ledger)>>>,
     },
     /// There is no place for it: nothing is found and nothing is kept.
     Without { why: String },
@@ -159,8 +157,8 @@ impl Value<'_> {
 impl SectionCache {
     /// Opens the cache of a server, in a folder that no other process uses.
     pub fn open(dir: &Path, bytes_max: u64) -> Result<Self, CacheError> {
-        let database = Database::open(dir, &SCHEMA)?;
-        let ledger = Mutex::new(Ledger::read(&database, bytes_max)?);
+        let (database, ledger) = open_owned(dir, bytes_max)?;
+        let ledger = Mutex::new(ledger);
         Ok(Self {
             mode: Mode::Owned { database, ledger },
             metrics: Metrics::new(),
@@ -278,7 +276,7 @@ impl SectionCache {
         }
     }
 
-    /// Opens a shared cache for writing if no other process holds it, so that [`SectionCache::finish`]
+    /// Opens a shared cache for writing if nobody else has it open, so that [`SectionCache::finish`]
     /// need not: for who will have ended in a moment, because nobody else can write until then.
     pub fn prepare_to_finish(&self) {
         let Mode::Shared {
@@ -293,7 +291,7 @@ impl SectionCache {
         let mut writer = writer.lock().unwrap_or_else(PoisonError::into_inner);
         if writer.is_none() {
             // Whether it can be opened is said in the end.
-            *writer = Self::open(dir, *bytes_max).ok().map(Box::new);
+            *writer = open_owned(dir, *bytes_max).ok().map(Box::new);
         }
     }
 
@@ -320,17 +318,13 @@ impl SectionCache {
             Some(owned) => Some(*owned),
             None => open_soon(dir, *bytes_max)?,
         };
-        let Some(owned) = owned else {
+        let Some((database, mut ledger)) = owned else {
             tracing::debug!("`{}` is busy: new sections are not kept", dir.display());
             return Ok(0);
         };
-        let Mode::Owned { database, ledger } = &owned.mode else {
-            return Ok(0);
-        };
-        let mut ledger = ledger.lock().unwrap_or_else(PoisonError::into_inner);
         let is_much = pending.bytes() > LOG_BYTES_MAX;
-        let written = pending.write(database, &mut ledger)?;
-        if is_much {
+        let (written, evicted) = pending.write(&database, &mut ledger)?;
+        if is_much || evicted > 0 {
             database.flush()?;
         }
         Ok(written)
@@ -339,17 +333,9 @@ impl SectionCache {
     /// How the cache does.
     pub fn figures(&self) -> Figures {
         let (bytes, bytes_max) = self.fill();
-        let database = match &self.mode {
-            Mode::Owned { database, .. } => Some(database),
-            Mode::Shared { database, .. } => database.as_ref(),
-            Mode::Without { .. } => None,
-        };
-        // Each has a row of its own and one of the order.
-        let rows = database.and_then(|open| open.estimate_keys(FAMILY).ok());
         Figures {
             bytes,
             bytes_max,
-            sections: rows.unwrap_or_default() / 2,
             hits: self.metrics.hits.get(),
             misses: self.metrics.misses.get(),
             corrupt: self.metrics.corrupt.get(),
@@ -413,11 +399,28 @@ impl fmt::Debug for SectionCache {
     }
 }
 
-/// Opens an owned cache once nobody else has it; `None` when that takes too long.
-fn open_soon(dir: &Path, bytes_max: u64) -> Result<Option<SectionCache>, CacheError> {
+/// Opens a cache for writing, with its books; one whose books are damaged starts empty.
+fn open_owned(dir: &Path, bytes_max: u64) -> Result<(Database, Ledger), CacheError> {
+    let database = Database::open(dir, &SCHEMA)?;
+    match Ledger::read(&database, bytes_max) {
+        Ok(ledger) => Ok((database, ledger)),
+        Err(CacheError::Damaged(why)) => {
+            let dir_text = dir.display();
+            tracing::warn!(%why, "`{dir_text}` is damaged and starts empty: {why}");
+            drop(database);
+            let database = Database::open_empty(dir, &SCHEMA)?;
+            let ledger = Ledger::read(&database, bytes_max)?;
+            Ok((database, ledger))
+        }
+        Err(error) => Err(error),
+    }
+}
+
+/// Opens a cache for writing once nobody else has it; `None` when that takes too long.
+fn open_soon(dir: &Path, bytes_max: u64) -> Result<Option<(Database, Ledger)>, CacheError> {
     let start = Instant::now();
     loop {
-        match SectionCache::open(dir, bytes_max) {
+        match open_owned(dir, bytes_max) {
             Err(CacheError::Busy { .. }) if start.elapsed() < LOCK_WAIT => {
                 thread::sleep(LOCK_PAUSE);
             }

@@ -57,6 +57,10 @@ const DIRECTORY_BYTES_MAX: u64 = 1 << 42;
 /// How long the last telemetry may take to get out.
 const FLUSH: Duration = Duration::from_secs(1);
 
+/// Bytes of an image's layers up to which it is put together in milliseconds, so that making the layer
+/// cache would be seen, and having it open harms no scan beside this one.
+const SMALL_BYTES_MAX: u64 = 64 << 20;
+
 /// Advisories that are being opened, or why they cannot be.
 type ComingAdvisories = Shared<BoxFuture<'static, Result<Arc<Advisories>, String>>>;
 
@@ -262,7 +266,10 @@ impl Scanner<'_> {
         }
         let (opened, resolved) = self.resolve(target, &location).await?;
         let index = resolved.index;
-        if self.args.targets.len() == 1 && resolved.images.len() == 1 {
+        if let ([_], [image]) = (self.args.targets.as_slice(), resolved.images.as_slice())
+            && self.loose.is_empty()
+            && bytes_of(image) <= SMALL_BYTES_MAX
+        {
             self.sections.next_is_last();
         }
         let mut reports = Vec::new();
@@ -487,6 +494,12 @@ impl Scanner<'_> {
             crate::complain(text);
         }
     }
+}
+
+/// Bytes of all layers, as the manifest says.
+fn bytes_of(image: &Image) -> u64 {
+    let layers = image.manifest.layers.iter();
+    layers.fold(0, |sum, layer| sum.saturating_add(layer.size))
 }
 
 /// Makes the rules of secrets ready while the image is looked for.

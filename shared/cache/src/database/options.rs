@@ -7,6 +7,9 @@
 //! | a job in the background, of which there are [`JOBS`] | [`READ_AHEAD_BYTES`] for each file it reads, 1 MiB for each that it writes |
 //! | an open file, of which there are [`OPEN_FILES_MAX`] for each database | some KiB |
 //!
+//! What comes faster than the disk takes it goes beyond the first bound until something is written
+//! after it, by at most twice as much for each family: then RocksDB lets who writes wait.
+//!
 //! Both bounds are shared, since what one family needs another does not: the family that was begun
 //! first is the next to be written to disk, so a busy one gets most of the room. The room for writes
 //! is small on purpose. It is full within minutes even where little is written, so that a process

@@ -44,12 +44,12 @@ impl Pending {
         self.sections.is_empty() && self.damaged.is_empty()
     }
 
-    /// Writes everything; says how many sections it wrote.
+    /// Writes everything; says how many sections it wrote, and how many went for them.
     pub(super) fn write(
         self,
         database: &Database,
         ledger: &mut Ledger,
-    ) -> Result<usize, CacheError> {
+    ) -> Result<(usize, u64), CacheError> {
         for key in &self.damaged {
             // What is unharmed, but not of the shape that was asked for, goes as well.
             ledger.delete(database, key)?;
@@ -61,7 +61,7 @@ impl Pending {
             value.is_some_and(|value| value.opened(key).is_ok())
         };
         missing.retain(|key, _| !is_kept(key));
-        ledger.put(database, &missing)?;
-        Ok(missing.len())
+        let evicted = ledger.put(database, &missing)?;
+        Ok((missing.len(), evicted))
     }
 }

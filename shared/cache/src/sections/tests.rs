@@ -1,8 +1,13 @@
-use std::process::{Command, Stdio};
+use std::{
+    fs::File,
+    os::unix::fs::FileExt as _,
+    process::{Command, Stdio},
+};
 
 use model::AnalyzerId;
 
 use super::*;
+use crate::database::tests::logs;
 
 const ROOM: u64 = 1 << 20;
 /// Set in the processes that a test starts: the folder of the cache that they share.
@@ -224,6 +229,56 @@ fn much_that_a_scan_writes_is_in_no_log() {
             assert_eq!(found, Some(section(number, size)));
         }
     }
+}
+
+#[test]
+fn a_scan_for_which_others_go_leaves_none_of_it_in_the_log() {
+    let folder = tempfile::tempdir().unwrap();
+    let server = SectionCache::open(folder.path(), ROOM).unwrap();
+    for number in 0..60 {
+        server.put(&key(number), &section(number, 17_000)).unwrap();
+    }
+    drop(server);
+    let scan = SectionCache::open_shared(folder.path(), ROOM);
+    for number in 60..64 {
+        scan.put(&key(number), &section(number, 17_000)).unwrap();
+    }
+    scan.finish().unwrap();
+    assert_eq!(logs(&folder), 0);
+    let scan = SectionCache::open_shared(folder.path(), ROOM);
+    assert_eq!(scan.get::<Vec<Digest>>(&key(0)), None);
+    assert!(scan.get::<Vec<Digest>>(&key(63)).is_some());
+}
+
+#[test]
+fn a_cache_with_damaged_books_starts_empty() {
+    let folder = tempfile::tempdir().unwrap();
+    let cache = SectionCache::open(folder.path(), ROOM).unwrap();
+    for number in 0..200 {
+        cache.put(&key(number), &section(number, 3_000)).unwrap();
+    }
+    let Mode::Owned { database, .. } = &cache.mode else {
+        panic!("not owned")
+    };
+    database.flush().unwrap();
+    drop(cache);
+    // The books stand before the sections and the schema's version, so in the first block of a file.
+    for file in std::fs::read_dir(folder.path())
+        .unwrap()
+        .map(Result::unwrap)
+    {
+        let path = file.path();
+        if path.extension().is_some_and(|end| end == "sst") {
+            let file = File::options().read(true).write(true).open(path).unwrap();
+            let mut byte = [0];
+            file.read_exact_at(&mut byte, 100).unwrap();
+            file.write_all_at(&[byte[0] ^ 1], 100).unwrap();
+        }
+    }
+    let cache = SectionCache::open(folder.path(), ROOM).unwrap();
+    assert_eq!(cache.fill().0, 0);
+    cache.put(&key(1), &section(1, 3_000)).unwrap();
+    assert_eq!(cache.get::<Vec<Digest>>(&key(1)), Some(section(1, 3_000)));
 }
 
 #[test]

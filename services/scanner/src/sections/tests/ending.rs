@@ -1,11 +1,11 @@
 //! The end of a one-off scan: the disk's part is opened for writing while the image is put together.
 
-use std::{path::Path, sync::Arc, time::Duration};
+use std::path::Path;
 
 use cache::{CacheError, SectionCache};
 use chassis::Cx;
 
-use super::world::{Origin, image_of, scan_with, soon};
+use super::world::{Origin, PATIENCE, image_of, scan_with, soon};
 use crate::sections::CacheSections;
 
 const ROOM: u64 = 1 << 30;
@@ -27,6 +27,7 @@ async fn the_last_image_alone_holds_the_cache_once_it_is_read() {
     let sections = CacheSections::open_shared(cx.clone(), dir.path(), ROOM);
     let scan = soon(scan_with(&cx, &image, &origin, &sections)).await;
     assert_eq!(scan.unwrap().layers_read, 1);
+    assert!(cx.finish(PATIENCE).await);
     assert!(!is_held(dir.path()), "another image may take long");
 
     let sections = CacheSections::open_shared(cx.clone(), dir.path(), ROOM);
@@ -42,23 +43,17 @@ async fn the_last_image_alone_holds_the_cache_once_it_is_read() {
     })
     .await;
     assert_eq!(scan.unwrap().layers_read, 1);
-    soon(async {
-        while !is_held(dir.path()) {
-            tokio::time::sleep(Duration::from_millis(5)).await;
-        }
-    })
-    .await;
+    assert!(cx.finish(PATIENCE).await);
+    assert!(is_held(dir.path()));
     assert!(soon(sections.finish()).await.unwrap() > 0);
     assert!(!is_held(dir.path()));
 
     // All is known, so nothing will be written.
-    let sections = Arc::new(CacheSections::open_shared(cx.clone(), dir.path(), ROOM));
+    let sections = CacheSections::open_shared(cx.clone(), dir.path(), ROOM);
     sections.next_is_last();
     let scan = soon(scan_with(&cx, &image, &origin, &sections)).await;
     assert_eq!(scan.unwrap().layers_read, 0);
-    for _ in 0..20 {
-        assert!(!is_held(dir.path()));
-        tokio::time::sleep(Duration::from_millis(2)).await;
-    }
+    assert!(cx.finish(PATIENCE).await);
+    assert!(!is_held(dir.path()));
     assert_eq!(soon(sections.finish()).await.unwrap(), 0);
 }

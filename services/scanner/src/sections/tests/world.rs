@@ -20,7 +20,7 @@ use tokio::sync::watch;
 use super::{CacheSections, LeasedSections, Sections, Stored, Wanted};
 use crate::scan::{Reader, Scan, ScanError, Settings, scan};
 
-const PATIENCE: Duration = Duration::from_secs(30);
+pub(super) const PATIENCE: Duration = Duration::from_secs(30);
 pub(super) const LEASE_MS: u64 = 1_500;
 /// How long the broker may take; and how long a layer may, in milliseconds.
 pub(super) const DEADLINE: Duration = Duration::from_millis(700);

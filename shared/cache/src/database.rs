@@ -279,12 +279,12 @@ impl Database {
         if !is_present(dir) {
             return make(dir, schema).map(Some);
         }
-        let known =
-            |name: &String| name == DEFAULT_FAMILY || schema.families.contains(&name.as_str());
-        if !DB::list_cf(&options::database(), dir)?.iter().all(known) {
-            return Ok(None);
-        }
-        let database = open_all(dir, schema)?;
+        // It is asked for its families by opening it: who reads them without the lock may meet another
+        // process that replaces the file where they stand.
+        let database = match open_all(dir, schema) {
+            Err(error) if has_other_families(&error) => return Ok(None),
+            opened => opened?,
+        };
         Ok((database.schema_version()? == Some(schema.version)).then_some(database))
     }
 
@@ -405,6 +405,13 @@ fn wrap(db: DB, dir: &Path, schema: &Schema<'_>) -> Database {
         dir: dir.to_owned(),
         families,
     }
+}
+
+/// Whether a database was not opened because it has families that the schema does not know. RocksDB has
+/// no kind for it.
+fn has_other_families(error: &rocksdb::Error) -> bool {
+    error.kind() == ErrorKind::InvalidArgument
+        && error.to_string().contains("Column families not opened")
 }
 
 fn open_error(dir: &Path, error: &rocksdb::Error) -> CacheError {

@@ -152,6 +152,7 @@ struct Aside {
     writes: Flights,
     /// Who writes holds it together with others; who waits for all of them wants it alone.
     all: Arc<RwLock<()>>,
+    /// Whether no image follows, so that the cache may be held from its last reading on.
     is_last: AtomicBool,
 }
 

@@ -401,18 +401,17 @@ impl fmt::Debug for SectionCache {
 
 /// Opens a cache for writing, with its books; one whose books are damaged starts empty.
 fn open_owned(dir: &Path, bytes_max: u64) -> Result<(Database, Ledger), CacheError> {
-    let database = Database::open(dir, &SCHEMA)?;
-    match Ledger::read(&database, bytes_max) {
-        Ok(ledger) => Ok((database, ledger)),
+    let with_books = |database: Database| {
+        let ledger = Ledger::read(&database, bytes_max)?;
+        Ok((database, ledger))
+    };
+    match with_books(Database::open(dir, &SCHEMA)?) {
         Err(CacheError::Damaged(why)) => {
             let dir_text = dir.display();
             tracing::warn!(%why, "`{dir_text}` is damaged and starts empty: {why}");
-            drop(database);
-            let database = Database::open_empty(dir, &SCHEMA)?;
-            let ledger = Ledger::read(&database, bytes_max)?;
-            Ok((database, ledger))
+            with_books(Database::open_empty(dir, &SCHEMA)?)
         }
-        Err(error) => Err(error),
+        opened => opened,
     }
 }
 

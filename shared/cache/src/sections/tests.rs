@@ -216,11 +216,7 @@ fn much_that_a_scan_writes_is_in_no_log() {
             scan.put(&key(number), &section(number, size)).unwrap();
         }
         assert_eq!(scan.finish().unwrap(), 4);
-        let files = std::fs::read_dir(folder.path())
-            .unwrap()
-            .map(Result::unwrap);
-        let logs = files.filter(|file| file.path().extension().is_some_and(|end| end == "log"));
-        let logged: u64 = logs.map(|log| log.metadata().unwrap().len()).sum();
+        let logged = logs(&folder);
         let bound = if 4 * size > LOG_BYTES_MAX { 0 } else { 20_000 };
         assert!(logged <= bound, "{logged} of {size}");
         let scan = SectionCache::open_shared(folder.path(), ROOM);
